@@ -1,0 +1,130 @@
+"""The inventory (`sealift.toml`): which hosts there are, how to reach them, who they must be.
+
+It describes real machines and those of a lab in the same words; `sealift lab up` writes one.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sealift.errors import UnusableInput
+from sealift.paths import run_dir
+
+FILE_NAME = "sealift.toml"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Host(_Table):
+    """One machine, reached over SSH."""
+
+    address: str = Field(description="Where its SSH server answers: a name or an address.")
+    port: int = Field(default=22, ge=1, le=65535)
+    user: str = Field(default="root", description="Sealift needs root on Docker hosts and on the gateway.")
+    host_key: str = Field(description="Its SSH host key, `ssh-ed25519 AAAA…`. No other is accepted.")
+    key_file: Path = Field(description="The private key to log in with.")
+    tunnel_address: IPv4Address | None = Field(default=None, description="Its address inside WireGuard.")
+    wireguard_key: str | None = Field(default=None, description="Its WireGuard public key.")
+    binds: dict[str, Path] = Field(
+        default_factory=dict,
+        description="Names for directories that containers bind-mount. A bind mount whose directory carries the "
+        "same name on both hosts is moved like a volume; one without a counterpart is refused.",
+    )
+
+
+class Network(_Table):
+    """The network of the workloads, the same on every Docker host."""
+
+    workloads: IPv4Network = Field(default=IPv4Network("10.77.0.0/16"))
+    tunnel: IPv4Network = Field(default=IPv4Network("10.78.0.0/24"))
+    docker_network: str = Field(default="sealift", description="Name of the user-defined Docker network.")
+    mtu: int = Field(default=1420, ge=576, le=9000)
+
+
+class LabFacts(_Table):
+    """What a lab says of itself; real machines have no such table."""
+
+    kind: Literal["vm", "netns"]
+    accelerator: str = Field(description="What runs the VMs: kvm, tcg, or none where there are none.")
+
+
+class Inventory(_Table):
+    """All machines that a migration may touch."""
+
+    hosts: dict[str, Host] = Field(description="Docker hosts by name.")
+    gateway: Host
+    provider: Host | None = None
+    client: Host | None = None
+    network: Network = Field(default_factory=Network)
+    lab: LabFacts | None = None
+
+    def host(self, name: str) -> Host:
+        """The Docker host of that name; UnusableInput where there is none."""
+        try:
+            return self.hosts[name]
+        except KeyError:
+            known = ", ".join(sorted(self.hosts))
+            raise UnusableInput(
+                f"the inventory has no host {name!r}", remedy=f"Hosts are: {known}", step="inventory"
+            ) from None
+
+    def machine(self, name: str) -> Host:
+        """Any machine by name: a Docker host, the gateway, the provider or the client."""
+        others = {"gateway": self.gateway, "provider": self.provider, "client": self.client}
+        if found := others.get(name):
+            return found
+        return self.host(name)
+
+
+def find(chosen: Path | None = None) -> Path:
+    """The inventory to use: the one chosen, `SEALIFT_INVENTORY`, `./sealift.toml`, or that of the running lab."""
+    if chosen is None and (named := os.environ.get("SEALIFT_INVENTORY")):
+        chosen = Path(named)
+    if chosen is not None:
+        if not chosen.is_file():
+            raise UnusableInput(f"there is no inventory {chosen}", remedy="Name an existing file", step="inventory")
+        return chosen
+    for candidate in (Path(FILE_NAME), lab_inventory()):
+        if candidate.is_file():
+            return candidate
+    raise UnusableInput(
+        f"there is no inventory: neither ./{FILE_NAME} nor a running lab",
+        remedy="Write one (README, section Inventory) or run `sealift lab up`",
+        step="inventory",
+    )
+
+
+def lab_inventory() -> Path:
+    """Where the running lab's inventory lies."""
+    return run_dir() / "lab" / FILE_NAME
+
+
+def load(chosen: Path | None = None) -> Inventory:
+    """Read the inventory; UnusableInput names the file and what is wrong in it."""
+    path = find(chosen)
+    try:
+        return Inventory.model_validate(tomllib.loads(path.read_text()))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as unreadable:
+        raise UnusableInput(f"{path} is not readable as TOML: {unreadable}", step="inventory") from unreadable
+    except ValidationError as invalid:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in invalid.errors())
+        raise UnusableInput(
+            f"{path} is not an inventory: {faults}", remedy="README, section Inventory", step="inventory"
+        ) from invalid
+
+
+def save(inventory: Inventory, path: Path) -> None:
+    """Write an inventory as TOML, readable by its owner only."""
+    import tomli_w  # noqa: PLC0415 - only a lab writes inventories
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(tomli_w.dumps(inventory.model_dump(mode="json", exclude_none=True)))

@@ -1,0 +1,1 @@
+"""Hosts on one machine: source, destination, provider, gateway and client, reached over SSH like real ones."""

@@ -1,0 +1,1 @@
+"""Whose packets carry a workload's address: WireGuard peers and the gateway's routes."""
