@@ -1,0 +1,15 @@
+"""`python3 agent.pyz ROLE`: serve the controller on standard input and output."""
+
+import signal
+import sys
+
+from sealift_agent import destination, facts, gateway, source
+from sealift_agent.wire import Controller
+
+ROLES = {"source": source.main, "destination": destination.main, "gateway": gateway.main, "facts": facts.main}
+
+if sys.argv[1:] == ["gateway-restore"]:
+    gateway.Routes().restore()
+else:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the controller's end is seen as the end of standard input
+    ROLES[sys.argv[1]](Controller())

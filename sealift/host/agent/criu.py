@@ -1,0 +1,141 @@
+"""runc and CRIU as the agents call them, and the statistics that CRIU leaves in its image directory."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from .wire import AgentError
+
+DUMPS = Path("/run/sealift/dumps")
+"""Images rest here only: a tmpfs of its own, so that `/run`'s size does not bound a container's memory."""
+
+PAGE_BYTES = 4096
+STATS_MAGICS = 2  # two 32-bit magic numbers, then a 32-bit length, then the message
+
+
+def prepare_dumps():
+    """Mount the tmpfs that images rest on. Returns the directory."""
+    DUMPS.mkdir(parents=True, exist_ok=True)
+    if not os.path.ismount(DUMPS):
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=90%,mode=700", "sealift-dumps", str(DUMPS)], check=True
+        )
+    return DUMPS
+
+
+def wipe(directory):
+    """Remove one migration's images, and the tmpfs with the last of them."""
+    shutil.rmtree(directory, ignore_errors=True)
+    if os.path.ismount(DUMPS) and not any(DUMPS.iterdir()):
+        subprocess.run(["umount", str(DUMPS)], check=False)
+
+
+def runtime_root(container_id):
+    """The directory that Docker's runtime keeps this container's state under: `runc --root` of it."""
+    for state in Path("/run/docker").glob(f"runtime-*/moby/{container_id}"):
+        return state.parent
+    raise AgentError(f"Docker's runtime knows no container {container_id[:12]}: it does not run")
+
+
+def checkpoint(container_id, images, *options):
+    """Start `runc checkpoint`. Returns the process; `finish` waits for it."""
+    images.mkdir(parents=True, exist_ok=True)
+    command = ["runc", "--root", str(runtime_root(container_id)), "checkpoint", "--image-path", str(images)]
+    command += ["--work-path", str(images), "--tcp-established", "--file-locks", *options, container_id]
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process, step, log):
+    """Wait for a checkpoint or page server; on failure an AgentError with what CRIU itself gave as its reason."""
+    output, _ = process.communicate()
+    if process.returncode != 0:
+        raise AgentError(reason(log) or output.strip()[-500:] or f"exit status {process.returncode}", step)
+
+
+def reason(log):
+    """CRIU's first lines of error in a log, else an empty string."""
+    try:
+        lines = Path(log).read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    # Without CAP_SYS_RESOURCE CRIU can't raise its own limit of open files. It says "Error" and goes on.
+    errors = [line for line in lines if "Error" in line and "RLIMIT_NOFILE" not in line]
+    return "; ".join(line.split("Error ", 1)[-1].strip() for line in errors[:3])
+
+
+def page_server(images, address, port, previous=None):
+    """Start CRIU's page server for one dump. It ends by itself when the dump has been received."""
+    images.mkdir(parents=True, exist_ok=True)
+    command = ["criu", "page-server", "--images-dir", str(images), "--address", address, "--port", str(port)]
+    command += ["-o", "page-server.log", "-v1"]
+    if previous is not None:
+        command += ["--prev-images-dir", os.path.relpath(previous, images)]
+    read_end, write_end = os.pipe()
+    process = subprocess.Popen(
+        [*command, "--status-fd", str(write_end)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        pass_fds=[write_end],
+    )
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as status:
+        ready = status.read(1)  # one byte when it listens; end of file when it died
+    if not ready:
+        finish(process, "transfer", images / "page-server.log")
+        raise AgentError("the page server ended before it listened", "transfer")
+    return process
+
+
+def dump_stats(images):
+    """What CRIU says of a dump (images/stats.proto): times in microseconds, pages as counts."""
+    fields = {1: "freezing_us", 2: "frozen_us", 3: "memdump_us", 4: "memwrite_us", 5: "pages_scanned"}
+    fields |= {6: "pages_skipped", 7: "pages_written"}
+    return _stats(images / "stats-dump", 1, fields)
+
+
+def restore_stats(images):
+    """What CRIU says of a restore."""
+    return _stats(images / "stats-restore", 2, {3: "forking_us", 4: "restore_us", 5: "pages_restored"})
+
+
+def _stats(path, entry, names):
+    try:
+        data = path.read_bytes()[4 * STATS_MAGICS + 4 :]
+    except OSError:
+        return {}
+    for number, value in _protobuf(data):
+        if number == entry and isinstance(value, bytes):
+            return {names[n]: v for n, v in _protobuf(value) if n in names and isinstance(v, int)}
+    return {}
+
+
+def _protobuf(data):
+    """The fields of a protobuf message as (number, integer or bytes): varints and length-delimited ones."""
+    position = 0
+
+    def varint():
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = data[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                return value
+
+    while position < len(data):
+        key = varint()
+        if key & 7 == 0:
+            yield key >> 3, varint()
+        elif key & 7 == 2:
+            length = varint()
+            yield key >> 3, data[position : position + length]
+            position += length
+        else:
+            return

@@ -1,0 +1,249 @@
+"""The destination: takes pages, images and files; restores under Docker; asks the gateway for the address.
+
+Docker's own start of the container is under way before the source freezes: it hangs in the runtime wrapper, which waits
+at a pipe for the word that the images are there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from . import criu, docker_api, plug
+from .files import Daemon
+from .wire import AgentError, Controller, Link, listen, serve
+
+RESTORES = Path("/run/sealift/restore")
+ARM_TIMEOUT_S = 60
+RESTORE_TIMEOUT_S = 100
+
+
+class Destination:
+    """One migration, seen from where the container goes."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        self.container: str | None = None
+        self.daemon: Daemon | None = None
+        self.cutover: threading.Thread | None = None
+        self.committed = False
+        self.start_error: str | None = None
+        self.page_server: Any = None
+
+    def prepare(self, migration: str, address: str, trees: dict[str, str]) -> dict[str, Any]:
+        """Open the doors of this migration, all on the tunnel address. Returns where they are."""
+        self.address = address
+        self.token = secrets.token_hex(16)
+        self.directory = criu.prepare_dumps() / migration
+        self.directory.mkdir(mode=0o700)
+        password = secrets.token_hex(16)
+        self.daemon = Daemon(self.directory, address, password, trees)
+        self.listener = listen(address)
+        port = self.listener.getsockname()[1]
+        facts = {"address": address, "port": port, "token": self.token, "password": password}
+        return {**facts, "rsync_port": self.daemon.port}
+
+    def receive_image(self, address: str) -> dict[str, Any]:
+        """Take one image from the source and load it. Returns where the source is to send it."""
+        token = secrets.token_hex(16)
+        listener = listen(address)
+        threading.Thread(target=_load_image, args=(listener, token), daemon=True).start()
+        return {"address": address, "port": listener.getsockname()[1], "token": token}
+
+    def start_page_server(self, name: str, previous: str | None) -> int:
+        """A page server for the next dump, on top of the previous one's images. Returns its port."""
+        self.finish_page_server()
+        with listen(self.address) as probe:
+            port = int(probe.getsockname()[1])
+        parent = self.directory / previous if previous else None
+        self.page_server = criu.page_server(self.directory / name, self.address, port, parent)
+        self.page_images = self.directory / name
+        return port
+
+    def finish_page_server(self) -> None:
+        if self.page_server is not None:
+            server, self.page_server = self.page_server, None
+            criu.finish(server, "transfer", self.page_images / "page-server.log")
+
+    def arm(self, container: str, address: str, bridge: str, gateway: dict[str, Any]) -> None:
+        """Start the container under Docker up to the point where the images are needed; pull its cable."""
+        self.container, self.gateway = container, gateway
+        self.restore = RESTORES / container
+        self.restore.mkdir(parents=True, mode=0o700)
+        os.mkfifo(self.restore / "go", 0o600)
+        self.starter = threading.Thread(target=self._start, daemon=True)
+        self.starter.start()
+        self._wait_for("waiting", ARM_TIMEOUT_S)
+        sandbox = docker_api.call("GET", f"/containers/{container}/json")["NetworkSettings"]["SandboxKey"]
+        self.plug = plug.find(sandbox, address, bridge)
+        self.plug.pull()
+        self.cutover = threading.Thread(target=self._take_over, daemon=True)
+        self.cutover.start()
+
+    def accept(self) -> None:
+        """Wait for the source's connection."""
+        self.link = Link.accept(self.listener, self.token, timeout=30)
+
+    def _start(self) -> None:
+        try:
+            docker_api.call("POST", f"/containers/{self.container}/start", timeout=24 * 3600)
+        except AgentError as failure:
+            self.start_error = str(failure)
+
+    def _wait_for(self, mark: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not (self.restore / mark).exists():
+            if self.start_error is not None:
+                why = criu.reason(self.restore / "restore.log") or self.start_error
+                raise AgentError(why, "restore")
+            if time.monotonic() > deadline:
+                raise AgentError(f"Docker did not get the container to {mark!r} in {timeout_s:g} s", "restore")
+            time.sleep(0.001)
+
+    def _take_over(self) -> None:
+        """The cutover, from the last images to the commit. Before the commit, any failure gives up this copy."""
+        step = "transfer"
+        try:
+            images = self.directory / "final"
+            for entry in self.link.receive()["images"]:
+                self.link.receive_file(images / os.path.basename(entry["name"]), entry["size"])
+            self.finish_page_server()
+            pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
+            self.link.send(phase="received", facts={"page_bytes": pages})
+            step = "restore"
+            started_ns = time.monotonic_ns()
+            self._say_go(str(images))
+            self._wait_for("restored", RESTORE_TIMEOUT_S)
+            took_ns = time.monotonic_ns() - started_ns
+            self.link.send(phase="restored", facts={"restore_ns": took_ns, **criu.restore_stats(self.restore)})
+            step = "network switch"
+            outcome = self._ask_gateway()
+            if outcome != "committed":
+                raise AgentError(f"the gateway had it {outcome}", step)
+            self.committed = True
+            self.plug.put_back()
+            self.link.send(phase="committed")
+            self.controller.event("committed")
+        except Exception as failure:  # noqa: BLE001 - the other side waits for a word, whatever went wrong
+            if self.committed:
+                return
+            try:
+                self.link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
+            except OSError:
+                pass
+            self._give_up()
+
+    def _ask_gateway(self) -> str:
+        link = Link.connect(self.gateway["address"], self.gateway["port"], self.gateway["token"])
+        try:
+            link.send(ask="switch")
+            answer = link.receive(30)
+        finally:
+            link.close()
+        if "error" in answer:
+            raise AgentError(answer["error"], "network switch")
+        return str(answer["outcome"])
+
+    def _say_go(self, images: str) -> None:
+        pipe = os.open(self.restore / "go", os.O_WRONLY)
+        try:
+            if images:
+                os.write(pipe, f"{images}\n".encode())
+        finally:
+            os.close(pipe)
+
+    def _give_up(self) -> None:
+        """Remove the copy that did not win."""
+        if self.container is None:
+            return
+        container, self.container = self.container, None
+        if hasattr(self, "restore") and (self.restore / "waiting").exists() and self.starter.is_alive():
+            if not (self.restore / "restored").exists():
+                try:
+                    pipe = os.open(self.restore / "go", os.O_WRONLY | os.O_NONBLOCK)
+                    os.close(pipe)  # nothing written: the wrapper ends
+                except OSError:
+                    pass
+            self.starter.join(10)
+        docker_api.call("DELETE", f"/containers/{container}?force=1&v=1", accept=(204, 404))
+
+    def adopt(self, container: str) -> None:
+        """A container was created for this migration: it goes again if the migration does not commit."""
+        self.container = container
+
+    def finish(self) -> dict[str, Any]:
+        """After the commit: wait for Docker to have noticed, and look at the container."""
+        self.starter.join(60)
+        if self.start_error:
+            raise AgentError(f"Docker reports the restored container as failed: {self.start_error}", "finish")
+        state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
+        return {"status": state["Status"], "pid": state["Pid"], "health": state.get("Health", {}).get("Status")}
+
+    def close(self) -> None:
+        """Forget the migration: doors shut, images wiped; without a commit, the copy goes too."""
+        if self.cutover is not None and self.cutover.is_alive():
+            self.link.close()
+            self.cutover.join(RESTORE_TIMEOUT_S + 10)
+        if not self.committed:
+            self._give_up()
+        if self.page_server is not None:
+            self.page_server.terminate()
+            self.page_server.wait()
+            self.page_server = None
+        if self.daemon is not None:
+            self.daemon.stop()
+            self.daemon = None
+            self.listener.close()
+            criu.wipe(self.directory)
+        if hasattr(self, "restore"):
+            shutil.rmtree(self.restore, ignore_errors=True)
+
+    def gone(self) -> None:
+        """The controller is gone: what was armed is decided between the hosts, then everything is put away."""
+        if self.cutover is not None:
+            self.cutover.join()
+        self.close()
+
+
+def _load_image(listener: Any, token: str) -> None:
+    link = Link.accept(listener, token, timeout=60)
+    try:
+        headers = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
+        chunks = iter(lambda: link.reader.read1(1 << 20), b"")
+        connection, response = docker_api.request("POST", "/images/load?quiet=1", chunks, 600, headers)
+        answer = response.read().decode(errors="replace")
+        connection.close()
+        if response.status != 200 or '"error"' in answer:
+            link.send(error=f"Docker refuses to load the image: {answer[-300:]}")
+        else:
+            link.send(loaded=True)
+    except (AgentError, OSError) as failure:
+        link.send(error=str(failure))
+    finally:
+        link.close()
+        listener.close()
+
+
+def main(controller: Controller) -> None:
+    """Serve one controller for one migration."""
+    destination = Destination(controller)
+    handlers = {
+        name: getattr(destination, name)
+        for name in (
+            "prepare",
+            "receive_image",
+            "start_page_server",
+            "finish_page_server",
+            "adopt",
+            "accept",
+            "arm",
+            "finish",
+            "close",
+        )
+    }
+    serve(handlers, controller, destination.gone)

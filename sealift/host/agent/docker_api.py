@@ -1,0 +1,51 @@
+"""Docker's API on its local socket, as far as the agents need it."""
+
+import http.client
+import json
+import socket
+
+from .wire import AgentError
+
+SOCKET = "/var/run/docker.sock"
+VERSION = "v1.43"  # Docker 24; later ones still speak it
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, timeout):
+        super().__init__("localhost", timeout=timeout)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(SOCKET)
+
+
+def call(method, path, body=None, timeout=120, accept=(200, 201, 204, 304)):
+    """One request; the decoded JSON, or None for an empty answer. AgentError carries Docker's own words."""
+    connection, response = request(method, path, body, timeout)
+    try:
+        data = response.read()
+    finally:
+        connection.close()
+    if response.status not in accept:
+        try:
+            reason = json.loads(data)["message"]
+        except (ValueError, KeyError, TypeError):
+            reason = data.decode(errors="replace")[:500]
+        raise AgentError(f"Docker refuses {method} {path}: {reason}")
+    return json.loads(data) if data else None
+
+
+def request(method, path, body=None, timeout=120, headers=None):
+    """A request whose answer is read by the caller: the connection (to be closed) and the response."""
+    connection = _Connection(timeout)
+    payload, sent = body, dict(headers or {})
+    if isinstance(body, (dict, list)):
+        payload = json.dumps(body).encode()
+        sent["Content-Type"] = "application/json"
+    try:
+        connection.request(method, f"/{VERSION}{path}", payload, sent)
+        return connection, connection.getresponse()
+    except OSError as failure:
+        connection.close()
+        raise AgentError(f"Docker does not answer on {SOCKET}: {failure}") from failure

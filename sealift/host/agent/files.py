@@ -1,0 +1,178 @@
+"""The container's files, from one host to the other: rsync through the tunnel.
+
+The destination runs an rsync daemon for the time of one migration, bound to its tunnel address, with a password
+made for it; each tree (writable layer, volume, bind mount, log) is one of its modules.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from .wire import AgentError, listen
+
+# Overlayfs notes on a file which lower file it was copied from, as a handle of this host's file system.
+OVERLAY_NOTES = ("trusted.overlay.origin", "trusted.overlay.impure", "trusted.overlay.nlink", "trusted.overlay.uuid")
+OPTIONS = ["-aHAXS", "--numeric-ids", "--modify-window=-1", "--stats", "--no-human-readable"]
+OPTIONS += [f"--filter=-x {note}" for note in OVERLAY_NOTES]
+TICK_NS = 20_000_000
+"""A file's time stamp moves in steps of a kernel tick (1 to 10 ms): two writes in one step look like one."""
+
+VANISHED = 24
+"""rsync's exit status when a file went away while it looked: expected of a tree in use."""
+
+
+class Daemon:
+    """The receiving end. `modules` maps a module's name to the directory or file that it fills."""
+
+    def __init__(self, directory: Path, address: str, password: str, modules: dict) -> None:
+        self.modules = modules
+        with listen(address) as probe:
+            self.port = probe.getsockname()[1]
+        secrets = directory / "rsyncd.secrets"
+        secrets.touch(mode=0o600)
+        secrets.write_text(f"sealift:{password}\n")
+        lines = ["use chroot = yes", "uid = 0", "gid = 0", "read only = no", "auth users = sealift"]
+        lines += [f"secrets file = {secrets}", f"lock file = {directory}/rsyncd.lock"]
+        for name, path in modules.items():
+            os.makedirs(path, exist_ok=True)
+            lines += [f"[{name}]", f"path = {path}"]
+        config = directory / "rsyncd.conf"
+        config.write_text("\n".join(lines) + "\n")
+        command = ["rsync", "--daemon", "--no-detach", f"--config={config}", f"--address={address}"]
+        command += [f"--port={self.port}", f"--log-file={directory}/rsyncd.log"]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self._wait_until_it_listens(address)
+
+    def _wait_until_it_listens(self, address: str) -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            try:
+                socket.create_connection((address, self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise AgentError("the rsync daemon did not start", "sync")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+class Sender:
+    """The sending end of one migration."""
+
+    def __init__(self, address: str, port: int, password: str, trees: dict, log: dict | None = None) -> None:
+        self.target = f"rsync://sealift@{address}:{port}"
+        self.environment = {**os.environ, "RSYNC_PASSWORD": password}
+        self.trees = {name: Path(path) for name, path in trees.items()}
+        self.log = log
+        self.suspects: dict = {}
+
+    def live_pass(self) -> int:
+        """Send what differs while the container runs. Returns the bytes sent."""
+        started_ns = time.time_ns()
+        sent = sum(self._end(name, self._start(name, f"{path}/", "--delete")) for name, path in self.trees.items())
+        self.suspects = {name: _touched_since(path, started_ns - TICK_NS) for name, path in self.trees.items()}
+        return sent
+
+    def final_pass(self, processes: list) -> int:
+        """Send the rest of a frozen container's files, all trees at once.
+
+        Size and time stamp don't tell a change from none in two cases, where contents are compared: a file written
+        again in the kernel tick in which the last pass read it, and one written through a shared mapping.
+        """
+        mapped = _written_through_mappings(processes)
+        for name, path in self.trees.items():
+            inside = self.suspects.setdefault(name, set())
+            inside |= {os.path.relpath(file, path) for file in mapped if file.startswith(f"{path}/")}
+        running = [(name, self._start(name, f"{path}/", "--delete")) for name, path in self.trees.items()]
+        for name, names in self.suspects.items():
+            if existing := [n for n in sorted(names) if (self.trees[name] / n).exists()]:
+                again = ["--ignore-times", "--files-from=-", "--from0"]
+                running.append((name, self._start(name, f"{self.trees[name]}/", *again, names=existing)))
+        if self.log and Path(self.log["path"]).exists():
+            # Docker has the destination's log open and appends to it: the same file must stay.
+            running.append(("log", self._start("log", self.log["path"], "--inplace", "--no-S", to=self.log["as"])))
+        return sum(self._end(name, process) for name, process in running)
+
+    def _start(self, name: str, origin: str, *more: str, names: list | None = None, to: str = "") -> Any:
+        process = subprocess.Popen(
+            ["rsync", *OPTIONS, *more, origin, f"{self.target}/{name}/{to}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self.environment,
+            text=True,
+        )
+        process.stdin.write("\0".join(names or []))
+        process.stdin.close()
+        return process
+
+    def _end(self, name: str, process: Any) -> int:
+        output = process.stdout.read()
+        if process.wait() not in {0, VANISHED}:
+            last = [line for line in output.splitlines() if "rsync" in line][:3]
+            raise AgentError(f"rsync of the {name} tree failed: {'; '.join(last) or output[-300:]}", "sync")
+        found = re.search(r"Total bytes sent: (\d+)", output)
+        return int(found.group(1)) if found else 0
+
+
+def _touched_since(root: Path, since_ns: int) -> set:
+    found, places = set(), [str(root)]
+    while places:
+        try:
+            entries = list(os.scandir(places.pop()))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    places.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    if entry.stat(follow_symlinks=False).st_mtime_ns >= since_ns:
+                        found.add(os.path.relpath(entry.path, root))
+            except FileNotFoundError:
+                continue
+    return found
+
+
+def _written_through_mappings(processes: list) -> set:
+    """Host paths of files that any of the processes has mapped shared and writable."""
+    found = set()
+    for pid in processes:
+        try:
+            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+            mounts = _mounts(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for line in lines:
+            fields = line.split(maxsplit=5)
+            if len(fields) == 6 and fields[1][1] == "w" and fields[1][3] == "s" and fields[5].startswith("/"):
+                found |= _host_paths(fields[5], mounts)
+    return found
+
+
+def _mounts(pid: int) -> dict:
+    """Where in its namespace a process sees which host directory: mount point to overlay layer or bind source."""
+    points = {}
+    for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
+        left, right = line.split(" - ", 1)
+        fields = left.split()
+        upper = re.search(r"upperdir=([^,\s]+)", right)
+        points[fields[4]] = upper.group(1) if upper else fields[3]
+    return points
+
+
+def _host_paths(path: str, mounts: dict) -> set:
+    point = max((p for p in mounts if path == p or path.startswith(p.rstrip("/") + "/")), key=len, default="/")
+    rest = path[len(point) :].lstrip("/")
+    return {os.path.join(mounts.get(point, "/"), rest)}

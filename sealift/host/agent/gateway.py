@@ -1,0 +1,214 @@
+"""The gateway: where the one decision of a migration is taken, written down, and carried out.
+
+A workload's address belongs to one host. Moving it is the commit of a migration: first the new owner is on disk, then
+the WireGuard peers are changed, in one operation of the kernel's (or wireguard-go's) table. A migration that was called
+off can't commit any more, and one that has committed can't be called off: whoever asks first decides.
+"""
+
+import fcntl
+import ipaddress
+import json
+import os
+import subprocess
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+from .wire import AgentError, Controller, Link, listen, serve
+
+STATE = Path("/var/lib/sealift/gateway")
+INTERFACE = "sealift-wg"
+
+
+class Routes:
+    """The durable record: `routes` (address to peer) and `decisions` (migration to outcome)."""
+
+    def __init__(self, state: Path = STATE) -> None:
+        self.state = state
+        self.file = state / "routes.json"
+
+    def assign(self, address: str, peer: str, host: str) -> dict:
+        """Give an address to a host outside of any migration."""
+        _checked(address)
+        with self._locked() as record:
+            record["routes"][address] = {"peer": peer, "host": host}
+            self._save(record)
+            apply(record["routes"])
+        return record["routes"][address]
+
+    def release(self, address: str) -> None:
+        """Take an address back."""
+        with self._locked() as record:
+            gone = record["routes"].pop(address, None)
+            self._save(record)
+            apply(record["routes"], also=[gone["peer"]] if gone else [])
+
+    def switch(self, migration: str, address: str, origin: str, peer: str, host: str) -> str:
+        """Commit: move the address from the peer `origin` to `peer`. Returns the outcome that holds."""
+        with self._locked() as record:
+            outcome = record["decisions"].get(migration)
+            if outcome is None:
+                owner = record["routes"].get(address, {}).get("peer")
+                if owner != origin:
+                    raise AgentError(f"{address} does not belong to the source any more", "network switch")
+                record["routes"][address] = {"peer": peer, "host": host}
+                outcome = record["decisions"][migration] = "committed"
+                self._save(record)
+                apply(record["routes"], also=[origin])
+        return outcome
+
+    def call_off(self, migration: str) -> str:
+        """Call a migration off unless it has committed. Returns the outcome that holds."""
+        with self._locked() as record:
+            outcome = record["decisions"].setdefault(migration, "rolled back")
+            self._save(record)
+        return outcome
+
+    def restore(self) -> None:
+        """After a start of the gateway: give WireGuard what the record says."""
+        with self._locked() as record:
+            apply(record["routes"])
+
+    def show(self) -> dict:
+        with self._locked() as record:
+            return record
+
+    @contextmanager
+    def _locked(self):
+        self.state.mkdir(parents=True, exist_ok=True)
+        with (self.state / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self._load()
+
+    def _load(self) -> dict:
+        try:
+            return json.loads(self.file.read_text())
+        except FileNotFoundError:
+            return {"routes": {}, "decisions": {}}
+
+    def _save(self, record: dict) -> None:
+        fresh = self.file.with_suffix(".new")
+        with fresh.open("w") as file:
+            json.dump(record, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(self.file)
+        directory = os.open(self.state, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def apply(routes: dict, also: list = ()) -> None:  # type: ignore[assignment]
+    """Make WireGuard's allowed IPs those of the record, in one call of `wg`.
+
+    A peer's list is given whole: its tunnel address, which it has already, and its workloads. An address that another
+    peer had moves over in the same operation.
+    """
+    held = _allowed_ips()
+    arguments = []
+    for peer in {*(route["peer"] for route in routes.values()), *also}:
+        if peer not in held:
+            raise AgentError(f"WireGuard has no peer {peer}", "network switch")
+        tunnel = [ip for ip in held[peer] if ip.removesuffix("/32") not in routes and not _is_workload(ip)]
+        mine = [f"{address}/32" for address, route in routes.items() if route["peer"] == peer]
+        arguments += ["peer", peer, "allowed-ips", ",".join(tunnel + mine)]
+    if arguments:
+        _wg("set", INTERFACE, *arguments)
+
+
+def _is_workload(allowed: str) -> bool:
+    for line in Path("/etc/sealift/network.env").read_text().splitlines():
+        if line.startswith("WORKLOADS="):
+            network = ipaddress.ip_network(line.partition("=")[2])
+            return ipaddress.ip_network(allowed).subnet_of(network)  # type: ignore[arg-type]
+    return False
+
+
+def _allowed_ips() -> dict:
+    held = {}
+    for line in _wg("show", INTERFACE, "allowed-ips").splitlines():
+        peer, *addresses = line.split()
+        held[peer] = [address for address in addresses if address != "(none)"]
+    return held
+
+
+def _wg(*arguments: str) -> str:
+    done = subprocess.run(["wg", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise AgentError(f"`wg {arguments[0]}` failed: {done.stderr.strip()}", "network switch")
+    return done.stdout
+
+
+def _checked(address: str) -> None:
+    try:
+        ipaddress.IPv4Address(address)
+    except ValueError as invalid:
+        raise AgentError(f"{address!r} is not an IPv4 address") from invalid
+
+
+class Decider(threading.Thread):
+    """Answers the two hosts of one migration through the tunnel, one at a time, until told to end."""
+
+    def __init__(self, address: str, token: str, facts: dict) -> None:
+        super().__init__(daemon=True)
+        self.token, self.facts = token, facts
+        self.routes = Routes()
+        self.listener = listen(address)
+        self.port = self.listener.getsockname()[1]
+
+    def run(self) -> None:
+        while True:
+            try:
+                link = Link.accept(self.listener, self.token)
+            except OSError:
+                return  # the listener was closed
+            threading.Thread(target=self._answer, args=(link,), daemon=True).start()
+
+    def _answer(self, link: Link) -> None:
+        while True:
+            try:
+                question = link.receive()
+            except AgentError:
+                link.close()
+                return
+            try:
+                if question["ask"] == "switch":
+                    outcome = self.routes.switch(**self.facts)
+                else:
+                    outcome = self.routes.call_off(self.facts["migration"])
+                link.send(outcome=outcome)
+            except AgentError as failure:
+                link.send(error=str(failure))
+
+
+def main(controller: Controller) -> None:
+    """Serve one controller. A decider outlives it: the two hosts may still have to ask."""
+    routes = Routes()
+    deciders = []
+
+    def decide(address: str, token: str, facts: dict) -> int:
+        decider = Decider(address, token, facts)
+        decider.start()
+        deciders.append(decider)
+        return decider.port
+
+    def gone() -> None:
+        for decider in deciders:
+            decider.join(ASK_UNTIL_S)
+
+    handlers = {
+        "assign": routes.assign,
+        "release": routes.release,
+        "show": routes.show,
+        "call_off": routes.call_off,
+        "decide": decide,
+        "restore": routes.restore,
+        "end": lambda: [decider.listener.close() for decider in deciders] and deciders.clear(),
+    }
+    serve(handlers, controller, gone)
+
+
+ASK_UNTIL_S = 120
+"""How long a gateway without its controller still answers the hosts."""

@@ -1,0 +1,221 @@
+"""The source: live passes and pre-dumps while the container runs, then the cutover, which needs no controller.
+
+From the freeze on, this process alone decides when the container may run again: at once as long as the other side can't
+have everything it needs, afterwards only when the gateway has called the migration off.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from . import cgroup, criu, docker_api, plug
+from .files import Sender
+from .wire import AgentError, Controller, Link, serve
+
+RESTORE_TIMEOUT_S = 120
+ASK_AGAIN_S = 1
+METADATA_EXCEPT = {".log", ".pid"}
+
+
+class Source:
+    """One migration, seen from where the container runs."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        self.frozen = False
+        self.committed = False
+        self.everything_sent = False
+        self.plug: plug.Plug | None = None
+        self.link: Link | None = None
+        self.gateway: dict[str, Any] = {}
+        self.parent: str | None = None
+
+    def open(
+        self,
+        migration: str,
+        container: str,
+        peer: dict[str, Any],
+        gateway: dict[str, Any],
+        trees: dict[str, str],
+        log: dict[str, str] | None,
+    ) -> None:
+        """Connect to the destination and prepare to dump."""
+        self.container = container
+        self.peer, self.gateway = peer, gateway
+        self.directory = criu.prepare_dumps() / migration
+        self.directory.mkdir(mode=0o700)
+        self.sender = Sender(peer["address"], peer["rsync_port"], peer["password"], trees, log)
+        self.link = Link.connect(peer["address"], peer["port"], peer["token"])
+
+    def live_pass(self) -> int:
+        return self.sender.live_pass()
+
+    def pre_dump(self, name: str, port: int) -> dict[str, int]:
+        """One round: the pages dirtied since the last one, straight to the destination's page server."""
+        images = self.directory / name
+        options = ["--pre-dump", "--page-server", f"{self.peer['address']}:{port}", *self._parent()]
+        criu.finish(criu.checkpoint(self.container, images, *options), "pre-dump", images / "dump.log")
+        self.parent = name
+        return criu.dump_stats(images)
+
+    def arm(self, address: str, bridge: str) -> dict[str, Any]:
+        """Find the cable and the control group: what the cutover needs to know."""
+        state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
+        if not state["Running"] or not state["Pid"]:
+            raise AgentError("the container has stopped meanwhile", "final dump")
+        self.group = cgroup.of_process(state["Pid"])
+        self.plug = plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge)
+        criu.runtime_root(self.container)
+        return {"processes": len(cgroup.pids(self.group)), "port": self.plug.port}
+
+    def go(self, page_server_port: int) -> str:
+        """The cutover. Returns the outcome: "committed" or "rolled back"; tells every phase as it passes."""
+        step = "final dump"
+        try:
+            self._dump_and_send(page_server_port)
+            for phase, step in (("received", "transfer"), ("restored", "restore"), ("committed", "network switch")):
+                answer = self._hear()
+                if "failed" in answer:
+                    raise AgentError(answer["failed"], answer.get("step", step))
+                if answer.get("phase") != phase:
+                    raise AgentError(f"the destination said {answer} instead of {phase}", step)
+                self.controller.event(phase, **answer.get("facts", {}))
+            self.committed = True
+            return "committed"
+        except Exception as failure:  # noqa: BLE001 - whatever went wrong, the container must not stay frozen for it
+            outcome = self._settle()
+            self.controller.event("settled", outcome=outcome)
+            if outcome == "committed":
+                self.committed = True
+                return outcome
+            raise AgentError(f"{failure}", getattr(failure, "step", None) or step) from failure
+
+    def _dump_and_send(self, port: int) -> None:
+        assert self.plug is not None and self.link is not None  # noqa: S101, PT018 - `arm` came before
+        tell = self.controller.event
+        tell("go")
+        self.plug.pull()
+        cgroup.freeze(self.group)
+        self.frozen = True
+        self.frozen_at = time.monotonic_ns()
+        tell("frozen")
+        images = self.directory / "final"
+        server = f"{self.peer['address']}:{port}"
+        dump = criu.checkpoint(self.container, images, "--leave-running", "--page-server", server, *self._parent())
+        try:
+            file_bytes = self.sender.final_pass(cgroup.pids(self.group))
+        finally:
+            criu.finish(dump, "final dump", images / "dump.log")
+        if (images / "remap-fpath.img").exists():
+            # CRIU has just given names to files that had lost theirs: they have to travel too.
+            file_bytes += self.sender.final_pass([])
+        tell("dumped", file_bytes=file_bytes, **criu.dump_stats(images))
+        metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
+        sizes = [{"name": path.name, "size": path.stat().st_size} for path in metadata]
+        self.link.send(images=sizes)
+        self.everything_sent = True
+        for path, entry in zip(metadata, sizes):
+            self.link.send_file(path, entry["size"])
+        tell("sent", metadata_bytes=sum(int(str(entry["size"])) for entry in sizes))
+
+    def _hear(self) -> dict[str, Any]:
+        assert self.link is not None  # noqa: S101 - `open` came before
+        return self.link.receive(RESTORE_TIMEOUT_S)
+
+    def _settle(self) -> str:
+        """After a failure: the outcome. Thaws when, and only when, this side has the container."""
+        outcome = "rolled back"
+        if self.everything_sent:
+            outcome = self._ask_gateway()
+        if outcome != "committed":
+            self.release()
+        return outcome
+
+    def _ask_gateway(self) -> str:
+        told = False
+        while True:
+            try:
+                link = Link.connect(self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=5)
+                link.send(ask="call off")
+                return str(link.receive(10)["outcome"])
+            except (OSError, AgentError, KeyError) as silent:
+                if not told:
+                    self.controller.event("undecided", reason=f"the gateway does not answer: {silent}")
+                told = True
+                time.sleep(ASK_AGAIN_S)
+
+    def release(self) -> None:
+        """Let the container run on here, as if nothing had happened."""
+        if self.plug is not None:
+            self.plug.put_back()
+        if self.frozen:
+            cgroup.thaw(self.group)
+            self.frozen = False
+            self.controller.event("thawed", frozen_ns=time.monotonic_ns() - self.frozen_at)
+
+    def remove_container(self) -> None:
+        """After the commit: end this copy without letting it run, and remove it with its files.
+
+        Named volumes stay, as with `docker rm`.
+        """
+        # A restart policy would bring the killed copy back to life.
+        docker_api.call("POST", f"/containers/{self.container}/update", {"RestartPolicy": {"Name": "no"}})
+        cgroup.kill_frozen(self.group)
+        cgroup.thaw(self.group)
+        self.frozen = False
+        docker_api.call("DELETE", f"/containers/{self.container}?force=1&v=1")
+
+    def close(self) -> None:
+        """Forget the migration: wipe the images. Before the commit the container goes on."""
+        if not self.committed:
+            self.release()
+        if self.link is not None:
+            self.link.close()
+            self.link = None
+            criu.wipe(self.directory)
+
+    def _parent(self) -> list[str]:
+        return ["--parent-path", f"../{self.parent}"] if self.parent else []
+
+
+def _travels(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and path.suffix not in METADATA_EXCEPT
+
+
+def send_image(reference: str, address: str, port: int, token: str) -> int:
+    """Stream an image (`docker save`) to the destination. Returns the bytes sent."""
+    link = Link.connect(address, port, token)
+    connection, response = docker_api.request("GET", f"/images/{reference}/get", timeout=600)
+    sent = 0
+    try:
+        if response.status != 200:
+            raise AgentError(f"Docker refuses to save the image {reference}", "sync")
+        while chunk := response.read(1 << 20):
+            link.socket.sendall(chunk)
+            sent += len(chunk)
+        link.socket.shutdown(1)
+        answer = link.receive(600)
+        if "error" in answer:
+            raise AgentError(answer["error"], "sync")
+    finally:
+        connection.close()
+        link.close()
+    return sent
+
+
+def main(controller: Controller) -> None:
+    """Serve one controller for one migration."""
+    source = Source(controller)
+    handlers = {
+        "open": source.open,
+        "send_image": send_image,
+        "live_pass": source.live_pass,
+        "pre_dump": source.pre_dump,
+        "arm": source.arm,
+        "go": source.go,
+        "remove_container": source.remove_container,
+        "close": source.close,
+    }
+    serve(handlers, controller, source.close)
