@@ -1,0 +1,108 @@
+"""Where Debian packages come from: the mirror of this machine's own APT configuration.
+
+APT itself reads that configuration (one-line and deb822, options, disabled stanzas): `apt-get update
+--print-uris` lists what it would fetch, and fetches nothing. Which of these is Debian's own archive is told
+by the Release file from an earlier `apt-get update`; where there is none yet, by the names.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sealift.errors import PrerequisiteMissing
+from sealift.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_RELEASE_URI = re.compile(
+    r"^'(?P<uri>[^']+?)/?/dists/(?P<suite>[^']+)/InRelease' (?P<name>\S+)", re.MULTILINE
+)
+_SIDE_SUITE = re.compile(r"[-/](security|updates|proposed-updates|backports|backports-sloppy|debug)\b")
+_FORWARDED_OPTION = re.compile(
+    r'^(?P<name>Acquire::(?:https?::.*|Retries|Check-Valid-Until|Max-FutureTime)) "(?P<value>[^"]+)";$'
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A suite that APT fetches here; `origin` and `label` are None where its Release file is missing."""
+
+    uri: str
+    suite: str
+    origin: str | None
+    label: str | None
+
+
+def debian_mirror(apt_options: Sequence[str] = ()) -> str:
+    """The base address of Debian's archive that this machine uses, without a slash at its end.
+
+    `apt_options` go to APT as they are (tests point it at a configuration of their own).
+    Raises PrerequisiteMissing where APT names no such archive.
+    """
+    return _resolve(choose(configured_sources(apt_options)).uri)
+
+
+def configured_sources(apt_options: Sequence[str] = ()) -> list[Source]:
+    """All suites in APT's configuration, in its order."""
+    listed = run(["apt-get", *apt_options, "--print-uris", "update"]).stdout
+    lists = Path(_apt_path("Dir::State::lists/d", apt_options))
+    return [
+        Source(found["uri"], found["suite"], *_origin_and_label(lists / found["name"]))
+        for found in _RELEASE_URI.finditer(listed)
+    ]
+
+
+def choose(sources: Iterable[Source]) -> Source:
+    """Debian's main archive: not its security archive, nor somebody's that borrows a suite's name."""
+    main = [source for source in sources if not _SIDE_SUITE.search(source.suite)]
+    for source in main:
+        if source.origin == "Debian" and source.label == "Debian":
+            return source
+    for source in main:
+        if source.origin is None and source.uri.rstrip("/").endswith("/debian"):
+            return source
+    raise PrerequisiteMissing(
+        "APT on this machine names no Debian mirror",
+        remedy="Add one to /etc/apt/sources.list.d and run `apt-get update`",
+    )
+
+
+def forwarded_options(apt_options: Sequence[str] = ()) -> list[str]:
+    """How this machine fetches (proxies, retries), as lines of an apt.conf."""
+    dump = run(["apt-config", *apt_options, "dump"]).stdout
+    found = (_FORWARDED_OPTION.match(line) for line in dump.splitlines())
+    return [f'{option["name"]} "{option["value"]}"' for option in found if option]
+
+
+def _apt_path(item: str, apt_options: Sequence[str]) -> str:
+    shell = run(["apt-config", *apt_options, "shell", "FOUND", item]).stdout
+    return shell.strip().removeprefix("FOUND='").removesuffix("'")
+
+
+def _origin_and_label(release: Path) -> tuple[str | None, str | None]:
+    try:
+        text = release.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None, None
+    fields = dict(re.findall(r"^(Origin|Label): *(.*?) *$", text, re.MULTILINE))
+    return fields.get("Origin", ""), fields.get("Label", "")
+
+
+def _resolve(uri: str) -> str:
+    """`mirror+file:` names a list on this machine (cloud images of Debian have one): take its first entry."""
+    if not uri.startswith("mirror+file:"):
+        return uri.rstrip("/")
+    listed = Path(uri.removeprefix("mirror+file:"))
+    try:
+        lines = listed.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        address = line.split("#", 1)[0].split()
+        if address:
+            return address[0].rstrip("/")
+    raise PrerequisiteMissing(f"{listed}, which APT takes its mirrors from, names none")

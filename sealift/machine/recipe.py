@@ -1,0 +1,150 @@
+"""What the Debian tree is made of: packages from two suites, and files of our own.
+
+Two hashes, since they change at different rates: the packages take a minute to install and name the tree's
+folder in the cache; the files are laid over it in no time. Neither depends on the mirror.
+
+`files/` beside this module mirrors `/`. `files_dir()` hands out a copy of it that root owns and whose modes
+are right, whoever owns the checkout or the wheel: it is used as an overlay lower directory above the tree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from sealift.paths import cache_dir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXECUTABLE_FOLDERS = ("usr/libexec/sealift/", "usr/local/bin/", "usr/local/sbin/")
+"""Files under these get mode 0755, all others 0644: a wheel does not promise to keep modes."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Packages of one tree. `revision` goes up when tree.py makes something else of the same packages."""
+
+    suite: str
+    packages: tuple[str, ...]
+    testing_packages: tuple[str, ...]
+    left_out: tuple[str, ...]
+    revision: int = 1
+
+    @property
+    def digest(self) -> str:
+        """Short hash of the recipe: the tree's name in the cache."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+RECIPE = Recipe(
+    suite="trixie",
+    packages=(
+        # a machine that boots
+        "busybox-static",
+        "dbus",
+        "kmod",
+        "linux-image-cloud-amd64",
+        "procps",
+        "systemd",
+        "systemd-sysv",
+        "udev",
+        # reached over SSH, and moved to over a tunnel
+        "ca-certificates",
+        "iperf3",
+        "iproute2",
+        "iptables",
+        "iputils-ping",
+        "nftables",
+        "openssh-server",
+        "rsync",
+        "tcpdump",
+        "wireguard-go",
+        "wireguard-tools",
+        "zstd",
+        # a Docker host
+        "containerd",
+        "docker-cli",
+        "docker.io",
+        "python3",
+        "runc",
+        "tini",
+        # a provider, and its encrypted disks
+        "cryptsetup-bin",
+        "qemu-system-x86",
+        "qemu-utils",
+    ),
+    # Debian 13's CRIU cannot dump a socket on kernels from 6.16 on; its OVMF has no kernel-hashes table.
+    testing_packages=("criu", "ovmf-amdsev"),
+    left_out=(
+        "/usr/share/doc/*",
+        "/usr/share/info/*",
+        "/usr/share/lintian/*",
+        "/usr/share/locale/*",
+        "/usr/share/man/*",
+        "/usr/share/bash-completion/*",
+        "/usr/share/zsh/*",
+    ),
+)
+
+
+def files_dir() -> Path:
+    """Our own files for every tree, ready to be an overlay lower directory above it."""
+    with resources.as_file(resources.files("sealift.machine") / "files") as source:
+        return stage_files(source, cache_dir() / "files")
+
+
+def stage_files(source: Path, into: Path) -> Path:
+    """Copy a folder that mirrors `/` to `into`/HASH, owned by who runs this, with a host's modes."""
+    staged = into / files_digest(source)
+    if staged.is_dir():
+        return staged
+    into.mkdir(parents=True, exist_ok=True)
+    building = into / f"{staged.name}.{os.getpid()}"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(mode=0o755)
+    for path in _files(source):
+        name = path.relative_to(source)
+        target = building / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        target.chmod(_mode(name))
+    for folder in building.rglob("*/"):
+        folder.chmod(0o755)
+    try:
+        building.rename(staged)
+    except OSError:  # somebody else was faster with the very same content
+        shutil.rmtree(building)
+    return staged
+
+
+def files_digest(source: Path) -> str:
+    """Short hash of names, modes and contents of all files below a folder."""
+    state = hashlib.sha256()
+    for path in _files(source):
+        name = path.relative_to(source)
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        state.update(f"{name}\0{_mode(name):o}\0{content}\n".encode())
+    return state.hexdigest()[:16]
+
+
+def lower_dirs(tree: Path, files: Path) -> str:
+    """Value of overlayfs' `lowerdir=` for a host's root: our files above the tree."""
+    return f"{files}:{tree}"
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".gitkeep" and "__pycache__" not in path.parts
+    )
+
+
+def _mode(name: Path) -> int:
+    return 0o755 if str(name).startswith(EXECUTABLE_FOLDERS) else 0o644

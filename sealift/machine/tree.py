@@ -1,0 +1,138 @@
+"""The Debian tree: built once by mmdebstrap, kept in the cache under the hash of its recipe.
+
+It is the root of every namespaced host (read-only, below an overlay) and what the VMs' disk is made of.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sealift.errors import PrerequisiteMissing
+from sealift.machine.mirror import debian_mirror, forwarded_options
+from sealift.paths import cache_dir
+from sealift.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sealift.machine.recipe import Recipe
+
+BUILD_TIMEOUT_S = 1200
+SPACE_NEEDED_BYTES = 2 << 30
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+def tree_path(recipe: Recipe) -> Path:
+    """Where the recipe's tree is, or will be once it is built."""
+    return cache_dir() / "trees" / recipe.digest
+
+
+def build_tree(recipe: Recipe, *, say: Callable[[str], None]) -> Path:
+    """The recipe's tree, built now if it is not in the cache.
+
+    Two builders do not collide: the second waits for the first and takes its tree. What a killed build left
+    is removed. Raises PrerequisiteMissing without root or mmdebstrap, CommandFailed when the build fails.
+    """
+    tree = tree_path(recipe)
+    if tree.is_dir():
+        return tree
+    if os.geteuid() != 0:
+        raise PrerequisiteMissing(
+            "only root can build the Debian tree", remedy="Run this as root, say with sudo"
+        )
+    if shutil.which("mmdebstrap") is None:
+        raise PrerequisiteMissing(
+            "mmdebstrap, which builds the Debian tree, is not installed on this machine",
+            remedy="`apt-get install mmdebstrap`",
+        )
+    trees = tree.parent
+    trees.mkdir(parents=True, exist_ok=True)
+    with _only_builder(trees, say):
+        if tree.is_dir():
+            return tree
+        for leftover in trees.glob("*.building"):
+            shutil.rmtree(leftover)
+        free_bytes = shutil.disk_usage(trees).free
+        if free_bytes < SPACE_NEEDED_BYTES:
+            raise PrerequisiteMissing(
+                f"{trees} has {free_bytes >> 20} MiB free, the Debian tree takes {SPACE_NEEDED_BYTES >> 20}",
+                remedy="Free some, or set SEALIFT_CACHE to another folder",
+            )
+        building = trees / f"{recipe.digest}.building"
+        _bootstrap(recipe, building, say)
+        building.rename(tree)
+    return tree
+
+
+@contextmanager
+def _only_builder(trees: Path, say: Callable[[str], None]) -> Iterator[None]:
+    with (trees / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("somebody else is building a Debian tree; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _bootstrap(recipe: Recipe, target: Path, say: Callable[[str], None]) -> None:
+    mirror = debian_mirror()
+    say(f"building the Debian tree from {mirror}, once; this takes about a minute")
+    deb = f"deb [signed-by={KEYRING}] {mirror}"
+    settings = target.with_suffix(".settings")
+    settings.mkdir(exist_ok=True)
+    (settings / "sources").write_text(f"{deb} {recipe.suite} main\n{deb} testing main\n", encoding="utf-8")
+    # Nothing comes from testing unless it is asked for by name.
+    (settings / "preferences").write_text(
+        "Package: *\nPin: release a=testing\nPin-Priority: 100\n", encoding="utf-8"
+    )
+    try:
+        run(
+            [*_contained(), *_mmdebstrap(recipe, target, settings)],
+            timeout_s=BUILD_TIMEOUT_S,
+            # Read by the kernel package's hook: the VM's initrd is made by initrd.py, so this saves 10 s.
+            env=os.environ | {"INITRD": "No", "LC_ALL": "C.UTF-8"},
+            remedy="If the mirror could not be reached, try again",
+        )
+    finally:
+        shutil.rmtree(settings)
+
+
+def _contained() -> list[str]:
+    """Wraps the build so that its mounts and processes end with us, even when we are killed."""
+    return ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc", "--kill-child"]
+
+
+def _mmdebstrap(recipe: Recipe, target: Path, settings: Path) -> list[str]:
+    apt_options = [
+        'Acquire::Languages "none"',
+        'APT::Install-Recommends "false"',
+        *forwarded_options(),
+    ]
+    dpkg_options = ["force-unsafe-io", *(f"path-exclude={path}" for path in recipe.left_out)]
+    return [
+        "mmdebstrap",
+        "--mode=root",
+        "--format=directory",
+        "--variant=minbase",
+        *(f"--aptopt={option}" for option in apt_options),
+        *(f"--dpkgopt={option}" for option in dpkg_options),
+        f'--setup-hook=install -D -m 644 "{settings}/preferences" "$1/etc/apt/preferences.d/sealift"',
+        f"--include={','.join(recipe.packages)}",
+        # Their dependencies are in the suite above too, but too old: hence afterwards, and by this option.
+        '--customize-hook=chroot "$1" apt-get -y --no-install-recommends -t testing install '
+        + " ".join(recipe.testing_packages),
+        # A host of the lab installs nothing, and no image names the mirror that it was made from.
+        '--customize-hook=rm -rf "$1"/etc/apt/sources.list* "$1"/etc/apt/apt.conf.d/99mmdebstrap',
+        # Each host gets its own.
+        '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/hostname "$1"/etc/resolv.conf',
+        '--customize-hook=: > "$1"/etc/machine-id',
+        recipe.suite,
+        str(target),
+        str(settings / "sources"),
+    ]
