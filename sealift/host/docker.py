@@ -1,0 +1,82 @@
+"""Docker on a host, through docker-py over the pinned SSH connection."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import docker
+import requests
+from docker.transport.basehttpadapter import BaseHTTPAdapter
+from docker.transport.sshconn import SSHConnectionPool
+from urllib3._collections import RecentlyUsedContainer
+
+from sealift.errors import HostUnreachable
+
+if TYPE_CHECKING:
+    from sealift.host.ssh import Connection
+
+API_VERSION = "1.43"
+"""Docker 24's. A fixed version saves a request for it, and later daemons still speak it."""
+
+TIMEOUT_S = 120
+
+
+class PinnedAdapter(BaseHTTPAdapter):  # type: ignore[misc]
+    """Carries Docker's API over an SSH connection that exists already.
+
+    docker-py's own SSH adapter opens one itself and takes its host keys from the user's known_hosts.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._client = connection.client
+        self._pools = RecentlyUsedContainer(1, dispose_func=lambda pool: pool.close())
+        super().__init__()
+
+    def get_connection(self, url: str, proxies: Any = None) -> Any:  # noqa: ARG002 - requests' signature
+        """The pool of `docker system dial-stdio` channels."""
+        with self._pools.lock:
+            if (pool := self._pools.get("pool")) is None:
+                pool = self._pools["pool"] = SSHConnectionPool(ssh_client=self._client, timeout=TIMEOUT_S, maxsize=4)
+            return pool
+
+    def get_connection_with_tls_context(
+        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None  # noqa: ARG002 - requests' signature
+    ) -> Any:
+        """What requests asks since 2.32."""
+        return self.get_connection(request.url, proxies)
+
+    def request_url(self, request: Any, proxies: Any) -> str:  # noqa: ARG002 - requests' signature
+        """The path alone: the pool knows no host."""
+        return str(request.path_url)
+
+    def close(self) -> None:
+        """End all channels."""
+        self._pools.clear()
+
+
+def client(connection: Connection) -> docker.APIClient:
+    """A low-level Docker client whose every request travels in this SSH connection."""
+    made = docker.APIClient(base_url="unix:///var/run/docker.sock", version=API_VERSION, timeout=TIMEOUT_S)
+    made.mount("http+docker://", PinnedAdapter(connection))
+    return made
+
+
+def wait_for(connection: Connection, *, patience_s: float) -> docker.APIClient:
+    """A client of a daemon that may still be starting."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        made = client(connection)
+        try:
+            made.ping()
+        except (docker.errors.DockerException, requests.RequestException, OSError) as silent:
+            made.close()
+            if time.monotonic() > deadline:
+                raise HostUnreachable(
+                    f"Docker does not answer: {silent}",
+                    host=connection.name,
+                    remedy="`systemctl status docker` there tells why",
+                ) from silent
+            time.sleep(0.3)
+        else:
+            return made

@@ -1,0 +1,201 @@
+"""SSH to a host of the inventory: its pinned host key, one key to log in with, commands as argument lists."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+import socket
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+import paramiko
+
+from sealift.errors import HostUnreachable, UnusableInput
+from sealift.process import Completed, failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    from sealift.inventory import Host
+
+CONNECT_TIMEOUT_S = 10
+KEEPALIVE_S = 5
+WINDOW_BYTES = 1 << 21
+
+
+class Connection:
+    """An SSH connection to one host. A context manager; commands on it may run side by side."""
+
+    def __init__(self, name: str, host: Host, client: paramiko.SSHClient) -> None:
+        self.name = name
+        self.host = host
+        self.client = client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection and every command on it."""
+        self.client.close()
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = 60,
+        stdin: bytes = b"",
+        check: bool = True,
+        remedy: str | None = None,
+    ) -> Completed:
+        """Run a command to its end. CommandFailed for an exit status other than 0, HostUnreachable for silence."""
+        channel = self.open(argv)
+        try:
+            channel.settimeout(timeout_s)
+            channel.sendall(stdin)
+            channel.shutdown_write()
+            stdout = channel.makefile("rb").read()
+            stderr = channel.makefile_stderr("rb").read()
+            status = channel.recv_exit_status()
+        except (TimeoutError, OSError, paramiko.SSHException) as silent:
+            raise HostUnreachable(
+                f"`{shlex.join(argv)[:200]}` got no answer in {timeout_s:g} s", host=self.name
+            ) from silent
+        finally:
+            channel.close()
+        done = Completed(status, _text(stdout), _text(stderr))
+        if check and status != 0:
+            raise failure(list(argv), done, host=self.name, remedy=remedy)
+        return done
+
+    def open(self, argv: Sequence[str]) -> paramiko.Channel:
+        """Start a command and return the channel to it."""
+        transport = self.client.get_transport()
+        if transport is None or not transport.is_active():
+            raise HostUnreachable("the SSH connection was lost", host=self.name)
+        try:
+            channel = transport.open_session(timeout=CONNECT_TIMEOUT_S)
+            channel.exec_command(shlex.join(argv))
+        except (paramiko.SSHException, OSError, EOFError) as lost:
+            raise HostUnreachable(f"the SSH connection was lost: {lost}", host=self.name) from lost
+        return channel
+
+    def put(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        """Write a file, whole or not at all."""
+        script = 'umask 077; mkdir -p "${1%/*}" && cat >"$1.new" && chmod "$2" "$1.new" && mv "$1.new" "$1"'
+        self.run(["sh", "-c", script, "put", path, f"{mode:o}"], stdin=content)
+
+
+def connect(name: str, host: Host, *, patience_s: float = 0) -> Connection:
+    """Connect to a host of the inventory.
+
+    HostUnreachable when it does not answer within the patience, when it is another host than the pinned one, or when
+    it does not let us in.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return _connect(name, host)
+        except HostUnreachable as unreachable:
+            if unreachable.__cause__.__class__ in _FINAL or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+
+
+_FINAL = (paramiko.BadHostKeyException, paramiko.AuthenticationException)
+"""Nothing that another try would change."""
+
+
+def _connect(name: str, host: Host) -> Connection:
+    client = paramiko.SSHClient()
+    kind, key = _parse_host_key(name, host.host_key)
+    entry = host.address if host.port == paramiko.config.SSH_PORT else f"[{host.address}]:{host.port}"
+    client.get_host_keys().add(entry, kind, key)
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    try:
+        client.connect(
+            host.address,
+            host.port,
+            host.user,
+            pkey=_read_key(name, host),
+            timeout=CONNECT_TIMEOUT_S,
+            banner_timeout=CONNECT_TIMEOUT_S,
+            auth_timeout=CONNECT_TIMEOUT_S,
+            allow_agent=False,
+            look_for_keys=False,
+        )
+    except paramiko.BadHostKeyException as other:
+        client.close()
+        raise HostUnreachable(
+            f"{host.address}:{host.port} shows another SSH host key than the pinned one",
+            host=name,
+            step="connect",
+            remedy="Somebody may be in between. If the host was set up anew, put its new key into the inventory",
+        ) from other
+    except paramiko.AuthenticationException as refused:
+        client.close()
+        raise HostUnreachable(
+            f"{host.user}@{host.address} does not accept the key {host.key_file}",
+            host=name,
+            step="connect",
+            remedy="Put its public half into the host's authorized_keys, or name another key_file in the inventory",
+        ) from refused
+    except (OSError, paramiko.SSHException, EOFError) as silent:
+        client.close()
+        raise HostUnreachable(
+            f"no SSH answer from {host.address}:{host.port} ({silent or type(silent).__name__})",
+            host=name,
+            step="connect",
+            remedy="Check that the host is up and its address in the inventory is right",
+        ) from silent
+    transport = client.get_transport()
+    if transport is not None:
+        transport.set_keepalive(KEEPALIVE_S)
+        transport.default_window_size = WINDOW_BYTES
+        if transport.sock is not None:
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Connection(name, host, client)
+
+
+@contextmanager
+def connected(name: str, host: Host) -> Iterator[Connection]:
+    """A connection for the length of a block."""
+    with connect(name, host) as connection:
+        yield connection
+
+
+def _parse_host_key(name: str, text: str) -> tuple[str, paramiko.PKey]:
+    try:
+        kind, blob, *_ = text.split()
+        return kind, paramiko.PKey.from_type_string(kind, base64.b64decode(blob, validate=True))
+    except Exception as unreadable:
+        raise UnusableInput(
+            "its host_key in the inventory is not an SSH public key",
+            host=name,
+            step="connect",
+            remedy="It should read like `ssh-ed25519 AAAA…`, as in the host's ssh_host_ed25519_key.pub",
+        ) from unreadable
+
+
+def _read_key(name: str, host: Host) -> paramiko.PKey:
+    try:
+        return paramiko.PKey.from_path(host.key_file)
+    except Exception as unreadable:
+        raise UnusableInput(
+            f"the key file {host.key_file} can't be used: {unreadable or type(unreadable).__name__}",
+            host=name,
+            step="connect",
+            remedy="Name an unencrypted private key as key_file in the inventory",
+        ) from unreadable
+
+
+def _text(data: bytes | str) -> str:
+    return data if isinstance(data, str) else data.decode(errors="replace")
+
+

@@ -1,0 +1,36 @@
+"""Names and addresses of a lab. Its networks lie in 198.18.0.0/15, which no real network uses (RFC 2544)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+UNDERLAY = IPv4Network("198.18.0.0/24")
+"""What stands for the Internet: every machine has an address here, the controller too."""
+
+CLIENTS = IPv4Network("198.19.0.0/24")
+"""Between the clients and the gateway."""
+
+CONTROLLER = IPv4Address("198.18.0.1")
+INTERFACE = "sealift-lab"
+"""The controller's interface, the one thing of a lab outside of its namespaces."""
+
+
+@dataclass(frozen=True)
+class LabHost:
+    """One host of the lab: `tunnel_address` for those with WireGuard, `clients_address` for those on that side."""
+
+    name: str
+    address: IPv4Address
+    tunnel_address: IPv4Address | None = None
+    clients_address: IPv4Address | None = None
+    docker: bool = False
+
+
+SOURCE = LabHost("source", IPv4Address("198.18.0.10"), IPv4Address("10.78.0.10"), docker=True)
+DESTINATION = LabHost("destination", IPv4Address("198.18.0.20"), IPv4Address("10.78.0.20"), docker=True)
+GATEWAY = LabHost("gateway", IPv4Address("198.18.0.2"), IPv4Address("10.78.0.1"), IPv4Address("198.19.0.1"))
+CLIENT = LabHost("client", IPv4Address("198.18.0.3"), None, IPv4Address("198.19.0.10"))
+PROVIDER = LabHost("provider", IPv4Address("198.18.0.4"))
+
+HOSTS = (SOURCE, DESTINATION, GATEWAY, CLIENT, PROVIDER)

@@ -1,0 +1,159 @@
+"""A namespaced host: the Debian tree as the root of processes with namespaces of their own on this kernel.
+
+Everything that belongs to it, its mounts and interfaces included, hangs on its processes: when the first one is
+killed, the kernel takes all the rest away.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sealift.errors import CommandFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MARK = "SEALIFT_LAB"
+"""In the environment of every process that a lab starts: how `lab down` finds them, whatever happened before."""
+
+CGROUPS = Path("/sys/fs/cgroup")
+CGROUP_PREFIX = "sealift-lab-"
+READY_TIMEOUT_S = 20
+
+NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork", "--kill-child")
+
+
+@dataclass(frozen=True)
+class NamespacedHost:
+    """A started host. `pid` is its first process, seen from here."""
+
+    name: str
+    process: subprocess.Popen[str]
+    pid: int
+
+    def release(self) -> None:
+        """Its interfaces are there: let it become what it is to be."""
+        if self.process.stdin is None:
+            return
+        with suppress(BrokenPipeError):
+            self.process.stdin.write("go\n")
+        self.process.stdin.close()
+
+
+def start(
+    name: str,
+    *,
+    lower: str,
+    directory: Path,
+    mark: str,
+    tmpfs_mib: int,
+    docker: bool,
+    binds: Sequence[tuple[Path, str]] = (),
+) -> NamespacedHost:
+    """Start a host up to the point where it wants its interfaces; `wait_until_ready` waits for it.
+
+    `lower` holds the overlay's layers, topmost first, separated by colons; `binds` pairs of a path here and there.
+    """
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        MARK: mark,
+        "LOWER": lower,
+        "HOST": name,
+        "TMPFS_MIB": str(tmpfs_mib),
+        "BINDS": " ".join(f"{here}:{there}" for here, there in binds),
+        "SEALIFT_LAB_DOCKER": "yes" if docker else "no",
+    }
+    groups = " ".join(str(group) for group in _make_cgroups(name))
+    with as_file(files("sealift.lab") / "enter-host") as script:
+        # The shell joins the host's control groups before the cgroup namespace is made: they become its root.
+        join = f'for g in {groups}; do echo $$ >"$g/cgroup.procs"; done; exec unshare "$@"'
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", join, "enter", *NAMESPACES, "/bin/sh", str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(directory / "init.log").open("w"),
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+        pid = _wait_until_ready(name, process, directory)
+    return NamespacedHost(name, process, pid)
+
+
+def start_switch(mark: str) -> subprocess.Popen[bytes]:
+    """A network namespace that nothing runs in: where the lab's bridges are."""
+    process = subprocess.Popen(
+        ["unshare", "--net", "sleep", "infinity"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={MARK: mark, "PATH": os.environ.get("PATH", "/usr/bin:/bin")},
+        start_new_session=True,
+    )
+    mine = os.readlink("/proc/self/ns/net")
+    while process.poll() is None and os.readlink(f"/proc/{process.pid}/ns/net") == mine:
+        time.sleep(0.002)
+    return process
+
+
+def _wait_until_ready(name: str, process: subprocess.Popen[str], directory: Path) -> int:
+    if process.stdout is None:  # never: it was asked for
+        raise AssertionError
+    readable, _, _ = select.select([process.stdout], [], [], READY_TIMEOUT_S)
+    line = process.stdout.readline().strip() if readable else ""
+    process.stdout.close()
+    if line != "ready":
+        log = (directory / "init.log").read_text(errors="replace").strip()
+        process.kill()
+        raise CommandFailed(f"the namespaced host did not start: {log or 'it printed nothing'}", host=name)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(children[0])
+
+
+def _controllers() -> list[Path]:
+    if (CGROUPS / "cgroup.controllers").exists():
+        return [CGROUPS]
+    return [path for path in CGROUPS.iterdir() if path.is_dir() and not path.is_symlink()]
+
+
+def _make_cgroups(name: str) -> list[Path]:
+    made = []
+    for controller in _controllers():
+        group = controller / f"{CGROUP_PREFIX}{name}"
+        group.mkdir(exist_ok=True)
+        for setting in ("cpuset.cpus", "cpuset.mems"):
+            # A cpuset takes no process before it has both; a new one on cgroup v1 starts with neither.
+            if controller != CGROUPS and (group / setting).exists():
+                (group / setting).write_text((controller / setting).read_text())
+        made.append(group)
+    return made
+
+
+def cgroups() -> list[Path]:
+    """The control groups of all namespaced hosts that there are, the innermost first."""
+    return [
+        Path(directory)
+        for controller in _controllers()
+        for top in controller.glob(f"{CGROUP_PREFIX}*")
+        for directory, _, _ in os.walk(top, topdown=False)
+    ]
+
+
+def marked_processes() -> dict[int, str]:
+    """All processes that carry a lab's mark, with its value."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                for variable in (entry / "environ").read_bytes().split(b"\0"):
+                    if variable.startswith(f"{MARK}=".encode()):
+                        found[int(entry.name)] = variable.partition(b"=")[2].decode()
+    return found

@@ -1,0 +1,73 @@
+"""The end of a lab: nothing of it stays, whether it came up whole, in part, or was killed while coming up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sealift.errors import CommandFailed
+from sealift.lab.layout import INTERFACE
+from sealift.lab.namespaced import cgroups, marked_processes
+from sealift.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+END_TIMEOUT_S = 20
+
+
+def remove(directory: Path) -> None:
+    """End all processes of the lab in that directory and remove what belonged to it; CommandFailed names what stays."""
+    mark = str(directory)
+    _end_processes(mark)
+    if Path(f"/sys/class/net/{INTERFACE}").exists():
+        run(["ip", "link", "delete", INTERFACE], check=False)
+    _until(lambda: not _remove_cgroups(), "control groups stay")
+    shutil.rmtree(directory, ignore_errors=True)
+    with suppress(OSError):
+        directory.parent.rmdir()  # the last one in it turns off the light
+
+
+def _end_processes(mark: str) -> None:
+    thaw_all()
+    mine = [pid for pid, value in marked_processes().items() if value == mark]
+    for pid in mine:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    thaw_all()  # a container that a host froze meanwhile: frozen processes do not die on cgroup v1
+    _until(lambda: not any(_lives(pid, mark) for pid in mine), f"processes of the lab stay: {mine}")
+
+
+def _lives(pid: int, mark: str) -> bool:
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    return marked_processes().get(pid) == mark
+
+
+def thaw_all() -> None:
+    """Thaw every frozen control group of the lab."""
+    for group in cgroups():
+        for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+            with suppress(OSError):
+                if (group / name).exists():
+                    (group / name).write_text(word)
+
+
+def _remove_cgroups() -> list[Path]:
+    for group in cgroups():
+        with suppress(OSError):
+            group.rmdir()
+    return cgroups()
+
+
+def _until(done: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while not done():
+        if time.monotonic() > deadline:
+            raise CommandFailed(otherwise, step="lab down")
+        time.sleep(0.02)

@@ -1,0 +1,63 @@
+"""The lab's cables: an underlay that every machine is on, and the clients' side of the gateway.
+
+Both bridges live in a network namespace of their own, so that all but one interface vanish with the lab's processes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sealift.lab.layout import CLIENTS, CONTROLLER, INTERFACE, UNDERLAY, LabHost
+from sealift.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+VM_BRIDGE = "br0"
+"""In the provider: its uplink and the VMs' cables."""
+
+
+def wire(switch: int, hosts: Mapping[LabHost, int], *, virtual: Sequence[LabHost], provider: LabHost, workloads: str) -> None:
+    """Connect everything. `hosts` maps a host to its first process, `virtual` are those whose cables the provider has."""
+    _ip(
+        switch,
+        ["link add underlay type bridge", "link add clients type bridge"]
+        + ["link set underlay up", "link set clients up", "link set lo up"],
+    )
+    run(["ip", "link", "add", INTERFACE, "type", "veth", "peer", "name", "controller", "netns", str(switch)])
+    run(["ip", "address", "add", f"{CONTROLLER}/{UNDERLAY.prefixlen}", "dev", INTERFACE])
+    run(["ip", "link", "set", INTERFACE, "up"])
+    plugs = ["link set controller master underlay up"]
+    for host, pid in hosts.items():
+        plugs.append(f"link add {host.name} type veth peer name eth0 netns {pid}")
+        plugs.append(f"link set {host.name} master underlay up")
+        if host.clients_address:
+            plugs.append(f"link add {host.name}-c type veth peer name eth1 netns {pid}")
+            plugs.append(f"link set {host.name}-c master clients up")
+    _ip(switch, plugs)
+    for host, pid in hosts.items():
+        _ip(pid, _addresses(host, virtual if host == provider else (), workloads))
+
+
+def _addresses(host: LabHost, virtual: Sequence[LabHost], workloads: str) -> list[str]:
+    own = "eth0"
+    lines = []
+    if virtual:
+        own = VM_BRIDGE
+        lines += [f"link add {VM_BRIDGE} type bridge", f"link set eth0 master {VM_BRIDGE} up"]
+        for machine in virtual:
+            lines.append(f"tuntap add {machine.name} mode tap")
+            lines.append(f"link set {machine.name} master {VM_BRIDGE} up")
+    lines += [f"address add {host.address}/{UNDERLAY.prefixlen} dev {own}", f"link set {own} up"]
+    if host.clients_address:
+        lines += [f"address add {host.clients_address}/{CLIENTS.prefixlen} dev eth1", "link set eth1 up"]
+        if not host.tunnel_address:
+            lines.append(f"route add {workloads} via {CLIENTS[1]}")
+    elif host.docker:
+        # Clients come through the tunnel; what else a workload sends leaves through the gateway as well.
+        lines.append(f"route add {CLIENTS} dev {own}")
+    return lines
+
+
+def _ip(pid: int, commands: list[str]) -> None:
+    run(["nsenter", "-t", str(pid), "-n", "ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
