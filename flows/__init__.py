@@ -1,0 +1,1 @@
+"""Sealift's flows: they read as the protocol, top to bottom."""

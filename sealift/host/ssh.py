@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 import shlex
 import socket
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import paramiko
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10
 KEEPALIVE_S = 5
 WINDOW_BYTES = 1 << 21
+CHUNK_BYTES = 1 << 18
 
 
 class Connection:
@@ -55,11 +57,28 @@ class Connection:
         remedy: str | None = None,
     ) -> Completed:
         """Run a command to its end. CommandFailed for an exit status other than 0, HostUnreachable for silence."""
+        return self.feed(argv, io.BytesIO(stdin), timeout_s=timeout_s, check=check, remedy=remedy)
+
+    def feed(
+        self,
+        argv: Sequence[str],
+        stdin: BinaryIO,
+        *,
+        timeout_s: float = 60,
+        check: bool = True,
+        remedy: str | None = None,
+    ) -> Completed:
+        """Run a command that reads a file of this machine as its standard input. Fails like `run`."""
         channel = self.open(argv)
         try:
             channel.settimeout(timeout_s)
-            channel.sendall(stdin)
-            channel.shutdown_write()
+            try:
+                while chunk := stdin.read(CHUNK_BYTES):
+                    channel.sendall(chunk)
+                channel.shutdown_write()
+            except OSError:
+                if not channel.exit_status_ready():
+                    raise  # else: the command ended without having read it all; its status tells
             stdout = channel.makefile("rb").read()
             stderr = channel.makefile_stderr("rb").read()
             status = channel.recv_exit_status()

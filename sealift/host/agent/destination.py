@@ -6,17 +6,22 @@ at a pipe for the word that the images are there.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import secrets
 import shutil
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import criu, docker_api, plug
 from .files import Daemon
 from .wire import AgentError, Controller, Link, listen, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RESTORES = Path("/run/sealift/restore")
 ARM_TIMEOUT_S = 60
@@ -76,11 +81,16 @@ class Destination:
         self.restore = RESTORES / container
         self.restore.mkdir(parents=True, mode=0o700)
         os.mkfifo(self.restore / "go", 0o600)
-        self.starter = threading.Thread(target=self._start, daemon=True)
-        self.starter.start()
-        self._wait_for("waiting", ARM_TIMEOUT_S)
-        sandbox = docker_api.call("GET", f"/containers/{container}/json")["NetworkSettings"]["SandboxKey"]
-        self.plug = plug.find(sandbox, address, bridge)
+        with _alone():
+            others = plug.unclaimed(bridge)
+            self.starter = threading.Thread(target=self._start, daemon=True)
+            self.starter.start()
+            self._wait_for("waiting", ARM_TIMEOUT_S)
+            # Docker plugs the cable's other end into the container only when runc calls its hook, during the restore.
+            mine = plug.unclaimed(bridge) - others
+        if len(mine) != 1:
+            raise AgentError(f"{len(mine)} new ports in the bridge {bridge}: which is the container's?", "restore")
+        self.plug = plug.Plug(mine.pop(), bridge)
         self.plug.pull()
         self.cutover = threading.Thread(target=self._take_over, daemon=True)
         self.cutover.start()
@@ -210,10 +220,19 @@ class Destination:
         self.close()
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One arming at a time on this host: what is new in the bridge is this container's."""
+    RESTORES.mkdir(parents=True, exist_ok=True)
+    with (RESTORES / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _load_image(listener: Any, token: str) -> None:
     link = Link.accept(listener, token, timeout=60)
     try:
-        headers = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
+        headers = {"Content-Type": "application/x-tar"}  # of unknown length: http.client sends it in chunks
         chunks = iter(lambda: link.reader.read1(1 << 20), b"")
         connection, response = docker_api.request("POST", "/images/load?quiet=1", chunks, 600, headers)
         answer = response.read().decode(errors="replace")

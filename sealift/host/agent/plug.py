@@ -42,6 +42,23 @@ class Plug:
             fcntl.ioctl(control, request, struct.pack("16si20x", self.bridge.encode(), index))
 
 
+def unclaimed(bridge):
+    """Ports of a bridge whose other end is still on this host: cables of containers that are being started."""
+    links = {}
+    for path in Path("/sys/class/net").iterdir():
+        links[path.name] = (_number(path / "ifindex"), _number(path / "iflink"))
+    pairs = {(index, peer) for index, peer in links.values()}
+    ports = [path.name for path in Path(f"/sys/class/net/{bridge}/brif").iterdir()]
+    return {port for port in ports if links[port][::-1] in pairs}
+
+
+def _number(path):
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return -1
+
+
 def find(namespace, address, bridge):
     """The plug of the interface that carries `address` in a network namespace (a path under /proc or /var/run)."""
     shown = subprocess.run(

@@ -6,6 +6,8 @@ have everything it needs, afterwards only when the gateway has called the migrat
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -37,13 +39,12 @@ class Source:
         migration: str,
         container: str,
         peer: dict[str, Any],
-        gateway: dict[str, Any],
         trees: dict[str, str],
         log: dict[str, str] | None,
     ) -> None:
         """Connect to the destination and prepare to dump."""
         self.container = container
-        self.peer, self.gateway = peer, gateway
+        self.peer = peer
         self.directory = criu.prepare_dumps() / migration
         self.directory.mkdir(mode=0o700)
         self.sender = Sender(peer["address"], peer["rsync_port"], peer["password"], trees, log)
@@ -60,8 +61,9 @@ class Source:
         self.parent = name
         return criu.dump_stats(images)
 
-    def arm(self, address: str, bridge: str) -> dict[str, Any]:
+    def arm(self, address: str, bridge: str, gateway: dict[str, Any]) -> dict[str, Any]:
         """Find the cable and the control group: what the cutover needs to know."""
+        self.gateway = gateway
         state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
         if not state["Running"] or not state["Pid"]:
             raise AgentError("the container has stopped meanwhile", "final dump")
@@ -192,10 +194,11 @@ def send_image(reference: str, address: str, port: int, token: str) -> int:
     try:
         if response.status != 200:
             raise AgentError(f"Docker refuses to save the image {reference}", "sync")
-        while chunk := response.read(1 << 20):
-            link.socket.sendall(chunk)
-            sent += len(chunk)
-        link.socket.shutdown(1)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the other side says why below
+            while chunk := response.read(1 << 20):
+                link.socket.sendall(chunk)
+                sent += len(chunk)
+            link.socket.shutdown(socket.SHUT_WR)
         answer = link.receive(600)
         if "error" in answer:
             raise AgentError(answer["error"], "sync")

@@ -1,0 +1,68 @@
+"""What a flow run shows in Prefect's UI: progress while it runs, a table and a timeline at the end."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import suppress
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.exceptions import PrefectException
+
+from sealift.migration.timeline import timeline_png
+from sealift.model import Report, Step, StepRecord
+
+CUTOVER = {Step.FINAL_DUMP, Step.TRANSFER, Step.RESTORE}
+"""Steps after which nobody writes to the API: the last of the cutover brings the bar up to date."""
+
+
+class Progress:
+    """Prefect's progress artifact, moved at the end of every step outside of the cutover."""
+
+    def __init__(self) -> None:
+        self._artifact: UUID | None = None
+        self._ended: set[Step] = set()
+
+    def began(self, step: Step) -> None:
+        """The first step brings the bar into being."""
+        if self._artifact is None and step == Step.PREFLIGHT:
+            with suppress(PrefectException, OSError):
+                made = create_progress_artifact(progress=0.0, key="migration-progress", description="Migration")
+                self._artifact = made if isinstance(made, UUID) else None
+
+    def ended(self, record: StepRecord) -> None:
+        """Move the bar."""
+        self._ended.add(record.step)
+        if self._artifact is not None and record.step not in CUTOVER:
+            with suppress(PrefectException, OSError):
+                update_progress_artifact(self._artifact, progress=100.0 * len(self._ended) / len(Step))
+
+
+def publish(report: Report) -> None:
+    """The report as a table of steps and a picture of them."""
+    rows = [
+        {
+            "step": record.step.value,
+            "started (UTC)": record.started.strftime("%H:%M:%S.%f")[:-3],
+            "duration ms": round(record.duration_ms, 1),
+            "bytes": record.sent_bytes,
+            "note": record.note,
+        }
+        for record in report.steps
+    ]
+    evidence = f"evidence: {report.evidence.value}" + (f", lab: {report.lab}" if report.lab else "")
+    summary = (
+        f"{report.container}: {report.source} → {report.destination}, {report.outcome}; {report.strategy.value} "
+        f"({report.why}); frozen {report.frozen_ms:.0f} ms, cut {report.cut_ms:.0f} ms; {evidence}"
+    )
+    picture = base64.b64encode(timeline_png(report)).decode()
+    with suppress(PrefectException, OSError):
+        create_table_artifact(key="migration-steps", table=rows, description=summary)
+        create_image_artifact(
+            key="migration-timeline", image_url=f"data:image/png;base64,{picture}", description=summary
+        )

@@ -1,0 +1,122 @@
+"""The agents (`sealift.host.agent`) from the controller's side: shipped as one archive, started over SSH, given orders."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import queue
+import threading
+import zipfile
+from contextlib import suppress
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Self
+
+import paramiko
+
+from sealift.errors import CommandFailed, HostUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from sealift.host.ssh import Connection
+
+    Event = dict[str, Any]
+
+ORDER_TIMEOUT_S = 600
+END_TIMEOUT_S = 30
+
+
+@cache
+def archive() -> tuple[bytes, str]:
+    """The agents as a zip archive that Python runs, the same bytes every time, and its name on a host."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        sources = files("sealift.host.agent")
+        for name in sorted(entry.name for entry in sources.iterdir() if entry.name.endswith(".py")):
+            target = name if name == "__main__.py" else f"sealift_agent/{name}"
+            packed.writestr(zipfile.ZipInfo(target), (sources / name).read_bytes())
+    content = buffer.getvalue()
+    return content, f"/run/sealift/agent-{hashlib.sha256(content).hexdigest()[:16]}.pyz"
+
+
+class Agent:
+    """One running agent. Orders are answered one after the other; events come in between."""
+
+    def __init__(self, connection: Connection, role: str, on_event: Callable[[Event], None] | None = None) -> None:
+        content, path = archive()
+        if connection.run(["test", "-e", path], check=False).status != 0:
+            connection.put(path, content)
+        self.host = connection.name
+        self.role = role
+        self._on_event = on_event
+        self._channel = connection.open(["python3", path, role])
+        self._answers: dict[int, queue.Queue[Event]] = {}
+        self._number = 0
+        self._lock = threading.Lock()
+        self._lost = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True, name=f"agent {role}")
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def call(self, order: str, *, timeout_s: float = ORDER_TIMEOUT_S, **arguments: Any) -> Any:
+        """Give an order and wait for its result.
+
+        CommandFailed carries the agent's sentence and step, HostUnreachable says that the agent is gone or silent.
+        """
+        answers: queue.Queue[Event] = queue.Queue(1)
+        with self._lock:
+            self._number += 1
+            number = self._number
+            self._answers[number] = answers
+        line = json.dumps({"number": number, "order": order, **arguments}).encode() + b"\n"
+        try:
+            if self._lost.is_set():
+                raise EOFError
+            self._channel.sendall(line)
+            answer = answers.get(timeout=timeout_s)
+        except (OSError, EOFError, queue.Empty, paramiko.SSHException) as silent:
+            raise HostUnreachable(f"its {self.role} agent does not answer {order!r}", host=self.host) from silent
+        finally:
+            self._answers.pop(number, None)
+        if "lost" in answer:
+            raise HostUnreachable(
+                f"its {self.role} agent ended during {order!r}: {answer['lost']}", host=self.host
+            )
+        if "error" in answer:
+            raise CommandFailed(answer["error"], host=self.host, step=answer.get("step"))
+        return answer["result"]
+
+    def close(self) -> None:
+        """End the agent: it sees the end of its input, puts its things away, and leaves."""
+        with suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.shutdown_write()
+        self._reader.join(END_TIMEOUT_S)
+        self._channel.close()
+
+    def _read(self) -> None:
+        with suppress(OSError, paramiko.SSHException):
+            for line in self._channel.makefile("rb"):
+                message = json.loads(line)
+                if "event" in message:
+                    if self._on_event is not None:
+                        self._on_event(message)
+                elif waiting := self._answers.get(message.get("number")):
+                    waiting.put(message)
+        self._lost.set()
+        with suppress(OSError, paramiko.SSHException):
+            complaint = self._channel.makefile_stderr("rb").read().decode(errors="replace").strip()
+            for waiting in list(self._answers.values()):
+                with suppress(queue.Full):
+                    waiting.put_nowait({"lost": complaint[-500:] or "without a word"})
+
+

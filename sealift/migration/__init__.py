@@ -1,0 +1,1 @@
+"""One migration: its session, its steps, the cutover, the report."""

@@ -1,0 +1,77 @@
+"""The destination's container: created from what Docker says of the source's, so that it is the same in all that matters."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+RUNTIME = "sealift"
+"""The OCI runtime registered on every destination: runc, but for containers that come out of images."""
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """`body` is the request that creates it, `volumes` the names of its volumes, `binds` pairs of host directories."""
+
+    body: dict[str, Any]
+    volumes: tuple[str, ...]
+    binds: tuple[tuple[str, str], ...]
+
+
+def counterpart(
+    container: Mapping[str, Any], binds: Mapping[str, tuple[Path, Path]], network: str
+) -> Counterpart:
+    """Describe the counterpart of a container, given `docker inspect` of it.
+
+    `binds` maps an inventory's name for a directory to where it lies on the source and on the destination.
+    """
+    body = copy.deepcopy(dict(container["Config"]))
+    host = copy.deepcopy(dict(container["HostConfig"]))
+    volumes, bound, mounts = [], [], []
+    for mount in container["Mounts"]:
+        if mount["Type"] == "volume":
+            volumes.append(mount["Name"])
+            mounts.append(_bind(mount["Name"], mount))
+        elif mount["Type"] == "bind":
+            there = bind_target(mount["Source"], binds)
+            if there is not None:  # the preflight has refused the others
+                bound.append((mount["Source"], there))
+                mounts.append(_bind(there, mount))
+    host["Binds"] = mounts
+    host["Mounts"] = [mount for mount in host.get("Mounts") or [] if mount["Type"] == "tmpfs"]
+    host["Runtime"] = RUNTIME
+    host["AutoRemove"] = bool(host.get("AutoRemove"))
+    body["HostConfig"] = host
+    body["NetworkingConfig"] = {"EndpointsConfig": {network: _endpoint(container, network)}}
+    return Counterpart(body, tuple(volumes), tuple(bound))
+
+
+def bind_target(source: str, binds: Mapping[str, tuple[Path, Path]]) -> str | None:
+    """Where a bind-mounted directory of the source lies on the destination, or None without a counterpart."""
+    for here, there in binds.values():
+        if source == str(here):
+            return str(there)
+    return None
+
+
+def _bind(origin: str, mount: Mapping[str, Any]) -> str:
+    options = [word for word in (mount.get("Mode") or "").split(",") if word and word not in {"ro", "rw", "z", "Z"}]
+    options.insert(0, "rw" if mount["RW"] else "ro")
+    if mount["Type"] == "volume":
+        options.append("nocopy")  # its files come from the source, not from the image
+    return f"{origin}:{mount['Destination']}:{','.join(dict.fromkeys(options))}"
+
+
+def _endpoint(container: Mapping[str, Any], network: str) -> dict[str, Any]:
+    endpoint = container["NetworkSettings"]["Networks"][network]
+    short = container["Id"][:12]  # Docker adds it as an alias by itself, for the new id too
+    return {
+        "IPAMConfig": {"IPv4Address": endpoint["IPAddress"]},
+        "Aliases": [alias for alias in endpoint.get("Aliases") or [] if alias != short],
+        "DriverOpts": endpoint.get("DriverOpts"),
+    }

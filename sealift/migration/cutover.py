@@ -1,0 +1,152 @@
+"""The cutover from the controller's side: both agents armed, one word, and then only listening.
+
+The phases and their times come from the source's agent; nothing waits for whoever listens here.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sealift.errors import CommandFailed, HostUnreachable, MigrationFailed, OutcomeUnknown, SealiftError
+from sealift.migration import progress
+from sealift.model import Step, StepRecord
+from sealift.network.wireguard import BRIDGE
+
+if TYPE_CHECKING:
+    from sealift.migration.session import Session
+
+PHASES = {
+    Step.FINAL_DUMP: ("go", "dumped"),
+    Step.TRANSFER: ("dumped", "received"),
+    Step.RESTORE: ("received", "restored"),
+    Step.NETWORK_SWITCH: ("restored", "committed"),
+}
+"""Each step of the cutover with the events that begin and end it."""
+
+CUTOVER_TIMEOUT_S = 600
+
+
+class Cutover:
+    """Armed by its constructor; `begin` says go; `wait` waits for a step's end."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._events: dict[str, dict[str, Any]] = {}
+        self._changed = threading.Condition()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failure: SealiftError | None = None
+        self._outcome = "rolled back"
+        self._began = datetime.now(UTC)
+        self._arm()
+
+    def _arm(self) -> None:
+        session, found = self._session, self._session.found
+        inventory, request = session.inventory, session.request
+        token = secrets.token_hex(16)
+        gateway = {"address": str(inventory.gateway.tunnel_address), "token": token}
+        facts = {
+            "migration": session.migration,
+            "address": found.address,
+            "origin": inventory.host(request.source).wireguard_key,
+            "peer": inventory.host(request.destination).wireguard_key,
+            "host": request.destination,
+        }
+        port = session.gateway.call("decide", address=gateway["address"], token=token, facts=facts)
+        gateway["port"] = port
+        self._page_server = session.receiver.call(
+            "start_page_server", name="final", previous=found.last_images
+        )
+        cable = {"address": found.address, "bridge": BRIDGE}
+        session.receiver.call("arm", container=found.copy, gateway=gateway, **cable)
+        session.sender.call("arm", gateway=gateway, **cable)
+
+    def begin(self) -> None:
+        """Say go. What follows is between the hosts."""
+        self._thread = threading.Thread(target=self._go, daemon=True, name="cutover")
+        self._thread.start()
+
+    def _go(self) -> None:
+        try:
+            self._outcome = self._session.sender.call(
+                "go", page_server_port=self._page_server, timeout_s=CUTOVER_TIMEOUT_S
+            )
+        except CommandFailed as failed:
+            self._failure = MigrationFailed(
+                f"{failed.message}; the migration was rolled back and the container goes on at {failed.host}",
+                host=failed.host,
+                step=failed.step,
+                remedy="Put the cause right and migrate again",
+            )
+        except HostUnreachable as lost:
+            self._failure = self._ask_gateway(lost)
+        finally:
+            self._over.set()
+            with self._changed:
+                self._changed.notify_all()
+
+    def _ask_gateway(self, lost: HostUnreachable) -> SealiftError | None:
+        """The source fell silent: the gateway knows who has the container."""
+        session = self._session
+        try:
+            self._outcome = str(session.gateway.call("show")["decisions"].get(session.migration, "undecided"))
+        except SealiftError:
+            self._outcome = "unknown"
+        if self._outcome == "committed":
+            return None
+        return OutcomeUnknown(
+            f"lost during the cutover ({lost.message}); the gateway's record says {self._outcome}",
+            host=lost.host,
+            remedy="The two hosts settle it between them; look at `sealift network show` once they are back",
+        )
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """An event from the source's agent."""
+        with self._changed:
+            if event["event"] == "go":
+                self._began = datetime.now(UTC)
+            self._events[event["event"]] = event
+            self._changed.notify_all()
+
+    def wait(self, step: Step) -> StepRecord:
+        """Wait until a step is over and record it. Raises what ended the cutover if it did not get that far."""
+        begin, end = PHASES[step]
+        progress.tell_began(step)
+        with self._changed:
+            self._changed.wait_for(lambda: end in self._events or self._over.is_set(), CUTOVER_TIMEOUT_S)
+            if end not in self._events and self._failure is not None:
+                raise self._failure
+        record = StepRecord(
+            step=step,
+            started=self._began + timedelta(milliseconds=self.between_ms("go", begin)),
+            duration_ms=self.between_ms(begin, end),
+            sent_bytes=self._sent_bytes(step),
+        )
+        self._session.record(record)
+        return record
+
+    def settle(self) -> str:
+        """Wait for the end of a cutover that has begun; the outcome."""
+        if self._thread is None:
+            return "rolled back"
+        self._over.wait(CUTOVER_TIMEOUT_S)
+        return self._outcome
+
+    def between_ms(self, first: str, last: str) -> float:
+        """Time between two events, in milliseconds; 0 where one is missing."""
+        try:
+            return float(self._events[last]["at_ns"] - self._events[first]["at_ns"]) / 1e6
+        except KeyError:
+            return 0.0
+
+    def fact(self, event: str, name: str) -> int:
+        """A number that came with an event, else 0."""
+        return int(self._events.get(event, {}).get(name, 0))
+
+    def _sent_bytes(self, step: Step) -> int:
+        if step == Step.FINAL_DUMP:
+            return self.fact("dumped", "file_bytes") + self.fact("received", "page_bytes")
+        return self.fact("sent", "metadata_bytes") if step == Step.TRANSFER else 0

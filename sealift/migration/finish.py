@@ -1,0 +1,60 @@
+"""Finish: the destination's container is looked at, the source's is removed, images are wiped, the report is written."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sealift.errors import MigrationFailed
+from sealift.model import Evidence, Report, Step
+
+if TYPE_CHECKING:
+    from sealift.migration.session import Session
+
+
+def finish(session: Session) -> str:
+    """After the commit. Returns what Docker says of the container at the destination."""
+    session.sender.call("remove_container")
+    session.finished = True
+    state = session.receiver.call("finish")
+    if state["status"] != "running":
+        raise MigrationFailed(
+            f"Docker says that the container is {state['status']}",
+            host=session.destination.name,
+            step=Step.FINISH,
+            remedy="It ran when it was restored; `docker logs` there may tell why it ended",
+        )
+    return str(state["health"] or state["status"])
+
+
+def report(session: Session) -> Report:
+    """The report of a session whose steps have all ended."""
+    found, cutover, request = session.found, session.cutover, session.request
+    if cutover is None:  # a migration without a cutover has no report
+        raise MigrationFailed("there was no cutover", step=Step.FINISH)
+    lab = session.inventory.lab
+    order = list(Step)
+    return Report(
+        migration=session.migration,
+        container=found.container["Name"].lstrip("/"),
+        address=found.address,
+        source=request.source,
+        destination=request.destination,
+        outcome=cutover.settle(),
+        strategy=found.choice.strategy,
+        why=found.choice.why,
+        steps=sorted(session.records, key=lambda record: order.index(record.step)),
+        rounds=found.rounds,
+        frozen_ms=cutover.between_ms("frozen", "restored"),
+        cut_ms=cutover.between_ms("go", "committed"),
+        restore_ms=cutover.fact("restored", "restore_ns") / 1e6,
+        total_ms=(time.monotonic_ns() - session.started_ns) / 1e6,
+        memory_bytes=sum(r.sent_bytes for r in found.rounds) + cutover.fact("received", "page_bytes"),
+        file_bytes=found.file_bytes + cutover.fact("dumped", "file_bytes"),
+        image_bytes=found.image_bytes,
+        metadata_bytes=cutover.fact("sent", "metadata_bytes"),
+        lab=lab.kind if lab else None,
+        accelerator=lab.accelerator if lab else None,
+        evidence=Evidence.ABSENT,
+        warnings=found.warnings,
+    )

@@ -1,0 +1,49 @@
+"""Who wants to see a migration while it goes on: told when a step begins and ends, never waited for by the cutover."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sealift.model import Step, StepRecord
+
+_listeners: list[Listener] = []
+_lock = threading.Lock()
+
+
+class Listener(Protocol):
+    """Called from the thread that runs the step."""
+
+    def began(self, step: Step) -> None:
+        """A step begins."""
+
+    def ended(self, record: StepRecord) -> None:
+        """A step has ended well."""
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Tell this listener of every step of this process's migrations for the length of a block."""
+    with _lock:
+        _listeners.append(listener)
+    try:
+        yield
+    finally:
+        with _lock:
+            _listeners.remove(listener)
+
+
+def tell_began(step: Step) -> None:
+    """A step begins."""
+    for listener in list(_listeners):
+        listener.began(step)
+
+
+def tell_ended(record: StepRecord) -> None:
+    """A step has ended well."""
+    for listener in list(_listeners):
+        listener.ended(record)

@@ -1,0 +1,153 @@
+"""The session of one migration: connections, agents and what the steps have found out, held together.
+
+Leaving it puts everything away. Before the commit that means: the source goes on. After it: the source's copy is
+removed, whatever the reason for leaving was.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sealift.errors import SealiftError, UnusableInput
+from sealift.host import docker, ssh
+from sealift.host.agents import Agent
+from sealift.migration import progress
+from sealift.model import Choice, Round, Step, StepRecord, Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sealift.inventory import Inventory
+    from sealift.migration.cutover import Cutover
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for."""
+
+    container: str
+    source: str
+    destination: str
+    strategy: Strategy = Strategy.AUTO
+    max_rounds: int = 5
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two Docker hosts, connected."""
+
+    name: str
+    connection: ssh.Connection
+    docker: Any
+    facts: Agent
+
+
+@dataclass
+class Found:
+    """What the steps have found out so far. Each attribute is set by the step that its comment names."""
+
+    container: dict[str, Any] = field(default_factory=dict)  # preflight: Docker's description of it
+    address: str = ""  # preflight
+    memory_bytes: int = 0  # preflight
+    image_at_destination: bool = False  # preflight
+    warnings: list[str] = field(default_factory=list)  # preflight
+    choice: Choice = field(default_factory=lambda: Choice(strategy=Strategy.STOP_AND_COPY, why=""))  # preflight
+    copy: str = ""  # sync: id of the destination's container
+    image_bytes: int = 0  # sync
+    file_bytes: int = 0  # sync, transfer
+    rounds: list[Round] = field(default_factory=list)  # pre-dump
+    last_images: str | None = None  # pre-dump
+
+
+class Session:
+    """Use as `with Session.open(…) as session`."""
+
+    def __init__(self, inventory: Inventory, request: Request, stack: ExitStack) -> None:
+        self.inventory = inventory
+        self.request = request
+        self.migration = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        self.started_ns = time.monotonic_ns()
+        self.found = Found()
+        self.records: list[StepRecord] = []
+        self.cutover: Cutover | None = None
+        self.finished = False
+        self._lock = threading.Lock()
+        self._stack = stack
+        self.source = self._side(request.source)
+        self.destination = self._side(request.destination)
+        gateway = stack.enter_context(ssh.connected("gateway", inventory.gateway))
+        self.gateway = stack.enter_context(Agent(gateway, "gateway"))
+        self.sender = stack.enter_context(Agent(self.source.connection, "source", self._on_event))
+        self.receiver = stack.enter_context(Agent(self.destination.connection, "destination"))
+
+    @classmethod
+    @contextmanager
+    def open(cls, inventory: Inventory, request: Request) -> Iterator[Session]:
+        """Connect to all hosts. HostUnreachable names the one that is not there."""
+        inventory.host(request.source)
+        inventory.host(request.destination)
+        if request.source == request.destination:
+            raise UnusableInput(
+                f"source and destination are both {request.source!r}",
+                step=Step.PREFLIGHT,
+                remedy="Name two different hosts",
+            )
+        with ExitStack() as stack:
+            session = cls(inventory, request, stack)
+            try:
+                yield session
+            finally:
+                session.put_away()
+
+    def put_away(self) -> None:
+        """See to the end of both sides; what a host can't be told now is for it to see by itself."""
+        if self.cutover is not None and self.cutover.settle() == "committed" and not self.finished:
+            self.sender.call("remove_container")
+        for agent in (self.sender, self.receiver):
+            try:
+                agent.call("close")
+            except SealiftError as silent:
+                self.found.warnings.append(f"not put away: {silent}")
+        self.gateway.call("end")
+
+    @contextmanager
+    def step(self, step: Step) -> Iterator[dict[str, Any]]:
+        """Record a step's time. The block may set `sent_bytes` and `note`; errors get the step's name."""
+        facts: dict[str, Any] = {}
+        progress.tell_began(step)
+        started, started_ns = datetime.now(UTC), time.monotonic_ns()
+        try:
+            yield facts
+        except SealiftError as error:
+            error.step = error.step or step
+            raise
+        took_ms = (time.monotonic_ns() - started_ns) / 1e6
+        self.record(StepRecord(step=step, started=started, duration_ms=took_ms, **facts))
+
+    def record(self, record: StepRecord) -> None:
+        """Keep the record of a step; a retried step keeps its last."""
+        with self._lock:
+            self.records = [kept for kept in self.records if kept.step != record.step]
+            self.records.append(record)
+        progress.tell_ended(record)
+
+    def recorded(self, step: Step) -> StepRecord:
+        """The record of a step that has ended."""
+        return next(record for record in self.records if record.step == step)
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        if self.cutover is not None:
+            self.cutover.hear(event)
+
+    def _side(self, name: str) -> Side:
+        connection = self._stack.enter_context(ssh.connected(name, self.inventory.host(name)))
+        api = docker.client(connection)
+        self._stack.callback(api.close)
+        facts = self._stack.enter_context(Agent(connection, "facts"))
+        return Side(name, connection, api, facts)

@@ -1,0 +1,87 @@
+"""Sync: image, volumes and files reach the destination while the container runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sealift.migration.counterpart import Counterpart, counterpart
+
+if TYPE_CHECKING:
+    from sealift.migration.session import Session
+
+
+def sync_image(session: Session) -> int:
+    """Send the image unless the destination has it. Returns the bytes sent."""
+    if session.found.image_at_destination:
+        return 0
+    container = session.found.container
+    reference = container["Config"]["Image"]
+    named = session.source.docker.inspect_image(reference)["Id"] == container["Image"]
+    address = str(session.inventory.host(session.request.destination).tunnel_address)
+    door = session.receiver.call("receive_image", address=address)
+    reference = reference if named else container["Image"]
+    return int(session.sender.call("send_image", reference=reference, **door))
+
+
+def create_copy(session: Session) -> Counterpart:
+    """Create the container's counterpart and its volumes at the destination, not started."""
+    request, found, api = session.request, session.found, session.destination.docker
+    binds = {
+        name: (session.inventory.host(request.source).binds[name], there)
+        for name, there in session.inventory.host(request.destination).binds.items()
+        if name in session.inventory.host(request.source).binds
+    }
+    plan = counterpart(found.container, binds, session.inventory.network.docker_network)
+    for volume in plan.volumes:
+        described = session.source.docker.inspect_volume(volume)
+        api.create_volume(volume, described["Driver"], described["Options"], described["Labels"])
+    name = found.container["Name"].lstrip("/")
+    answer = api._post_json(api._url("/containers/create"), plan.body, params={"name": name})  # noqa: SLF001
+    # docker-py builds this body from arguments and knows only some of them; the source's own goes through whole.
+    found.copy = api._result(answer, json=True)["Id"]  # noqa: SLF001
+    session.receiver.call("adopt", container=found.copy)
+    return plan
+
+
+def open_doors(session: Session, plan: Counterpart) -> None:
+    """Connect the two agents, with one tree for each directory that moves."""
+    copy = session.destination.docker.inspect_container(session.found.copy)
+    sources, targets = _trees(session, copy, plan)
+    log, log_target = _log(session.found.container, copy)
+    address = str(session.inventory.host(session.request.destination).tunnel_address)
+    peer = session.receiver.call(
+        "prepare", migration=session.migration, address=address, trees={**targets, **log_target}
+    )
+    session.sender.call(
+        "open",
+        migration=session.migration,
+        container=session.found.container["Id"],
+        peer=peer,
+        trees=sources,
+        log=log,
+    )
+    session.receiver.call("accept")
+
+
+def live_pass(session: Session) -> int:
+    """Send the files that differ. Returns the bytes sent."""
+    return int(session.sender.call("live_pass"))
+
+
+def _trees(session: Session, copy: dict[str, Any], plan: Counterpart) -> tuple[dict[str, str], dict[str, str]]:
+    sources = {"layer": session.found.container["GraphDriver"]["Data"]["UpperDir"]}
+    targets = {"layer": copy["GraphDriver"]["Data"]["UpperDir"]}
+    for number, volume in enumerate(plan.volumes):
+        sources[f"volume-{number}"] = session.source.docker.inspect_volume(volume)["Mountpoint"]
+        targets[f"volume-{number}"] = session.destination.docker.inspect_volume(volume)["Mountpoint"]
+    for number, (here, there) in enumerate(plan.binds):
+        sources[f"bind-{number}"], targets[f"bind-{number}"] = here, there
+    return sources, targets
+
+
+def _log(container: dict[str, Any], copy: dict[str, Any]) -> tuple[dict[str, str] | None, dict[str, str]]:
+    """What the container has printed so far goes along, where Docker keeps it in a file of its own."""
+    if container["HostConfig"]["LogConfig"]["Type"] != "json-file" or not container["LogPath"]:
+        return None, {}
+    directory = copy["ResolvConfPath"].rpartition("/")[0] or f"/var/lib/docker/containers/{copy['Id']}"
+    return {"path": container["LogPath"], "as": f"{copy['Id']}-json.log"}, {"log": directory}

@@ -1,0 +1,98 @@
+"""What the steps of a migration give each other, and the report that is left of it."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - pydantic reads the annotation
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Step(StrEnum):
+    """The steps, in the order of the protocol, by the names that errors and reports use."""
+
+    PREFLIGHT = "preflight"
+    SYNC = "sync"
+    PRE_DUMP = "pre-dump"
+    FINAL_DUMP = "final dump"
+    TRANSFER = "transfer"
+    RESTORE = "restore"
+    NETWORK_SWITCH = "network switch"
+    FINISH = "finish"
+
+
+class Strategy(StrEnum):
+    """How memory gets across. `auto` lets Sealift choose by what the hosts can do."""
+
+    AUTO = "auto"
+    PRE_COPY = "pre-copy"
+    STOP_AND_COPY = "stop-and-copy"
+
+
+class Evidence(StrEnum):
+    """What vouched for the destination: a real secure processor, an emulated one, or nothing."""
+
+    REAL = "real"
+    EMULATED = "emulated"
+    ABSENT = "absent"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StepRecord(_Record):
+    """One step as it happened. Times of the cutover's steps come from the source's clock."""
+
+    step: Step
+    started: datetime = Field(description="UTC.")
+    duration_ms: float
+    sent_bytes: int = Field(default=0, description="What the step sent from the source to the destination.")
+    note: str = ""
+
+
+class Round(_Record):
+    """One pre-dump round."""
+
+    number: int
+    duration_ms: float
+    sent_bytes: int = Field(description="Pages written in this round, in bytes.")
+    skipped_bytes: int = Field(description="Pages unchanged since the round before, in bytes.")
+
+
+class Choice(_Record):
+    """A strategy and the reason for it."""
+
+    strategy: Strategy
+    why: str
+
+
+class Report(_Record):
+    """What is left of a migration. Every duration in milliseconds, every amount in bytes."""
+
+    migration: str
+    container: str
+    address: str
+    source: str
+    destination: str
+    outcome: str
+    strategy: Strategy
+    why: str
+    steps: list[StepRecord]
+    rounds: list[Round]
+    frozen_ms: float = Field(description="No process of the container ran: by the source's clock.")
+    cut_ms: float = Field(description="No packet of the container passed: by the source's clock.")
+    restore_ms: float = Field(description="runc and CRIU at the destination, by its own clock.")
+    total_ms: float
+    memory_bytes: int = Field(description="Pages sent in all rounds and the final dump.")
+    file_bytes: int = Field(description="Writable layer, volumes, log.")
+    image_bytes: int = Field(description="Image layers; 0 when the destination had them.")
+    metadata_bytes: int = Field(description="CRIU's images other than pages.")
+    lab: str | None = Field(description="Kind of lab, or null on real machines.")
+    accelerator: str | None = Field(description="What ran the lab's VMs: kvm, tcg, none.")
+    evidence: Evidence
+    warnings: list[str] = Field(default_factory=list)
+
+    def step(self, step: Step) -> StepRecord:
+        """The record of one step."""
+        return next(record for record in self.steps if record.step == step)

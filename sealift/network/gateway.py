@@ -1,0 +1,33 @@
+"""The gateway from the controller's side: which host has which workload's address."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sealift.errors import UnusableInput
+from sealift.host import ssh
+from sealift.host.agents import Agent
+
+if TYPE_CHECKING:
+    from sealift.inventory import Inventory
+
+
+def assign(inventory: Inventory, address: str, host: str) -> None:
+    """Give an address to a host: clients that reach it through the gateway end up there from now on."""
+    entry = inventory.host(host)
+    if not entry.wireguard_key:
+        raise UnusableInput("it has no wireguard_key in the inventory", host=host, step="assign")
+    with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
+        gateway.call("assign", address=address, peer=entry.wireguard_key, host=host)
+
+
+def release(inventory: Inventory, address: str) -> None:
+    """Take an address back from whoever has it."""
+    with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
+        gateway.call("release", address=address)
+
+
+def routes(inventory: Inventory) -> dict[str, Any]:
+    """Address to `{"peer": WireGuard key, "host": name}`."""
+    with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
+        return dict(gateway.call("show")["routes"])

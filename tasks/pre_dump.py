@@ -1,0 +1,25 @@
+"""Pre-dump: rounds of dirty pages straight to the destination's page server, as long as a round pays."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from sealift.migration.predump import another_pays, pre_dump_round
+from sealift.migration.session import Session  # noqa: TC001 - Prefect reads the annotations
+from sealift.model import Step, StepRecord, Strategy
+
+
+@task(name="pre-dump", cache_policy=NO_CACHE)
+def pre_dump(session: Session) -> StepRecord:
+    """Send the pages that can go ahead; none where the kernel does not track dirty ones."""
+    with session.step(Step.PRE_DUMP) as facts:
+        rounds = session.found.rounds
+        if session.found.choice.strategy == Strategy.PRE_COPY:
+            while another_pays(rounds, session.request.max_rounds):
+                pre_dump_round(session)
+            facts["note"] = f"{len(rounds)} rounds"
+        else:
+            facts["note"] = f"none: {session.found.choice.why}"
+        facts["sent_bytes"] = sum(made.sent_bytes for made in rounds)
+    return session.recorded(Step.PRE_DUMP)

@@ -1,0 +1,15 @@
+"""Restore: the armed container at the destination becomes the process tree."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from sealift.migration.cutover import Cutover  # noqa: TC001 - Prefect reads the annotations
+from sealift.model import Step, StepRecord
+
+
+@task(name="restore", cache_policy=NO_CACHE)
+def restore(cutover: Cutover) -> StepRecord:
+    """Wait until the processes run at the destination."""
+    return cutover.wait(Step.RESTORE)

@@ -1,0 +1,15 @@
+"""Transfer: the last images reach the destination."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from sealift.migration.cutover import Cutover  # noqa: TC001 - Prefect reads the annotations
+from sealift.model import Step, StepRecord
+
+
+@task(name="transfer", cache_policy=NO_CACHE)
+def transfer(cutover: Cutover) -> StepRecord:
+    """Wait until the destination has everything that it needs."""
+    return cutover.wait(Step.TRANSFER)
