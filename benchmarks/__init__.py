@@ -1,0 +1,1 @@
+"""Workloads with clients that watch them, and what is measured with both."""

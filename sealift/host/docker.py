@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 API_VERSION = "1.43"
 """Docker 24's. A fixed version saves a request for it, and later daemons still speak it."""
 
+RUNTIME = "sealift"
+"""The OCI runtime registered on every destination: runc, but for containers that come out of images."""
+
 TIMEOUT_S = 120
 
 

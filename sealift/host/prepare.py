@@ -1,12 +1,14 @@
-"""What a Docker host needs once before it takes part: the network of the workloads."""
+"""What a Docker host needs once before it takes part: runtime wrapper, CRIU's settings, the workloads' network."""
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import TYPE_CHECKING
 
 import docker
 
-from sealift.host.docker import wait_for
+from sealift.errors import Refused
+from sealift.host.docker import RUNTIME, wait_for
 from sealift.network.wireguard import BRIDGE
 
 if TYPE_CHECKING:
@@ -14,6 +16,36 @@ if TYPE_CHECKING:
     from sealift.inventory import Network
 
 DOCKER_PATIENCE_S = 120
+
+
+CARRIED = (
+    ("usr/libexec/sealift/runtime", 0o755),
+    ("usr/libexec/sealift/restore", 0o755),
+    ("usr/libexec/sealift/network", 0o755),
+    ("etc/criu/runc.conf", 0o644),
+)
+"""What a host gets from us. Docker's own settings are its administrator's: see `files`."""
+
+
+def files(connection: Connection) -> list[str]:
+    """Install the runtime wrapper and CRIU's settings where they differ. Returns what was changed, a line each."""
+    carried = resources.files("sealift.machine") / "files"
+    changed = []
+    for name, mode in CARRIED:
+        content = (carried / name).read_bytes()
+        if connection.run(["cat", f"/{name}"], check=False).stdout.encode() != content:
+            connection.put(f"/{name}", content, mode=mode)
+            changed.append(f"{connection.name}: /{name} written")
+    runtimes = wait_for(connection, patience_s=DOCKER_PATIENCE_S).info()["Runtimes"]
+    if RUNTIME not in runtimes:
+        raise Refused(
+            f"Docker has no runtime {RUNTIME!r}",
+            host=connection.name,
+            step="prepare",
+            remedy=f'Put {{"runtimes": {{"{RUNTIME}": {{"path": "/usr/libexec/sealift/runtime"}}}}}} into '
+            "/etc/docker/daemon.json and `systemctl reload docker`",
+        )
+    return changed
 
 
 def docker_network(connection: Connection, network: Network) -> None:

@@ -6,12 +6,11 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sealift.host.docker import RUNTIME
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-RUNTIME = "sealift"
-"""The OCI runtime registered on every destination: runc, but for containers that come out of images."""
 
 
 @dataclass(frozen=True)

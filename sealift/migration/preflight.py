@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import docker
 
 from sealift.errors import CommandFailed, Refused
-from sealift.migration.counterpart import RUNTIME, bind_target
+from sealift.host.docker import RUNTIME
+from sealift.migration.counterpart import bind_target
 from sealift.model import Choice, Step, Strategy
 
 if TYPE_CHECKING:

@@ -1,0 +1,58 @@
+"""Increments one Redis counter over one TCP connection, without pause, until standard input ends.
+
+Runs on the client's host with the standard library only. Arguments: ADDRESS PORT. Prints `ready`, then one JSON object:
+every answer must be exactly one more than the one before, and each response time is kept.
+"""
+
+import json
+import select
+import socket
+import sys
+import time
+
+WORST = 20
+
+
+def main(address, port):
+    connection = socket.create_connection((address, int(port)), timeout=30)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.settimeout(120)
+    answers = connection.makefile("rb")
+    command = b"*2\r\n$4\r\nINCR\r\n$7\r\ncounter\r\n"
+    count, faults, times, error = 0, [], [], None
+    print("ready", flush=True)
+    began = time.monotonic()
+    try:
+        while not select.select([sys.stdin], [], [], 0)[0]:
+            sent = time.monotonic()
+            connection.sendall(command)
+            line = answers.readline()
+            now = time.monotonic()
+            if not line.startswith(b":"):
+                error = f"answer {line!r}"
+                break
+            count += 1
+            times.append((sent - began, now - sent))
+            if int(line[1:]) != count:
+                faults.append([count, int(line[1:])])
+                count = int(line[1:])
+    except OSError as lost:
+        error = repr(lost)
+    worst = sorted(times, key=lambda item: -item[1])[:WORST]
+    print(
+        json.dumps(
+            {
+                "operations": len(times),
+                "seconds": time.monotonic() - began,
+                "longest_gap_ms": worst[0][1] * 1000 if worst else None,
+                "worst_ms": [[round(at, 4), round(took * 1000, 3)] for at, took in worst],
+                "median_ms": sorted(took for _, took in times)[len(times) // 2] * 1000 if times else None,
+                "faults": faults[:10],
+                "error": error,
+            }
+        ),
+        flush=True,
+    )
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,35 @@
+"""Redis with a given amount of data, and a client that increments one counter without pause."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.workloads.client import Client
+from sealift.lab import images
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sealift.host.ssh import Connection
+
+PORT = 6379
+VALUE_BYTES = 900
+PER_KEY_BYTES = 1050
+"""What a key with such a value takes in Redis, measured by `INFO memory`."""
+
+
+def start(
+    host: Connection, name: str, address: str, network: str, memory_mb: int, *, say: Callable[[str], None]
+) -> None:
+    """Run Redis on a host under a workload's address and fill it."""
+    tag = images.provide(host, images.REDIS, say=say)
+    command = [*images.REDIS.command, "--enable-debug-command", "local"]
+    host.run(["docker", "run", "--detach", "--name", name, "--network", network, "--ip", address, tag, *command])
+    fill = ["redis-cli", "DEBUG", "POPULATE", str(memory_mb * 1_000_000 // PER_KEY_BYTES), "key", str(VALUE_BYTES)]
+    wait = 'until redis-cli ping >/dev/null 2>&1; do sleep 0.1; done; exec "$@"'
+    host.run(["docker", "exec", name, "sh", "-c", wait, "fill", *fill], timeout_s=300)
+
+
+def client(host: Connection, address: str) -> Client:
+    """The counting client, on the client's host."""
+    return Client(host, "redis_counter.py", address, str(PORT))

@@ -1,0 +1,265 @@
+"""`sealift`: the command line. Each command imports what it needs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sealift.errors import SealiftError, UnusableInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sealift.model import Report
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Live migration of running Docker containers into attested, encrypted virtual machines.",
+)
+lab_app = typer.Typer(no_args_is_help=True, help="Hosts on this one machine, to try things on.")
+network_app = typer.Typer(no_args_is_help=True, help="Which host has which workload's address.")
+host_app = typer.Typer(no_args_is_help=True, help="Docker hosts.")
+app.add_typer(lab_app, name="lab")
+app.add_typer(network_app, name="network")
+app.add_typer(host_app, name="host")
+
+InventoryOption = Annotated[
+    Path | None,
+    typer.Option("--inventory", help="The inventory. Default: ./sealift.toml, or the running lab's."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, on standard output.")]
+
+
+def main() -> None:
+    """Run the command line. Errors of Sealift's own become one sentence and their exit status."""
+    try:
+        app()
+    except SealiftError as error:
+        sys.stderr.write(f"sealift: {error}\n")
+        raise SystemExit(error.exit_status) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("sealift: interrupted\n")
+        raise SystemExit(130) from None
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+@app.command()
+def migrate(
+    container: Annotated[str, typer.Argument(help="Name or id of a running container.")],
+    source: Annotated[str, typer.Option("--from", help="The host that it runs on.")],
+    destination: Annotated[str, typer.Option("--to", help="The host that it is to run on.")],
+    strategy: Annotated[
+        str, typer.Option(help="auto, pre-copy or stop-and-copy: how memory gets across.")
+    ] = "auto",
+    max_rounds: Annotated[int, typer.Option(min=1, max=30, help="Most pre-dump rounds.")] = 5,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Migrate a running container, live."""
+    with _prefect():
+        from flows.migrate import migrate as flow
+        from sealift.model import Strategy
+        from sealift.migration import progress
+        from sealift.migration.display import Display
+
+        chosen = _member(Strategy, strategy, "--strategy")
+        with progress.listening(Display(sys.stderr)):
+            report: Report = flow(container, source, destination, inventory, chosen, max_rounds)
+        _print_report(report, as_json=as_json)
+
+
+@app.command()
+def demo(
+    kind: Annotated[str, typer.Option("--lab", help="vm or netns.")] = "vm",
+    memory_mb: Annotated[int, typer.Option(min=1, help="How much Redis holds.")] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a lab up, migrate a Redis under a client's hands, check, take the lab down."""
+    with _prefect():
+        from benchmarks.demo import run_demo
+        from sealift.migration import progress
+        from sealift.migration.display import Display
+
+        with progress.listening(Display(sys.stderr)):
+            result = run_demo(_kind(kind), memory_mb, say=_say)
+        _print_report(result.report, as_json=as_json, client=result.client)
+    if not result.client.intact:
+        raise SystemExit(1)
+
+
+@lab_app.command("up")
+def lab_up(kind: Annotated[str, typer.Option("--kind", help="vm or netns.")] = "vm") -> None:
+    """Bring a lab up and write its inventory."""
+    from sealift.lab import lab
+
+    lab.up(_kind(kind), say=_say)
+
+
+@lab_app.command("down")
+def lab_down() -> None:
+    """End the lab; nothing of it stays, even if it was killed."""
+    from sealift.lab import lab
+
+    _say("the lab is gone" if lab.down() else "there was no lab")
+
+
+@lab_app.command("status")
+def lab_status(as_json: JsonOption = False) -> None:
+    """Show the lab's hosts and whether they answer. Exit status 1 if one does not."""
+    from sealift.lab import status
+
+    hosts = status.look()
+    if as_json:
+        _print_json([host.as_dict() for host in hosts])
+    else:
+        _table(("host", "address", "answers", "kernel"), [(h.name, h.address, h.answer, h.kernel) for h in hosts])
+    if not all(host.up for host in hosts):
+        raise SystemExit(1)
+
+
+@lab_app.command("exec", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def lab_exec(
+    host: Annotated[str, typer.Argument(help="source, destination, gateway, provider or client.")],
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments, after --.")],
+) -> None:
+    """Run a command on a host of the lab; ends with its exit status."""
+    from sealift.host import ssh
+    from sealift.lab import lab
+
+    with ssh.connected(host, lab.running().machine(host)) as connection:
+        done = connection.run(command, check=False, timeout_s=3600)
+    sys.stdout.write(done.stdout)
+    sys.stderr.write(done.stderr)
+    raise SystemExit(done.status)
+
+
+@lab_app.command("ssh")
+def lab_ssh(host: Annotated[str, typer.Argument(help="source, destination, gateway, provider or client.")]) -> None:
+    """Log in to a host of the lab with OpenSSH."""
+    from sealift.lab import lab
+
+    entry = lab.running().machine(host)
+    known = lab.lab_dir() / "known_hosts"
+    known.write_text(f"{entry.address} {entry.host_key}\n")
+    options = ["-i", str(entry.key_file), "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes"]
+    try:
+        os.execvp("ssh", ["ssh", *options, "-p", str(entry.port), f"{entry.user}@{entry.address}"])
+    except FileNotFoundError as missing:
+        raise UnusableInput("ssh is not installed", remedy="`apt-get install openssh-client`") from missing
+
+
+@network_app.command("assign")
+def network_assign(
+    address: Annotated[str, typer.Argument(help="A workload's address.")],
+    host: Annotated[str, typer.Argument(help="The Docker host that has it.")],
+    inventory: InventoryOption = None,
+) -> None:
+    """Make the gateway send a workload's packets to a host. Migrations do it by themselves."""
+    from sealift import inventory as inventories
+    from sealift.network import gateway
+
+    gateway.assign(inventories.load(inventory), address, host)
+
+
+@network_app.command("release")
+def network_release(
+    address: Annotated[str, typer.Argument(help="A workload's address.")], inventory: InventoryOption = None
+) -> None:
+    """Take an address back."""
+    from sealift import inventory as inventories
+    from sealift.network import gateway
+
+    gateway.release(inventories.load(inventory), address)
+
+
+@network_app.command("show")
+def network_show(inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
+    """Show which host has which address, as the gateway has it on record."""
+    from sealift import inventory as inventories
+    from sealift.network import gateway
+
+    routes = gateway.routes(inventories.load(inventory))
+    if as_json:
+        _print_json(routes)
+    else:
+        _table(("address", "host"), [(address, route["host"]) for address, route in sorted(routes.items())])
+
+
+@host_app.command("prepare")
+def host_prepare(
+    name: Annotated[str, typer.Argument(help="A Docker host of the inventory.")], inventory: InventoryOption = None
+) -> None:
+    """Give a Docker host what it needs to take part: runtime wrapper, CRIU's settings, the workloads' network."""
+    from sealift import inventory as inventories
+    from sealift.host import prepare, ssh
+
+    known = inventories.load(inventory)
+    with ssh.connected(name, known.host(name)) as connection:
+        changed = prepare.files(connection)
+        prepare.docker_network(connection, known.network)
+    _say("\n".join(changed) if changed else f"{name} has everything already")
+
+
+def _kind(text: str) -> str:
+    if text not in {"vm", "netns"}:
+        raise UnusableInput(f"there is no lab of the kind {text!r}", remedy="Take vm or netns")
+    return text
+
+
+def _member(choices: type, text: str, option: str) -> object:
+    try:
+        return choices(text)
+    except ValueError:
+        known = ", ".join(choices)  # type: ignore[arg-type]
+        raise UnusableInput(f"{option} has no {text!r}", remedy=f"Take one of: {known}") from None
+
+
+@contextlib.contextmanager
+def _prefect() -> Iterator[None]:
+    """Prefect, set up for a command line before it is imported: what it has to say is in the report and the UI."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    yield
+
+
+def _print_report(report: Report, *, as_json: bool, client: object = None) -> None:
+    from sealift.migration import display
+
+    if as_json:
+        made = report.model_dump(mode="json")
+        if client is not None:
+            made["client"] = client.as_dict()  # type: ignore[attr-defined]
+        _print_json(made)
+    else:
+        display.print_report(report, client)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*heads, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""A migration on a terminal: its steps while they happen, its report at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from sealift.model import Report, Step, StepRecord
+
+
+class Display:
+    """One line a step. On a terminal the running step is shown too; in a log only what has ended."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream, highlight=False)
+        self._status = self._console.status("") if self._console.is_terminal else None
+
+    def began(self, step: Step) -> None:
+        """Show the step as running."""
+        if self._status is not None:
+            self._status.update(f"{step.value} …")
+            self._status.start()
+
+    def ended(self, record: StepRecord) -> None:
+        """Show the step as done."""
+        if self._status is not None:
+            self._status.stop()
+        amount = f"  {megabytes(record.sent_bytes)}" if record.sent_bytes else ""
+        note = f"  ({record.note})" if record.note else ""
+        self._console.print(f"{record.step.value:<15}{record.duration_ms:9.1f} ms{amount}{note}", markup=False)
+
+
+def print_report(report: Report, client: Any = None) -> None:
+    """The report for a person, on standard output."""
+    console = Console(highlight=False)
+    table = Table("step", "started (UTC)", "duration", "sent", "note", box=None, pad_edge=False)
+    for record in report.steps:
+        table.add_row(
+            record.step.value,
+            f"{record.started:%H:%M:%S.%f}"[:-3],
+            f"{record.duration_ms:.1f} ms",
+            megabytes(record.sent_bytes) if record.sent_bytes else "",
+            record.note,
+        )
+    console.print(table)
+    lines = [
+        "",
+        f"{report.container} ({report.address}): {report.source} → {report.destination}, {report.outcome}",
+        f"strategy   {report.strategy.value}: {report.why}",
+        *(
+            f"round {made.number}    {megabytes(made.sent_bytes)} in {made.duration_ms:.0f} ms, "
+            f"{megabytes(made.skipped_bytes)} unchanged"
+            for made in report.rounds
+        ),
+        f"frozen     {report.frozen_ms:.1f} ms; traffic cut {report.cut_ms:.1f} ms; all in all "
+        f"{report.total_ms / 1000:.1f} s",
+        f"sent       memory {megabytes(report.memory_bytes)}, files {megabytes(report.file_bytes)}, image "
+        f"{megabytes(report.image_bytes)}, metadata {megabytes(report.metadata_bytes)}",
+        f"evidence   {report.evidence.value}",
+    ]
+    if report.lab:
+        lines.append(f"lab        {report.lab}, accelerator {report.accelerator}")
+    lines += [f"warning    {warning}" for warning in report.warnings]
+    if client is not None:
+        lines.append(f"client     {client.summary()}")
+    console.print("\n".join(lines), markup=False)
+
+
+def megabytes(amount: int) -> str:
+    """An amount of bytes as a person reads it."""
+    return f"{amount / 1e6:.1f} MB" if amount >= 100_000 else f"{amount} B"
