@@ -77,7 +77,8 @@ class Destination:
 
     def arm(self, container: str, address: str, bridge: str, gateway: dict[str, Any]) -> None:
         """Start the container under Docker up to the point where the images are needed; pull its cable."""
-        self.container, self.gateway = container, gateway
+        self.container = container
+        self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         self.restore = RESTORES / container
         self.restore.mkdir(parents=True, mode=0o700)
         os.mkfifo(self.restore / "go", 0o600)
@@ -132,12 +133,13 @@ class Destination:
             took_ns = time.monotonic_ns() - started_ns
             self.link.send(phase="restored", facts={"restore_ns": took_ns, **criu.restore_stats(self.restore)})
             step = "network switch"
-            outcome = self._ask_gateway()
+            outcome = self._ask_gateway("switch")["outcome"]
             if outcome != "committed":
                 raise AgentError(f"the gateway had it {outcome}", step)
             self.committed = True
             self.plug.put_back()
-            self.link.send(phase="committed")
+            held = self._ask_gateway("release")["held"]
+            self.link.send(phase="committed", facts={"held_packets": held})
             self.controller.event("committed")
         except Exception as failure:  # noqa: BLE001 - the other side waits for a word, whatever went wrong
             if self.committed:
@@ -148,16 +150,12 @@ class Destination:
                 pass
             self._give_up()
 
-    def _ask_gateway(self) -> str:
-        link = Link.connect(self.gateway["address"], self.gateway["port"], self.gateway["token"])
-        try:
-            link.send(ask="switch")
-            answer = link.receive(30)
-        finally:
-            link.close()
+    def _ask_gateway(self, question: str) -> dict[str, Any]:
+        self.decider.send(ask=question)
+        answer = self.decider.receive(30)
         if "error" in answer:
             raise AgentError(answer["error"], "network switch")
-        return str(answer["outcome"])
+        return answer
 
     def _say_go(self, images: str) -> None:
         pipe = os.open(self.restore / "go", os.O_WRONLY)
@@ -199,6 +197,8 @@ class Destination:
         if self.cutover is not None and self.cutover.is_alive():
             self.link.close()
             self.cutover.join(RESTORE_TIMEOUT_S + 10)
+        if hasattr(self, "decider"):
+            self.decider.close()
         if not self.committed:
             self._give_up()
         if self.page_server is not None:

@@ -5,15 +5,19 @@ the WireGuard peers are changed, in one operation of the kernel's (or wireguard-
 off can't commit any more, and one that has committed can't be called off: whoever asks first decides.
 """
 
+from __future__ import annotations
+
+import contextlib
 import fcntl
 import ipaddress
 import json
 import os
+import socket
 import subprocess
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
+from .hold import Hold
 from .wire import AgentError, Controller, Link, listen, serve
 
 STATE = Path("/var/lib/sealift/gateway")
@@ -73,7 +77,7 @@ class Routes:
         with self._locked() as record:
             return record
 
-    @contextmanager
+    @contextlib.contextmanager
     def _locked(self):
         self.state.mkdir(parents=True, exist_ok=True)
         with (self.state / "lock").open("w") as lock:
@@ -149,12 +153,13 @@ def _checked(address: str) -> None:
 
 
 class Decider(threading.Thread):
-    """Answers the two hosts of one migration through the tunnel, one at a time, until told to end."""
+    """Answers the two hosts of one migration through the tunnel until told to end; holds packets in between."""
 
     def __init__(self, address: str, token: str, facts: dict) -> None:
         super().__init__(daemon=True)
         self.token, self.facts = token, facts
         self.routes = Routes()
+        self.hold: Hold | None = None
         self.listener = listen(address)
         self.port = self.listener.getsockname()[1]
 
@@ -166,21 +171,45 @@ class Decider(threading.Thread):
                 return  # the listener was closed
             threading.Thread(target=self._answer, args=(link,), daemon=True).start()
 
+    def end(self) -> None:
+        """No more answers, and nothing held any more."""
+        self.release()
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self.listener.close()
+
+    def release(self) -> int:
+        return self.hold.release() if self.hold is not None else 0
+
     def _answer(self, link: Link) -> None:
         while True:
             try:
-                question = link.receive()
+                question = link.receive()["ask"]
             except AgentError:
                 link.close()
                 return
             try:
-                if question["ask"] == "switch":
-                    outcome = self.routes.switch(**self.facts)
-                else:
-                    outcome = self.routes.call_off(self.facts["migration"])
-                link.send(outcome=outcome)
+                link.send(**getattr(self, f"_{question}")())
             except AgentError as failure:
                 link.send(error=str(failure))
+            except OSError:
+                return
+
+    def _hold(self) -> dict:
+        if self.hold is None:
+            self.hold = Hold(self.facts["address"])
+        return {"holding": True}
+
+    def _switch(self) -> dict:
+        return {"outcome": self.routes.switch(**self.facts)}
+
+    def _release(self) -> dict:
+        return {"held": self.release()}
+
+    def _call_off(self) -> dict:
+        outcome = self.routes.call_off(self.facts["migration"])
+        self.release()
+        return {"outcome": outcome}
 
 
 def main(controller: Controller) -> None:
@@ -197,6 +226,11 @@ def main(controller: Controller) -> None:
     def gone() -> None:
         for decider in deciders:
             decider.join(ASK_UNTIL_S)
+            decider.end()
+
+    def end() -> None:
+        while deciders:
+            deciders.pop().end()
 
     handlers = {
         "assign": routes.assign,
@@ -205,7 +239,7 @@ def main(controller: Controller) -> None:
         "call_off": routes.call_off,
         "decide": decide,
         "restore": routes.restore,
-        "end": lambda: [decider.listener.close() for decider in deciders] and deciders.clear(),
+        "end": end,
     }
     serve(handlers, controller, gone)
 

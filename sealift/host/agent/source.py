@@ -31,6 +31,7 @@ class Source:
         self.everything_sent = False
         self.plug: plug.Plug | None = None
         self.link: Link | None = None
+        self.decider: Link | None = None
         self.gateway: dict[str, Any] = {}
         self.parent: str | None = None
 
@@ -64,6 +65,7 @@ class Source:
     def arm(self, address: str, bridge: str, gateway: dict[str, Any]) -> dict[str, Any]:
         """Find the cable and the control group: what the cutover needs to know."""
         self.gateway = gateway
+        self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
         if not state["Running"] or not state["Pid"]:
             raise AgentError("the container has stopped meanwhile", "final dump")
@@ -95,9 +97,12 @@ class Source:
             raise AgentError(f"{failure}", getattr(failure, "step", None) or step) from failure
 
     def _dump_and_send(self, port: int) -> None:
-        assert self.plug is not None and self.link is not None  # noqa: S101, PT018 - `arm` came before
+        assert self.plug and self.link and self.decider  # noqa: S101, PT018 - `arm` came before
         tell = self.controller.event
         tell("go")
+        self.decider.send(ask="hold")
+        if "error" in (answer := self.decider.receive(10)):
+            raise AgentError(answer["error"], "final dump")
         self.plug.pull()
         cgroup.freeze(self.group)
         self.frozen = True
@@ -128,9 +133,9 @@ class Source:
 
     def _settle(self) -> str:
         """After a failure: the outcome. Thaws when, and only when, this side has the container."""
-        outcome = "rolled back"
-        if self.everything_sent:
-            outcome = self._ask_gateway()
+        if not self.everything_sent:
+            self.release()
+        outcome = self._ask_gateway()
         if outcome != "committed":
             self.release()
         return outcome
@@ -140,7 +145,7 @@ class Source:
         while True:
             try:
                 link = Link.connect(self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=5)
-                link.send(ask="call off")
+                link.send(ask="call_off")
                 return str(link.receive(10)["outcome"])
             except (OSError, AgentError, KeyError) as silent:
                 if not told:
@@ -176,6 +181,8 @@ class Source:
         if self.link is not None:
             self.link.close()
             self.link = None
+            if self.decider is not None:
+                self.decider.close()
             criu.wipe(self.directory)
 
     def _parent(self) -> list[str]:

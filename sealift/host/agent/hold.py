@@ -1,0 +1,123 @@
+"""Packets for a workload are held at the gateway while its container is frozen, and go to whoever has it then.
+
+Dropping them would be safe as well, but a client whose packet was dropped tries again only when its retransmission timer
+fires, and that timer doubles: after a second of freeze it may wait another. What is held costs it nothing. The kernel
+queues the packets for this process (NFQUEUE); if the process dies, they pass again (`--queue-bypass`).
+
+Messages as in linux/netfilter/nfnetlink_queue.h; numbers in them are big-endian.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+import struct
+import subprocess
+import threading
+
+from .wire import AgentError
+
+NETLINK_NETFILTER = 12
+QUEUE = 3 << 8  # NFNL_SUBSYS_QUEUE
+PACKET, VERDICT, CONFIG, VERDICT_BATCH = QUEUE, QUEUE | 1, QUEUE | 2, QUEUE | 3
+REQUEST, ACK = 0x1, 0x4
+NLMSG_ERROR = 2
+CFG_CMD, CFG_PARAMS, CFG_QUEUE_MAXLEN = 1, 2, 3
+BIND = 1
+COPY_META = 1
+PACKET_HDR, VERDICT_HDR = 1, 2
+ACCEPT = 1
+HELD_MOST = 16384
+"""Packets; the kernel drops what is beyond, and clients send it again."""
+
+RECEIVE_BYTES = 1 << 16
+
+
+class Hold:
+    """Holds every packet for one address from its making to `release`."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.number = int(ipaddress.IPv4Address(address)) & 0xFFFF
+        self.held = 0
+        self._last: int | None = None
+        self._passing = False
+        self._lock = threading.Lock()
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        self._configure(CFG_CMD, struct.pack(">BBH", BIND, 0, 0))
+        self._configure(CFG_PARAMS, struct.pack(">IB", 0, COPY_META))
+        self._configure(CFG_QUEUE_MAXLEN, struct.pack(">I", HELD_MOST))
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+        self._rule("-I")
+
+    def release(self) -> int:
+        """Let all of them go on, in their order, by the routes of now. Returns how many were held."""
+        with self._lock:
+            if self._passing:
+                return self.held
+            self._passing = True
+            if self._last is not None:
+                self._send(VERDICT_BATCH, VERDICT_HDR, struct.pack(">II", ACCEPT, self._last))
+        with contextlib.suppress(AgentError):
+            self._rule("-D")
+        return self.held
+
+    def _rule(self, action: str) -> None:
+        queue = ["-j", "NFQUEUE", "--queue-num", str(self.number), "--queue-bypass"]
+        command = ["iptables", "-w", action, "FORWARD", "-d", self.address, *queue]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise AgentError(f"packets can't be held: {done.stderr.strip()}", "final dump")
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = self._socket.recv(RECEIVE_BYTES)
+            except OSError as failure:
+                if failure.errno == 105:  # ENOBUFS: packets were dropped, which is no fault of ours
+                    continue
+                return
+            for kind, body in _messages(data):
+                if kind == PACKET:
+                    self._packet(_attributes(body[4:]))
+
+    def _packet(self, attributes: dict[int, bytes]) -> None:
+        (identifier,) = struct.unpack_from(">I", attributes[PACKET_HDR])
+        with self._lock:
+            if self._passing:
+                self._send(VERDICT, VERDICT_HDR, struct.pack(">II", ACCEPT, identifier))
+            else:
+                self.held += 1
+                self._last = identifier
+
+    def _configure(self, attribute: int, value: bytes) -> None:
+        self._send(CONFIG, attribute, value, flags=REQUEST | ACK)
+        kind, body = next(_messages(self._socket.recv(RECEIVE_BYTES)))
+        if kind == NLMSG_ERROR and (code := struct.unpack_from("=i", body)[0]) != 0:
+            raise AgentError(f"packets can't be held: the kernel's packet queue answers with error {-code}")
+
+    def _send(self, kind: int, attribute: int, value: bytes, flags: int = REQUEST) -> None:
+        body = struct.pack(">BBH", 0, 0, self.number)
+        body += struct.pack("=HH", 4 + len(value), attribute) + value + b"\0" * (-len(value) % 4)
+        self._socket.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body)
+
+
+def _messages(data: bytes):  # type: ignore[no-untyped-def]
+    position = 0
+    while position + 16 <= len(data):
+        length, kind = struct.unpack_from("=IH", data, position)
+        yield kind, data[position + 16 : position + length]
+        position += max(16, length + 3 & ~3)
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found, position = {}, 0
+    while position + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, position)
+        found[kind & 0x7FFF] = data[position + 4 : position + length]
+        position += max(4, length + 3 & ~3)
+    return found
