@@ -6,6 +6,7 @@ killed, the kernel takes all the rest away.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import select
 import subprocess
@@ -25,7 +26,6 @@ MARK = "SEALIFT_LAB"
 """In the environment of every process that a lab starts: how `lab down` finds them, whatever happened before."""
 
 CGROUPS = Path("/sys/fs/cgroup")
-CGROUP_PREFIX = "sealift-lab-"
 READY_TIMEOUT_S = 20
 
 NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork", "--kill-child")
@@ -71,7 +71,7 @@ def start(
         "BINDS": " ".join(f"{here}:{there}" for here, there in binds),
         "SEALIFT_LAB_DOCKER": "yes" if docker else "no",
     }
-    groups = " ".join(str(group) for group in _make_cgroups(name))
+    groups = " ".join(str(group) for group in _make_cgroups(name, mark))
     with as_file(files("sealift.lab") / "enter-host") as script:
         # The shell joins the host's control groups before the cgroup namespace is made: they become its root.
         join = f'for g in {groups}; do echo $$ >"$g/cgroup.procs"; done; exec unshare "$@"'
@@ -124,10 +124,15 @@ def _controllers() -> list[Path]:
     return [path for path in CGROUPS.iterdir() if path.is_dir() and not path.is_symlink()]
 
 
-def _make_cgroups(name: str) -> list[Path]:
+def _cgroup_prefix(mark: str) -> str:
+    """Two labs of different run directories (and network namespaces) do not get in each other's way."""
+    return f"sealift-{hashlib.sha256(mark.encode()).hexdigest()[:8]}-"
+
+
+def _make_cgroups(name: str, mark: str) -> list[Path]:
     made = []
     for controller in _controllers():
-        group = controller / f"{CGROUP_PREFIX}{name}"
+        group = controller / f"{_cgroup_prefix(mark)}{name}"
         group.mkdir(exist_ok=True)
         for setting in ("cpuset.cpus", "cpuset.mems"):
             # A cpuset takes no process before it has both; a new one on cgroup v1 starts with neither.
@@ -137,12 +142,12 @@ def _make_cgroups(name: str) -> list[Path]:
     return made
 
 
-def cgroups() -> list[Path]:
-    """The control groups of all namespaced hosts that there are, the innermost first."""
+def cgroups(mark: str) -> list[Path]:
+    """The control groups of all namespaced hosts of a lab, the innermost first."""
     return [
         Path(directory)
         for controller in _controllers()
-        for top in controller.glob(f"{CGROUP_PREFIX}*")
+        for top in controller.glob(f"{_cgroup_prefix(mark)}*")
         for directory, _, _ in os.walk(top, topdown=False)
     ]
 

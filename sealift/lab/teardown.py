@@ -27,19 +27,19 @@ def remove(directory: Path) -> None:
     _end_processes(mark)
     if Path(f"/sys/class/net/{INTERFACE}").exists():
         run(["ip", "link", "delete", INTERFACE], check=False)
-    _until(lambda: not _remove_cgroups(), "control groups stay")
+    _until(lambda: not _remove_cgroups(mark), "control groups stay")
     shutil.rmtree(directory, ignore_errors=True)
     with suppress(OSError):
         directory.parent.rmdir()  # the last one in it turns off the light
 
 
 def _end_processes(mark: str) -> None:
-    thaw_all()
+    thaw_all(mark)
     mine = [pid for pid, value in marked_processes().items() if value == mark]
     for pid in mine:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    thaw_all()  # a container that a host froze meanwhile: frozen processes do not die on cgroup v1
+    thaw_all(mark)  # a container that a host froze meanwhile: frozen processes do not die on cgroup v1
     _until(lambda: not any(_lives(pid, mark) for pid in mine), f"processes of the lab stay: {mine}")
 
 
@@ -49,20 +49,20 @@ def _lives(pid: int, mark: str) -> bool:
     return marked_processes().get(pid) == mark
 
 
-def thaw_all() -> None:
+def thaw_all(mark: str) -> None:
     """Thaw every frozen control group of the lab."""
-    for group in cgroups():
+    for group in cgroups(mark):
         for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
             with suppress(OSError):
                 if (group / name).exists():
                     (group / name).write_text(word)
 
 
-def _remove_cgroups() -> list[Path]:
-    for group in cgroups():
+def _remove_cgroups(mark: str) -> list[Path]:
+    for group in cgroups(mark):
         with suppress(OSError):
             group.rmdir()
-    return cgroups()
+    return cgroups(mark)
 
 
 def _until(done: Callable[[], bool], otherwise: str) -> None:

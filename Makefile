@@ -1,0 +1,46 @@
+# Everything that a fresh Debian 12 machine with root needs comes from here: `make demo` and `make test` install it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LAB ?= vm
+
+# What the machine itself lends: the rest (QEMU, CRIU, Docker, runc, WireGuard) comes out of the lab's own Debian tree.
+PACKAGES := mmdebstrap e2fsprogs iproute2 util-linux openssl python3-venv
+
+.PHONY: demo test check setup clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@echo "make demo [LAB=netns]  set up, and migrate a Redis between two hosts of a lab"
+	@echo "make test              set up, and run everything that checks Sealift"
+	@echo "make check             lint, types, import rules, unit tests"
+	@echo "make setup             install what is missing, into .venv"
+
+demo: setup
+	@$(BIN)/sealift demo --lab $(LAB)
+
+test: setup check
+	@$(BIN)/python -m pytest tests/integration tests/system
+
+check: $(VENV)/installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest tests/unit
+
+setup: packages $(VENV)/installed
+
+.PHONY: packages
+packages:
+	@sh setup/packages $(PACKAGES)
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
