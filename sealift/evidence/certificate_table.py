@@ -32,7 +32,9 @@ _PAGE = 4096
 def parse_certificate_table(data: bytes) -> dict[UUID, bytes]:
     """The certificates by GUID, as stored. At most 64 KiB and 64 entries."""
     if len(data) > SIZE_LIMIT:
-        raise UnusableInput("the certificate table is larger than 64 KiB", remedy="Give it without the report")
+        raise UnusableInput(
+            "the certificate table is larger than 64 KiB", remedy="Give it without the report"
+        )
     found: dict[UUID, bytes] = {}
     for index in range(ENTRY_LIMIT):
         if (index + 1) * _ENTRY.size > len(data):

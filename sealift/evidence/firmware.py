@@ -138,6 +138,6 @@ def _read_sections(image: bytes, entry: bytes | None) -> tuple[Section, ...]:
 
 def _read_section(image: bytes, at: int) -> Section:
     address, size, kind = _SECTION.unpack_from(image, at)
-    if address % PAGE or size % PAGE or kind not in iter(SectionKind):
+    if address % PAGE or size % PAGE or kind not in set(SectionKind):
         raise UnusableInput("the firmware's SNP metadata has an impossible section", remedy=_REMEDY)
     return Section(address, size, SectionKind(kind))

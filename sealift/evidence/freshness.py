@@ -1,4 +1,4 @@
-"""Whether a nonce or a transport key is fresh. What was used before is the caller's to keep: it is passed in."""
+"""Whether a nonce or a transport key is fresh. What was used before is passed in: the caller keeps it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def transport_key_reasons(keys: TransportKeys, *, used: Collection[str]) -> tupl
     """Why these keys must not carry another launch: TEK or TIK was used before."""
     names = ("TEK", "TIK")
     return tuple(
-        Reason("transport_keys", f"this {name} was used before: an old measurement or secret could be replayed")
+        Reason(
+            "transport_keys", f"this {name} was used before: an old measurement or secret could be replayed"
+        )
         for name, fingerprint in zip(names, key_fingerprints(keys), strict=True)
         if fingerprint in used
     )

@@ -59,7 +59,7 @@ class ReportRequest:
 def parse_request(data: bytes) -> ReportRequest:
     """Read 96 bytes: an emulated secure processor's side."""
     user_data, vmpl, key = _REQUEST.unpack(sized(data, REQUEST_BYTES, "a report request"))
-    if vmpl > 3 or key not in iter(KeySelection):
+    if vmpl > 3 or key not in set(KeySelection):
         raise UnusableInput("a report request with an impossible VMPL or key", remedy="VMPLs are 0 to 3")
     return ReportRequest(user_data, vmpl, KeySelection(key))
 
@@ -105,7 +105,8 @@ class TsmEntry:
         """The report in `outblob`."""
         if self.provider != TSM_PROVIDER:
             raise UnusableInput(
-                f"the guest's provider is {self.provider[:40]!r}", remedy="Only sev_guest answers with SNP reports"
+                f"the guest's provider is {self.provider[:40]!r}",
+                remedy="Only sev_guest answers with SNP reports",
             )
         return parse_snp_report(self.outblob)
 

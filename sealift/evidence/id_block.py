@@ -34,9 +34,8 @@ ALGORITHM_NONE = 0
 ALGORITHM_ECDSA_P384_SHA384 = 1
 
 _BLOCK = struct.Struct("<48s16s16sIIQ")
-_AUTH = struct.Struct(
-    f"<II56x{SIGNATURE_BYTES}s{KEY_BYTES}s60x{SIGNATURE_BYTES}s{KEY_BYTES}s892x"  # 0, 4, 40h, 240h, 680h, 880h
-)
+# At 0, 4, 40h, 240h, 680h and 880h.
+_AUTH = struct.Struct(f"<II56x{SIGNATURE_BYTES}s{KEY_BYTES}s60x{SIGNATURE_BYTES}s{KEY_BYTES}s892x")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from sealift.evidence.layout import sized
 
 TABLE_BYTES = 176
 PAGE = 4096
+NO_INITRD = hashlib.sha256(b"").digest()
 
 _TABLE = UUID("9438d606-4f22-4cc9-b479-a793d411fd21").bytes_le
 _COMMAND_LINE = UUID("97d02dd8-bd20-4c94-aa78-e7714d36ab2a").bytes_le

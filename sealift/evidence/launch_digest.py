@@ -10,11 +10,14 @@ import hashlib
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
 from sealift.evidence.firmware import PAGE, FirmwareImage, Section, SectionKind
-from sealift.evidence.kernel_hashes import KernelHashes
 from sealift.evidence.vmsa import RESET_VECTOR, SNP_ACTIVE, Vmm, build_vmsa
+
+if TYPE_CHECKING:
+    from sealift.evidence.kernel_hashes import KernelHashes
 
 VCPU_LIMIT = 4096
 DIGEST_BYTES = {"sev": 32, "seves": 32, "snp": 48}
@@ -79,7 +82,7 @@ class SnpDigest:
 
 
 def vmsa_pages(mode: Mode, firmware: FirmwareImage, processors: Processors) -> list[bytes]:
-    """The VMSA of each processor: the first starts at the reset vector, the others where the firmware says."""
+    """The VMSA of each processor: the first starts at the reset vector, others where the firmware says."""
     if not 1 <= processors.count <= VCPU_LIMIT:
         raise UnusableInput(
             f"{processors.count} virtual processors", remedy=f"A guest has 1 to {VCPU_LIMIT} of them"

@@ -51,9 +51,7 @@ def measure(tik: bytes, firmware: Firmware, policy: int, digest: bytes, nonce: b
     sized(digest, DIGEST_BYTES, "a launch digest")
     sized(nonce, NONCE_BYTES, "a measurement's nonce")
     try:
-        head = struct.pack(
-            "<BBBBI", _CONTEXT, firmware.api_major, firmware.api_minor, firmware.build, policy
-        )
+        head = struct.pack("<BBBBI", _CONTEXT, firmware.api_major, firmware.api_minor, firmware.build, policy)
     except struct.error as error:
         raise UnusableInput(
             "version or policy do not fit their fields",

@@ -95,7 +95,8 @@ def package_secret(
     """
     if not table or len(table) % 16 or len(table) > PAYLOAD_LIMIT:
         raise UnusableInput(
-            "a launch secret is a multiple of 16 bytes, at most 16 KiB", remedy="Send fewer or shorter secrets"
+            "a launch secret is a multiple of 16 bytes, at most 16 KiB",
+            remedy="Send fewer or shorter secrets",
         )
     vector = sized(iv, 16, "an initialisation vector") if iv is not None else secrets.token_bytes(16)
     ciphertext = aes_ctr(keys.tek, vector, table)

@@ -121,7 +121,7 @@ def parse_sev_certificate(data: bytes) -> SevCertificate:
 def build_sev_certificate(
     *, usage: int, algorithm: int, key: ec.EllipticCurvePublicKey, api: tuple[int, int] = (0, 0)
 ) -> SevCertificate:
-    """An unsigned certificate: what an owner's Diffie-Hellman key travels in, and what `add_signature` signs."""
+    """An unsigned certificate: what an owner's key travels in, and what `add_signature` signs."""
     signed = _HEADER.pack(1, *api, 0, usage, algorithm) + encode_key(key)
     return parse_sev_certificate(signed + EMPTY_SLOT.pack() * 2)
 

@@ -1,4 +1,4 @@
-"""Whether a genuine SNP report meets the owner's policy: one comparison per field, none left out in silence."""
+"""Whether a genuine SNP report meets the owner's policy: a comparison per field, none left out in silence."""
 
 from __future__ import annotations
 
@@ -131,15 +131,18 @@ def _appraise_platform(
     for name, demand in rules.platform_info:
         bit = PlatformBit[name.upper()]
         present = bool(report.platform_info & bit)
-        if bit is PlatformBit.ALIAS_CHECK and demand == "require" and not present and generation:
-            if report.current_version < ALIAS_CHECK_SINCE[generation]:
-                # Such firmware cannot say it. A floor for its version or TCB is what keeps BadRAM out.
-                findings.leave_open("platform_info.alias_check")
-                continue
+        if bit is PlatformBit.ALIAS_CHECK and not present and _cannot_check_aliases(report, generation):
+            # A floor for version or TCB is what keeps BadRAM out then.
+            findings.leave_open("platform_info.alias_check")
+            continue
         _bit(findings, f"platform_info.{name}", present, demand)
     unknown = report.platform_info & ~sum(PlatformBit)
     _tolerate(findings, "platform_info.unknown_bits", unknown, rules.unknown_platform_bits)
     _exactly(findings, "platform_info.value", report.platform_info, rules.platform_info_value)
+
+
+def _cannot_check_aliases(report: SnpReport, generation: Generation | None) -> bool:
+    return generation is not None and report.current_version < ALIAS_CHECK_SINCE[generation]
 
 
 def _appraise_versions(findings: Findings, report: SnpReport, rules: SnpPolicy) -> None:
@@ -163,9 +166,7 @@ def _appraise_versions(findings: Findings, report: SnpReport, rules: SnpPolicy) 
     )
 
 
-def _appraise_tcb(
-    findings: Findings, report: SnpReport, endorsement: Endorsement, rules: SnpPolicy
-) -> None:
+def _appraise_tcb(findings: Findings, report: SnpReport, endorsement: Endorsement, rules: SnpPolicy) -> None:
     generation = endorsement.generation
     levels = {
         "reported_tcb": decode_tcb(report.reported_tcb, generation),
@@ -258,7 +259,7 @@ def _appraise_numbers(findings: Findings, report: SnpReport, rules: SnpPolicy) -
             )
 
 
-def _bit(findings: Findings, check: str, present: bool, demand: Demand) -> None:  # noqa: FBT001 - a bit
+def _bit(findings: Findings, check: str, present: bool, demand: Demand) -> None:
     if demand == "allow":
         findings.leave_open(check)
         return

@@ -115,7 +115,7 @@ class SnpReport:
     @property
     def signer(self) -> Signer | None:
         """Which key signed, or None for a number that means nothing."""
-        return Signer(self.signer_number) if self.signer_number in iter(Signer) else None
+        return Signer(self.signer_number) if self.signer_number in set(Signer) else None
 
     @property
     def abi(self) -> tuple[int, int]:
@@ -177,7 +177,7 @@ class SignedReport:
 
     @property
     def reserved_in_use(self) -> bool:
-        """Whether bytes that this version leaves at zero are not: a newer firmware may mean something by it."""
+        """Whether bytes that this version leaves at zero are not: newer firmware may mean something by it."""
         spans = list(_RESERVED)
         if self.fields.version < 3:
             spans.append((0x188, 0x18B))
@@ -195,7 +195,24 @@ def parse_snp_report(data: bytes) -> SignedReport:
     v = _FIELDS.unpack_from(data)
     version = v[0]
     fields = SnpReport(
-        *v[:18],
+        version=version,
+        guest_svn=v[1],
+        policy=v[2],
+        family_id=v[3],
+        image_id=v[4],
+        vmpl=v[5],
+        signature_algorithm=v[6],
+        current_tcb=v[7],
+        platform_info=v[8],
+        key_info=v[9],
+        report_data=v[10],
+        measurement=v[11],
+        host_data=v[12],
+        id_key_digest=v[13],
+        author_key_digest=v[14],
+        report_id=v[15],
+        report_id_ma=v[16],
+        reported_tcb=v[17],
         cpuid=v[18:21] if version >= 3 else None,
         chip_id=v[21],
         committed_tcb=v[22],

@@ -91,9 +91,9 @@ def generation_of_cpu(family: int, model: int) -> Generation | None:
 
 
 def generation_of_product(product: str) -> Generation | None:
-    """The generation that a certificate's product name means: Milan-B0, Genoa, Turin-B0…"""
+    """The generation that a certificate's product name means: Milan-B0, Genoa, Turin-B0."""
     name = product.split("-", maxsplit=1)[0].lower()
-    return Generation(name) if name in iter(Generation) else None
+    return Generation(name) if name in set(Generation) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,9 @@ def _check_root(findings: Findings, chain: PlatformChain, policy: Policy) -> Roo
 def _check_edge(findings: Findings, chain: PlatformChain, subject_role: str, signer_role: str) -> None:
     subject = getattr(chain, subject_role)
     signer = getattr(chain, signer_role)
-    missing = [role.upper() for role in dict.fromkeys((subject_role, signer_role)) if not getattr(chain, role)]
+    missing = [
+        role.upper() for role in dict.fromkeys((subject_role, signer_role)) if not getattr(chain, role)
+    ]
     holds = not missing and _signed_by(subject, signer)
     by = "itself" if subject_role == signer_role else f"the {signer_role.upper()}"
     findings.proof(
@@ -107,17 +109,13 @@ def _check_edge(findings: Findings, chain: PlatformChain, subject_role: str, sig
     )
 
 
-def _signed_by(
-    subject: AmdCertificate | SevCertificate, signer: AmdCertificate | SevCertificate
-) -> bool:
+def _signed_by(subject: AmdCertificate | SevCertificate, signer: AmdCertificate | SevCertificate) -> bool:
     if isinstance(subject, SevCertificate):
         return sev_certificate_signed_by(subject, signer)
     return isinstance(signer, AmdCertificate) and amd_certificate_signed_by(subject, signer)
 
 
-def _check_header(
-    findings: Findings, role: str, certificate: SevCertificate | None, algorithm: int
-) -> None:
+def _check_header(findings: Findings, role: str, certificate: SevCertificate | None, algorithm: int) -> None:
     if certificate is None:
         return
     kind = certificate.algorithm & ~SHA384_FLAG

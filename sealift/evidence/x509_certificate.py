@@ -106,7 +106,7 @@ class X509Certificate:
         """Whether the signer's RSA key signs the received bytes, and the issuer is the signer's subject."""
         return self.issuer == signer.subject and signer.signs(self.signed, self.signature, self.pss_sha384)
 
-    def signs(self, message: bytes, signature: bytes, pss_sha384: bool) -> bool:  # noqa: FBT001 - a property
+    def signs(self, message: bytes, signature: bytes, pss_sha384: bool) -> bool:
         """Whether this certificate's RSA key signs a message with AMD's scheme."""
         try:
             key = self.public_key()
@@ -186,9 +186,7 @@ def make_name(common: str, organisation: str) -> bytes:
         *(
             der.write(
                 der.SET,
-                der.write(
-                    der.SEQUENCE, der.write_object_id(oid), der.write(der.UTF8_STRING, text.encode())
-                ),
+                der.write(der.SEQUENCE, der.write_object_id(oid), der.write(der.UTF8_STRING, text.encode())),
             )
             for oid, text in (("2.5.4.10", organisation), (OID_COMMON_NAME, common))
         ),
@@ -257,7 +255,7 @@ def _read_extensions(rest: list[der.Element]) -> tuple[Extension, ...]:
 
 
 def read_extensions(listed: der.Element) -> tuple[Extension, ...]:
-    """The extensions in a SEQUENCE. One that comes twice is refused: which of the two would count?"""
+    """The extensions in a SEQUENCE. One that comes twice is refused: nobody could say which counts."""
     found: dict[str, Extension] = {}
     for each in listed.sequence(_WHAT):
         parts = each.sequence(_WHAT, 2)
