@@ -14,7 +14,6 @@ from sealift.errors import UnusableInput
 from sealift.evidence.layout import sized
 from sealift.evidence.sev_certificate import (
     ALGORITHM_ECDSA,
-    SHA384_FLAG,
     USAGE_PEK,
     SevCertificate,
 )
@@ -63,7 +62,7 @@ def attestation_report_signed_by(report: AttestationReport, pek: SevCertificate)
     # The algorithm field is outside the signed part: only the one that the firmware uses is taken.
     if pek.usage != USAGE_PEK or report.signature_usage != USAGE_PEK:
         return False
-    if report.signature_algorithm & ~SHA384_FLAG != ALGORITHM_ECDSA:
+    if report.signature_algorithm != ALGORITHM_ECDSA:
         return False
     try:
         key = pek.public_key()

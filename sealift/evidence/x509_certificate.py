@@ -91,6 +91,12 @@ class X509Certificate:
     @property
     def may_sign_certificates(self) -> bool:
         """Whether basic constraints make it a CA and key usage, if there, lets it sign certificates."""
+        try:
+            return self._read_constraints()
+        except UnusableInput:
+            return False
+
+    def _read_constraints(self) -> bool:
         constraints = self.extension(OID_BASIC_CONSTRAINTS)
         usage = self.extension(OID_KEY_USAGE)
         if constraints is None:
