@@ -6,8 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -30,9 +29,13 @@ from sealift.evidence.sev_certificate import (
 )
 from sealift.evidence.snp_report import PlatformBit, PolicyBit, Signer, SnpReport, sign_snp_report
 from sealift.evidence.tcb import Generation, Tcb, encode_tcb
-from sealift.evidence.verdict import Verdict
 from sealift.evidence.verify_snp import SnpEvidence, verify_snp
 from sealift.evidence.x509_certificate import X509Certificate, ca_extensions, issue_x509
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sealift.evidence.verdict import Verdict
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 VALID = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2033, 1, 1, tzinfo=UTC))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from evidence_lab import load
@@ -19,6 +18,9 @@ from sealift.evidence.launch_digest import (
     snp_firmware_digest,
 )
 from sealift.evidence.vmsa import CPU_MODELS, RESET_VECTOR, Vmm, build_vmsa, cpu_signature, model_signature
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def boot_hashes(case: dict[str, Any]) -> KernelHashes | None:
@@ -121,7 +123,7 @@ def test_sev_snp_measure_agrees(
     tmp_path: Path,
     mode: str,
     vcpus: int,
-    kernel: bool,  # noqa: FBT001
+    kernel: bool,
 ) -> None:
     guest = pytest.importorskip("sevsnpmeasure.guest", reason="sev-snp-measure is not installed")
     from sevsnpmeasure.sev_mode import SevMode

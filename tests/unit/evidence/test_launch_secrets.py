@@ -7,7 +7,7 @@ import json
 from base64 import b64decode
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
@@ -46,6 +46,9 @@ from sealift.evidence.session import (
     wrap_session,
 )
 from sealift.evidence.verify_launch import LaunchEvidence, verify_attestation, verify_launch
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STRICT = 0xF  # no debugging, no key sharing, encrypted registers, no sending
 KEYS = TransportKeys(tek=bytes(range(16)), tik=bytes(range(16, 32)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from evidence_lab import LegacyLab, flip, lab_ark, load
@@ -22,6 +22,9 @@ from sealift.evidence.sev_certificate import (
     parse_sev_certificate,
     sev_certificate_signed_by,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Certificate = AmdCertificate | SevCertificate
 

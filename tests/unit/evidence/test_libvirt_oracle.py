@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import subprocess
 from base64 import b64decode, b64encode
-from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
@@ -18,6 +18,9 @@ from sealift.evidence.measurement import Firmware, measure, parse_measurement
 from sealift.evidence.secret import DISK_KEY_GUID, parse_secret_packet, parse_secret_table, unpack_secret
 from sealift.evidence.session import TransportKeys
 from sealift.evidence.vmsa import cpu_signature
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.oracle
 
@@ -98,7 +101,7 @@ def test_libvirt_accepts_our_measurements_and_rejects_changed_ones(
     mode: Mode,
     vcpus: int,
     policy: int,
-    kernel: bool,  # noqa: FBT001
+    kernel: bool,
 ) -> None:
     folder, image = launch
     blob = measured(image, mode, vcpus, policy, kernel=kernel)

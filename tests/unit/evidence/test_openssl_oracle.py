@@ -5,17 +5,21 @@ from __future__ import annotations
 import shutil
 import subprocess
 from base64 import encodebytes
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from evidence_lab import SnpLab, rsa_key, vector_evidence
 
-from sealift.evidence.crl import Crl
 from sealift.evidence.endorsement import Kind
 from sealift.evidence.formats import load_crls
 from sealift.evidence.tcb import Generation
 from sealift.evidence.verify_snp import SnpEvidence
-from sealift.evidence.x509_certificate import X509Certificate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sealift.evidence.crl import Crl
+    from sealift.evidence.x509_certificate import X509Certificate
 
 pytestmark = pytest.mark.oracle
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from evidence_lab import LegacyLab, checks, flip, lab_ark
 
 from sealift.evidence.formats import load_platform
-from sealift.evidence.platform_chain import PlatformChain
 from sealift.evidence.policy import Policy, SevRules
 from sealift.evidence.sev_certificate import parse_sev_certificate
 from sealift.evidence.verify_platform import verify_platform
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sealift.evidence.platform_chain import PlatformChain
 
 ROLES = ["pdh", "pek", "oca", "cek", "ask", "ark"]
 

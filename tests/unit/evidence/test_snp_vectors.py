@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from evidence_lab import checks, flip, load, vector_evidence
@@ -21,6 +20,9 @@ from sealift.evidence.snp_report import SIGNED_BYTES, parse_snp_report
 from sealift.evidence.tcb import decode_tcb
 from sealift.evidence.verify_snp import SnpEvidence, verify_snp
 from sealift.evidence.x509_certificate import parse_x509
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = ["milan", "genoa"]
 
