@@ -1,0 +1,5 @@
+"""`python -m sealift.evidence`: the command group on its own."""
+
+from sealift.evidence.cli import app
+
+app(prog_name="sealift evidence")

@@ -1,0 +1,227 @@
+"""What the options of the command line name, read: an edge, as `files` and `kds` are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sealift.errors import HostUnreachable, UnusableInput
+from sealift.evidence import formats, kds
+from sealift.evidence.endorsement import read_endorsement
+from sealift.evidence.files import hash_file, read_bounded
+from sealift.evidence.firmware import SIZE_LIMIT as FIRMWARE_LIMIT
+from sealift.evidence.firmware import parse_firmware
+from sealift.evidence.kernel_hashes import NO_INITRD, KernelHashes, hash_command_line
+from sealift.evidence.launch_digest import Mode, Processors, launch_digest
+from sealift.evidence.layout import sized
+from sealift.evidence.measurement import Measurement, parse_measurement
+from sealift.evidence.policy import SIZE_LIMIT as POLICY_LIMIT
+from sealift.evidence.policy import Policy, parse_policy
+from sealift.evidence.snp_report import Signer
+from sealift.evidence.tcb import decode_tcb, generation_of_cpu
+from sealift.evidence.vmsa import Vmm, model_signature
+
+if TYPE_CHECKING:
+    from sealift.evidence.crl import Crl
+    from sealift.evidence.platform_chain import PlatformChain
+    from sealift.evidence.snp_report import SignedReport
+    from sealift.evidence.x509_certificate import X509Certificate
+
+KEY_TEXT_LIMIT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFiles:
+    """Where a report and what belongs to it are."""
+
+    report: Path
+    vek: Path | None
+    chain: list[Path]
+    crls: list[Path]
+    cache: Path | None
+    offline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """Where what is measured of a guest is."""
+
+    firmware: Path | None
+    kernel: Path | None
+    initrd: Path | None
+    append: str | None
+    kernel_hashes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLaunch:
+    """A legacy launch as the platform reports it. `version`: API major, minor, build."""
+
+    measured: str
+    tik: Path
+    launch_policy: str
+    version: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PacketFiles:
+    """Where a launch secret's packet is, or goes, and what it is bound to."""
+
+    measured: str
+    tik: Path
+    tek: Path
+    header: Path
+    payload: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Those that belong to a report."""
+
+    key: X509Certificate
+    chain: list[X509Certificate] = field(default_factory=list)
+    crls: list[Crl] = field(default_factory=list)
+
+
+def read_time(text: str | None) -> datetime:
+    """The moment to check at: what --at says, else now."""
+    if text is None:
+        return datetime.now(UTC)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UnusableInput(
+            "the time is not ISO 8601", remedy="Write it like 2026-04-01T00:00:00Z"
+        ) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def read_processors(
+    count: int,
+    model: str | None,
+    signature: str | None,
+    features: str,
+    vmm: str,
+    legacy: bool,
+) -> Processors:
+    """Virtual processors as the options describe them."""
+    if vmm not in set(Vmm):
+        raise UnusableInput(f"the hypervisor {vmm[:20]!r} is not known", remedy="Use qemu, ec2 or gce")
+    number = read_number(signature, "the signature") if signature else model_signature(model) if model else 0
+    return Processors(count, number, read_number(features, "the guest features", 64), Vmm(vmm), legacy)
+
+
+def find_certificates(given: ReportFiles, report: SignedReport, policy: Policy) -> Certificates:
+    """From the files that were given, else from the cache or AMD's key server."""
+    server = kds.KeyServer(cache=given.cache, offline=given.offline)
+    chain = [each for path in given.chain for each in _load_certificates(path)]
+    try:
+        keys = _load_certificates(given.vek) if given.vek else _fetch_key(server, report)
+        # A file may bring the key's chain along; the key is then the one that is no authority.
+        key = next((each for each in keys if not each.may_sign_certificates), keys[0])
+        chain += [each for each in keys if each is not key]
+        if not chain:
+            endorsed = read_endorsement(key)
+            chain = formats.load_certificates(
+                server.fetch(kds.chain_path(endorsed.kind, endorsed.generation))
+            )
+    except HostUnreachable as error:
+        raise UnusableInput(
+            f"the certificates are not with the evidence: {error}",
+            remedy="Give --vek and --chain, or a --cache that has them",
+        ) from error
+    crls = [each for path in given.crls for each in formats.load_crls(read_bounded(path, formats.TEXT_LIMIT))]
+    if not crls and policy.snp.require_crl:
+        crls = _fetch_crls(server, key)
+    return Certificates(key, chain, crls)
+
+
+def _fetch_crls(server: kds.KeyServer, key: X509Certificate) -> list[Crl]:
+    try:
+        endorsed = read_endorsement(key)
+        return formats.load_crls(server.fetch(kds.crl_path(endorsed.kind, endorsed.generation), fresh=True))
+    except (HostUnreachable, UnusableInput):
+        # The verdict says that there is none, beside every other reason.
+        return []
+
+
+def _fetch_key(server: kds.KeyServer, report: SignedReport) -> list[X509Certificate]:
+    fields = report.fields
+    generation = generation_of_cpu(*fields.cpuid[:2]) if fields.cpuid else None
+    if generation is None or fields.signer is not Signer.VCEK:
+        raise UnusableInput(
+            "the report does not say which certificate endorses it", remedy="Give it with --vek"
+        )
+    path = kds.vcek_path(generation, fields.chip_id, decode_tcb(fields.reported_tcb, generation))
+    return formats.load_certificates(server.fetch(path))
+
+
+def _load_certificates(path: Path) -> list[X509Certificate]:
+    return formats.load_certificates(read_bounded(path, formats.TEXT_LIMIT))
+
+
+def read_platform(files: list[Path]) -> PlatformChain:
+    """The certificates of a legacy platform."""
+    return formats.load_platform(read_bounded(path, formats.TEXT_LIMIT) for path in files)
+
+
+def read_policy(path: Path | None) -> Policy:
+    """The owner's policy; without one the strict default."""
+    return Policy() if path is None else parse_policy(read_bounded(path, POLICY_LIMIT))
+
+
+def read_measurement(given: str) -> Measurement:
+    """A launch measurement: a file of that name, else base64."""
+    path = Path(given)
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError):
+        is_file = False
+    data = read_bounded(path, KEY_TEXT_LIMIT) if is_file else given.encode()
+    return parse_measurement(formats.unarmour(data)[0])
+
+
+def read_key(path: Path, what: str) -> bytes:
+    """A transport key of 16 bytes, raw or as text."""
+    data = read_bounded(path, KEY_TEXT_LIMIT)
+    if len(data) == 16:
+        return data
+    return sized(formats.unarmour(data)[0], 16, what)
+
+
+def compute_digest(mode: Mode, image: ImageFiles, processors: Processors) -> bytes:
+    """The launch digest of an image. Kernel and initrd are hashed in pieces, whatever their size."""
+    if image.firmware is None:
+        raise UnusableInput("there is no firmware to measure", remedy="Give --firmware")
+    if image.kernel is None and (image.initrd or image.append):
+        raise UnusableInput("an initrd or a command line without a kernel", remedy="Give --kernel")
+    firmware = parse_firmware(read_bounded(image.firmware, FIRMWARE_LIMIT))
+    hashes = None
+    if image.kernel is not None and image.kernel_hashes:
+        hashes = KernelHashes(
+            kernel=hash_file(image.kernel),
+            initrd=hash_file(image.initrd) if image.initrd else NO_INITRD,
+            command_line=hash_command_line(image.append or ""),
+        )
+    return launch_digest(mode, firmware, hashes, processors)
+
+
+def read_mode(text: str) -> Mode:
+    """The generation of the encryption by its name."""
+    name = {"sev-es": "seves", "sev-snp": "snp"}.get(text.lower(), text.lower())
+    if name not in set(Mode):
+        raise UnusableInput(f"the mode {text[:20]!r} is not known", remedy="Use sev, seves or snp")
+    return Mode(name)
+
+
+def read_number(text: str, what: str, bits: int = 32) -> int:
+    """A number that fits so many bits, in decimal or with 0x."""
+    try:
+        value = int(text, 0)
+    except ValueError as error:
+        raise UnusableInput(f"{what} is not a number", remedy="Write it like 0x30000") from error
+    if not 0 <= value < 1 << bits:
+        raise UnusableInput(f"{what} does not fit {bits} bits", remedy="Check it")
+    return value
