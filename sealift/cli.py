@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sealift.errors import SealiftError, UnusableInput
+from sealift.evidence.cli import app as evidence_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ host_app = typer.Typer(no_args_is_help=True, help="Docker hosts.")
 app.add_typer(lab_app, name="lab")
 app.add_typer(network_app, name="network")
 app.add_typer(host_app, name="host")
+app.add_typer(evidence_app, name="evidence")
 
 InventoryOption = Annotated[
     Path | None,
