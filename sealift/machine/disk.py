@@ -8,23 +8,22 @@ root can be a verified one later. `/data` holds what Docker, containerd and Seal
 from __future__ import annotations
 
 import hashlib
-import lzma
 import os
 import shutil
 import stat
 from importlib import resources
 from pathlib import Path
 
-from sealift.machine.initrd import kernel_release
+from sealift.machine.initrd import kernel_release, module_bytes
 from sealift.machine.recipe import copy_files, files_digest, lower_dirs
-from sealift.machine.units import MASKED
+from sealift.machine.units import GENERATORS, MASKED, UNIT_FOLDERS, WANTED
 from sealift.paths import cache_dir
 from sealift.process import run
 
 DATA_DISK_BYTES = 16 << 30
 """Sparse: it takes what is written to it."""
 
-_REVISION = 1
+_REVISION = 2
 """Goes up when a root disk of the same tree and files would come out different."""
 
 _ROOT_ID = "5ea11f70-0000-4000-8000-000000000001"
@@ -46,7 +45,7 @@ exec chroot "$tree" mke2fs -q -t ext4 -d /mnt/view -L sealift-root -U "$id" -m 0
 def build_disk(tree: Path, files: Path) -> Path:
     """The root disk (raw, ext4) of every VM with this tree and these files, made now if not in the cache."""
     with resources.as_file(resources.files("sealift.machine") / "vm") as vm_files:
-        name = _digest(tree.name, files_digest(files), files_digest(vm_files), *MASKED)
+        name = _digest(tree.name, files_digest(files), files_digest(vm_files), *MASKED, *WANTED)
         disk = cache_dir() / "disks" / f"{name}.ext4"
         if disk.is_file():
             return disk
@@ -80,12 +79,17 @@ def create_data_disk(path: Path, size_bytes: int = DATA_DISK_BYTES) -> None:
 
 
 def _lay_over(layer: Path, vm_files: Path, tree: Path) -> None:
-    """What a VM has on top of tree and files: units, masks, unpacked modules, mount points."""
+    """What a VM has on top of tree and files: units, masks, modules as the initrd has them, mount points."""
     layer.mkdir(mode=0o755)
     copy_files(vm_files, layer)
     system = layer / "etc/systemd/system"
     for unit in MASKED:
         (system / unit).symlink_to("/dev/null")
+    for folder in UNIT_FOLDERS:
+        for link in sorted((tree / folder).glob("*.wants/*")):
+            if link.name not in WANTED:
+                _hide(layer / link.relative_to(tree))
+    _hide(layer / GENERATORS)
     for folder in ("data", "var/lib/docker", "var/lib/containerd", "var/lib/sealift"):
         (layer / folder).mkdir(parents=True)
     (layer / "lib").symlink_to("usr/lib")  # as in the tree; depmod looks there
@@ -102,13 +106,19 @@ def _unpack_modules(layer: Path, tree: Path) -> None:
         copy = target / path.relative_to(source)
         if path.suffix == ".xz":
             copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
-            os.mknod(copy, stat.S_IFCHR, os.makedev(0, 0))  # overlayfs: the lower file is gone
+            copy.with_suffix("").write_bytes(module_bytes(path))
+            _hide(copy)
         elif path.name.startswith(("modules.builtin", "modules.order")):
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
     order = target / "modules.order"
     order.write_text(order.read_text(encoding="utf-8").replace(".ko.xz", ".ko"), encoding="utf-8")
+
+
+def _hide(path: Path) -> None:
+    """Make what lower layers have under this name vanish (a whiteout, in overlayfs' words)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
 
 
 def _make_root(tree: Path, files: Path, building: Path) -> None:

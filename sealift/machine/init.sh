@@ -67,6 +67,11 @@ if [ -f /new/etc/sealift/network ]; then
     done </new/etc/sealift/network
 fi
 [ -f /new/etc/hostname ] && hostname -F /new/etc/hostname
+for variables in /new/usr/lib/sysctl.d/*.conf /new/etc/sysctl.d/*.conf; do
+    [ -f "$variables" ] && sysctl -q -p "$variables" >/dev/null 2>&1
+done
+mkdir -p /run/lock /run/log /run/user
+chmod 1777 /run/lock
 
 mount --move /dev /new/dev
 mount --move /run /new/run

@@ -23,6 +23,8 @@ BOOT_MODULES = ("virtio_blk", "virtio_net", "overlay")
 
 _FOLDERS = ("bin", "dev", "modules", "new", "proc", "run", "sys")
 _CONSOLE = (5, 1)
+_SIGNATURE_MAGIC = b"~Module signature appended~\n"
+_SIGNATURE_BYTES = 12
 _S_IFDIR, _S_IFCHR, _S_IFREG = 0o040000, 0o020000, 0o100000
 
 
@@ -55,7 +57,7 @@ def initrd_bytes(tree: Path, modules: tuple[str, ...]) -> bytes:
     """The same as `build_initrd`, in memory: a `newc` cpio archive, not compressed."""
     folder = tree / "usr/lib/modules" / kernel_release(tree)
     order = load_order(_dependencies(folder), modules)
-    contents = {name.rsplit("/", 1)[-1].removesuffix(".xz"): _module(folder / name) for name in order}
+    contents = {name.rsplit("/", 1)[-1].removesuffix(".xz"): module_bytes(folder / name) for name in order}
     files = {
         "bin/busybox": (0o755, (tree / "usr/bin/busybox").read_bytes()),
         "init": (0o755, (resources.files("sealift.machine") / "init.sh").read_bytes()),
@@ -68,7 +70,7 @@ def initrd_bytes(tree: Path, modules: tuple[str, ...]) -> bytes:
 def load_order(dependencies: Mapping[str, list[str]], wanted: Iterable[str]) -> list[str]:
     """Module files (as modules.dep names them) in an order in which each finds what it depends on loaded.
 
-    Raises UnusableInput for a module that the kernel has neither as a file nor ... built in.
+    Raises UnusableInput for a module that the kernel does not have as a file.
     """
     by_name = {_name(path): path for path in dependencies}
     order: list[str] = []
@@ -128,6 +130,18 @@ def _name(path: str) -> str:
     return path.rsplit("/", 1)[-1].split(".", 1)[0].replace("-", "_")
 
 
-def _module(path: Path) -> bytes:
+def module_bytes(path: Path) -> bytes:
+    """A kernel module neither compressed nor signed.
+
+    The kernel would check the signature (ECDSA, and SHA-256 over the file) at each load: a tenth of a second
+    under emulation. Debian's kernel loads unsigned modules too, and these come from a root or an initrd that
+    can be measured as a whole. Format: Linux' include/linux/module_signature.h.
+    """
     content = path.read_bytes()
-    return lzma.decompress(content) if path.suffix == ".xz" else content
+    if path.suffix == ".xz":
+        content = lzma.decompress(content)
+    if not content.endswith(_SIGNATURE_MAGIC):
+        return content
+    end = len(content) - len(_SIGNATURE_MAGIC)
+    length = int.from_bytes(content[end - 4 : end], "big")
+    return content[: end - _SIGNATURE_BYTES - length]
