@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sealift.machine.initrd import kernel_release, module_bytes
 from sealift.machine.recipe import copy_files, files_digest, lower_dirs
-from sealift.machine.units import GENERATORS, MASKED, UNIT_FOLDERS, WANTED
+from sealift.machine.units import GENERATORS, MASKED, OWN_UNIT, UNIT_FOLDERS, WANTED
 from sealift.paths import cache_dir
 from sealift.process import run
 
@@ -45,7 +45,7 @@ exec chroot "$tree" mke2fs -q -t ext4 -d /mnt/view -L sealift-root -U "$id" -m 0
 def build_disk(tree: Path, files: Path) -> Path:
     """The root disk (raw, ext4) of every VM with this tree and these files, made now if not in the cache."""
     with resources.as_file(resources.files("sealift.machine") / "vm") as vm_files:
-        name = _digest(tree.name, files_digest(files), files_digest(vm_files), *MASKED, *WANTED)
+        name = _digest(tree.name, files_digest(files), files_digest(vm_files), *MASKED, *WANTED, OWN_UNIT)
         disk = cache_dir() / "disks" / f"{name}.ext4"
         if disk.is_file():
             return disk
@@ -90,6 +90,9 @@ def _lay_over(layer: Path, vm_files: Path, tree: Path) -> None:
             if link.name not in WANTED:
                 _hide(layer / link.relative_to(tree))
     _hide(layer / GENERATORS)
+    wants = system / "multi-user.target.wants"
+    wants.mkdir(exist_ok=True)
+    (wants / OWN_UNIT).symlink_to(f"../{OWN_UNIT}")
     for folder in ("data", "var/lib/docker", "var/lib/containerd", "var/lib/sealift"):
         (layer / folder).mkdir(parents=True)
     (layer / "lib").symlink_to("usr/lib")  # as in the tree; depmod looks there
