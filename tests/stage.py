@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.workloads import redis
-from sealift.host import ssh
 from sealift.host.agents import Agent
 from sealift.inventory import lab_inventory
 from sealift.migration.preflight import preflight
@@ -18,7 +19,6 @@ from sealift.model import Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from benchmarks.workloads.client import Findings
     from sealift.errors import Refused
@@ -29,29 +29,8 @@ if TYPE_CHECKING:
 DOCKER_HOSTS = ("source", "destination")
 SETTLE_S = 15
 
-LEFTOVERS = r"""
-ps() { for p in /proc/[0-9]*; do
-  [ "$(cat "$p/comm" 2>/dev/null)" = wireguard-go ] && continue
-  a=$(tr '\0' ' ' <"$p/cmdline" 2>/dev/null); [ -n "$a" ] && echo "$a"
-done | grep -vE 'SEALIFT-LOOK|sshd-session|sshd: |agent-[0-9a-f]*.pyz|^(tr|grep|sort|cat|sh|bash) ' | sort; }
-section() { echo "## $1"; shift; "$@" 2>&1 | grep -v SEALIFT-LOOK | sort; }
-section processes ps
-section mounts sh -c 'cut -d" " -f5 /proc/self/mountinfo'
-section files find /run/sealift -mindepth 1 -not -name 'agent-*.pyz' -not -path '/run/sealift/clients*' \
-  -not -name .lock -not -path /run/sealift/restore -not -path /run/sealift/dumps
-section links sh -c 'ip -o link | cut -d: -f2'
-section rules ip rule
-section addresses sh -c 'iptables-save | grep -vE "^[:#]"'
-if command -v docker >/dev/null && [ -S /var/run/docker.sock ]; then
-  section containers docker ps -a --format '{{.Names}} {{.State}}'
-  section volumes docker volume ls -q
-  section networks docker network ls --format '{{.Name}}'
-  section layers sh -c 'ls /var/lib/docker/overlay2 | grep -cv "^l$"'
-  for d in dockerd containerd; do echo "## descriptors of $d"; ls /proc/$(pgrep -xo $d)/fd | wc -l; done
-fi
-: SEALIFT-LOOK
-"""
-"""Everything that a migration could leave on a host, in sections; what belongs to the looking itself is left out."""
+DESCRIPTORS_SLACK = 3
+"""API connections that a daemon has not closed yet."""
 
 
 @dataclass
@@ -136,12 +115,10 @@ class Stage:
 
     def look(self, host: str) -> dict[str, list[str]]:
         """What is on a host, by sections."""
-        sections: dict[str, list[str]] = {}
-        for line in self.sh(host, LEFTOVERS).splitlines():
-            if line.startswith("## "):
-                section = sections.setdefault(line[3:], [])
-            else:
-                section.append(line)
+        script = (Path(__file__).parent / "look.py").read_bytes()
+        sections: dict[str, list[str]] = json.loads(
+            self.connections[host].run(["python3", "-"], stdin=script).stdout
+        )
         return sections
 
     def clean(self) -> None:
@@ -160,22 +137,15 @@ class Stage:
 def differences(
     before: dict[str, list[str]], after: dict[str, list[str]], *, allow: frozenset[str] = frozenset()
 ) -> dict[str, tuple[list[str], list[str]]]:
-    """Sections that are not as they were: what went, what came. A daemon may close descriptors late, or lazily."""
+    """Sections that are not as they were: what went, what came."""
     found = {}
-    for name in before.keys() | after.keys():
-        old, new = before.get(name, []), after.get(name, [])
-        if name in allow or old == new:
+    for name in before.keys() - allow:
+        old, new = Counter(before[name]), Counter(after[name])
+        if name.startswith("descriptors") and int(after[name][0]) <= int(before[name][0]) + DESCRIPTORS_SLACK:
             continue
-        if name.startswith("descriptors") and old and new and int(new[0]) <= int(old[0]) + DESCRIPTORS_SLACK:
-            continue
-        gone = [line for line in old if line not in new]
-        come = [line for line in new if line not in old]
-        found[name] = (gone, come) if gone or come else (old, new)
+        if old != new:
+            found[name] = (list((old - new).elements()), list((new - old).elements()))
     return found
-
-
-DESCRIPTORS_SLACK = 3
-"""API connections that a daemon has not closed yet."""
 
 
 def until_same(

@@ -10,11 +10,11 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 import pytest
+from stage import Stage
 
 from sealift.errors import PrerequisiteMissing
 from sealift.host import ssh
 from sealift.lab import lab
-from stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

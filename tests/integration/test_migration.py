@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-
-from benchmarks.workloads import nginx, postgresql, redis, service
 from stage import DOCKER_HOSTS, counting, until_same
+
+from benchmarks.workloads import nginx, postgresql, service
 
 if TYPE_CHECKING:
     from stage import Stage
