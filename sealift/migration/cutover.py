@@ -60,10 +60,12 @@ class Cutover:
         self._page_server = session.receiver.call(
             "start_page_server", name="final", previous=found.last_images
         )
+        log = {"path": found.log, "marked": found.log_marked} if found.log else None
+        where = found.address
         session.receiver.call(
-            "arm", container=found.copy, gateway=gateway, address=found.address, bridge=BRIDGE
+            "arm", container=found.copy, gateway=gateway, address=where, bridge=BRIDGE, log=log
         )
-        session.sender.call("arm", gateway=gateway, address=found.address, bridge=BRIDGE)
+        session.sender.call("arm", gateway=gateway, address=where, bridge=BRIDGE)
 
     def begin(self) -> None:
         """Say go. What follows is between the hosts."""

@@ -61,6 +61,8 @@ class Found:
         default_factory=lambda: Choice(strategy=Strategy.STOP_AND_COPY, why="")
     )  # preflight
     copy: str = ""  # sync: id of the destination's container
+    log: str | None = None  # sync: where the destination keeps what the container prints
+    log_marked: int = 0  # sync: how much of it is there before the freeze, in bytes
     image_bytes: int = 0  # sync
     file_bytes: int = 0  # sync, transfer
     rounds: list[Round] = field(default_factory=list)  # pre-dump

@@ -47,25 +47,31 @@ def open_doors(session: Session, plan: Counterpart) -> None:
     """Connect the two agents, with one tree for each directory that moves."""
     copy = session.destination.docker.inspect_container(session.found.copy)
     sources, targets = _trees(session, copy, plan)
-    log, log_target = _log(session.found.container, copy)
+    logs = _logs(session.found.container, copy)
+    if logs is not None:
+        targets["log"] = logs[1].rpartition("/")[0]
     address = str(session.inventory.host(session.request.destination).tunnel_address)
-    peer = session.receiver.call(
-        "prepare", migration=session.migration, address=address, trees={**targets, **log_target}
-    )
+    peer = session.receiver.call("prepare", migration=session.migration, address=address, trees=targets)
     session.sender.call(
         "open",
         migration=session.migration,
         container=session.found.container["Id"],
         peer=peer,
         trees=sources,
-        log=log,
+        log=logs[0] if logs else None,
     )
     session.receiver.call("accept")
+    session.found.log = logs[1] if logs else None
 
 
 def live_pass(session: Session) -> int:
-    """Send the files that differ. Returns the bytes sent."""
-    return int(session.sender.call("live_pass"))
+    """Send the files that differ, and what the container has printed. Returns the bytes sent."""
+    sent = int(session.sender.call("live_pass"))
+    if session.found.log is None:
+        return sent
+    log = session.sender.call("send_log", name=session.found.log.rpartition("/")[2])
+    session.found.log_marked = log["marked"]
+    return sent + int(log["sent"])
 
 
 def _trees(
@@ -81,9 +87,11 @@ def _trees(
     return sources, targets
 
 
-def _log(container: dict[str, Any], copy: dict[str, Any]) -> tuple[dict[str, str] | None, dict[str, str]]:
-    """What the container has printed so far goes along, where Docker keeps it in a file of its own."""
-    if container["HostConfig"]["LogConfig"]["Type"] != "json-file" or not container["LogPath"]:
-        return None, {}
-    directory = copy["ResolvConfPath"].rpartition("/")[0] or f"/var/lib/docker/containers/{copy['Id']}"
-    return {"path": container["LogPath"], "as": f"{copy['Id']}-json.log"}, {"log": directory}
+def _logs(container: dict[str, Any], copy: dict[str, Any]) -> tuple[str, str] | None:
+    """Where Docker keeps what the container prints, at the source and at the destination, if in files of its own."""
+    here = container["LogPath"]
+    if container["HostConfig"]["LogConfig"]["Type"] != "json-file" or not here:
+        return None
+    # Docker names the log of a container only once it has started. It lies beside the layers, as at the source.
+    root = copy["GraphDriver"]["Data"]["UpperDir"].partition("/overlay2/")[0]
+    return here, f"{root}/containers/{copy['Id']}/{copy['Id']}-json.log"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import criu, docker_api, plug
 from .files import Daemon
+from .log import TAIL, cut, print_again
 from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ class Destination:
             server, self.page_server = self.page_server, None
             criu.finish(server, "transfer", self.page_images / "page-server.log")
 
-    def arm(self, container: str, address: str, bridge: str, gateway: dict[str, Any]) -> None:
+    def arm(
+        self, container: str, address: str, bridge: str, gateway: dict[str, Any], log: dict[str, Any] | None
+    ) -> None:
         """Start the container under Docker up to the point where the images are needed; pull its cable."""
         self.container = container
         self.workload = address
@@ -84,6 +87,8 @@ class Destination:
         self.restore = RESTORES / container
         self.restore.mkdir(parents=True, mode=0o700)
         os.mkfifo(self.restore / "go", 0o600)
+        if log is not None:
+            cut(Path(log["path"]), log["marked"])
         with _alone():
             others = plug.unclaimed(bridge)
             self.starter = threading.Thread(target=self._start, daemon=True)
@@ -133,6 +138,8 @@ class Destination:
             pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
             self.link.send(phase="received", facts={"page_bytes": pages})
             step = "restore"
+            if (images / TAIL).exists():
+                print_again((images / TAIL).read_bytes(), int((self.restore / "waiting").read_text()))
             started_ns = time.monotonic_ns()
             self._say_go(str(images))
             self._wait_for("restored", RESTORE_TIMEOUT_S)

@@ -104,7 +104,7 @@ class Link:
     def send_file(self, path: Path, size: int) -> None:
         """Send the first `size` bytes of a file."""
         with path.open("rb") as data:
-            sent = self.socket.sendfile(data, 0, size)
+            sent = self.socket.sendfile(data, 0, size) if size else 0  # sendfile refuses to send nothing
         if sent != size:
             raise AgentError(f"{path} shrank while it was sent")
 
