@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import docker
+
 from sealift.migration.counterpart import Counterpart, counterpart
 
 if TYPE_CHECKING:
@@ -32,14 +34,18 @@ def create_copy(session: Session) -> Counterpart:
         if name in session.inventory.host(request.source).binds
     }
     plan = counterpart(found.container, binds, session.inventory.network.docker_network)
+    created = []
     for volume in plan.volumes:
+        if not _is_there(api, volume):
+            created.append(volume)
         described = session.source.docker.inspect_volume(volume)
         api.create_volume(volume, described["Driver"], described["Options"], described["Labels"])
     name = found.container["Name"].lstrip("/")
     answer = api._post_json(api._url("/containers/create"), plan.body, params={"name": name})  # noqa: SLF001
     # docker-py builds this body from arguments and knows only some of them; the source's own goes through whole.
     found.copy = api._result(answer, json=True)["Id"]  # noqa: SLF001
-    session.receiver.call("adopt", container=found.copy)
+    found.volumes = created
+    session.receiver.call("adopt", container=found.copy, volumes=created)
     return plan
 
 
@@ -62,6 +68,14 @@ def open_doors(session: Session, plan: Counterpart) -> None:
     )
     session.receiver.call("accept")
     session.found.log = logs[1] if logs else None
+
+
+def _is_there(api: Any, volume: str) -> bool:
+    try:
+        api.inspect_volume(volume)
+    except docker.errors.NotFound:
+        return False
+    return True
 
 
 def live_pass(session: Session) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .criu import DIES_WITH_US
 from .wire import AgentError, listen
 
 if TYPE_CHECKING:
@@ -53,7 +54,14 @@ class Daemon:
             lines += [f"[{name}]", f"path = {path}"]
         config = directory / "rsyncd.conf"
         config.write_text("\n".join(lines) + "\n")
-        command = ["rsync", "--daemon", "--no-detach", f"--config={config}", f"--address={address}"]
+        command = [
+            *DIES_WITH_US,
+            "rsync",
+            "--daemon",
+            "--no-detach",
+            f"--config={config}",
+            f"--address={address}",
+        ]
         command += [f"--port={self.port}", f"--log-file={directory}/rsyncd.log"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         self._wait_until_it_listens(address)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RESTORE_TIMEOUT_S = 120
 ASK_AGAIN_S = 1
+DUMP_TIMEOUT_S = 60
 METADATA_EXCEPT = {".log", ".pid"}
 
 
@@ -164,6 +165,7 @@ class Source:
         """After a failure: the outcome. Thaws when, and only when, this side has the container."""
         if not self.everything_sent:
             self.release()
+            return "rolled back"  # nobody else can have the container
         outcome = self._ask_gateway()
         if outcome != "committed":
             self.release()
@@ -220,6 +222,19 @@ class Source:
         return ["--parent-path", f"../{self.parent}"] if self.parent else []
 
 
+def resume(migration: str, container: str, address: str, bridge: str) -> None:
+    """After an agent that was killed, and a decision against the migration: the container goes on here."""
+    directory = criu.DUMPS / migration
+    deadline = time.monotonic() + DUMP_TIMEOUT_S
+    while criu.at_work(directory) and time.monotonic() < deadline:
+        time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it dumps
+    state = docker_api.call("GET", f"/containers/{container}/json")["State"]
+    if state["Pid"]:
+        plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
+        cgroup.thaw(cgroup.of_process(state["Pid"]))
+    criu.wipe(directory)
+
+
 def _travels(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and path.suffix not in METADATA_EXCEPT
 
@@ -259,5 +274,6 @@ def main(controller: Controller) -> None:
         "go": source.go,
         "remove_container": source.remove_container,
         "close": source.close,
+        "resume": resume,
     }
     serve(handlers, controller, source.close)
