@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sealift.errors import CommandFailed
@@ -17,6 +17,7 @@ from sealift.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 END_TIMEOUT_S = 20
 
@@ -25,7 +26,7 @@ def remove(directory: Path) -> None:
     """End all processes of the lab in that directory and remove what belonged to it; CommandFailed names what stays."""
     mark = str(directory)
     _end_processes(mark)
-    if Path(f"/sys/class/net/{INTERFACE}").exists():
+    if INTERFACE in (name for _, name in socket.if_nameindex()):
         run(["ip", "link", "delete", INTERFACE], check=False)
     _until(lambda: not _remove_cgroups(mark), "control groups stay")
     shutil.rmtree(directory, ignore_errors=True)

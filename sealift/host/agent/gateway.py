@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Record = dict[str, dict[str, Any]]
 
 STATE = Path("/var/lib/sealift/gateway")
+NETWORK = Path("/etc/sealift/network.env")
 INTERFACE = "sealift-wg"
 
 
@@ -132,7 +133,7 @@ def apply(routes: dict[str, Any], also: Sequence[str] = ()) -> None:
 
 
 def _is_workload(allowed: str) -> bool:
-    for line in Path("/etc/sealift/network.env").read_text().splitlines():
+    for line in NETWORK.read_text().splitlines():
         if line.startswith("WORKLOADS="):
             network = ipaddress.ip_network(line.partition("=")[2])
             return ipaddress.ip_network(allowed).subnet_of(network)  # type: ignore[arg-type]

@@ -1,0 +1,62 @@
+"""CRIU's statistics and logs, as the agents read them."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from sealift.host.agent import criu
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def varint(value: int) -> bytes:
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def statistics(entry: int, fields: dict[int, int]) -> bytes:
+    body = field(entry, b"".join(field(number, value) for number, value in fields.items()))
+    return struct.pack("<III", 0x57093306, 0x62560909, len(body)) + body
+
+
+def test_a_dumps_statistics_are_read(tmp_path: Path) -> None:
+    (tmp_path / "stats-dump").write_bytes(
+        statistics(1, {1: 300, 2: 90_000, 5: 40_000, 6: 12, 7: 1 << 33, 15: 9})
+    )
+    assert criu.dump_stats(tmp_path) == {
+        "freezing_us": 300,
+        "frozen_us": 90_000,
+        "pages_scanned": 40_000,
+        "pages_skipped": 12,
+        "pages_written": 1 << 33,
+    }
+
+
+def test_a_restores_statistics_are_read(tmp_path: Path) -> None:
+    (tmp_path / "stats-restore").write_bytes(statistics(2, {1: 5, 3: 100, 4: 200_000}))
+    assert criu.restore_stats(tmp_path) == {"forking_us": 100, "restore_us": 200_000}
+
+
+def test_missing_statistics_are_empty(tmp_path: Path) -> None:
+    assert criu.dump_stats(tmp_path) == {}
+
+
+def test_the_reason_is_criu_s_own_without_the_harmless_line(tmp_path: Path) -> None:
+    log = tmp_path / "dump.log"
+    log.write_text(
+        "(00.1) Error (criu/util.c:1): Can't setup RLIMIT_NOFILE for self\n(00.2) fine\n"
+        "(00.3) Error (criu/tty.c:2): tty: no peer\n(00.4) Error (criu/cr-dump.c:3): Dumping FAILED.\n"
+    )
+    assert criu.reason(log) == "(criu/tty.c:2): tty: no peer; (criu/cr-dump.c:3): Dumping FAILED."
+    assert criu.reason(tmp_path / "none") == ""

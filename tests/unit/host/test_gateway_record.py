@@ -1,0 +1,169 @@
+"""The gateway's record: durable before it is carried out, and decided once."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sealift.host.agent import gateway
+from sealift.host.agent.wire import AgentError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WG = """#!/usr/bin/env python3
+import json, os, sys
+file = os.environ["FAKE_WG"]
+held = json.load(open(file))
+if sys.argv[1:2] == ["show"]:
+    for peer, ips in held.items():
+        print(peer, *(ips or ["(none)"]), sep="\\t")
+    sys.exit()
+if os.environ.get("FAKE_WG_FAILS"):
+    sys.exit("out of order")
+words = sys.argv[3:]
+while words:
+    _, peer, _, ips, *words = words
+    ips = [ip for ip in ips.split(",") if ip]
+    for other in held:  # an allowed IP has one owner: WireGuard takes it from who had it
+        held[other] = [ip for ip in held[other] if ip not in ips]
+    held[peer] = ips
+json.dump(held, open(file, "w"))
+"""
+TUNNELS = {"a=": ["10.78.0.10/32"], "b=": ["10.78.0.20/32"]}
+
+
+class FakeWireGuard:
+    """A `wg` in PATH whose table is a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def table(self) -> dict[str, list[str]]:
+        held: dict[str, list[str]] = json.loads(self.file.read_text())
+        return held
+
+
+@pytest.fixture
+def wireguard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeWireGuard:
+    program = tmp_path / "bin" / "wg"
+    program.parent.mkdir()
+    program.write_text(WG)
+    program.chmod(0o755)
+    table = tmp_path / "table"
+    table.write_text(json.dumps(TUNNELS))
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_WG", str(table))
+    network = tmp_path / "network.env"
+    network.write_text("ROLE=gateway\nWORKLOADS=10.77.0.0/16\n")
+    monkeypatch.setattr(gateway, "NETWORK", network)
+    return FakeWireGuard(table)
+
+
+@pytest.fixture
+def routes(tmp_path: Path, wireguard: FakeWireGuard) -> gateway.Routes:
+    made = gateway.Routes(tmp_path / "state")
+    made.assign("10.77.0.9", "a=", "here")
+    return made
+
+
+def test_an_assigned_address_is_the_peer_s_besides_its_tunnel_address(
+    routes: gateway.Routes, wireguard: FakeWireGuard
+) -> None:
+    assert wireguard.table() == {"a=": ["10.78.0.10/32", "10.77.0.9/32"], "b=": ["10.78.0.20/32"]}
+
+
+def test_a_switch_moves_the_address_and_nothing_else(
+    routes: gateway.Routes, wireguard: FakeWireGuard
+) -> None:
+    routes.assign("10.77.0.8", "a=", "here")
+    assert routes.switch("m", "10.77.0.9", "a=", "b=", "there") == "committed"
+    assert wireguard.table() == {
+        "a=": ["10.78.0.10/32", "10.77.0.8/32"],
+        "b=": ["10.78.0.20/32", "10.77.0.9/32"],
+    }
+
+
+def test_whoever_asks_first_decides(routes: gateway.Routes) -> None:
+    assert routes.call_off("m") == "rolled back"
+    assert routes.switch("m", "10.77.0.9", "a=", "b=", "there") == "rolled back"
+    assert routes.show()["routes"]["10.77.0.9"]["peer"] == "a="
+    assert routes.switch("n", "10.77.0.9", "a=", "b=", "there") == "committed"
+    assert routes.call_off("n") == "committed"
+
+
+def test_asking_again_gets_the_same_answer(routes: gateway.Routes) -> None:
+    for _ in range(2):
+        assert routes.switch("m", "10.77.0.9", "a=", "b=", "there") == "committed"
+
+
+def test_many_who_ask_at_once_get_one_answer(routes: gateway.Routes) -> None:
+    answers: list[str] = []
+
+    def ask(number: int) -> None:
+        own = gateway.Routes(routes.state)
+        switch = number % 2
+        answers.append(own.switch("m", "10.77.0.9", "a=", "b=", "there") if switch else own.call_off("m"))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 8
+    assert len(set(answers)) == 1
+
+
+def test_an_address_that_is_no_longer_the_source_s_is_not_moved(routes: gateway.Routes) -> None:
+    routes.assign("10.77.0.9", "b=", "there")
+    with pytest.raises(AgentError, match="does not belong to the source any more"):
+        routes.switch("m", "10.77.0.9", "a=", "b=", "there")
+    assert "m" not in routes.show()["decisions"]
+
+
+def test_a_gateway_that_dies_between_record_and_deed_does_the_deed_when_it_is_back(
+    routes: gateway.Routes, wireguard: FakeWireGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_WG_FAILS", "yes")
+    with pytest.raises(AgentError, match="`wg set` failed"):
+        routes.switch("m", "10.77.0.9", "a=", "b=", "there")
+    monkeypatch.delenv("FAKE_WG_FAILS")
+    assert "10.77.0.9/32" in wireguard.table()["a="]
+    again = gateway.Routes(routes.state)
+    assert again.call_off("m") == "committed"
+    again.restore()
+    assert wireguard.table() == {"a=": ["10.78.0.10/32"], "b=": ["10.78.0.20/32", "10.77.0.9/32"]}
+
+
+def test_a_gateway_that_was_restarted_gives_wireguard_what_its_record_says(
+    routes: gateway.Routes, wireguard: FakeWireGuard
+) -> None:
+    wireguard.file.write_text(json.dumps(TUNNELS))
+    gateway.Routes(routes.state).restore()
+    assert "10.77.0.9/32" in wireguard.table()["a="]
+
+
+def test_a_half_written_record_does_not_count(routes: gateway.Routes) -> None:
+    (routes.state / "routes.new").write_text('{"routes": {')
+    assert gateway.Routes(routes.state).show()["routes"]["10.77.0.9"]["host"] == "here"
+
+
+def test_a_released_address_is_nobody_s(routes: gateway.Routes, wireguard: FakeWireGuard) -> None:
+    routes.release("10.77.0.9")
+    assert wireguard.table() == TUNNELS
+    routes.release("10.77.0.9")
+
+
+@pytest.mark.parametrize("address", ["10.77.0", "nonsense", "10.77.0.9/32", ""])
+def test_an_address_that_is_none_is_refused(routes: gateway.Routes, address: str) -> None:
+    with pytest.raises(AgentError, match="is not an IPv4 address"):
+        routes.assign(address, "a=", "here")
+
+
+def test_a_peer_that_wireguard_does_not_know_is_refused(routes: gateway.Routes) -> None:
+    with pytest.raises(AgentError, match="WireGuard has no peer c="):
+        routes.assign("10.77.0.7", "c=", "nowhere")
