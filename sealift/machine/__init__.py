@@ -3,12 +3,12 @@
 What the rest of Sealift calls, in the order of a launch::
 
     tree = build_tree(RECIPE, say=print)         # tree.py         root of every namespaced host
-    files = files_dir()                          # recipe.py       ours; `lower_dirs` lays them over the tree
-    disk = build_disk(tree, files)               # disk.py         root of every VM, read-only, shared
+    files = files_dir()                          # recipe.py       ours, over the tree
+    disk = build_disk(tree, files)               # disk.py         root of all VMs, read-only
     initrd = build_initrd(tree)                  # initrd.py       modules, busybox and init.sh; kernel_of(tree)
-    accelerator = choose_accelerator(tree, ...)  # accelerator.py  KVM if a trial guest runs
+    accelerator = choose_accelerator(tree, ...)  # accelerator.py  KVM if a guest really runs
     create_data_disk(path)                       # disk.py         /data and /var/lib/docker of one VM
-    write_configuration(path, configuration)     # boot.py         its name, addresses and keys
+    write_configuration(path, configuration)     # boot.py         its name, addresses, keys
     argv = qemu_argv(VirtualMachine(...))        # qemu.py         paths as the provider sees them
 
 Nothing here starts a VM or makes an interface: that is the lab's, which has to end them too.
