@@ -119,7 +119,7 @@ class Cutover:
         with self._changed:
             if event["event"] == "go":
                 self._began = datetime.now(UTC)
-            if event["event"] == "undecided":
+            if event["event"] == "undecided" and "undecided" not in self._events:
                 threading.Thread(target=self._revive_gateway, daemon=True, name="gateway").start()
             self._events[event["event"]] = event
             self._changed.notify_all()

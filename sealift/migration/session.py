@@ -90,7 +90,7 @@ class Session:
         self.gateway_connection = stack.enter_context(ssh.connected("gateway", inventory.gateway))
         self.gateway = stack.enter_context(Agent(self.gateway_connection, "gateway"))
         self.sender = stack.enter_context(Agent(self.source.connection, "source", self._on_event))
-        self.receiver = stack.enter_context(Agent(self.destination.connection, "destination"))
+        self.receiver = stack.enter_context(Agent(self.destination.connection, "destination", self._on_doubt))
 
     @classmethod
     @contextmanager
@@ -131,6 +131,7 @@ class Session:
         """Put a new agent in the place of the gateway's, which has died: the decision is on the gateway's disk."""
         self.gateway.close()
         self.gateway = self._stack.enter_context(Agent(self.gateway_connection, "gateway"))
+        self.gateway.call("sweep", address=self.found.address)
 
     def _resume_source(self) -> None:
         container = self.found.container.get("Id")
@@ -193,6 +194,11 @@ class Session:
     def _on_event(self, event: dict[str, Any]) -> None:
         if self.cutover is not None:
             self.cutover.hear(event)
+
+    def _on_doubt(self, event: dict[str, Any]) -> None:
+        """Times come from the source alone; of the destination's events only this one matters."""
+        if event["event"] == "undecided":
+            self._on_event(event)
 
     def _side(self, name: str) -> Side:
         connection = self._stack.enter_context(ssh.connected(name, self.inventory.host(name)))

@@ -175,20 +175,20 @@ class Destination:
             self._give_up()
 
     def _switch(self) -> str:
-        """Ask for the address. Whoever asked and got no answer may have won: this copy waits until it knows."""
-        try:
-            return str(self._ask_gateway("switch")["outcome"])
-        except (OSError, AgentError, KeyError) as silent:
-            if isinstance(silent, Declined):
-                raise
+        """Ask for the address. Who asked and got no answer may have won, so this asks until there is one."""
         while True:
+            try:
+                return str(self._ask_gateway("switch")["outcome"])
+            except Declined:
+                raise
+            except (OSError, AgentError) as silent:
+                self.controller.event("undecided", reason=f"the gateway does not answer: {silent}")
             time.sleep(ASK_AGAIN_S)
-            with contextlib.suppress(OSError, AgentError, KeyError):
+            with contextlib.suppress(OSError, AgentError):
                 self.decider.close()
                 self.decider = Link.connect(
                     self.gateway["address"], self.gateway["port"], self.gateway["token"]
                 )
-                return str(self._ask_gateway("call_off")["outcome"])
 
     def _ask_gateway(self, question: str) -> dict[str, Any]:
         self.decider.send(ask=question)
