@@ -226,4 +226,3 @@ def snp_evidence(report: bytes, table: bytes, others: Iterable[bytes] = ()) -> S
         )
     chain = tuple(each for each in certificates if each is not keys[0])
     return SnpEvidence(parse_snp_report(report), keys[0], chain, crls)
-

@@ -99,13 +99,15 @@ class Authority:
         """The ARK from before X.509, 1600 bytes."""
         return self.store.keep(
             "legacy-ark.cert",
-            lambda: issue_amd_certificate(
-                subject=self._ark.public_key(),
-                signer=self._ark,
-                usage=USAGE_ARK,
-                key_id=ARK_KEY_ID,
-                certifying_id=ARK_KEY_ID,
-            ).raw,
+            lambda: (
+                issue_amd_certificate(
+                    subject=self._ark.public_key(),
+                    signer=self._ark,
+                    usage=USAGE_ARK,
+                    key_id=ARK_KEY_ID,
+                    certifying_id=ARK_KEY_ID,
+                ).raw
+            ),
         )
 
     @property
@@ -113,13 +115,15 @@ class Authority:
         """The ASK from before X.509, 1600 bytes."""
         return self.store.keep(
             "legacy-ask.cert",
-            lambda: issue_amd_certificate(
-                subject=self._ask.public_key(),
-                signer=self._ark,
-                usage=USAGE_ASK,
-                key_id=ASK_KEY_ID,
-                certifying_id=ARK_KEY_ID,
-            ).raw,
+            lambda: (
+                issue_amd_certificate(
+                    subject=self._ask.public_key(),
+                    signer=self._ark,
+                    usage=USAGE_ASK,
+                    key_id=ASK_KEY_ID,
+                    certifying_id=ARK_KEY_ID,
+                ).raw
+            ),
         )
 
     @property

@@ -101,9 +101,7 @@ class Chip:
         def make() -> bytes:
             made = (
                 add_signature(blank(USAGE_PDH, self.pdh), self.pek, USAGE_PEK),
-                add_signature(
-                    add_signature(blank(USAGE_PEK, self.pek), oca, USAGE_OCA), cek, USAGE_CEK
-                ),
+                add_signature(add_signature(blank(USAGE_PEK, self.pek), oca, USAGE_OCA), cek, USAGE_CEK),
                 add_signature(blank(USAGE_OCA, oca), oca, USAGE_OCA),
                 add_signature(blank(USAGE_CEK, cek), self.authority.ask, USAGE_ASK, sha384=True),
             )

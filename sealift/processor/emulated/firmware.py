@@ -83,7 +83,9 @@ class Firmware:
 
     def inject(self, header: str, payload: str) -> None:
         """A secret for a legacy guest."""
-        self._legacy().inject(from_json(bytes, header, "the header"), from_json(bytes, payload, "the payload"))
+        self._legacy().inject(
+            from_json(bytes, header, "the header"), from_json(bytes, payload, "the payload")
+        )
         _LOG.info("a secret was injected")
 
     def attest(self, nonce: str) -> bytes:

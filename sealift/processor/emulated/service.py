@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("sealift.emulated")
 
 
-async def serve(
-    firmware: Firmware, host: socket.socket, guest: socket.socket, *, terminate: bool
-) -> None:
+async def serve(firmware: Firmware, host: socket.socket, guest: socket.socket, *, terminate: bool) -> None:
     """Answer until cancelled; with `terminate` until the guest's end closes, as it does when QEMU ends."""
     over = asyncio.Event()
 
