@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.workloads.client import Findings
-    from sealift.lab.lab import Kind
+    from sealift.lab.plan import Kind
     from sealift.model import Report
 
 ADDRESS = "10.77.0.10"

@@ -50,6 +50,7 @@ def migrate(
 
     Returns the report. Raises Refused before anything was touched, MigrationFailed after a roll-back, HostUnreachable,
     OutcomeUnknown when nobody who knows could be asked.
+
     """
     request = Request(container, source, destination, strategy, max_rounds)
     with progress.listening(Progress()), Session.open(inventories.load(inventory), request) as session:
@@ -62,9 +63,9 @@ def migrate(
         # before the freeze and only watch.
         session.cutover = cutover = Cutover(session)
         dumped = final_dump.submit(cutover)
-        moved = transfer.submit(cutover, wait_for=[dumped])
-        restored = restore.submit(cutover, wait_for=[moved])
-        switched = network_switch.submit(cutover, wait_for=[restored])
+        moved = transfer.submit(cutover, wait_for=[dumped])  # type: ignore[call-overload]
+        restored = restore.submit(cutover, wait_for=[moved])  # type: ignore[call-overload]
+        switched = network_switch.submit(cutover, wait_for=[restored])  # type: ignore[call-overload]
         for step in (dumped, moved, restored, switched):
             step.result()
         finish(session)

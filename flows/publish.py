@@ -32,7 +32,9 @@ class Progress:
         """The first step brings the bar into being."""
         if self._artifact is None and step == Step.PREFLIGHT:
             with suppress(PrefectException, OSError):
-                made = create_progress_artifact(progress=0.0, key="migration-progress", description="Migration")
+                made = create_progress_artifact(
+                    progress=0.0, key="migration-progress", description="Migration"
+                )
                 self._artifact = made if isinstance(made, UUID) else None
 
     def ended(self, record: StepRecord) -> None:

@@ -16,7 +16,9 @@ from sealift.evidence.cli import app as evidence_app
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sealift.model import Report
+    from benchmarks.workloads.client import Findings
+    from sealift.lab.plan import Kind
+    from sealift.model import Report, Strategy
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,11 +72,10 @@ def migrate(
     """Migrate a running container, live."""
     with _prefect():
         from flows.migrate import migrate as flow
-        from sealift.model import Strategy
         from sealift.migration import progress
         from sealift.migration.display import Display
 
-        chosen = _member(Strategy, strategy, "--strategy")
+        chosen = _strategy(strategy)
         with progress.listening(Display(sys.stderr)):
             report: Report = flow(container, source, destination, inventory, chosen, max_rounds)
         _print_report(report, as_json=as_json)
@@ -124,7 +125,9 @@ def lab_status(as_json: JsonOption = False) -> None:
     if as_json:
         _print_json([host.as_dict() for host in hosts])
     else:
-        _table(("host", "address", "answers", "kernel"), [(h.name, h.address, h.answer, h.kernel) for h in hosts])
+        _table(
+            ("host", "address", "answers", "kernel"), [(h.name, h.address, h.answer, h.kernel) for h in hosts]
+        )
     if not all(host.up for host in hosts):
         raise SystemExit(1)
 
@@ -146,16 +149,25 @@ def lab_exec(
 
 
 @lab_app.command("ssh")
-def lab_ssh(host: Annotated[str, typer.Argument(help="source, destination, gateway, provider or client.")]) -> None:
+def lab_ssh(
+    host: Annotated[str, typer.Argument(help="source, destination, gateway, provider or client.")],
+) -> None:
     """Log in to a host of the lab with OpenSSH."""
     from sealift.lab import lab
 
     entry = lab.running().machine(host)
     known = lab.lab_dir() / "known_hosts"
     known.write_text(f"{entry.address} {entry.host_key}\n")
-    options = ["-i", str(entry.key_file), "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes"]
+    options = [
+        "-i",
+        str(entry.key_file),
+        "-o",
+        f"UserKnownHostsFile={known}",
+        "-o",
+        "StrictHostKeyChecking=yes",
+    ]
     try:
-        os.execvp("ssh", ["ssh", *options, "-p", str(entry.port), f"{entry.user}@{entry.address}"])
+        os.execvp("ssh", ["ssh", *options, "-p", str(entry.port), f"{entry.user}@{entry.address}"])  # noqa: S606 - becomes ssh
     except FileNotFoundError as missing:
         raise UnusableInput("ssh is not installed", remedy="`apt-get install openssh-client`") from missing
 
@@ -199,7 +211,8 @@ def network_show(inventory: InventoryOption = None, as_json: JsonOption = False)
 
 @host_app.command("prepare")
 def host_prepare(
-    name: Annotated[str, typer.Argument(help="A Docker host of the inventory.")], inventory: InventoryOption = None
+    name: Annotated[str, typer.Argument(help="A Docker host of the inventory.")],
+    inventory: InventoryOption = None,
 ) -> None:
     """Give a Docker host what it needs to take part: runtime wrapper, CRIU's settings, the workloads' network."""
     from sealift import inventory as inventories
@@ -212,18 +225,22 @@ def host_prepare(
     _say("\n".join(changed) if changed else f"{name} has everything already")
 
 
-def _kind(text: str) -> str:
-    if text not in {"vm", "netns"}:
-        raise UnusableInput(f"there is no lab of the kind {text!r}", remedy="Take vm or netns")
-    return text
+def _kind(text: str) -> Kind:
+    if text == "vm":
+        return "vm"
+    if text == "netns":
+        return "netns"
+    raise UnusableInput(f"there is no lab of the kind {text!r}", remedy="Take vm or netns")
 
 
-def _member(choices: type, text: str, option: str) -> object:
+def _strategy(text: str) -> Strategy:
+    from sealift.model import Strategy
+
     try:
-        return choices(text)
+        return Strategy(text)
     except ValueError:
-        known = ", ".join(choices)  # type: ignore[arg-type]
-        raise UnusableInput(f"{option} has no {text!r}", remedy=f"Take one of: {known}") from None
+        known = ", ".join(Strategy)
+        raise UnusableInput(f"--strategy has no {text!r}", remedy=f"Take one of: {known}") from None
 
 
 @contextlib.contextmanager
@@ -232,16 +249,18 @@ def _prefect() -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    # The first one ever makes a database, which takes longer than the 20 seconds that Prefect allows.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     yield
 
 
-def _print_report(report: Report, *, as_json: bool, client: object = None) -> None:
+def _print_report(report: Report, *, as_json: bool, client: Findings | None = None) -> None:
     from sealift.migration import display
 
     if as_json:
         made = report.model_dump(mode="json")
         if client is not None:
-            made["client"] = client.as_dict()  # type: ignore[attr-defined]
+            made["client"] = client.as_dict()
         _print_json(made)
     else:
         display.print_report(report, client)

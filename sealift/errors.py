@@ -59,11 +59,9 @@ def _rebuild(
 class UnusableInput(SealiftError):
     """What was given cannot be read, or names nothing that exists."""
 
-    exit_status = 2
-
 
 class PrerequisiteMissing(SealiftError):
-    """This machine lacks something that Sealift needs."""
+    """Something that Sealift needs is missing on this machine."""
 
     exit_status = 2
 

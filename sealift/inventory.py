@@ -90,7 +90,9 @@ def find(chosen: Path | None = None) -> Path:
         chosen = Path(named)
     if chosen is not None:
         if not chosen.is_file():
-            raise UnusableInput(f"there is no inventory {chosen}", remedy="Name an existing file", step="inventory")
+            raise UnusableInput(
+                f"there is no inventory {chosen}", remedy="Name an existing file", step="inventory"
+            )
         return chosen
     for candidate in (Path(FILE_NAME), lab_inventory()):
         if candidate.is_file():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sealift.errors import CommandFailed, PrerequisiteMissing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 OUTPUT_KEPT_CHARS = 2000
 """How much of a failed command's output its error carries: the end, where the reason usually stands."""

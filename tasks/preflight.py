@@ -11,7 +11,13 @@ from sealift.model import Step, StepRecord
 from tasks.retrying import if_unreachable
 
 
-@task(name="preflight", retries=2, retry_delay_seconds=2, retry_condition_fn=if_unreachable, cache_policy=NO_CACHE)
+@task(
+    name="preflight",
+    retries=2,
+    retry_delay_seconds=2,
+    retry_condition_fn=if_unreachable,
+    cache_policy=NO_CACHE,
+)
 def preflight(session: Session) -> StepRecord:
     """Find everything that would stop the migration before anything is touched."""
     with session.step(Step.PREFLIGHT) as facts:

@@ -70,7 +70,8 @@ class Client:
         if line != b"ready":
             complaint = self._channel.makefile_stderr("rb").read().decode(errors="replace").strip()
             raise CommandFailed(
-                f"the client {self._script} did not start: {complaint[-300:] or line!r}", host=self._connection.name
+                f"the client {self._script} did not start: {complaint[-300:] or line!r}",
+                host=self._connection.name,
             )
         return self
 
@@ -86,7 +87,9 @@ class Client:
         line = self._output.readline()
         if not line:
             complaint = self._channel.makefile_stderr("rb").read().decode(errors="replace").strip()
-            raise CommandFailed(f"the client {self._script} broke: {complaint[-300:]}", host=self._connection.name)
+            raise CommandFailed(
+                f"the client {self._script} broke: {complaint[-300:]}", host=self._connection.name
+            )
         raw = json.loads(line)
         return Findings(
             raw["operations"],

@@ -24,8 +24,17 @@ def start(
     """Run Redis on a host under a workload's address and fill it."""
     tag = images.provide(host, images.REDIS, say=say)
     command = [*images.REDIS.command, "--enable-debug-command", "local"]
-    host.run(["docker", "run", "--detach", "--name", name, "--network", network, "--ip", address, tag, *command])
-    fill = ["redis-cli", "DEBUG", "POPULATE", str(memory_mb * 1_000_000 // PER_KEY_BYTES), "key", str(VALUE_BYTES)]
+    host.run(
+        ["docker", "run", "--detach", "--name", name, "--network", network, "--ip", address, tag, *command]
+    )
+    fill = [
+        "redis-cli",
+        "DEBUG",
+        "POPULATE",
+        str(memory_mb * 1_000_000 // PER_KEY_BYTES),
+        "key",
+        str(VALUE_BYTES),
+    ]
     wait = 'until redis-cli ping >/dev/null 2>&1; do sleep 0.1; done; exec "$@"'
     host.run(["docker", "exec", name, "sh", "-c", wait, "fill", *fill], timeout_s=300)
 

@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Verify what an AMD machine says of itself: reports, certificates, measurements.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_show_locals=False,  # locals may hold keys
 )
 policy_app = typer.Typer(name="policy", help="What an owner demands of a machine.", no_args_is_help=True)
 app.add_typer(policy_app)
@@ -76,7 +77,10 @@ def verify_report(
         str | None, typer.Option("--report-data", metavar="HEX", help="What the guest had to have signed.")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="DIR", help="Where certificates from KDS are kept.")
+        Path | None,
+        typer.Option(
+            "--cache", metavar="DIR", help="What KDS said is kept here; else in ~/.cache/sealift/kds."
+        ),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never ask KDS, only the cache.")] = False,
     at: At = None,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric import rsa
 
-SIZE_LIMIT = 64 * 1024
+SIZE_LIMIT = 24 * 1024
 
 _OID_NUMBER = "2.5.29.20"
 _WHAT = "the CRL"
@@ -57,9 +57,9 @@ class Crl:
 
 
 def parse_crl(data: bytes) -> Crl:
-    """Read a DER CRL of at most 64 KiB (AMD's have about 1 KiB)."""
+    """Read a DER CRL of at most 24 KiB (AMD's have about 1 KiB)."""
     if len(data) > SIZE_LIMIT:
-        raise UnusableInput("the CRL is larger than 64 KiB", remedy="AMD's have about 1 KiB")
+        raise UnusableInput("the CRL is larger than 24 KiB", remedy="AMD's have about 1 KiB")
     parts = der.read_whole(bytes(data), _WHAT).sequence(_WHAT, 3)
     to_sign, algorithm, signature = parts[:3]
     fields = to_sign.sequence(_WHAT, 3)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sealift.errors import UnusableInput
 from sealift.evidence import der
 from sealift.evidence.tcb import Generation, Tcb, generation_of_product
-from sealift.evidence.x509_certificate import Extension
+from sealift.evidence.x509_certificate import Extension, printable
 
 if TYPE_CHECKING:
     from sealift.evidence.x509_certificate import X509Certificate
@@ -132,7 +132,7 @@ def _text(value: bytes) -> str:
     element = der.read_whole(value, _WHAT)
     if element.tag not in {der.IA5_STRING, der.UTF8_STRING, der.PRINTABLE_STRING}:
         raise der.broken(_WHAT)
-    return element.value.decode("utf-8", "replace")
+    return printable(element.value)
 
 
 def _chip_id(value: bytes, generation: Generation) -> bytes:

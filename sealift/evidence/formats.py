@@ -14,7 +14,6 @@ from sealift.evidence import attestation_report as legacy_report
 from sealift.evidence import certificate_table as table_format
 from sealift.evidence import der, guest_messages, id_block, measurement, platform_chain, secret, session, vmsa
 from sealift.evidence import snp_report as report_format
-from sealift.evidence.crl import SIZE_LIMIT as CRL_LIMIT
 from sealift.evidence.crl import Crl, parse_crl
 from sealift.evidence.firmware import parse_firmware
 from sealift.evidence.x509_certificate import SIZE_LIMIT as X509_LIMIT
@@ -29,9 +28,11 @@ if TYPE_CHECKING:
 TEXT_LIMIT = 256 * 1024
 
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----\s([A-Za-z0-9+/=\s]*)-----END \1-----")
-_PEM_BLOCKS_LIMIT = 16
+_PEM_BLOCKS_LIMIT = 8
+_CHAIN_LIMIT = 4 * X509_LIMIT
 _HEX = re.compile(rb"(?:0x)?[0-9a-fA-F\s]+\Z")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*\Z")
+_CERTIFICATE_GUIDS = (table_format.VCEK, table_format.VLEK, table_format.ASK, table_format.ARK)
 _SEV_SIZES = (2084, 1600, 832)
 _RESET_CODE_SEGMENT = b"\x00\xf0"
 _CURVE_P384 = b"\x02\0\0\0"
@@ -95,17 +96,20 @@ def load_report(data: bytes) -> SignedReport:
 
 def load_certificates(data: bytes) -> list[X509Certificate]:
     """The X.509 certificates in a file: PEM, DER (also several in a row), or a certificate table."""
-    found = []
+    pieces: list[bytes] = []
     for block in unarmour(data):
+        contents = [block]
         if _is_certificate_table(block):
             table = table_format.parse_certificate_table(block)
-            entries = (content for name, content in table.items() if name != table_format.CRL)
-            found += [parse_x509(each) for content in entries for each in _split_der(content)]
-        else:
-            found += [parse_x509(each) for each in _split_der(block)]
-    if not found:
+            # A provider may add entries of its own: they are not ours to read.
+            contents = [table[name] for name in _CERTIFICATE_GUIDS if name in table]
+        for content in contents:
+            pieces += _split_der(content)
+    if not pieces:
         raise UnusableInput("there is no certificate in the table", remedy="Read it from the guest again")
-    return found
+    if len(pieces) > _PEM_BLOCKS_LIMIT or sum(map(len, pieces)) > _CHAIN_LIMIT:
+        raise UnusableInput("this is more than any chain of certificates", remedy="Give one chain")
+    return [parse_x509(each) for each in pieces]
 
 
 def load_crls(data: bytes) -> list[Crl]:
@@ -131,14 +135,14 @@ def _read_pem(data: bytes) -> list[bytes]:
         except binascii.Error as error:
             raise UnusableInput("a PEM block is not base64", remedy="Fetch the file again") from error
     if not blocks or len(blocks) != data.count(b"-----BEGIN ") or len(blocks) > _PEM_BLOCKS_LIMIT:
-        raise UnusableInput("the PEM text is cut, or has more than 16 blocks", remedy="Fetch the file again")
+        raise UnusableInput("the PEM text is cut, or has more than 8 blocks", remedy="Fetch the file again")
     return blocks
 
 
 def _split_der(block: bytes) -> list[bytes]:
     if b"-----BEGIN " in block[:64]:
         return _read_pem(block)
-    if len(block) > _PEM_BLOCKS_LIMIT * X509_LIMIT:
+    if len(block) > _CHAIN_LIMIT:
         raise UnusableInput("this is larger than any certificate chain", remedy="AMD's have about 5 KiB")
     pieces: list[bytes] = []
     at = 0
@@ -170,7 +174,7 @@ def _identify_block(block: bytes) -> list[Item]:
     size = len(block)
     if _is_certificate_table(block):
         return [Item(Format.CERTIFICATE_TABLE, block)]
-    if block[:1] == b"\x30" and size <= max(CRL_LIMIT, X509_LIMIT):
+    if block[:1] == b"\x30" and size <= _CHAIN_LIMIT:
         found = _identify_der(block)
         if found:
             return found
@@ -210,16 +214,12 @@ def _identify_der(block: bytes) -> list[Item]:
         pieces = _split_der(block)
     except UnusableInput:
         return []
-    found = []
-    for piece in pieces:
-        try:
-            parse_x509(piece)
-        except UnusableInput as not_certificate:
-            try:
-                parse_crl(piece)
-            except UnusableInput:
-                raise not_certificate from None
-            found.append(Item(Format.CRL, piece))
-        else:
-            found.append(Item(Format.X509, piece))
-    return found
+    return [Item(_kind_of_der(piece), piece) for piece in pieces]
+
+
+def _kind_of_der(piece: bytes) -> Format:
+    """Certificate or CRL, by the first element inside the signed part: a version tag or a number."""
+    what = "this file"
+    to_sign = der.read_whole(piece, what).sequence(what, 3)[0]
+    first = to_sign.sequence(what, 1)[0]
+    return Format.X509 if first.tag == der.explicit(0) else Format.CRL

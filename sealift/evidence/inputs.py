@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,7 +116,7 @@ def read_processors(
 
 def find_certificates(given: ReportFiles, report: SignedReport, policy: Policy) -> Certificates:
     """From the files that were given, else from the cache or AMD's key server."""
-    server = kds.KeyServer(cache=given.cache, offline=given.offline)
+    server = kds.KeyServer(cache=given.cache or _default_cache(), offline=given.offline)
     chain = [each for path in given.chain for each in _load_certificates(path)]
     try:
         keys = _load_certificates(given.vek) if given.vek else _fetch_key(server, report)
@@ -136,6 +137,11 @@ def find_certificates(given: ReportFiles, report: SignedReport, policy: Policy) 
     if not crls and policy.snp.require_crl:
         crls = _fetch_crls(server, key)
     return Certificates(key, chain, crls)
+
+
+def _default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "sealift" / "kds"
 
 
 def _fetch_crls(server: kds.KeyServer, key: X509Certificate) -> list[Crl]:

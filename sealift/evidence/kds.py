@@ -125,8 +125,13 @@ def _file_name(path: str) -> str:
 
 def _keep(kept: Path, content: bytes) -> None:
     # Written aside and renamed: a reader never sees half a certificate.
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as aside:
-        aside.write(content)
-    Path(aside.name).replace(kept)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as aside:
+            aside.write(content)
+        Path(aside.name).replace(kept)
+    except OSError as error:
+        raise UnusableInput(
+            f"the cache {kept.parent} cannot be written: {error.strerror}", remedy="Name another with --cache"
+        ) from error
     kept.chmod(0o644)  # certificates are public, temporary files are not

@@ -193,8 +193,9 @@ def _appraise_tcb(findings: Findings, report: SnpReport, endorsement: Endorsemen
 def _appraise_identity(
     findings: Findings, report: SnpReport, rules: SnpPolicy, report_data: bytes | None
 ) -> None:
-    wanted_data = report_data.hex() if report_data is not None else rules.report_data
-    if wanted_data is None and rules.require_report_data:
+    wanted_data = [] if report_data is None else [report_data.hex()]
+    wanted_data += _listed(rules.report_data)
+    if not wanted_data and rules.require_report_data:
         findings.demand(
             "report_data",
             holds=False,
@@ -202,8 +203,11 @@ def _appraise_identity(
             found=report.report_data.hex(),
             detail="the policy demands report data, and none was given to compare with",
         )
-    else:
-        _one_of(findings, "report_data", report.report_data.hex(), _listed(wanted_data))
+    elif not wanted_data:
+        findings.leave_open("report_data")
+    # What the policy demands and what the caller asked for must both hold.
+    for wanted in wanted_data:
+        _one_of(findings, "report_data", report.report_data.hex(), [wanted])
     _one_of(findings, "measurement", report.measurement.hex(), rules.measurements)
     _one_of(findings, "host_data", report.host_data.hex(), _listed(rules.host_data))
     _one_of(findings, "family_id", report.family_id.hex(), _listed(rules.family_id))

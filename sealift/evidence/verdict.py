@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 NO_INTEGRITY = "no integrity protection"
@@ -47,6 +47,12 @@ class Verdict:
     root_sha256: str | None = None
     extra_root: bool = False
     emulated: bool = False
+
+    def also(self, reasons: tuple[Reason, ...]) -> Verdict:
+        """The verdict with more reasons against it, as those of `freshness`; without any, itself."""
+        if not reasons:
+            return self
+        return replace(self, accepted=False, reasons=(*self.reasons, *reasons))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; at least genuine, accepted, reasons (check, detail) and unchecked."""

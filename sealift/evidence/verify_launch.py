@@ -40,7 +40,8 @@ def verify_launch(evidence: LaunchEvidence, policy: Policy) -> Verdict:
     """
     findings = Findings()
     rules = policy.sev
-    digests = [*evidence.digests, *(bytes.fromhex(each) for each in rules.launch_digests)]
+    allowed = [bytes.fromhex(each) for each in rules.launch_digests]
+    digests = list(evidence.digests) or allowed
     holds = [
         measurement_holds(evidence.measurement, evidence.tik, evidence.firmware, evidence.policy, digest)
         for digest in digests
@@ -53,6 +54,10 @@ def verify_launch(evidence: LaunchEvidence, policy: Policy) -> Verdict:
         detail="the measurement is not of an expected digest, or was not made with this launch's TIK, "
         "firmware version and policy",
     )
+    if allowed:
+        # What the caller expects and what the policy allows must both hold.
+        measured = [digest for digest, held in zip(digests, holds, strict=True) if held]
+        _check_digest(findings, measured[0] if measured else b"", allowed)
     api = (evidence.firmware.api_major, evidence.firmware.api_minor)
     findings.demand(
         "api",
@@ -111,20 +116,25 @@ def verify_attestation(
         found=report.nonce.hex(),
         detail="the report answers another nonce: it may be a replay",
     )
-    wanted = [*digests, *(bytes.fromhex(each) for each in rules.launch_digests)]
-    if wanted:
-        matches = [hmac.compare_digest(report.digest, each) for each in wanted]
-        findings.demand(
-            "launch_digest",
-            holds=any(matches),
-            demanded=" or ".join(each.hex() for each in wanted),
-            found=report.digest.hex(),
-            detail="the guest was launched from something else than expected",
-        )
-    else:
+    allowed = [bytes.fromhex(each) for each in rules.launch_digests]
+    if not digests and not allowed:
         findings.leave_open("launch_digest")
+    for wanted in (digests, allowed):
+        if wanted:
+            _check_digest(findings, report.digest, wanted)
     _check_launch_policy(findings, report.policy, rules)
     return findings.verdict("sev-attestation", labels=(NO_INTEGRITY,))
+
+
+def _check_digest(findings: Findings, found: bytes, wanted: Sequence[bytes]) -> None:
+    matches = [hmac.compare_digest(found, each) for each in wanted]
+    findings.demand(
+        "launch_digest",
+        holds=any(matches),
+        demanded=" or ".join(each.hex() for each in wanted),
+        found=found.hex() or "none of those expected",
+        detail="the guest was launched from something else than expected",
+    )
 
 
 def _check_launch_policy(findings: Findings, launch_policy: int, rules: SevRules) -> None:

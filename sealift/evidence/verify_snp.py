@@ -100,11 +100,13 @@ def _check_generation(
     findings: Findings, report: SnpReport, endorsement: Endorsement, root: Root | None, rules: SnpPolicy
 ) -> None:
     generation = endorsement.generation
-    if root is not None and root.generation is not None:
+    if root is not None and root.generation is None:
+        findings.leave_open("root_generation")
+    elif root is not None:
         findings.proof(
             "root_generation",
             holds=root.generation == generation.value,
-            demanded=root.generation,
+            demanded=str(root.generation),
             found=generation.value,
             detail=f"a {generation.value} key under the root of {root.generation}",
         )

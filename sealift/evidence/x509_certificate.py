@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-SIZE_LIMIT = 16 * 1024
+SIZE_LIMIT = 8 * 1024
 
 OID_PSS = "1.2.840.113549.1.1.10"
 OID_MGF1 = "1.2.840.113549.1.1.8"
@@ -124,9 +124,9 @@ class X509Certificate:
 
 
 def parse_x509(data: bytes) -> X509Certificate:
-    """Read a DER certificate of at most 16 KiB."""
+    """Read a DER certificate of at most 8 KiB."""
     if len(data) > SIZE_LIMIT:
-        raise UnusableInput("the certificate is larger than 16 KiB", remedy="AMD's have 1 to 2 KiB")
+        raise UnusableInput("the certificate is larger than 8 KiB", remedy="AMD's have 1 to 2 KiB")
     parts = der.read_whole(bytes(data), _WHAT).sequence(_WHAT, 3)
     to_sign, algorithm, signature = parts[:3]
     fields = to_sign.sequence(_WHAT, 7)
@@ -181,8 +181,14 @@ def read_name(element: der.Element) -> Name:
 
 
 def common_name(name: Name) -> str:
-    """The common name in a distinguished name."""
-    return next((value.decode("utf-8", "replace") for kind, value in name if kind == OID_COMMON_NAME), "")
+    """The common name in a distinguished name, fit to be shown."""
+    return next((printable(value) for kind, value in name if kind == OID_COMMON_NAME), "")
+
+
+def printable(text: bytes) -> str:
+    """A stranger's text without anything that a terminal would obey, at most 256 characters of it."""
+    decoded = text[:256].decode("utf-8", "replace")
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in decoded)
 
 
 def make_name(common: str, organisation: str) -> bytes:

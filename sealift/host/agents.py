@@ -1,4 +1,4 @@
-"""The agents (`sealift.host.agent`) from the controller's side: shipped as one archive, started over SSH, given orders."""
+"""The agents (`sealift.host.agent`) from the controller's side: shipped as one archive, started, given orders."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def archive() -> tuple[bytes, str]:
 class Agent:
     """One running agent. Orders are answered one after the other; events come in between."""
 
-    def __init__(self, connection: Connection, role: str, on_event: Callable[[Event], None] | None = None) -> None:
+    def __init__(
+        self, connection: Connection, role: str, on_event: Callable[[Event], None] | None = None
+    ) -> None:
         content, path = archive()
         if connection.run(["test", "-e", path], check=False).status != 0:
             connection.put(path, content)
@@ -85,7 +87,9 @@ class Agent:
             self._channel.sendall(line)
             answer = answers.get(timeout=timeout_s)
         except (OSError, EOFError, queue.Empty, paramiko.SSHException) as silent:
-            raise HostUnreachable(f"its {self.role} agent does not answer {order!r}", host=self.host) from silent
+            raise HostUnreachable(
+                f"its {self.role} agent does not answer {order!r}", host=self.host
+            ) from silent
         finally:
             self._answers.pop(number, None)
         if "lost" in answer:
@@ -118,5 +122,3 @@ class Agent:
             for waiting in list(self._answers.values()):
                 with suppress(queue.Full):
                     waiting.put_nowait({"lost": complaint[-500:] or "without a word"})
-
-

@@ -25,7 +25,7 @@ RUNTIME = "sealift"
 TIMEOUT_S = 120
 
 
-class PinnedAdapter(BaseHTTPAdapter):  # type: ignore[misc]
+class PinnedAdapter(BaseHTTPAdapter):
     """Carries Docker's API over an SSH connection that exists already.
 
     docker-py's own SSH adapter opens one itself and takes its host keys from the user's known_hosts.
@@ -33,18 +33,24 @@ class PinnedAdapter(BaseHTTPAdapter):  # type: ignore[misc]
 
     def __init__(self, connection: Connection) -> None:
         self._client = connection.client
-        self._pools = RecentlyUsedContainer(1, dispose_func=lambda pool: pool.close())
+        self._pools: Any = RecentlyUsedContainer(1, dispose_func=lambda pool: pool.close())
         super().__init__()
 
-    def get_connection(self, url: str, proxies: Any = None) -> Any:  # noqa: ARG002 - requests' signature
+    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:  # noqa: ARG002 - requests' signature
         """The pool of `docker system dial-stdio` channels."""
         with self._pools.lock:
             if (pool := self._pools.get("pool")) is None:
-                pool = self._pools["pool"] = SSHConnectionPool(ssh_client=self._client, timeout=TIMEOUT_S, maxsize=4)
+                pool = self._pools["pool"] = SSHConnectionPool(
+                    ssh_client=self._client, timeout=TIMEOUT_S, maxsize=4
+                )
             return pool
 
     def get_connection_with_tls_context(
-        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None  # noqa: ARG002 - requests' signature
+        self,
+        request: Any,
+        verify: Any,  # noqa: ARG002 - requests' signature
+        proxies: Any = None,
+        cert: Any = None,  # noqa: ARG002 - requests' signature
     ) -> Any:
         """What requests asks since 2.32."""
         return self.get_connection(request.url, proxies)

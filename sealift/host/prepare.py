@@ -49,7 +49,7 @@ def files(connection: Connection) -> list[str]:
 
 
 def docker_network(connection: Connection, network: Network) -> None:
-    """Create the workloads' Docker network unless it is there. The same on every host: addresses move with containers."""
+    """Create the workloads' Docker network unless it is there: the same on every host, for addresses to move in."""
     api = wait_for(connection, patience_s=DOCKER_PATIENCE_S)
     if api.networks(names=[f"^{network.docker_network}$"]):
         return

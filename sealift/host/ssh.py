@@ -177,7 +177,7 @@ def _connect(name: str, host: Host) -> Connection:
     if transport is not None:
         transport.set_keepalive(KEEPALIVE_S)
         transport.default_window_size = WINDOW_BYTES
-        if transport.sock is not None:
+        if isinstance(transport.sock, socket.socket):
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return Connection(name, host, client)
 
@@ -216,5 +216,3 @@ def _read_key(name: str, host: Host) -> paramiko.PKey:
 
 def _text(data: bytes | str) -> str:
     return data if isinstance(data, str) else data.decode(errors="replace")
-
-

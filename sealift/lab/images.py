@@ -79,7 +79,9 @@ IMAGES = {image.name: image for image in (REDIS, POSTGRESQL, NGINX, PYTHON)}
 def build(image: Image, *, say: Callable[[str], None]) -> Path:
     """The image's file system as a tar archive in the cache, made now if it is not there."""
     described = json.dumps([asdict(image), RECIPE.suite, USERS, GROUPS], sort_keys=True)
-    archive = cache_dir() / "images" / f"{image.name}-{hashlib.sha256(described.encode()).hexdigest()[:16]}.tar"
+    archive = (
+        cache_dir() / "images" / f"{image.name}-{hashlib.sha256(described.encode()).hexdigest()[:16]}.tar"
+    )
     if archive.is_file():
         return archive
     say(f"building the container image {image.tag}, once")
@@ -87,7 +89,16 @@ def build(image: Image, *, say: Callable[[str], None]) -> Path:
     building = archive.with_suffix(f".{os.getpid()}.tar")
     root = archive.with_suffix(f".{os.getpid()}.root")
     try:
-        run(["mmdebstrap", *_options(image), RECIPE.suite, root, f"deb [signed-by={KEYRING}] {debian_mirror()} {RECIPE.suite} main"], timeout_s=BUILD_TIMEOUT_S)
+        run(
+            [
+                "mmdebstrap",
+                *_options(image),
+                RECIPE.suite,
+                root,
+                f"deb [signed-by={KEYRING}] {debian_mirror()} {RECIPE.suite} main",
+            ],
+            timeout_s=BUILD_TIMEOUT_S,
+        )
         _finish(root, image)
         reproducible = ["--sort=name", "--mtime=@0", "--numeric-owner", "--format=posix"]
         reproducible.append("--pax-option=delete=atime,delete=ctime")
@@ -105,7 +116,9 @@ def provide(connection: Connection, image: Image, *, say: Callable[[str], None])
         settings = (f"CMD {json.dumps(image.command)}", f"USER {image.user}", f"ENV PATH={PATH}")
         changes = [word for setting in settings for word in ("--change", setting)]
         with build(image, say=say).open("rb") as archive:
-            connection.feed(["docker", "import", *changes, "-", image.tag], archive, timeout_s=IMPORT_TIMEOUT_S)
+            connection.feed(
+                ["docker", "import", *changes, "-", image.tag], archive, timeout_s=IMPORT_TIMEOUT_S
+            )
     return image.tag
 
 

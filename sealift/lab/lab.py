@@ -6,37 +6,28 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sealift import inventory as inventories
 from sealift.errors import PrerequisiteMissing, Refused, SealiftError, UnusableInput
 from sealift.host import prepare, ssh
-from sealift.inventory import Inventory, LabFacts
 from sealift.lab import namespaced, teardown, wiring
-from sealift.lab.keys import SshKey, WireGuardKey, make_ssh_key, make_wireguard_key
-from sealift.lab.layout import DESTINATION, GATEWAY, HOSTS, PROVIDER, SOURCE, LabHost
+from sealift.lab.layout import HOSTS, PROVIDER, LabHost
+from sealift.lab.plan import Kind, Lab, plan
 from sealift.machine.recipe import RECIPE, files_dir
 from sealift.machine.tree import build_tree
-from sealift.network import wireguard
 from sealift.paths import run_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-Kind = Literal["vm", "netns"]
+    from sealift.inventory import Inventory
+
 SSH_PATIENCE_S = 20
+VM_SSH_PATIENCE_S = 180
 SMALL_TMPFS_MIB = 256
 DOCKER_TMPFS_MIB = 6144
-
-
-@dataclass(frozen=True)
-class HostKeys:
-    """What makes a host of the lab itself."""
-
-    ssh: SshKey
-    wireguard: WireGuardKey | None
 
 
 def lab_dir() -> Path:
@@ -52,13 +43,11 @@ def up(kind: Kind, *, say: Callable[[str], None]) -> Inventory:
     started = time.monotonic()
     try:
         directory.mkdir(parents=True, mode=0o700)
-        lab = _plan(kind, directory)
+        lab = plan(kind, directory)
         if kind == "vm":
-            from sealift.lab import virtual  # noqa: PLC0415 - a netns lab needs nothing of it
-
-            lab = virtual.start(lab, directory, tree, _configure, say=say)
+            lab = _start_vm(lab, directory, tree, say)
         else:
-            _start_namespaced(lab, directory, tree, HOSTS, ())
+            _start_namespaced(lab, directory, tree, HOSTS)
         say("waiting for SSH and Docker")
         _prepare_hosts(lab)
         inventories.save(lab.inventory, inventories.lab_inventory())
@@ -87,15 +76,6 @@ def running() -> Inventory:
     return inventories.load(path)
 
 
-@dataclass(frozen=True)
-class Lab:
-    """A lab in the making: its inventory and the secrets that its hosts get."""
-
-    inventory: Inventory
-    keys: dict[str, HostKeys]
-    login: SshKey
-
-
 def _may_start() -> None:
     if os.geteuid() != 0:
         raise PrerequisiteMissing(
@@ -105,59 +85,23 @@ def _may_start() -> None:
         raise Refused("a lab is up already, or one was killed", remedy="`sealift lab down` ends it", step="lab up")
 
 
-def _plan(kind: Kind, directory: Path) -> Lab:
-    """Keys for everybody and the inventory that names them."""
-    login = make_ssh_key()
-    key_file = directory / "id_ed25519"
-    key_file.touch(mode=0o600)
-    key_file.write_text(login.private)
-    keys = {h.name: HostKeys(make_ssh_key(), make_wireguard_key() if h.tunnel_address else None) for h in HOSTS}
+def _start_vm(lab: Lab, directory: Path, tree: Path, say: Callable[[str], None]) -> Lab:
+    from sealift.lab import virtual  # noqa: PLC0415 - a netns lab needs nothing of it
 
-    def entry(host: LabHost) -> inventories.Host:
-        own = keys[host.name]
-        return inventories.Host(
-            address=str(host.address),
-            host_key=own.ssh.public,
-            key_file=key_file,
-            tunnel_address=host.tunnel_address,
-            wireguard_key=own.wireguard.public if own.wireguard else None,
-        )
-
-    hosts = {host.name: entry(host) for host in HOSTS}
-    inventory = Inventory(
-        hosts={SOURCE.name: hosts["source"], DESTINATION.name: hosts["destination"]},
-        gateway=hosts["gateway"],
-        provider=hosts["provider"],
-        client=hosts["client"],
-        lab=LabFacts(kind=kind, accelerator="none"),
-    )
-    return Lab(inventory, keys, login)
-
-
-def _configure(lab: Lab, host: LabHost) -> dict[str, tuple[bytes, int]]:
-    """The files that make a host the one that the inventory names: path to content and mode."""
-    own = lab.keys[host.name]
-    made = {
-        "/etc/hostname": (f"{host.name}\n".encode(), 0o644),
-        "/etc/hosts": (f"127.0.0.1 localhost {host.name}\n".encode(), 0o644),
-        "/etc/ssh/ssh_host_ed25519_key": (own.ssh.private.encode(), 0o600),
-        "/root/.ssh/authorized_keys": (f"{lab.login.public}\n".encode(), 0o600),
-    }
-    if own.wireguard:
-        gateway = host == GATEWAY
-        inventory = lab.inventory
-        peers = (
-            wireguard.gateway_peers(inventory) if gateway else wireguard.host_peers(inventory, host.name)
-        )
-        entry = inventory.machine(host.name)
-        role = "gateway" if gateway else "host"
-        made["/etc/sealift/network.env"] = (wireguard.environment(inventory, entry, role=role).encode(), 0o644)
-        made["/etc/sealift/wireguard.conf"] = (wireguard.render(own.wireguard.private, peers).encode(), 0o600)
-    return made
+    lab, binds = virtual.prepare(lab, directory, tree, say=say)
+    _start_namespaced(lab, directory, tree, virtual.namespaced(), virtual=virtual.VIRTUAL, provider_binds=binds)
+    virtual.launch(lab, tree, say=say)
+    return lab
 
 
 def _start_namespaced(
-    lab: Lab, directory: Path, tree: Path, hosts: tuple[LabHost, ...], virtual: tuple[LabHost, ...]
+    lab: Lab,
+    directory: Path,
+    tree: Path,
+    hosts: tuple[LabHost, ...],
+    *,
+    virtual: tuple[LabHost, ...] = (),
+    provider_binds: Sequence[tuple[Path, str]] = (),
 ) -> None:
     """Start the namespaced hosts and wire them; those in `virtual` get their cables in the provider."""
     mark = str(directory)
@@ -165,16 +109,7 @@ def _start_namespaced(
     started = {}
     for host in hosts:
         place = directory / host.name
-        config = place / "config"
-        config.mkdir(parents=True)
-        for path, (content, mode) in _configure(lab, host).items():
-            target = config / path.lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.touch(mode=0o600)
-            target.write_bytes(content)
-            target.chmod(mode)
-        (config / "root").mkdir(exist_ok=True)
-        (config / "root").chmod(0o700)
+        config = _write_config(place / "config", lab.files(host))
         started[host] = namespaced.start(
             host.name,
             lower=f"{config}:{files_dir()}:{tree}",
@@ -182,6 +117,7 @@ def _start_namespaced(
             mark=mark,
             tmpfs_mib=DOCKER_TMPFS_MIB if host.docker else SMALL_TMPFS_MIB,
             docker=host.docker,
+            binds=provider_binds if host == PROVIDER else (),
         )
     wiring.wire(
         switch.pid,
@@ -194,12 +130,26 @@ def _start_namespaced(
         one.release()
 
 
+def _write_config(config: Path, files: dict[str, tuple[bytes, int]]) -> Path:
+    """One host's own files, as the topmost layer of its root."""
+    config.mkdir(parents=True)
+    for path, (content, mode) in files.items():
+        target = config / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch(mode=0o600)
+        target.write_bytes(content)
+        target.chmod(mode)
+    (config / "root").chmod(0o700)
+    return config
+
+
 def _prepare_hosts(lab: Lab) -> None:
     """Wait for SSH on all hosts, and give the Docker hosts the network of the workloads."""
+    patience_s = VM_SSH_PATIENCE_S if lab.inventory.lab and lab.inventory.lab.kind == "vm" else SSH_PATIENCE_S
 
     def one(host: LabHost) -> None:
         entry = lab.inventory.machine(host.name)
-        with ssh.connect(host.name, entry, patience_s=SSH_PATIENCE_S) as connection:
+        with ssh.connect(host.name, entry, patience_s=patience_s) as connection:
             if host.docker:
                 prepare.docker_network(connection, lab.inventory.network)
 

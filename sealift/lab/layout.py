@@ -1,9 +1,16 @@
-"""Names and addresses of a lab. Its networks lie in 198.18.0.0/15, which no real network uses (RFC 2544)."""
+"""Names, addresses and places of a lab. Its networks lie in 198.18.0.0/15, which no real network uses (RFC 2544)."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING
+
+from sealift.paths import cache_dir
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 UNDERLAY = IPv4Network("198.18.0.0/24")
 """What stands for the Internet: every machine has an address here, the controller too."""
@@ -34,3 +41,8 @@ CLIENT = LabHost("client", IPv4Address("198.18.0.3"), None, IPv4Address("198.19.
 PROVIDER = LabHost("provider", IPv4Address("198.18.0.4"))
 
 HOSTS = (SOURCE, DESTINATION, GATEWAY, CLIENT, PROVIDER)
+
+
+def machines_dir(directory: Path) -> Path:
+    """Where the VMs of the lab in that directory have their disks. In the cache: `/run` may be memory, and small."""
+    return cache_dir() / "machines" / hashlib.sha256(str(directory).encode()).hexdigest()[:8]

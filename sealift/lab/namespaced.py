@@ -98,8 +98,8 @@ def start_switch(mark: str) -> subprocess.Popen[bytes]:
         env={MARK: mark, "PATH": os.environ.get("PATH", "/usr/bin:/bin")},
         start_new_session=True,
     )
-    mine = os.readlink("/proc/self/ns/net")
-    while process.poll() is None and os.readlink(f"/proc/{process.pid}/ns/net") == mine:
+    mine = Path("/proc/self/ns/net").readlink()
+    while process.poll() is None and Path(f"/proc/{process.pid}/ns/net").readlink() == mine:
         time.sleep(0.002)
     return process
 

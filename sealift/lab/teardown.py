@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sealift.errors import CommandFailed
-from sealift.lab.layout import INTERFACE
+from sealift.lab.layout import INTERFACE, machines_dir
 from sealift.lab.namespaced import cgroups, marked_processes
 from sealift.process import run
 
@@ -29,6 +29,7 @@ def remove(directory: Path) -> None:
         run(["ip", "link", "delete", INTERFACE], check=False)
     _until(lambda: not _remove_cgroups(mark), "control groups stay")
     shutil.rmtree(directory, ignore_errors=True)
+    shutil.rmtree(machines_dir(directory), ignore_errors=True)
     with suppress(OSError):
         directory.parent.rmdir()  # the last one in it turns off the light
 

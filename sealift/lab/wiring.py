@@ -17,12 +17,24 @@ VM_BRIDGE = "br0"
 """In the provider: its uplink and the VMs' cables."""
 
 
-def wire(switch: int, hosts: Mapping[LabHost, int], *, virtual: Sequence[LabHost], provider: LabHost, workloads: str) -> None:
-    """Connect everything. `hosts` maps a host to its first process, `virtual` are those whose cables the provider has."""
+def wire(
+    switch: int,
+    hosts: Mapping[LabHost, int],
+    *,
+    virtual: Sequence[LabHost],
+    provider: LabHost,
+    workloads: str,
+) -> None:
+    """Connect everything. `hosts` maps a host to its first process; `virtual` are those plugged into the provider."""
     _ip(
         switch,
-        ["link add underlay type bridge", "link add clients type bridge"]
-        + ["link set underlay up", "link set clients up", "link set lo up"],
+        [
+            "link add underlay type bridge",
+            "link add clients type bridge",
+            "link set underlay up",
+            "link set clients up",
+            "link set lo up",
+        ],
     )
     run(["ip", "link", "add", INTERFACE, "type", "veth", "peer", "name", "controller", "netns", str(switch)])
     run(["ip", "address", "add", f"{CONTROLLER}/{UNDERLAY.prefixlen}", "dev", INTERFACE])

@@ -43,7 +43,7 @@ def debian_mirror(apt_options: Sequence[str] = ()) -> str:
     `apt_options` go to APT as they are (tests point it at a configuration of their own).
     Raises PrerequisiteMissing where APT names no such archive.
     """
-    return _resolve(choose(configured_sources(apt_options)).uri)
+    return choose(configured_sources(apt_options)).uri
 
 
 def configured_sources(apt_options: Sequence[str] = ()) -> list[Source]:
@@ -51,7 +51,7 @@ def configured_sources(apt_options: Sequence[str] = ()) -> list[Source]:
     listed = run(["apt-get", *apt_options, "--print-uris", "update"]).stdout
     lists = Path(_apt_path("Dir::State::lists/d", apt_options))
     return [
-        Source(found["uri"], found["suite"], *_origin_and_label(lists / found["name"]))
+        Source(_resolve(found["uri"]), found["suite"], *_origin_and_label(lists / found["name"]))
         for found in _RELEASE_URI.finditer(listed)
     ]
 
@@ -63,7 +63,7 @@ def choose(sources: Iterable[Source]) -> Source:
         if source.origin == "Debian" and source.label == "Debian":
             return source
     for source in main:
-        if source.origin is None and source.uri.rstrip("/").endswith("/debian"):
+        if source.origin is None and source.uri.endswith("/debian"):
             return source
     raise PrerequisiteMissing(
         "APT on this machine names no Debian mirror",
@@ -94,15 +94,11 @@ def _origin_and_label(release: Path) -> tuple[str | None, str | None]:
 
 def _resolve(uri: str) -> str:
     """`mirror+file:` names a list on this machine (cloud images of Debian have one): take its first entry."""
-    if not uri.startswith("mirror+file:"):
-        return uri.rstrip("/")
-    listed = Path(uri.removeprefix("mirror+file:"))
-    try:
-        lines = listed.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        address = line.split("#", 1)[0].split()
-        if address:
-            return address[0].rstrip("/")
-    raise PrerequisiteMissing(f"{listed}, which APT takes its mirrors from, names none")
+    if uri.startswith("mirror+file:"):
+        try:
+            lines = Path(uri.removeprefix("mirror+file:")).read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return uri
+        entries = (line.partition("#")[0].split() for line in lines)
+        uri = next((entry[0] for entry in entries if entry), uri)
+    return uri.rstrip("/")

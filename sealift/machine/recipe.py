@@ -48,6 +48,7 @@ RECIPE = Recipe(
         # a machine that boots
         "busybox-static",
         "dbus",
+        "e2fsprogs",
         "kmod",
         "linux-image-cloud-amd64",
         "procps",
@@ -108,19 +109,24 @@ def stage_files(source: Path, into: Path) -> Path:
     building = into / f"{staged.name}.{os.getpid()}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(mode=0o755)
-    for path in _files(source):
-        name = path.relative_to(source)
-        target = building / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-        target.chmod(_mode(name))
-    for folder in building.rglob("*/"):
-        folder.chmod(0o755)
+    copy_files(source, building)
     try:
         building.rename(staged)
     except OSError:  # somebody else was faster with the very same content
         shutil.rmtree(building)
     return staged
+
+
+def copy_files(source: Path, into: Path) -> None:
+    """Copy all files below a folder, with a host's modes whatever modes they have."""
+    for path in _files(source):
+        name = path.relative_to(source)
+        target = into / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        target.chmod(_mode(name))
+    for folder in into.rglob("*/"):
+        folder.chmod(0o755)
 
 
 def files_digest(source: Path) -> str:

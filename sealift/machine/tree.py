@@ -64,8 +64,10 @@ def build_tree(recipe: Recipe, *, say: Callable[[str], None]) -> Path:
                 remedy="Free some, or set SEALIFT_CACHE to another folder",
             )
         building = trees / f"{recipe.digest}.building"
+        building.mkdir()
         _bootstrap(recipe, building, say)
-        building.rename(tree)
+        (building / "tree").rename(tree)
+        shutil.rmtree(building)
     return tree
 
 
@@ -80,27 +82,22 @@ def _only_builder(trees: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _bootstrap(recipe: Recipe, target: Path, say: Callable[[str], None]) -> None:
+def _bootstrap(recipe: Recipe, building: Path, say: Callable[[str], None]) -> None:
     mirror = debian_mirror()
     say(f"building the Debian tree from {mirror}, once; this takes about a minute")
     deb = f"deb [signed-by={KEYRING}] {mirror}"
-    settings = target.with_suffix(".settings")
-    settings.mkdir(exist_ok=True)
-    (settings / "sources").write_text(f"{deb} {recipe.suite} main\n{deb} testing main\n", encoding="utf-8")
+    (building / "sources").write_text(f"{deb} {recipe.suite} main\n{deb} testing main\n", encoding="utf-8")
     # Nothing comes from testing unless it is asked for by name.
-    (settings / "preferences").write_text(
+    (building / "preferences").write_text(
         "Package: *\nPin: release a=testing\nPin-Priority: 100\n", encoding="utf-8"
     )
-    try:
-        run(
-            [*_contained(), *_mmdebstrap(recipe, target, settings)],
-            timeout_s=BUILD_TIMEOUT_S,
-            # Read by the kernel package's hook: the VM's initrd is made by initrd.py, so this saves 10 s.
-            env=os.environ | {"INITRD": "No", "LC_ALL": "C.UTF-8"},
-            remedy="If the mirror could not be reached, try again",
-        )
-    finally:
-        shutil.rmtree(settings)
+    run(
+        [*_contained(), *_mmdebstrap(recipe, building)],
+        timeout_s=BUILD_TIMEOUT_S,
+        # Read by the kernel package's hook: the VM's initrd is made by initrd.py, so this saves 10 s.
+        env=os.environ | {"INITRD": "No", "LC_ALL": "C.UTF-8"},
+        remedy="If the mirror could not be reached, try again",
+    )
 
 
 def _contained() -> list[str]:
@@ -108,7 +105,7 @@ def _contained() -> list[str]:
     return ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc", "--kill-child"]
 
 
-def _mmdebstrap(recipe: Recipe, target: Path, settings: Path) -> list[str]:
+def _mmdebstrap(recipe: Recipe, building: Path) -> list[str]:
     apt_options = [
         'Acquire::Languages "none"',
         'APT::Install-Recommends "false"',
@@ -122,7 +119,7 @@ def _mmdebstrap(recipe: Recipe, target: Path, settings: Path) -> list[str]:
         "--variant=minbase",
         *(f"--aptopt={option}" for option in apt_options),
         *(f"--dpkgopt={option}" for option in dpkg_options),
-        f'--setup-hook=install -D -m 644 "{settings}/preferences" "$1/etc/apt/preferences.d/sealift"',
+        f'--setup-hook=install -D -m 644 "{building}/preferences" "$1/etc/apt/preferences.d/sealift"',
         f"--include={','.join(recipe.packages)}",
         # Their dependencies are in the suite above too, but too old: hence afterwards, and by this option.
         '--customize-hook=chroot "$1" apt-get -y --no-install-recommends -t testing install '
@@ -133,6 +130,6 @@ def _mmdebstrap(recipe: Recipe, target: Path, settings: Path) -> list[str]:
         '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/hostname "$1"/etc/resolv.conf',
         '--customize-hook=: > "$1"/etc/machine-id',
         recipe.suite,
-        str(target),
-        str(settings / "sources"),
+        str(building / "tree"),
+        str(building / "sources"),
     ]

@@ -1,4 +1,4 @@
-"""The destination's container: created from what Docker says of the source's, so that it is the same in all that matters."""
+"""The destination's container, created from what Docker says of the source's: the same in all that matters."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def bind_target(source: str, binds: Mapping[str, tuple[Path, Path]]) -> str | No
 
 
 def _bind(origin: str, mount: Mapping[str, Any]) -> str:
-    options = [word for word in (mount.get("Mode") or "").split(",") if word and word not in {"ro", "rw", "z", "Z"}]
+    options = [
+        word for word in (mount.get("Mode") or "").split(",") if word and word not in {"ro", "rw", "z", "Z"}
+    ]
     options.insert(0, "rw" if mount["RW"] else "ro")
     if mount["Type"] == "volume":
         options.append("nocopy")  # its files come from the source, not from the image

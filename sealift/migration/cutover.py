@@ -60,9 +60,8 @@ class Cutover:
         self._page_server = session.receiver.call(
             "start_page_server", name="final", previous=found.last_images
         )
-        cable = {"address": found.address, "bridge": BRIDGE}
-        session.receiver.call("arm", container=found.copy, gateway=gateway, **cable)
-        session.sender.call("arm", gateway=gateway, **cable)
+        session.receiver.call("arm", container=found.copy, gateway=gateway, bridge=BRIDGE)
+        session.sender.call("arm", gateway=gateway, address=found.address, bridge=BRIDGE)
 
     def begin(self) -> None:
         """Say go. What follows is between the hosts."""

@@ -30,7 +30,9 @@ class Display:
             self._status.stop()
         amount = f"  {megabytes(record.sent_bytes)}" if record.sent_bytes else ""
         note = f"  ({record.note})" if record.note else ""
-        self._console.print(f"{record.step.value:<15}{record.duration_ms:9.1f} ms{amount}{note}", markup=False)
+        self._console.print(
+            f"{record.step.value:<15}{record.duration_ms:9.1f} ms{amount}{note}", markup=False
+        )
 
 
 def print_report(report: Report, client: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""Finish: the destination's container is looked at, the source's is removed, images are wiped, the report is written."""
+"""Finish: the destination's container is looked at, the source's removed, images are wiped, the report is written."""
 
 from __future__ import annotations
 

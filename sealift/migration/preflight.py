@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import docker
 
-from sealift.errors import CommandFailed, Refused
+from sealift.errors import Refused
 from sealift.host.docker import RUNTIME
 from sealift.migration.counterpart import bind_target
 from sealift.model import Choice, Step, Strategy
@@ -71,9 +71,13 @@ def choose(asked: Strategy, dirty_tracking: bool) -> Choice:
         return Choice(strategy=asked, why="asked for")
     if dirty_tracking:
         return Choice(strategy=Strategy.PRE_COPY, why="the source's kernel tracks dirty pages")
-    why = "the source's kernel does not track dirty pages (CONFIG_MEM_SOFT_DIRTY), so there can be no pre-dump"
+    why = (
+        "the source's kernel does not track dirty pages (CONFIG_MEM_SOFT_DIRTY), so there can be no pre-dump"
+    )
     if asked == Strategy.PRE_COPY:
-        raise Refused(why, step=Step.PREFLIGHT, remedy="Take --strategy stop-and-copy or auto", reasons=(why,))
+        raise Refused(
+            why, step=Step.PREFLIGHT, remedy="Take --strategy stop-and-copy or auto", reasons=(why,)
+        )
     return Choice(strategy=Strategy.STOP_AND_COPY, why=why)
 
 
@@ -86,7 +90,9 @@ def _container(session: Session) -> dict[str, Any]:
     if not container:
         there = _inspect(session.destination.docker, name)
         if there and there["State"]["Running"]:
-            raise _refusal(session.destination.name, f"the container {name!r} is there already", "Nothing to do")
+            raise _refusal(
+                session.destination.name, f"the container {name!r} is there already", "Nothing to do"
+            )
         raise _refusal(session.source.name, f"there is no container {name!r}", "`docker ps` there lists them")
     state = container["State"]
     if not state["Running"]:
@@ -160,7 +166,9 @@ def _configuration(session: Session, container: dict[str, Any]) -> list[Finding]
         refuse("the container is privileged", "Grant it the capabilities that it needs instead")
     if host["Devices"] or host.get("DeviceRequests"):
         names = [device["PathOnHost"] for device in host["Devices"] or []] or ["a GPU"]
-        refuse(f"the container has devices: {', '.join(names)}", "A device stays where it is: start it without")
+        refuse(
+            f"the container has devices: {', '.join(names)}", "A device stays where it is: start it without"
+        )
     shared = {"PidMode": "process", "IpcMode": "IPC", "UTSMode": "UTS", "UsernsMode": "user"}
     for setting, namespace in shared.items():
         if host.get(setting, "").startswith(("host", "container:", "shareable")):
@@ -219,7 +227,9 @@ def _hosts(session: Session, source: dict[str, Any], destination: dict[str, Any]
             )
         )
     if source["machine"] != destination["machine"]:
-        found.append(Finding(name, f"it is {destination['machine']}, the source {source['machine']}", "Take another"))
+        found.append(
+            Finding(name, f"it is {destination['machine']}, the source {source['machine']}", "Take another")
+        )
     if lacking := sorted(set(source["cpu_flags"]) - set(destination["cpu_flags"]) - _HARMLESS):
         found.append(
             Finding(
@@ -231,12 +241,65 @@ def _hosts(session: Session, source: dict[str, Any], destination: dict[str, Any]
     return found
 
 
-_HARMLESS = frozenset("""
-    constant_tsc nonstop_tsc tsc_known_freq tsc_reliable rep_good nopl cpuid extd_apicid aperfmperf hypervisor
-    art arch_perfmon pebs bts amd_dcm topoext tsc_adjust invariant_tsc nodeid_msr mce mca mtrr pat apic x2apic pge
-    vmmcall svm vmx npt nrip_save ibpb ibrs stibp ssbd ssb_no md_clear flush_l1d arch_capabilities umip smap smep
-    pti invpcid_single cpb hw_pstate perfctr_core perfctr_nb perfctr_llc pse pse36 pae de vme msr
-""".split())
+_HARMLESS = frozenset(
+    [
+        "constant_tsc",
+        "nonstop_tsc",
+        "tsc_known_freq",
+        "tsc_reliable",
+        "rep_good",
+        "nopl",
+        "cpuid",
+        "extd_apicid",
+        "aperfmperf",
+        "hypervisor",
+        "art",
+        "arch_perfmon",
+        "pebs",
+        "bts",
+        "amd_dcm",
+        "topoext",
+        "tsc_adjust",
+        "invariant_tsc",
+        "nodeid_msr",
+        "mce",
+        "mca",
+        "mtrr",
+        "pat",
+        "apic",
+        "x2apic",
+        "pge",
+        "vmmcall",
+        "svm",
+        "vmx",
+        "npt",
+        "nrip_save",
+        "ibpb",
+        "ibrs",
+        "stibp",
+        "ssbd",
+        "ssb_no",
+        "md_clear",
+        "flush_l1d",
+        "arch_capabilities",
+        "umip",
+        "smap",
+        "smep",
+        "pti",
+        "invpcid_single",
+        "cpb",
+        "hw_pstate",
+        "perfctr_core",
+        "perfctr_nb",
+        "perfctr_llc",
+        "pse",
+        "pse36",
+        "pae",
+        "de",
+        "vme",
+        "msr",
+    ]
+)
 """Flags of the kernel's own affairs: no program in a container can be using what they stand for."""
 
 
@@ -257,15 +320,15 @@ def _taken(session: Session, container: dict[str, Any]) -> list[Finding]:
         members = api.inspect_network(network)
     except docker.errors.NotFound:
         return [*found, Finding(host, f"Docker has no network {network!r}", f"`sealift host prepare {host}`")]
-    for member in members["Containers"].values():
-        if session.found.address and member["IPv4Address"].partition("/")[0] == session.found.address:
-            found.append(
-                Finding(
-                    host,
-                    f"the address {session.found.address} is taken there, by {member['Name']}",
-                    "Stop that container or give it another address",
-                )
-            )
+    found += [
+        Finding(
+            host,
+            f"the address {session.found.address} is taken there, by {member['Name']}",
+            "Stop that container or give it another address",
+        )
+        for member in members["Containers"].values()
+        if session.found.address and member["IPv4Address"].partition("/")[0] == session.found.address
+    ]
     return found
 
 
@@ -320,7 +383,9 @@ def _space(session: Session, container: dict[str, Any], destination: dict[str, A
 
 def _short(host: str, of_what: str, free: int, needed: int) -> Finding:
     return Finding(
-        host, f"{free >> 20} MiB of {of_what} free, {needed >> 20} MiB needed", "Free some, or take a larger host"
+        host,
+        f"{free >> 20} MiB of {of_what} free, {needed >> 20} MiB needed",
+        "Free some, or take a larger host",
     )
 
 

@@ -39,11 +39,11 @@ def listening(listener: Listener) -> Iterator[None]:
 
 def tell_began(step: Step) -> None:
     """A step begins."""
-    for listener in list(_listeners):
+    for listener in _listeners:
         listener.began(step)
 
 
 def tell_ended(record: StepRecord) -> None:
     """A step has ended well."""
-    for listener in list(_listeners):
+    for listener in _listeners:
         listener.ended(record)

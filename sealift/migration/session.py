@@ -57,7 +57,9 @@ class Found:
     memory_bytes: int = 0  # preflight
     image_at_destination: bool = False  # preflight
     warnings: list[str] = field(default_factory=list)  # preflight
-    choice: Choice = field(default_factory=lambda: Choice(strategy=Strategy.STOP_AND_COPY, why=""))  # preflight
+    choice: Choice = field(
+        default_factory=lambda: Choice(strategy=Strategy.STOP_AND_COPY, why="")
+    )  # preflight
     copy: str = ""  # sync: id of the destination's container
     image_bytes: int = 0  # sync
     file_bytes: int = 0  # sync, transfer

@@ -68,7 +68,9 @@ def live_pass(session: Session) -> int:
     return int(session.sender.call("live_pass"))
 
 
-def _trees(session: Session, copy: dict[str, Any], plan: Counterpart) -> tuple[dict[str, str], dict[str, str]]:
+def _trees(
+    session: Session, copy: dict[str, Any], plan: Counterpart
+) -> tuple[dict[str, str], dict[str, str]]:
     sources = {"layer": session.found.container["GraphDriver"]["Data"]["UpperDir"]}
     targets = {"layer": copy["GraphDriver"]["Data"]["UpperDir"]}
     for number, volume in enumerate(plan.volumes):

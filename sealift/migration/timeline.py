@@ -18,7 +18,7 @@ RUNNING, CUT = "#0072B2", "#D55E00"
 
 
 def timeline_png(report: Report) -> bytes:
-    """A PNG of 1000 × 500 pixels."""
+    """A PNG of 1000 by 500 pixels."""
     # Not pyplot: it keeps figures in a global state and may look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - half a second, only for pictures
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -46,7 +46,9 @@ def _bars(axes: Axes, records: list[StepRecord], *, unit: float) -> None:
         left = (record.started - first).total_seconds() * 1000 / unit
         colour = CUT if record.step in CUTOVER else RUNNING
         axes.barh(row, record.duration_ms / unit, left=left, color=colour, height=0.7)
-        axes.text(left + record.duration_ms / unit, row, f" {record.duration_ms:.0f} ms", va="center", fontsize=8)
+        axes.text(
+            left + record.duration_ms / unit, row, f" {record.duration_ms:.0f} ms", va="center", fontsize=8
+        )
     axes.set_yticks(range(len(records)), [record.step.value for record in records], fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.12)

@@ -32,7 +32,12 @@ def render(private_key: str, peers: list[Peer]) -> str:
     """The text that `wg setconf` reads."""
     lines = ["[Interface]", f"PrivateKey = {private_key}", f"ListenPort = {PORT}"]
     for peer in peers:
-        lines += ["", "[Peer]", f"PublicKey = {peer.public_key}", f"AllowedIPs = {', '.join(peer.allowed_ips)}"]
+        lines += [
+            "",
+            "[Peer]",
+            f"PublicKey = {peer.public_key}",
+            f"AllowedIPs = {', '.join(peer.allowed_ips)}",
+        ]
         if peer.endpoint:
             lines.append(f"Endpoint = {peer.endpoint}")
     return "\n".join(lines) + "\n"

@@ -4,6 +4,8 @@ Runs on the client's host with the standard library only. Arguments: ADDRESS POR
 every answer must be exactly one more than the one before, and each response time is kept.
 """
 
+from __future__ import annotations
+
 import json
 import select
 import socket
@@ -13,13 +15,15 @@ import time
 WORST = 20
 
 
-def main(address, port):
+def main(address: str, port: str) -> None:
     connection = socket.create_connection((address, int(port)), timeout=30)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.settimeout(120)
     answers = connection.makefile("rb")
     command = b"*2\r\n$4\r\nINCR\r\n$7\r\ncounter\r\n"
-    count, faults, times, error = 0, [], [], None
+    count, error = 0, None
+    faults: list[list[int]] = []
+    times: list[tuple[float, float]] = []
     print("ready", flush=True)
     began = time.monotonic()
     try:

@@ -1,11 +1,17 @@
 """runc and CRIU as the agents call them, and the statistics that CRIU leaves in its image directory."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .wire import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DUMPS = Path("/run/sealift/dumps")
 """Images rest here only: a tmpfs of its own, so that `/run`'s size does not bound a container's memory."""
@@ -14,7 +20,7 @@ PAGE_BYTES = 4096
 STATS_MAGICS = 2  # two 32-bit magic numbers, then a 32-bit length, then the message
 
 
-def prepare_dumps():
+def prepare_dumps() -> Path:
     """Mount the tmpfs that images rest on. Returns the directory."""
     DUMPS.mkdir(parents=True, exist_ok=True)
     if not os.path.ismount(DUMPS):
@@ -24,21 +30,21 @@ def prepare_dumps():
     return DUMPS
 
 
-def wipe(directory):
+def wipe(directory: Path) -> None:
     """Remove one migration's images, and the tmpfs with the last of them."""
     shutil.rmtree(directory, ignore_errors=True)
     if os.path.ismount(DUMPS) and not any(DUMPS.iterdir()):
         subprocess.run(["umount", str(DUMPS)], check=False)
 
 
-def runtime_root(container_id):
+def runtime_root(container_id: str) -> Path:
     """The directory that Docker's runtime keeps this container's state under: `runc --root` of it."""
     for state in Path("/run/docker").glob(f"runtime-*/moby/{container_id}"):
         return state.parent
     raise AgentError(f"Docker's runtime knows no container {container_id[:12]}: it does not run")
 
 
-def checkpoint(container_id, images, *options):
+def checkpoint(container_id: str, images: Path, *options: str) -> subprocess.Popen[str]:
     """Start `runc checkpoint`. Returns the process; `finish` waits for it."""
     images.mkdir(parents=True, exist_ok=True)
     command = ["runc", "--root", str(runtime_root(container_id)), "checkpoint", "--image-path", str(images)]
@@ -48,17 +54,17 @@ def checkpoint(container_id, images, *options):
     )
 
 
-def finish(process, step, log):
+def finish(process: subprocess.Popen[str], step: str, log: Path) -> None:
     """Wait for a checkpoint or page server; on failure an AgentError with what CRIU itself gave as its reason."""
     output, _ = process.communicate()
     if process.returncode != 0:
         raise AgentError(reason(log) or output.strip()[-500:] or f"exit status {process.returncode}", step)
 
 
-def reason(log):
+def reason(log: Path) -> str:
     """CRIU's first lines of error in a log, else an empty string."""
     try:
-        lines = Path(log).read_text(errors="replace").splitlines()
+        lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return ""
     # Without CAP_SYS_RESOURCE CRIU can't raise its own limit of open files. It says "Error" and goes on.
@@ -66,7 +72,7 @@ def reason(log):
     return "; ".join(line.split("Error ", 1)[-1].strip() for line in errors[:3])
 
 
-def page_server(images, address, port, previous=None):
+def page_server(images: Path, address: str, port: int, previous: Path | None = None) -> subprocess.Popen[str]:
     """Start CRIU's page server for one dump. It ends by itself when the dump has been received."""
     images.mkdir(parents=True, exist_ok=True)
     command = ["criu", "page-server", "--images-dir", str(images), "--address", address, "--port", str(port)]
@@ -91,19 +97,19 @@ def page_server(images, address, port, previous=None):
     return process
 
 
-def dump_stats(images):
+def dump_stats(images: Path) -> dict[str, int]:
     """What CRIU says of a dump (images/stats.proto): times in microseconds, pages as counts."""
     fields = {1: "freezing_us", 2: "frozen_us", 3: "memdump_us", 4: "memwrite_us", 5: "pages_scanned"}
     fields |= {6: "pages_skipped", 7: "pages_written"}
     return _stats(images / "stats-dump", 1, fields)
 
 
-def restore_stats(images):
+def restore_stats(images: Path) -> dict[str, int]:
     """What CRIU says of a restore."""
     return _stats(images / "stats-restore", 2, {3: "forking_us", 4: "restore_us", 5: "pages_restored"})
 
 
-def _stats(path, entry, names):
+def _stats(path: Path, entry: int, names: dict[int, str]) -> dict[str, int]:
     try:
         data = path.read_bytes()[4 * STATS_MAGICS + 4 :]
     except OSError:
@@ -114,11 +120,11 @@ def _stats(path, entry, names):
     return {}
 
 
-def _protobuf(data):
+def _protobuf(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The fields of a protobuf message as (number, integer or bytes): varints and length-delimited ones."""
     position = 0
 
-    def varint():
+    def varint() -> int:
         nonlocal position
         value = shift = 0
         while True:

@@ -71,11 +71,12 @@ class Destination:
         return port
 
     def finish_page_server(self) -> None:
+        """Wait for the page server of the last dump."""
         if self.page_server is not None:
             server, self.page_server = self.page_server, None
             criu.finish(server, "transfer", self.page_images / "page-server.log")
 
-    def arm(self, container: str, address: str, bridge: str, gateway: dict[str, Any]) -> None:
+    def arm(self, container: str, bridge: str, gateway: dict[str, Any]) -> None:
         """Start the container under Docker up to the point where the images are needed; pull its cable."""
         self.container = container
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
@@ -90,7 +91,9 @@ class Destination:
             # Docker plugs the cable's other end into the container only when runc calls its hook, during the restore.
             mine = plug.unclaimed(bridge) - others
         if len(mine) != 1:
-            raise AgentError(f"{len(mine)} new ports in the bridge {bridge}: which is the container's?", "restore")
+            raise AgentError(
+                f"{len(mine)} new ports in the bridge {bridge}: which is the container's?", "restore"
+            )
         self.plug = plug.Plug(mine.pop(), bridge)
         self.plug.pull()
         self.cutover = threading.Thread(target=self._take_over, daemon=True)
@@ -113,7 +116,9 @@ class Destination:
                 why = criu.reason(self.restore / "restore.log") or self.start_error
                 raise AgentError(why, "restore")
             if time.monotonic() > deadline:
-                raise AgentError(f"Docker did not get the container to {mark!r} in {timeout_s:g} s", "restore")
+                raise AgentError(
+                    f"Docker did not get the container to {mark!r} in {timeout_s:g} s", "restore"
+                )
             time.sleep(0.001)
 
     def _take_over(self) -> None:
@@ -122,7 +127,7 @@ class Destination:
         try:
             images = self.directory / "final"
             for entry in self.link.receive()["images"]:
-                self.link.receive_file(images / os.path.basename(entry["name"]), entry["size"])
+                self.link.receive_file(images / Path(entry["name"]).name, entry["size"])
             self.finish_page_server()
             pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
             self.link.send(phase="received", facts={"page_bytes": pages})
@@ -131,7 +136,9 @@ class Destination:
             self._say_go(str(images))
             self._wait_for("restored", RESTORE_TIMEOUT_S)
             took_ns = time.monotonic_ns() - started_ns
-            self.link.send(phase="restored", facts={"restore_ns": took_ns, **criu.restore_stats(self.restore)})
+            self.link.send(
+                phase="restored", facts={"restore_ns": took_ns, **criu.restore_stats(self.restore)}
+            )
             step = "network switch"
             outcome = self._ask_gateway("switch")["outcome"]
             if outcome != "committed":
@@ -144,10 +151,8 @@ class Destination:
         except Exception as failure:  # noqa: BLE001 - the other side waits for a word, whatever went wrong
             if self.committed:
                 return
-            try:
+            with contextlib.suppress(OSError):
                 self.link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
-            except OSError:
-                pass
             self._give_up()
 
     def _ask_gateway(self, question: str) -> dict[str, Any]:
@@ -172,11 +177,9 @@ class Destination:
         container, self.container = self.container, None
         if hasattr(self, "restore") and (self.restore / "waiting").exists() and self.starter.is_alive():
             if not (self.restore / "restored").exists():
-                try:
+                with contextlib.suppress(OSError):
                     pipe = os.open(self.restore / "go", os.O_WRONLY | os.O_NONBLOCK)
                     os.close(pipe)  # nothing written: the wrapper ends
-                except OSError:
-                    pass
             self.starter.join(10)
         docker_api.call("DELETE", f"/containers/{container}?force=1&v=1", accept=(204, 404))
 
@@ -190,7 +193,11 @@ class Destination:
         if self.start_error:
             raise AgentError(f"Docker reports the restored container as failed: {self.start_error}", "finish")
         state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
-        return {"status": state["Status"], "pid": state["Pid"], "health": state.get("Health", {}).get("Status")}
+        return {
+            "status": state["Status"],
+            "pid": state["Pid"],
+            "health": state.get("Health", {}).get("Status"),
+        }
 
     def close(self) -> None:
         """Forget the migration: doors shut, images wiped; without a commit, the copy goes too."""
@@ -233,7 +240,7 @@ def _load_image(listener: Any, token: str) -> None:
     link = Link.accept(listener, token, timeout=60)
     try:
         headers = {"Content-Type": "application/x-tar"}  # of unknown length: http.client sends it in chunks
-        chunks = iter(lambda: link.reader.read1(1 << 20), b"")
+        chunks = iter(lambda: link.socket.recv(1 << 20), b"")
         connection, response = docker_api.request("POST", "/images/load?quiet=1", chunks, 600, headers)
         answer = response.read().decode(errors="replace")
         connection.close()

@@ -1,26 +1,38 @@
 """Docker's API on its local socket, as far as the agents need it."""
 
+from __future__ import annotations
+
 import http.client
 import json
 import socket
+from typing import TYPE_CHECKING, Any
 
 from .wire import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 SOCKET = "/var/run/docker.sock"
 VERSION = "v1.43"  # Docker 24; later ones still speak it
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, timeout):
+    def __init__(self, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
 
-    def connect(self):
+    def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(SOCKET)
 
 
-def call(method, path, body=None, timeout=120, accept=(200, 201, 204, 304)):
+def call(
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    timeout: float = 120,
+    accept: tuple[int, ...] = (200, 201, 204, 304),
+) -> Any:
     """One request; the decoded JSON, or None for an empty answer. AgentError carries Docker's own words."""
     connection, response = request(method, path, body, timeout)
     try:
@@ -36,13 +48,22 @@ def call(method, path, body=None, timeout=120, accept=(200, 201, 204, 304)):
     return json.loads(data) if data else None
 
 
-def request(method, path, body=None, timeout=120, headers=None):
+def request(
+    method: str,
+    path: str,
+    body: dict[str, Any] | Iterable[bytes] | None = None,
+    timeout: float = 120,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
     """A request whose answer is read by the caller: the connection (to be closed) and the response."""
     connection = _Connection(timeout)
-    payload, sent = body, dict(headers or {})
-    if isinstance(body, (dict, list)):
+    payload: Iterable[bytes] | bytes | None
+    sent = dict(headers or {})
+    if isinstance(body, dict):
         payload = json.dumps(body).encode()
         sent["Content-Type"] = "application/json"
+    else:
+        payload = body
     try:
         connection.request(method, f"/{VERSION}{path}", payload, sent)
         return connection, connection.getresponse()

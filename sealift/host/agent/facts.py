@@ -7,10 +7,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import cgroup, docker_api
 from .wire import Controller, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PLAIN_DEVICES = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}
 
@@ -38,7 +41,13 @@ def container(container: str) -> dict[str, Any]:
     """What the processes of a running container hold that matters for a dump, and how large they are."""
     state = docker_api.call("GET", f"/containers/{container}/json")["State"]
     group = cgroup.of_process(state["Pid"])
-    found: dict[str, Any] = {"io_uring": [], "devices": [], "terminals": [], "memory_bytes": 0, "processes": 0}
+    found: dict[str, Any] = {
+        "io_uring": [],
+        "devices": [],
+        "terminals": [],
+        "memory_bytes": 0,
+        "processes": 0,
+    }
     for pid in cgroup.pids(group):
         found["processes"] += 1
         found["memory_bytes"] += _resident_bytes(pid)
@@ -55,7 +64,7 @@ def container(container: str) -> dict[str, Any]:
 
 def exists(paths: list[str]) -> list[bool]:
     """Which of these are directories on this host."""
-    return [os.path.isdir(path) for path in paths]
+    return [Path(path).is_dir() for path in paths]
 
 
 def tree_bytes(paths: list[str]) -> int:
@@ -70,7 +79,7 @@ def tree_bytes(paths: list[str]) -> int:
 def _ordinary(pid: int, target: str) -> bool:
     """Whether something under /dev is a plain file or socket, as in /dev/shm."""
     try:
-        mode = os.stat(f"/proc/{pid}/root{target}").st_mode
+        mode = Path(f"/proc/{pid}/root{target}").stat().st_mode
     except OSError:
         return True  # deleted: it was a file
     return not (0o020000 <= mode & 0o170000 <= 0o060000 and mode & 0o170000 != 0o040000)
@@ -81,7 +90,7 @@ def _open_files(pid: int) -> list[str]:
     try:
         for entry in os.scandir(f"/proc/{pid}/fd"):
             try:
-                found.append(os.readlink(entry.path))
+                found.append(str(Path(entry.path).readlink()))
             except OSError:
                 continue
     except OSError:
@@ -98,7 +107,9 @@ def _name(pid: int) -> str:
 
 def _resident_bytes(pid: int) -> int:
     try:
-        anonymous = re.search(r"^Pss:\s+(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        anonymous = re.search(
+            r"^Pss:\s+(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE
+        )
     except OSError:
         return 0
     return int(anonymous.group(1)) * 1024 if anonymous else 0
@@ -128,5 +139,10 @@ def _criu_check() -> str | None:
 
 def main(controller: Controller) -> None:
     """Serve one controller."""
-    handlers = {"host": host, "container": container, "exists": exists, "tree_bytes": tree_bytes}
+    handlers: dict[str, Callable[..., Any]] = {
+        "host": host,
+        "container": container,
+        "exists": exists,
+        "tree_bytes": tree_bytes,
+    }
     serve(handlers, controller, lambda: None)

@@ -12,12 +12,20 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .wire import AgentError, listen
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 # Overlayfs notes on a file which lower file it was copied from, as a handle of this host's file system.
-OVERLAY_NOTES = ("trusted.overlay.origin", "trusted.overlay.impure", "trusted.overlay.nlink", "trusted.overlay.uuid")
+OVERLAY_NOTES = (
+    "trusted.overlay.origin",
+    "trusted.overlay.impure",
+    "trusted.overlay.nlink",
+    "trusted.overlay.uuid",
+)
 OPTIONS = ["-aHAXS", "--numeric-ids", "--modify-window=-1", "--stats", "--no-human-readable"]
 OPTIONS += [f"--filter=-x {note}" for note in OVERLAY_NOTES]
 TICK_NS = 20_000_000
@@ -30,7 +38,7 @@ VANISHED = 24
 class Daemon:
     """The receiving end. `modules` maps a module's name to the directory or file that it fills."""
 
-    def __init__(self, directory: Path, address: str, password: str, modules: dict) -> None:
+    def __init__(self, directory: Path, address: str, password: str, modules: Mapping[str, str]) -> None:
         self.modules = modules
         with listen(address) as probe:
             self.port = probe.getsockname()[1]
@@ -40,7 +48,7 @@ class Daemon:
         lines = ["use chroot = yes", "uid = 0", "gid = 0", "read only = no", "auth users = sealift"]
         lines += [f"secrets file = {secrets}", f"lock file = {directory}/rsyncd.lock"]
         for name, path in modules.items():
-            os.makedirs(path, exist_ok=True)
+            Path(path).mkdir(parents=True, exist_ok=True)
             lines += [f"[{name}]", f"path = {path}"]
         config = directory / "rsyncd.conf"
         config.write_text("\n".join(lines) + "\n")
@@ -70,21 +78,32 @@ class Daemon:
 class Sender:
     """The sending end of one migration."""
 
-    def __init__(self, address: str, port: int, password: str, trees: dict, log: dict | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        password: str,
+        trees: Mapping[str, str],
+        log: Mapping[str, str] | None = None,
+    ) -> None:
         self.target = f"rsync://sealift@{address}:{port}"
         self.environment = {**os.environ, "RSYNC_PASSWORD": password}
         self.trees = {name: Path(path) for name, path in trees.items()}
         self.log = log
-        self.suspects: dict = {}
+        self.suspects: dict[str, set[str]] = {}
 
     def live_pass(self) -> int:
         """Send what differs while the container runs. Returns the bytes sent."""
         started_ns = time.time_ns()
-        sent = sum(self._end(name, self._start(name, f"{path}/", "--delete")) for name, path in self.trees.items())
-        self.suspects = {name: _touched_since(path, started_ns - TICK_NS) for name, path in self.trees.items()}
+        sent = sum(
+            self._end(name, self._start(name, f"{path}/", "--delete")) for name, path in self.trees.items()
+        )
+        self.suspects = {
+            name: _touched_since(path, started_ns - TICK_NS) for name, path in self.trees.items()
+        }
         return sent
 
-    def final_pass(self, processes: list) -> int:
+    def final_pass(self, processes: Sequence[int]) -> int:
         """Send the rest of a frozen container's files, all trees at once.
 
         Size and time stamp don't tell a change from none in two cases, where contents are compared: a file written
@@ -101,10 +120,14 @@ class Sender:
                 running.append((name, self._start(name, f"{self.trees[name]}/", *again, names=existing)))
         if self.log and Path(self.log["path"]).exists():
             # Docker has the destination's log open and appends to it: the same file must stay.
-            running.append(("log", self._start("log", self.log["path"], "--inplace", "--no-S", to=self.log["as"])))
+            running.append(
+                ("log", self._start("log", self.log["path"], "--inplace", "--no-S", to=self.log["as"]))
+            )
         return sum(self._end(name, process) for name, process in running)
 
-    def _start(self, name: str, origin: str, *more: str, names: list | None = None, to: str = "") -> Any:
+    def _start(
+        self, name: str, origin: str, *more: str, names: Sequence[str] = (), to: str = ""
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             ["rsync", *OPTIONS, *more, origin, f"{self.target}/{name}/{to}"],
             stdin=subprocess.PIPE,
@@ -113,12 +136,13 @@ class Sender:
             env=self.environment,
             text=True,
         )
-        process.stdin.write("\0".join(names or []))
-        process.stdin.close()
+        if process.stdin is not None:  # it was asked for
+            process.stdin.write("\0".join(names))
+            process.stdin.close()
         return process
 
-    def _end(self, name: str, process: Any) -> int:
-        output = process.stdout.read()
+    def _end(self, name: str, process: subprocess.Popen[str]) -> int:
+        output = process.stdout.read() if process.stdout is not None else ""
         if process.wait() not in {0, VANISHED}:
             last = [line for line in output.splitlines() if "rsync" in line][:3]
             raise AgentError(f"rsync of the {name} tree failed: {'; '.join(last) or output[-300:]}", "sync")
@@ -126,8 +150,9 @@ class Sender:
         return int(found.group(1)) if found else 0
 
 
-def _touched_since(root: Path, since_ns: int) -> set:
-    found, places = set(), [str(root)]
+def _touched_since(root: Path, since_ns: int) -> set[str]:
+    found: set[str] = set()
+    places = [str(root)]
     while places:
         try:
             entries = list(os.scandir(places.pop()))
@@ -137,17 +162,20 @@ def _touched_since(root: Path, since_ns: int) -> set:
             try:
                 if entry.is_dir(follow_symlinks=False):
                     places.append(entry.path)
-                elif entry.is_file(follow_symlinks=False):
-                    if entry.stat(follow_symlinks=False).st_mtime_ns >= since_ns:
-                        found.add(os.path.relpath(entry.path, root))
+                elif entry.is_file(follow_symlinks=False) and _mtime_ns(entry) >= since_ns:
+                    found.add(os.path.relpath(entry.path, root))
             except FileNotFoundError:
                 continue
     return found
 
 
-def _written_through_mappings(processes: list) -> set:
+def _mtime_ns(entry: os.DirEntry[str]) -> int:
+    return entry.stat(follow_symlinks=False).st_mtime_ns
+
+
+def _written_through_mappings(processes: Sequence[int]) -> set[str]:
     """Host paths of files that any of the processes has mapped shared and writable."""
-    found = set()
+    found: set[str] = set()
     for pid in processes:
         try:
             lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
@@ -161,7 +189,7 @@ def _written_through_mappings(processes: list) -> set:
     return found
 
 
-def _mounts(pid: int) -> dict:
+def _mounts(pid: int) -> dict[str, str]:
     """Where in its namespace a process sees which host directory: mount point to overlay layer or bind source."""
     points = {}
     for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
@@ -172,7 +200,9 @@ def _mounts(pid: int) -> dict:
     return points
 
 
-def _host_paths(path: str, mounts: dict) -> set:
-    point = max((p for p in mounts if path == p or path.startswith(p.rstrip("/") + "/")), key=len, default="/")
+def _host_paths(path: str, mounts: Mapping[str, str]) -> set[str]:
+    point = max(
+        (p for p in mounts if path == p or path.startswith(p.rstrip("/") + "/")), key=len, default="/"
+    )
     rest = path[len(point) :].lstrip("/")
-    return {os.path.join(mounts.get(point, "/"), rest)}
+    return {str(Path(mounts.get(point, "/")) / rest)}

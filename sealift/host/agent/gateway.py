@@ -16,9 +16,15 @@ import socket
 import subprocess
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .hold import Hold
 from .wire import AgentError, Controller, Link, listen, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    Record = dict[str, dict[str, Any]]
 
 STATE = Path("/var/lib/sealift/gateway")
 INTERFACE = "sealift-wg"
@@ -31,14 +37,15 @@ class Routes:
         self.state = state
         self.file = state / "routes.json"
 
-    def assign(self, address: str, peer: str, host: str) -> dict:
+    def assign(self, address: str, peer: str, host: str) -> dict[str, str]:
         """Give an address to a host outside of any migration."""
         _checked(address)
         with self._locked() as record:
             record["routes"][address] = {"peer": peer, "host": host}
             self._save(record)
             apply(record["routes"])
-        return record["routes"][address]
+            route: dict[str, str] = record["routes"][address]
+        return route
 
     def release(self, address: str) -> None:
         """Take an address back."""
@@ -50,7 +57,7 @@ class Routes:
     def switch(self, migration: str, address: str, origin: str, peer: str, host: str) -> str:
         """Commit: move the address from the peer `origin` to `peer`. Returns the outcome that holds."""
         with self._locked() as record:
-            outcome = record["decisions"].get(migration)
+            outcome: str | None = record["decisions"].get(migration)
             if outcome is None:
                 owner = record["routes"].get(address, {}).get("peer")
                 if owner != origin:
@@ -64,7 +71,7 @@ class Routes:
     def call_off(self, migration: str) -> str:
         """Call a migration off unless it has committed. Returns the outcome that holds."""
         with self._locked() as record:
-            outcome = record["decisions"].setdefault(migration, "rolled back")
+            outcome: str = record["decisions"].setdefault(migration, "rolled back")
             self._save(record)
         return outcome
 
@@ -73,24 +80,26 @@ class Routes:
         with self._locked() as record:
             apply(record["routes"])
 
-    def show(self) -> dict:
+    def show(self) -> Record:
+        """The whole record."""
         with self._locked() as record:
             return record
 
     @contextlib.contextmanager
-    def _locked(self):
+    def _locked(self) -> Iterator[Record]:
         self.state.mkdir(parents=True, exist_ok=True)
         with (self.state / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield self._load()
 
-    def _load(self) -> dict:
+    def _load(self) -> Record:
         try:
-            return json.loads(self.file.read_text())
+            record: Record = json.loads(self.file.read_text())
         except FileNotFoundError:
             return {"routes": {}, "decisions": {}}
+        return record
 
-    def _save(self, record: dict) -> None:
+    def _save(self, record: Record) -> None:
         fresh = self.file.with_suffix(".new")
         with fresh.open("w") as file:
             json.dump(record, file, indent=1)
@@ -104,14 +113,14 @@ class Routes:
             os.close(directory)
 
 
-def apply(routes: dict, also: list = ()) -> None:  # type: ignore[assignment]
+def apply(routes: dict[str, Any], also: Sequence[str] = ()) -> None:
     """Make WireGuard's allowed IPs those of the record, in one call of `wg`.
 
     A peer's list is given whole: its tunnel address, which it has already, and its workloads. An address that another
     peer had moves over in the same operation.
     """
     held = _allowed_ips()
-    arguments = []
+    arguments: list[str] = []
     for peer in {*(route["peer"] for route in routes.values()), *also}:
         if peer not in held:
             raise AgentError(f"WireGuard has no peer {peer}", "network switch")
@@ -130,7 +139,7 @@ def _is_workload(allowed: str) -> bool:
     return False
 
 
-def _allowed_ips() -> dict:
+def _allowed_ips() -> dict[str, list[str]]:
     held = {}
     for line in _wg("show", INTERFACE, "allowed-ips").splitlines():
         peer, *addresses = line.split()
@@ -155,15 +164,16 @@ def _checked(address: str) -> None:
 class Decider(threading.Thread):
     """Answers the two hosts of one migration through the tunnel until told to end; holds packets in between."""
 
-    def __init__(self, address: str, token: str, facts: dict) -> None:
+    def __init__(self, address: str, token: str, facts: dict[str, str]) -> None:
         super().__init__(daemon=True)
         self.token, self.facts = token, facts
         self.routes = Routes()
         self.hold: Hold | None = None
         self.listener = listen(address)
-        self.port = self.listener.getsockname()[1]
+        self.port = int(self.listener.getsockname()[1])
 
     def run(self) -> None:
+        """Answer whoever knows the token."""
         while True:
             try:
                 link = Link.accept(self.listener, self.token)
@@ -179,6 +189,7 @@ class Decider(threading.Thread):
         self.listener.close()
 
     def release(self) -> int:
+        """Hold nothing any more. Returns how many packets were held."""
         return self.hold.release() if self.hold is not None else 0
 
     def _answer(self, link: Link) -> None:
@@ -195,18 +206,18 @@ class Decider(threading.Thread):
             except OSError:
                 return
 
-    def _hold(self) -> dict:
+    def _hold(self) -> dict[str, Any]:
         if self.hold is None:
             self.hold = Hold(self.facts["address"])
         return {"holding": True}
 
-    def _switch(self) -> dict:
+    def _switch(self) -> dict[str, Any]:
         return {"outcome": self.routes.switch(**self.facts)}
 
-    def _release(self) -> dict:
+    def _release(self) -> dict[str, Any]:
         return {"held": self.release()}
 
-    def _call_off(self) -> dict:
+    def _call_off(self) -> dict[str, Any]:
         outcome = self.routes.call_off(self.facts["migration"])
         self.release()
         return {"outcome": outcome}
@@ -215,9 +226,9 @@ class Decider(threading.Thread):
 def main(controller: Controller) -> None:
     """Serve one controller. A decider outlives it: the two hosts may still have to ask."""
     routes = Routes()
-    deciders = []
+    deciders: list[Decider] = []
 
-    def decide(address: str, token: str, facts: dict) -> int:
+    def decide(address: str, token: str, facts: dict[str, str]) -> int:
         decider = Decider(address, token, facts)
         decider.start()
         deciders.append(decider)
@@ -232,7 +243,7 @@ def main(controller: Controller) -> None:
         while deciders:
             deciders.pop().end()
 
-    handlers = {
+    handlers: dict[str, Callable[..., Any]] = {
         "assign": routes.assign,
         "release": routes.release,
         "show": routes.show,

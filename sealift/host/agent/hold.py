@@ -1,8 +1,8 @@
 """Packets for a workload are held at the gateway while its container is frozen, and go to whoever has it then.
 
-Dropping them would be safe as well, but a client whose packet was dropped tries again only when its retransmission timer
-fires, and that timer doubles: after a second of freeze it may wait another. What is held costs it nothing. The kernel
-queues the packets for this process (NFQUEUE); if the process dies, they pass again (`--queue-bypass`).
+Dropping them would be safe as well, but a client whose packet was dropped tries again only when its retransmission
+timer fires, and that timer doubles: after a second of freeze it may wait another. What is held costs it nothing. The
+kernel queues the packets for this process (NFQUEUE); if the process dies, they pass again (`--queue-bypass`).
 
 Messages as in linux/netfilter/nfnetlink_queue.h; numbers in them are big-endian.
 """
@@ -15,8 +15,12 @@ import socket
 import struct
 import subprocess
 import threading
+from typing import TYPE_CHECKING
 
 from .wire import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NETLINK_NETFILTER = 12
 QUEUE = 3 << 8  # NFNL_SUBSYS_QUEUE
@@ -106,7 +110,7 @@ class Hold:
         self._socket.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body)
 
 
-def _messages(data: bytes):  # type: ignore[no-untyped-def]
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     position = 0
     while position + 16 <= len(data):
         length, kind = struct.unpack_from("=IH", data, position)

@@ -4,6 +4,8 @@ Nothing inside the container notices (its link stays up), no rule can be overloo
 packets from it reach a port that belongs to no bridge and carry another's hardware address, so the kernel drops them.
 """
 
+from __future__ import annotations
+
 import fcntl
 import json
 import socket
@@ -21,28 +23,31 @@ SIOCBRDELIF = 0x89A3
 class Plug:
     """One port: `port` is the host's end of the container's virtual cable, `bridge` what it belongs to."""
 
-    def __init__(self, port, bridge):
+    def __init__(self, port: str, bridge: str) -> None:
         self.port = port
         self.bridge = bridge
 
-    def pull(self):
+    def pull(self) -> None:
+        """Take the port out of its bridge."""
         if self.is_in():
             self._call(SIOCBRDELIF)
 
-    def put_back(self):
+    def put_back(self) -> None:
+        """Put the port into its bridge again."""
         if not self.is_in():
             self._call(SIOCBRADDIF)
 
-    def is_in(self):
+    def is_in(self) -> bool:
+        """Whether the port belongs to a bridge."""
         return Path(f"/sys/class/net/{self.port}/brport").exists()
 
-    def _call(self, request):
+    def _call(self, request: int) -> None:
         index = socket.if_nametoindex(self.port)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             fcntl.ioctl(control, request, struct.pack("16si20x", self.bridge.encode(), index))
 
 
-def unclaimed(bridge):
+def unclaimed(bridge: str) -> set[str]:
     """Ports of a bridge whose other end is still on this host: cables of containers that are being started."""
     links = {}
     for path in Path("/sys/class/net").iterdir():
@@ -52,17 +57,20 @@ def unclaimed(bridge):
     return {port for port in ports if links[port][::-1] in pairs}
 
 
-def _number(path):
+def _number(path: Path) -> int:
     try:
         return int(path.read_text())
     except (OSError, ValueError):
         return -1
 
 
-def find(namespace, address, bridge):
+def find(namespace: str, address: str, bridge: str) -> Plug:
     """The plug of the interface that carries `address` in a network namespace (a path under /proc or /var/run)."""
     shown = subprocess.run(
-        ["nsenter", f"--net={namespace}", "ip", "-json", "address", "show"], capture_output=True, text=True, check=False
+        ["nsenter", f"--net={namespace}", "ip", "-json", "address", "show"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if shown.returncode != 0:
         raise AgentError(f"the container's interfaces can't be listed: {shown.stderr.strip()}")

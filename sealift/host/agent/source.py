@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import cgroup, criu, docker_api, plug
 from .files import Sender
 from .wire import AgentError, Controller, Link, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 RESTORE_TIMEOUT_S = 120
 ASK_AGAIN_S = 1
@@ -52,6 +55,7 @@ class Source:
         self.link = Link.connect(peer["address"], peer["port"], peer["token"])
 
     def live_pass(self) -> int:
+        """Send the files that differ. Returns the bytes sent."""
         return self.sender.live_pass()
 
     def pre_dump(self, name: str, port: int) -> dict[str, int]:
@@ -79,22 +83,27 @@ class Source:
         step = "final dump"
         try:
             self._dump_and_send(page_server_port)
-            for phase, step in (("received", "transfer"), ("restored", "restore"), ("committed", "network switch")):
+            for phase, step in (
+                ("received", "transfer"),
+                ("restored", "restore"),
+                ("committed", "network switch"),
+            ):
                 answer = self._hear()
                 if "failed" in answer:
                     raise AgentError(answer["failed"], answer.get("step", step))
                 if answer.get("phase") != phase:
                     raise AgentError(f"the destination said {answer} instead of {phase}", step)
                 self.controller.event(phase, **answer.get("facts", {}))
-            self.committed = True
-            return "committed"
-        except Exception as failure:  # noqa: BLE001 - whatever went wrong, the container must not stay frozen for it
+        except Exception as failure:
             outcome = self._settle()
             self.controller.event("settled", outcome=outcome)
             if outcome == "committed":
                 self.committed = True
                 return outcome
             raise AgentError(f"{failure}", getattr(failure, "step", None) or step) from failure
+        else:
+            self.committed = True
+            return "committed"
 
     def _dump_and_send(self, port: int) -> None:
         assert self.plug and self.link and self.decider  # noqa: S101, PT018 - `arm` came before
@@ -103,14 +112,18 @@ class Source:
         self.decider.send(ask="hold")
         if "error" in (answer := self.decider.receive(10)):
             raise AgentError(answer["error"], "final dump")
-        self.plug.pull()
+        # Frozen first, cut off then: an answer that was dropped at a port without a bridge would have to wait for the
+        # restored socket's retransmission timer, a whole second. What arrives in between is part of the dump.
         cgroup.freeze(self.group)
         self.frozen = True
         self.frozen_at = time.monotonic_ns()
+        self.plug.pull()
         tell("frozen")
         images = self.directory / "final"
         server = f"{self.peer['address']}:{port}"
-        dump = criu.checkpoint(self.container, images, "--leave-running", "--page-server", server, *self._parent())
+        dump = criu.checkpoint(
+            self.container, images, "--leave-running", "--page-server", server, *self._parent()
+        )
         try:
             file_bytes = self.sender.final_pass(cgroup.pids(self.group))
         finally:
@@ -120,12 +133,12 @@ class Source:
             file_bytes += self.sender.final_pass([])
         tell("dumped", file_bytes=file_bytes, **criu.dump_stats(images))
         metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
-        sizes = [{"name": path.name, "size": path.stat().st_size} for path in metadata]
-        self.link.send(images=sizes)
+        sizes = {path: path.stat().st_size for path in metadata}
         self.everything_sent = True
-        for path, entry in zip(metadata, sizes):
-            self.link.send_file(path, entry["size"])
-        tell("sent", metadata_bytes=sum(int(str(entry["size"])) for entry in sizes))
+        self.link.send(images=[{"name": path.name, "size": size} for path, size in sizes.items()])
+        for path, size in sizes.items():
+            self.link.send_file(path, size)
+        tell("sent", metadata_bytes=sum(sizes.values()))
 
     def _hear(self) -> dict[str, Any]:
         assert self.link is not None  # noqa: S101 - `open` came before
@@ -144,7 +157,9 @@ class Source:
         told = False
         while True:
             try:
-                link = Link.connect(self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=5)
+                link = Link.connect(
+                    self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=5
+                )
                 link.send(ask="call_off")
                 return str(link.receive(10)["outcome"])
             except (OSError, AgentError, KeyError) as silent:
@@ -218,7 +233,7 @@ def send_image(reference: str, address: str, port: int, token: str) -> int:
 def main(controller: Controller) -> None:
     """Serve one controller for one migration."""
     source = Source(controller)
-    handlers = {
+    handlers: dict[str, Callable[..., Any]] = {
         "open": source.open,
         "send_image": send_image,
         "live_pass": source.live_pass,

@@ -1,10 +1,19 @@
 """Messages: one JSON object a line, bulk data behind it by length."""
 
+from __future__ import annotations
+
+import contextlib
+import io
 import json
 import socket
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 LINE_LIMIT = 1 << 20
 
@@ -12,7 +21,7 @@ LINE_LIMIT = 1 << 20
 class AgentError(Exception):
     """One sentence for a person; `step` names the step of the protocol that failed."""
 
-    def __init__(self, message, step=None):
+    def __init__(self, message: str, step: str | None = None) -> None:
         super().__init__(message)
         self.step = step
 
@@ -20,25 +29,22 @@ class AgentError(Exception):
 class Controller:
     """The controller at the other end of standard input and output."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
 
-    def orders(self):
+    def orders(self) -> Iterator[dict[str, Any]]:
         """Each order as a dict; ends when the controller is gone."""
         for line in sys.stdin.buffer:
             yield json.loads(line)
 
-    def tell(self, **message):
-        """Send one message. A controller that is gone is no reason to stop: see `sealift recover`."""
+    def tell(self, **message: Any) -> None:
+        """Send one message. A controller that is gone is no reason to stop: the hosts settle it between them."""
         line = json.dumps(message).encode() + b"\n"
-        with self._lock:
-            try:
-                sys.stdout.buffer.write(line)
-                sys.stdout.buffer.flush()
-            except (BrokenPipeError, ValueError, OSError):
-                pass
+        with self._lock, contextlib.suppress(BrokenPipeError, ValueError, OSError):
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
 
-    def event(self, name, **facts):
+    def event(self, name: str, **facts: Any) -> None:
         """Something happened, now, by this host's monotonic clock."""
         self.tell(event=name, at_ns=time.monotonic_ns(), **facts)
 
@@ -46,20 +52,21 @@ class Controller:
 class Link:
     """A connection to another agent through the tunnel."""
 
-    def __init__(self, connection):
+    def __init__(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = connection
-        self.reader = connection.makefile("rb", buffering=1 << 16)
+        self.reader = io.BufferedReader(socket.SocketIO(connection, "r"), 1 << 16)
 
     @classmethod
-    def connect(cls, address, port, token, timeout=10):
+    def connect(cls, address: str, port: int, token: str, timeout: float = 10) -> Link:
+        """Connect to a listening agent and show the token."""
         link = cls(socket.create_connection((address, port), timeout=timeout))
         link.socket.settimeout(None)
         link.send(token=token)
         return link
 
     @classmethod
-    def accept(cls, listener, token, timeout=None):
+    def accept(cls, listener: socket.socket, token: str, timeout: float | None = None) -> Link:
         """The first peer that knows the token; others are turned away."""
         listener.settimeout(timeout)
         while True:
@@ -75,10 +82,11 @@ class Link:
                 return link
             link.close()
 
-    def send(self, **message):
+    def send(self, **message: Any) -> None:
+        """Send one message."""
         self.socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def receive(self, timeout=None):
+    def receive(self, timeout: float | None = None) -> dict[str, Any]:
         """The next message; AgentError when the other side is gone or silent for `timeout` seconds."""
         self.socket.settimeout(timeout)
         try:
@@ -86,22 +94,23 @@ class Link:
         except (OSError, ValueError) as lost:
             raise AgentError(f"the connection to the other host was lost: {lost}") from lost
         finally:
-            try:
+            with contextlib.suppress(OSError):
                 self.socket.settimeout(None)
-            except OSError:
-                pass
         if not line.endswith(b"\n"):
             raise AgentError("the other host closed the connection")
-        return json.loads(line)
+        message: dict[str, Any] = json.loads(line)
+        return message
 
-    def send_file(self, path, size):
-        with open(path, "rb") as data:
+    def send_file(self, path: Path, size: int) -> None:
+        """Send the first `size` bytes of a file."""
+        with path.open("rb") as data:
             sent = self.socket.sendfile(data, 0, size)
         if sent != size:
             raise AgentError(f"{path} shrank while it was sent")
 
-    def receive_file(self, path, size):
-        with open(path, "wb") as data:
+    def receive_file(self, path: Path, size: int) -> None:
+        """Write the next `size` bytes to a file."""
+        with path.open("wb") as data:
             left = size
             while left:
                 chunk = self.reader.read(min(left, 1 << 20))
@@ -110,15 +119,16 @@ class Link:
                 data.write(chunk)
                 left -= len(chunk)
 
-    def close(self):
-        try:
+    def close(self) -> None:
+        """End the connection. The other side sees it, and so does a thread of this one that waits for a message."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
             self.reader.close()
             self.socket.close()
-        except OSError:
-            pass
 
 
-def listen(address):
+def listen(address: str) -> socket.socket:
     """A listener on a free port of that address."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -127,7 +137,9 @@ def listen(address):
     return listener
 
 
-def serve(handlers, controller, gone):
+def serve(
+    handlers: Mapping[str, Callable[..., Any]], controller: Controller, gone: Callable[[], object]
+) -> None:
     """Answer the controller's orders, one after the other, until it is gone; then call `gone`."""
     for order in controller.orders():
         name = order.pop("order")

@@ -42,7 +42,8 @@ def test_a_policy_written_is_the_policy_read() -> None:
         ("version = 2", "version"),
         ("this is not TOML", "not TOML"),
         ("a = " + "[" * 5000, "not TOML"),
-        ("#" * 70000, "64 KiB"),
+        ("#" * 17000, "16 KiB"),
+        ("a." * 8000 + "a = 1", "dots"),
         (b"\xff\xfe", "not TOML"),
     ],
 )

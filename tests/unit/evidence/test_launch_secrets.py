@@ -235,6 +235,28 @@ def test_old_firmware_is_rejected() -> None:
     assert checks(verify_launch(launch_evidence(digests=()), demanding)) == {"build"}
 
 
+def test_what_the_caller_expects_and_what_the_policy_allows_must_both_hold(legacy_lab: LegacyLab) -> None:
+    other = Policy(sev=SevRules(launch_digests=("00" * 32,)))
+    verdict = verify_launch(launch_evidence(), other)
+    assert verdict.genuine
+    assert checks(verdict) == {"launch_digest"}
+    assert verify_launch(launch_evidence(), Policy(sev=SevRules(launch_digests=(DIGEST.hex(),)))).accepted
+    pek = legacy_lab.chain.pek
+    assert pek is not None
+    report = build_attestation_report(legacy_lab.pek, nonce=NONCE, digest=DIGEST, policy=STRICT)
+    assert checks(verify_attestation(report, pek, other, nonce=NONCE, digests=(DIGEST,))) == {"launch_digest"}
+
+
+def test_reasons_of_freshness_turn_a_verdict() -> None:
+    verdict = verify_launch(launch_evidence(), Policy())
+    assert verdict.also(()) is verdict
+    spent = verdict.also(transport_key_reasons(KEYS, used=key_fingerprints(KEYS)))
+    assert spent.genuine
+    assert not spent.accepted
+    assert checks(spent) == {"transport_keys"}
+    assert len(spent.reasons) == 2
+
+
 def test_secrets_are_byte_for_byte_those_of_the_vectors(vectors: Path) -> None:
     folder = vectors / "secret"
     for case in load(folder / "secret.json")["cases"]:

@@ -14,7 +14,7 @@ from sealift.errors import UnusableInput
 from sealift.evidence import der
 from sealift.evidence.endorsement import OID_CHIP, Kind, endorsement_extensions, read_endorsement
 from sealift.evidence.id_block import IdBlock, authenticate, disagreements
-from sealift.evidence.policy import Policy
+from sealift.evidence.policy import ExtraRoot, Policy
 from sealift.evidence.snp_report import PlatformBit, PolicyBit, SnpReport, parse_snp_report, sign_snp_report
 from sealift.evidence.tcb import Generation, Tcb, decode_tcb, encode_tcb, generation_of_cpu
 from sealift.evidence.verify_snp import verify_snp
@@ -294,6 +294,31 @@ def test_the_default_policy_says_of_every_open_field_that_it_is_unchecked(snp_la
             "launch_tcb": "tcb_floor.launch_tcb",
         }.get(field, field)
         assert spelled in seen, field
+
+
+def test_report_data_of_policy_and_caller_must_both_hold(snp_lab: SnpLab) -> None:
+    evidence = snp_lab.evidence()
+    policy = snp_lab.policy(report_data=evidence.report.fields.report_data.hex())
+    assert verify_snp(evidence, policy, at=NOW, report_data=evidence.report.fields.report_data).accepted
+    assert checks(verify_snp(evidence, policy, at=NOW, report_data=bytes(64))) == {"report_data"}
+    lax = snp_lab.policy(report_data="00" * 64)
+    both = verify_snp(evidence, lax, at=NOW, report_data=evidence.report.fields.report_data)
+    assert checks(both) == {"report_data"}
+
+
+def test_a_root_of_no_stated_generation_is_said_to_be_so(snp_lab: SnpLab) -> None:
+    root = ExtraRoot(sha256=snp_lab.roots[MILAN].sha256, emulated=False)
+    verdict = verify_snp(snp_lab.evidence(), Policy(extra_roots=(root,)), at=NOW)
+    assert verdict.accepted
+    assert verdict.extra_root
+    assert not verdict.emulated
+    assert "root_generation" in verdict.unchecked
+
+
+def test_a_name_cannot_speak_to_the_terminal(snp_lab: SnpLab) -> None:
+    certificate = snp_lab.certify(snp_lab.endorsement(), subject="SEV-VCEK\x1b[2J\nforged line")
+    assert certificate.subject_name.isprintable()
+    assert "endorsement" in checks(snp_lab.verdict(replace(snp_lab.evidence(), key=certificate)))
 
 
 def test_every_reason_is_given_not_only_the_first(snp_lab: SnpLab) -> None:

@@ -1,0 +1,88 @@
+"""What a lab is before anything of it runs: its inventory, and the keys and files that make its hosts themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from sealift.inventory import Host, Inventory, LabFacts
+from sealift.lab.keys import SshKey, WireGuardKey, make_ssh_key, make_wireguard_key
+from sealift.lab.layout import DESTINATION, GATEWAY, HOSTS, SOURCE, LabHost
+from sealift.network import wireguard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Kind = Literal["vm", "netns"]
+
+
+@dataclass(frozen=True)
+class HostKeys:
+    """What makes a host of the lab itself."""
+
+    ssh: SshKey
+    wireguard: WireGuardKey | None
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab in the making: its inventory and the secrets that its hosts get."""
+
+    inventory: Inventory
+    keys: dict[str, HostKeys]
+    login: SshKey
+
+    def with_facts(self, facts: LabFacts) -> Lab:
+        """The same lab, saying something else of itself."""
+        return replace(self, inventory=self.inventory.model_copy(update={"lab": facts}))
+
+    def files(self, host: LabHost) -> dict[str, tuple[bytes, int]]:
+        """The files that make a host the one that the inventory names: path to content and mode."""
+        own = self.keys[host.name]
+        made = {
+            "/etc/hostname": (f"{host.name}\n".encode(), 0o644),
+            "/etc/hosts": (f"127.0.0.1 localhost {host.name}\n".encode(), 0o644),
+            "/etc/ssh/ssh_host_ed25519_key": (own.ssh.private.encode(), 0o600),
+            "/root/.ssh/authorized_keys": (f"{self.login.public}\n".encode(), 0o600),
+        }
+        if own.wireguard:
+            gateway = host == GATEWAY
+            inventory = self.inventory
+            peers = (
+                wireguard.gateway_peers(inventory) if gateway else wireguard.host_peers(inventory, host.name)
+            )
+            entry = inventory.machine(host.name)
+            environment = wireguard.environment(inventory, entry, role="gateway" if gateway else "host")
+            configuration = wireguard.render(own.wireguard.private, peers)
+            made["/etc/sealift/network.env"] = (environment.encode(), 0o644)
+            made["/etc/sealift/wireguard.conf"] = (configuration.encode(), 0o600)
+        return made
+
+
+def plan(kind: Kind, directory: Path) -> Lab:
+    """Keys for everybody and the inventory that names them. Writes the key to log in with."""
+    login = make_ssh_key()
+    key_file = directory / "id_ed25519"
+    key_file.touch(mode=0o600)
+    key_file.write_text(login.private)
+    keys = {h.name: HostKeys(make_ssh_key(), make_wireguard_key() if h.tunnel_address else None) for h in HOSTS}
+
+    def entry(host: LabHost) -> Host:
+        own = keys[host.name]
+        return Host(
+            address=str(host.address),
+            host_key=own.ssh.public,
+            key_file=key_file,
+            tunnel_address=host.tunnel_address,
+            wireguard_key=own.wireguard.public if own.wireguard else None,
+        )
+
+    hosts = {host.name: entry(host) for host in HOSTS}
+    inventory = Inventory(
+        hosts={SOURCE.name: hosts["source"], DESTINATION.name: hosts["destination"]},
+        gateway=hosts["gateway"],
+        provider=hosts["provider"],
+        client=hosts["client"],
+        lab=LabFacts(kind=kind, accelerator="none"),
+    )
+    return Lab(inventory, keys, login)

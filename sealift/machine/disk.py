@@ -1,0 +1,145 @@
+"""The VM's disks: a read-only root made of the tree, shared by all VMs, and a data disk for each.
+
+The root is the tree, our files over it, and `vm/` beside this module over both: units of a fast boot.
+The init puts an overlay in memory above it: what a VM writes outside of `/data` is gone when it ends, and the
+root can be a verified one later. `/data` holds what Docker, containerd and Sealift keep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from importlib import resources
+from pathlib import Path
+
+from sealift.machine.initrd import kernel_release, module_bytes
+from sealift.machine.recipe import copy_files, files_digest, lower_dirs
+from sealift.machine.units import GENERATORS, MASKED, UNIT_FOLDERS, WANTED
+from sealift.paths import cache_dir
+from sealift.process import run
+
+DATA_DISK_BYTES = 16 << 30
+"""Sparse: it takes what is written to it."""
+
+_REVISION = 2
+"""Goes up when a root disk of the same tree and files would come out different."""
+
+_ROOT_ID = "5ea11f70-0000-4000-8000-000000000001"
+_FIXED_TIME = "1700000000"
+_SPARE_BYTES = 32 << 20
+
+_MAKE_ROOT = """
+set -e
+tree=$1 layers=$2 building=$3 release=$4 id=$5 blocks=$6
+mount --bind "$building" "$tree/mnt"
+chroot "$tree" depmod -b /mnt/layer "$release"
+mount -t overlay -o "lowerdir=$building/layer:$layers" root "$tree/mnt/view"
+exec chroot "$tree" mke2fs -q -t ext4 -d /mnt/view -L sealift-root -U "$id" -m 0 -b 4096 -i 16384 \\
+    -O ^has_journal,^metadata_csum,^resize_inode -E "hash_seed=$id,lazy_itable_init=0" /mnt/disk "$blocks"
+"""
+"""In a mount namespace of its own, with the tree's programs: another machine's make the same bytes."""
+
+
+def build_disk(tree: Path, files: Path) -> Path:
+    """The root disk (raw, ext4) of every VM with this tree and these files, made now if not in the cache."""
+    with resources.as_file(resources.files("sealift.machine") / "vm") as vm_files:
+        name = _digest(tree.name, files_digest(files), files_digest(vm_files), *MASKED, *WANTED)
+        disk = cache_dir() / "disks" / f"{name}.ext4"
+        if disk.is_file():
+            return disk
+        disk.parent.mkdir(parents=True, exist_ok=True)
+        building = disk.with_suffix(f".{os.getpid()}")
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        try:
+            _lay_over(building / "layer", vm_files, tree)
+            (building / "view").mkdir()
+            _make_root(tree, files, building)
+            (building / "disk").rename(disk)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return disk
+
+
+def create_data_disk(path: Path, size_bytes: int = DATA_DISK_BYTES) -> None:
+    """An empty data disk (raw, ext4, sparse) for one VM. Overwrites what is there."""
+    path.unlink(missing_ok=True)
+    with path.open("xb") as disk:
+        disk.truncate(size_bytes)
+    path.chmod(0o600)
+    run(
+        [
+            *("mke2fs", "-q", "-F", "-t", "ext4", "-L", "sealift-data", "-m", "0", "-i", "65536"),
+            # Nothing is left to do at mount: the kernel would else initialise a fresh disk for minutes.
+            *("-J", "size=16", "-O", "^resize_inode", "-E", "lazy_itable_init=0,lazy_journal_init=1", path),
+        ]
+    )
+
+
+def _lay_over(layer: Path, vm_files: Path, tree: Path) -> None:
+    """What a VM has on top of tree and files: units, masks, modules as the initrd has them, mount points."""
+    layer.mkdir(mode=0o755)
+    copy_files(vm_files, layer)
+    system = layer / "etc/systemd/system"
+    for unit in MASKED:
+        (system / unit).symlink_to("/dev/null")
+    for folder in UNIT_FOLDERS:
+        for link in sorted((tree / folder).glob("*.wants/*")):
+            if link.name not in WANTED:
+                _hide(layer / link.relative_to(tree))
+    _hide(layer / GENERATORS)
+    for folder in ("data", "var/lib/docker", "var/lib/containerd", "var/lib/sealift"):
+        (layer / folder).mkdir(parents=True)
+    (layer / "lib").symlink_to("usr/lib")  # as in the tree; depmod looks there
+    _unpack_modules(layer, tree)
+    for made in (layer, *layer.rglob("*/")):
+        made.chmod(0o755)
+
+
+def _unpack_modules(layer: Path, tree: Path) -> None:
+    release = kernel_release(tree)
+    source = tree / "usr/lib/modules" / release
+    target = layer / "usr/lib/modules" / release
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.suffix == ".xz":
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.with_suffix("").write_bytes(module_bytes(path))
+            _hide(copy)
+        elif path.name.startswith(("modules.builtin", "modules.order")):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    order = target / "modules.order"
+    order.write_text(order.read_text(encoding="utf-8").replace(".ko.xz", ".ko"), encoding="utf-8")
+
+
+def _hide(path: Path) -> None:
+    """Make what lower layers have under this name vanish (a whiteout, in overlayfs' words)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
+
+
+def _make_root(tree: Path, files: Path, building: Path) -> None:
+    used = sum(
+        _space(Path(folder, name))
+        for layer in (building / "layer", files, tree)
+        for folder, _, names in os.walk(layer)
+        for name in names
+    )
+    blocks = str((used * 105 // 100 + _SPARE_BYTES) >> 12)
+    variables = (tree, lower_dirs(tree, files), building, kernel_release(tree), _ROOT_ID, blocks)
+    run(
+        ["unshare", "--mount", "sh", "-c", _MAKE_ROOT, "make-root", *variables],
+        timeout_s=300,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "E2FSPROGS_FAKE_TIME": _FIXED_TIME},
+    )
+
+
+def _space(path: Path) -> int:
+    return -(-path.lstat().st_size // 4096) * 4096
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join((str(_REVISION), *parts)).encode()).hexdigest()[:16]

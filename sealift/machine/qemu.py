@@ -1,0 +1,108 @@
+"""QEMU's arguments for one VM.
+
+All paths are as the provider's processes see them. Starting and ending QEMU is the caller's; it ends by
+itself when the guest powers off, reboots or panics.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+QEMU = "/usr/bin/qemu-system-x86_64"
+
+
+class Accelerator(StrEnum):
+    """What runs the guest's instructions."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@dataclass(frozen=True)
+class VirtualMachine:
+    """One VM as QEMU starts it. `tap` names an interface that exists where QEMU runs."""
+
+    name: str
+    accelerator: Accelerator
+    vcpus: int
+    memory_mib: int
+    kernel: Path
+    initrd: Path
+    root_disk: Path
+    data_disk: Path
+    configuration_disk: Path
+    tap: str
+    mac: str
+    qmp_socket: Path
+    console_log: Path
+    append: str = ""
+
+
+_COMMAND_LINE = (
+    "console=ttyS0 quiet panic=-1 net.ifnames=0 audit=0 "
+    # No security module does anything here, but systemd loads a BPF program for them: 2 s under emulation.
+    "lsm= "
+    "psi=0"
+)
+_EMULATED_COMMAND_LINE = (
+    # An emulated processor does not speculate.
+    "mitigations=off init_on_alloc=0"
+)
+
+
+def kernel_command_line(machine: VirtualMachine) -> str:
+    """What the kernel is told; part of what a measured boot measures."""
+    emulated = _EMULATED_COMMAND_LINE if machine.accelerator is Accelerator.TCG else ""
+    return " ".join(part for part in (_COMMAND_LINE, emulated, machine.append) if part)
+
+
+def qemu_argv(machine: VirtualMachine) -> list[str]:
+    """The command that is the VM. It stays in the foreground; QMP listens on `qmp_socket`."""
+    return [
+        *(QEMU, "-name", f"guest={machine.name}", "-no-user-config", "-nodefaults", "-no-reboot"),
+        *("-display", "none", "-machine", "q35,hpet=off,vmport=off,usb=off"),
+        *_processor(machine),
+        *("-m", f"{machine.memory_mib}M"),
+        *("-kernel", str(machine.kernel), "-initrd", str(machine.initrd)),
+        *("-append", kernel_command_line(machine)),
+        *_disk("sealift-root", machine.root_disk, read_only=True),
+        *_disk("sealift-data", machine.data_disk, read_only=False),
+        *_disk("sealift-config", machine.configuration_disk, read_only=True),
+        *("-netdev", _json(type="tap", id="net", ifname=machine.tap, script="no", downscript="no")),
+        # Without the ROM from which it could boot.
+        *("-device", _json(driver="virtio-net-pci", netdev="net", mac=machine.mac, romfile="")),
+        *("-chardev", f"file,id=console,path={_escaped(machine.console_log)}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=qmp,path={_escaped(machine.qmp_socket)},server=on,wait=off"),
+        *("-mon", "chardev=qmp,mode=control"),
+    ]
+
+
+def _processor(machine: VirtualMachine) -> list[str]:
+    if machine.accelerator is Accelerator.KVM:
+        return ["-accel", "kvm", "-cpu", "host", "-smp", str(machine.vcpus)]
+    return ["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(machine.vcpus)]
+
+
+def _disk(serial: str, path: Path, *, read_only: bool) -> list[str]:
+    """A raw disk that the init finds by its serial number. Read-only ones may be shared by VMs."""
+    file = {"driver": "file", "filename": str(path)}
+    return [
+        *("-blockdev", _json({"driver": "raw", "node-name": serial, "read-only": read_only, "file": file})),
+        *("-device", _json(driver="virtio-blk-pci", drive=serial, serial=serial)),
+    ]
+
+
+def _json(options: Mapping[str, object] | None = None, **more: object) -> str:
+    return json.dumps({**(options or {}), **more})
+
+
+def _escaped(path: Path) -> str:
+    """A comma in a value is written twice in those options of QEMU that take no JSON."""
+    return str(path).replace(",", ",,")
