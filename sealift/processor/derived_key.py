@@ -41,9 +41,12 @@ class KeyField(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class KeyRequest:
-    """What to derive from. `root` 0: the VCEK, 1: the VMRK. `guest_svn` and `tcb` at most the guest's."""
+    """What to derive from, `fields` in KeyField bits. `root` 0: the VCEK, 1: the VMRK.
 
-    fields: KeyField = KeyField(0)
+    `guest_svn` and `tcb` are at most the guest's.
+    """
+
+    fields: int = 0
     root: int = 0
     vmpl: int = 0
     guest_svn: int = 0
@@ -59,7 +62,7 @@ def parse_key_request(data: bytes) -> KeyRequest:
     root, reserved, fields, vmpl, svn, tcb = _REQUEST.unpack(sized(data, REQUEST_BYTES, "a key request"))
     if root > 1 or reserved or vmpl > 3 or fields & ~int(sum(KeyField)):
         raise UnusableInput("a key request with an impossible field", remedy="See the SNP ABI's MSG_KEY_REQ")
-    return KeyRequest(KeyField(fields), root, vmpl, svn, tcb)
+    return KeyRequest(fields, root, vmpl, svn, tcb)
 
 
 def pack_key_response(key: bytes, status: int = 0) -> bytes:

@@ -135,7 +135,7 @@ class Guest:
             _ioctl(device, _GET_EXTENDED_REPORT, ctypes.create_string_buffer(extended), response)
             certificates = table.raw if any(table.raw[:16]) else b""
         except OSError:
-            # A host without certificates, or a kernel that knows no extended request: ask for the report alone.
+            # A host without certificates, or a kernel without this request: ask for the report alone.
             response = ctypes.create_string_buffer(RESPONSE_BYTES)
             _ioctl(device, _GET_REPORT, ctypes.create_string_buffer(plain), response)
             certificates = b""

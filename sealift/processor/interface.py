@@ -94,7 +94,7 @@ Platform = SevPlatform | SnpPlatform
 
 @dataclass(frozen=True)
 class SevLaunch:
-    """What the owner of a legacy guest sends: policy (32 bits), session (128 bytes), his certificate (2084)."""
+    """What the owner of a legacy guest sends: policy (32 bits), session (128 bytes), certificate (2084)."""
 
     policy: int
     session: bytes

@@ -26,17 +26,18 @@ LINE_LIMIT = 1 << 20
 def to_json(value: Any) -> Any:
     """What `json` can write, of dataclasses, bytes, enums, paths, sequences and plain values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: to_json(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, tuple | list):
-        return [to_json(each) for each in value]
-    if isinstance(value, dict):
-        return {key: to_json(each) for key, each in value.items()}
+        value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    match value:
+        case bytes():
+            value = base64.b64encode(value).decode()
+        case Enum():
+            value = value.value
+        case Path():
+            value = str(value)
+        case tuple() | list():
+            value = [to_json(each) for each in value]
+        case dict():
+            value = {key: to_json(each) for key, each in value.items()}
     return value
 
 
@@ -63,29 +64,39 @@ def from_json(kind: type[T], value: Any, what: str = "the message") -> T:
 
 
 def _read(kind: Any, value: Any, what: str) -> Any:
-    if kind is Any:
-        return value
     if get_origin(kind) in {Union, types.UnionType}:
         return _read_union(kind, value, what)
     if get_origin(kind) is tuple:
         return _read_tuple(get_args(kind), value, what)
     if dataclasses.is_dataclass(kind):
         return _read_dataclass(kind, value, what)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return _read_enum(kind, value, what)
     if kind is bytes:
         return _read_bytes(value, what)
+    return _read_plain(kind, value, what)
+
+
+def _read_plain(kind: Any, value: Any, what: str) -> Any:
+    if kind is Any:
+        return value
     if kind is Path and isinstance(value, str) and "\0" not in value:
         return Path(value)
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        try:
-            return kind(value)
-        except ValueError as error:
-            raise _wrong(what, f"one of {', '.join(str(each.value) for each in kind)}") from error
-    if kind is bool or isinstance(value, bool):
-        if kind is bool and isinstance(value, bool):
-            return value
-    elif kind in {int, str, dict} and isinstance(value, kind):
+    # In Python a bool is an int, in a message it is not.
+    if (
+        kind in {bool, int, str, dict}
+        and isinstance(value, kind)
+        and isinstance(value, bool) == (kind is bool)
+    ):
         return value
     raise _wrong(what, getattr(kind, "__name__", str(kind)))
+
+
+def _read_enum(kind: type[Enum], value: Any, what: str) -> Enum:
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise _wrong(what, f"one of {', '.join(str(each.value) for each in kind)}") from error
 
 
 def _read_dataclass(kind: Any, value: Any, what: str) -> Any:
@@ -94,7 +105,7 @@ def _read_dataclass(kind: Any, value: Any, what: str) -> Any:
     hints = get_type_hints(kind)
     fields = {each.name: each for each in dataclasses.fields(kind)}
     if unknown := value.keys() - fields.keys():
-        raise _wrong(what, f"without {sorted(map(str, unknown))[0][:40]!r}")
+        raise _wrong(what, f"without {min(map(str, unknown))[:40]!r}")
     given = {name: _read(hints[name], each, f"{what}'s {name}") for name, each in value.items()}
     for name, each in fields.items():
         needed = each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING

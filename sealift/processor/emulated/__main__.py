@@ -1,4 +1,4 @@
-"""`python -m sealift.processor.emulated --state DIR --host SOCKET --guest SOCKET`: serve until the VM ends."""
+"""`python -m sealift.processor.emulated --state DIR --host SOCKET --guest SOCKET`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from sealift.processor.emulated.chip import Chip
 from sealift.processor.emulated.firmware import Firmware
 from sealift.processor.emulated.profile import Profile
 from sealift.processor.emulated.service import serve
+
+_LOG = logging.getLogger("sealift.emulated")
 
 PROFILE_NAME = "profile.json"
 _PROFILE_LIMIT = 64 * 1024
@@ -45,7 +47,7 @@ async def _run(firmware: Firmware, host: socket.socket, guest: socket.socket, *,
     try:
         await task
     except asyncio.CancelledError:
-        logging.info("told to end")
+        _LOG.info("told to end")
 
 
 def _options() -> argparse.ArgumentParser:

@@ -24,13 +24,13 @@ from sealift.evidence.amd_certificate import USAGE_ARK, USAGE_ASK, issue_amd_cer
 from sealift.evidence.crl import issue_crl
 from sealift.evidence.endorsement import Kind
 from sealift.evidence.x509_certificate import ca_extensions, issue_x509
-from sealift.processor.emulated.store import Store
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     from sealift.evidence.tcb import Generation
     from sealift.evidence.x509_certificate import Extension
+    from sealift.processor.emulated.store import Store
 
 ORGANISATION = "SEALIFT EMULATED"
 ARK_KEY_ID = b"SEALIFT EMULATED"

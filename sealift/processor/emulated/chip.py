@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sealift.evidence import certificate_table
+from sealift.evidence.amd_certificate import USAGE_ASK
 from sealift.evidence.endorsement import Endorsement, Kind, endorsement_extensions
 from sealift.evidence.session import derive_key
 from sealift.evidence.sev_certificate import (
     ALGORITHM_ECDH,
     ALGORITHM_ECDSA,
-    USAGE_ASK,
     USAGE_CEK,
     USAGE_OCA,
     USAGE_PDH,

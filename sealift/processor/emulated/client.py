@@ -1,4 +1,4 @@
-"""The emulated backend from the host's side: commands over its socket, and QEMU's arguments for the guest's."""
+"""The emulated backend from the host's side: commands over one socket, QEMU's arguments for the other."""
 
 from __future__ import annotations
 
@@ -46,9 +46,11 @@ class EmulatedProcessor:
     def platform(self, mode: Mode) -> Platform:
         """See `Processor`."""
         said = self.call("platform", mode=mode)
-        return from_json(SnpPlatform if mode is Mode.SNP else SevPlatform, said, "the platform's evidence")
+        if mode is Mode.SNP:
+            return from_json(SnpPlatform, said, "the platform's evidence")
+        return from_json(SevPlatform, said, "the platform's evidence")
 
-    def arguments(self, launch: Launch, directory: Path, *, kernel_hashes: bool) -> LaunchArguments:
+    def arguments(self, launch: Launch, directory: Path, *, kernel_hashes: bool) -> LaunchArguments:  # noqa: ARG002
         """A serial port of its own into the VM; its memory is not encrypted, and nothing here claims it is."""
         return LaunchArguments(
             words=(

@@ -7,8 +7,8 @@ JSON objects and go back as such; `service` moves them over sockets.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from sealift.evidence.launch_digest import Mode
 from sealift.evidence.layout import guid
@@ -16,14 +16,23 @@ from sealift.processor.emulated.legacy_guest import LegacyGuest
 from sealift.processor.emulated.refusal import FirmwareRefused, Status
 from sealift.processor.emulated.snp_guest import SnpGuest
 from sealift.processor.interface import Launch, LaunchState, LaunchStatus, SevLaunch
-from sealift.processor.measured import Measured
+from sealift.processor.measured import Measured  # noqa: TC001 - read at run time by `wire`
 from sealift.processor.wire import from_json, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
     from sealift.processor.emulated.chip import Chip
     from sealift.processor.emulated.profile import Profile
 
 _LOG = logging.getLogger("sealift.emulated")
+
+
+@dataclass(frozen=True)
+class _Begin:
+    launch: Launch
+    measured: Measured
 
 
 class Firmware:
@@ -36,7 +45,7 @@ class Firmware:
 
     def host_call(self, call: str, arguments: dict[str, Any]) -> Any:
         """One command of the host. FirmwareRefused and UnusableInput are its ways to fail."""
-        commands = {
+        commands: dict[str, Callable[..., Any]] = {
             "platform": self.platform,
             "begin": self.begin,
             "status": self.status,
@@ -64,13 +73,12 @@ class Firmware:
     def begin(self, launch: Any, measured: Any) -> LaunchStatus:
         """Start a guest and measure it."""
         self.reset()
-        asked = from_json(Launch, launch, "the launch")  # type: ignore[arg-type] # a union is a type to it
-        what = from_json(Measured, measured, "what is measured")  # type: ignore[arg-type] # the same
-        if isinstance(asked, SevLaunch):
-            self.guest = LegacyGuest.start(self.chip, self.profile, asked, what)
+        asked = from_json(_Begin, {"launch": launch, "measured": measured}, "begin")
+        if isinstance(asked.launch, SevLaunch):
+            self.guest = LegacyGuest.start(self.chip, self.profile, asked.launch, asked.measured)
         else:
-            self.guest = SnpGuest.start(self.chip, self.profile, asked, what)
-        _LOG.info("launch of %s, digest %s", asked.mode.value, self.guest.digest.hex())
+            self.guest = SnpGuest.start(self.chip, self.profile, asked.launch, asked.measured)
+        _LOG.info("launch of %s, digest %s", asked.launch.mode.value, self.guest.digest.hex())
         return self.status()
 
     def status(self) -> LaunchStatus:

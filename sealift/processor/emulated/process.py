@@ -1,4 +1,4 @@
-"""Start an emulated processor and end it: what tests and the `netns` lab use; a provider keeps its own records.
+"""Start an emulated processor and end it: for tests and the `netns` lab; a provider keeps its own records.
 
 The sockets are made before the process: whoever connects at once waits for it instead of failing.
 """

@@ -70,7 +70,7 @@ def _answer(line: bytes, answer: Callable[[str, dict[str, Any]], dict[str, Any]]
         return {"id": number, "error": str(error), "status": int(error.status)}
     except SealiftError as error:
         return {"id": number, "error": str(error)}
-    except Exception:
+    except Exception:  # noqa: BLE001 - logged with its trace
         # A peer's nonsense must not take the machine's processor down.
         _LOG.exception("a request failed")
         return {"id": number, "error": "the emulated processor failed; its log says how"}
