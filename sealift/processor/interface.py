@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sealift.evidence.secret import SecretPacket
-    from sealift.processor.measured import Measured
+    from sealift.processor.measured import Measured, MeasuredImage
 
 GUEST_PORT = "org.sealift.sev-guest"
 """Name of the virtio-serial port behind which the emulated processor answers a VM."""
@@ -165,7 +165,7 @@ class Processor(Protocol):
     def platform(self, mode: Mode) -> Platform:
         """Evidence about the platform; it needs no launch."""
 
-    def arguments(self, launch: Launch, directory: Path, *, kernel_hashes: bool) -> LaunchArguments:
+    def arguments(self, launch: Launch, image: MeasuredImage, directory: Path) -> LaunchArguments:
         """QEMU's arguments. Files that they name are written to `directory`; none holds a secret."""
 
     def begin(self, launch: Launch, measured: Measured) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path  # noqa: TC003 - read at run time by `wire`
 
 from sealift.errors import UnusableInput
 from sealift.evidence.files import hash_file, read_bounded
-from sealift.evidence.firmware import PAGE, SIZE_LIMIT, parse_firmware
+from sealift.evidence.firmware import PAGE, SIZE_LIMIT, FirmwareImage, parse_firmware
 from sealift.evidence.kernel_hashes import NO_INITRD, KernelHashes, hash_command_line
 from sealift.evidence.launch_digest import Mode, Processors, SnpDigest, launch_digest
 from sealift.evidence.vmsa import SNP_ACTIVE, model_signature
@@ -38,20 +38,26 @@ class MeasuredImage:
     features: int = SNP_ACTIVE
     legacy_vm_type: bool = False
 
+    def hashes(self) -> KernelHashes | None:
+        """Of kernel, initrd and command line; None where they are not measured."""
+        if self.kernel is None or not self.kernel_hashes:
+            return None
+        return KernelHashes(
+            kernel=hash_file(self.kernel),
+            initrd=hash_file(self.initrd) if self.initrd else NO_INITRD,
+            command_line=hash_command_line(self.append),
+        )
+
+    def parsed_firmware(self) -> FirmwareImage:
+        """The firmware and its table."""
+        return parse_firmware(read_bounded(self.firmware, SIZE_LIMIT))
+
     def digest(self, mode: Mode) -> bytes:
         """The launch digest: 32 bytes with SEV and SEV-ES, 48 with SNP."""
-        hashes = None
-        if self.kernel is not None and self.kernel_hashes:
-            hashes = KernelHashes(
-                kernel=hash_file(self.kernel),
-                initrd=hash_file(self.initrd) if self.initrd else NO_INITRD,
-                command_line=hash_command_line(self.append),
-            )
-        firmware = parse_firmware(read_bounded(self.firmware, SIZE_LIMIT))
         processors = Processors(
             self.vcpus, model_signature(self.cpu), self.features, legacy_vm_type=self.legacy_vm_type
         )
-        return launch_digest(mode, firmware, hashes, processors)
+        return launch_digest(mode, self.parsed_firmware(), self.hashes(), processors)
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,7 @@ class Monitor:
         client = QMPClient("sealift")
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                if isinstance(self.place, Path):
-                    await client.connect(str(self.place))
-                else:
-                    await client.open_with_socket(self.place)
+                await client.connect(str(self.place) if isinstance(self.place, Path) else self.place)
                 try:
                     return await client.execute(command, arguments or None)
                 finally:

@@ -13,7 +13,6 @@ import socket
 import subprocess
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable, UnusableInput
@@ -40,9 +39,10 @@ from sealift.processor.monitor import Monitor, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from sealift.evidence.secret import SecretPacket
-    from sealift.processor.measured import Measured
+    from sealift.processor.measured import Measured, MeasuredImage
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 OBJECT_ID = "sev0"
@@ -108,14 +108,14 @@ class QemuProcessor:
             ark=found.ark.raw if found and found.ark else b"",
         )
 
-    def arguments(self, launch: Launch, directory: Path, *, kernel_hashes: bool) -> LaunchArguments:
+    def arguments(self, launch: Launch, image: MeasuredImage, directory: Path) -> LaunchArguments:
         """The object, with the numbers of this host's processor. Session and certificate go to files."""
         options: dict[str, str | int] = {
             "id": OBJECT_ID,
             "cbitpos": self.capabilities.cbitpos,
             "reduced-phys-bits": self.capabilities.reduced_phys_bits,
             "policy": f"{launch.policy:#x}",
-            "kernel-hashes": "on" if kernel_hashes else "off",
+            "kernel-hashes": "on" if image.kernel is not None and image.kernel_hashes else "off",
         }
         if isinstance(launch, SevLaunch):
             for name, option, content in (

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sealift.evidence.secret import SecretPacket
-    from sealift.processor.measured import Measured
+    from sealift.processor.measured import Measured, MeasuredImage
 
 STEP = "secure processor"
 # The first command of a new chip waits for its lab root: two RSA-4096 keys, seconds on a slow machine.
@@ -50,18 +50,26 @@ class EmulatedProcessor:
             return from_json(SnpPlatform, said, "the platform's evidence")
         return from_json(SevPlatform, said, "the platform's evidence")
 
-    def arguments(self, launch: Launch, directory: Path, *, kernel_hashes: bool) -> LaunchArguments:  # noqa: ARG002
-        """A serial port of its own into the VM; its memory is not encrypted, and nothing here claims it is."""
-        return LaunchArguments(
-            words=(
-                "-device",
-                "virtio-serial-pci,id=sealift-processor",
-                "-chardev",
-                f"socket,id=sealift-processor,path={str(self.guest_socket).replace(',', ',,')}",
-                "-device",
-                f"virtserialport,bus=sealift-processor.0,chardev=sealift-processor,name={GUEST_PORT}",
-            )
-        )
+    def arguments(self, launch: Launch, image: MeasuredImage, directory: Path) -> LaunchArguments:  # noqa: ARG002
+        """A serial port of its own into the VM, and the kernel hashes where the firmware looks for them.
+
+        QEMU puts the hashes there only for a guest that is really encrypted. Loaded like this they make the
+        same firmware refuse another kernel, initrd or command line here too. Memory is not encrypted.
+        """
+        words = [
+            "-device",
+            "virtio-serial-pci,id=sealift-processor",
+            "-chardev",
+            f"socket,id=sealift-processor,path={_escaped(self.guest_socket)}",
+            "-device",
+            f"virtserialport,bus=sealift-processor.0,chardev=sealift-processor,name={GUEST_PORT}",
+        ]
+        address = image.parsed_firmware().hash_table_address
+        if address and (hashes := image.hashes()) is not None:
+            table = directory / "kernel-hashes"
+            table.write_bytes(hashes.pack())
+            words += ["-device", f"loader,file={_escaped(table)},addr={address:#x},force-raw=on"]
+        return LaunchArguments(tuple(words))
 
     def begin(self, launch: Launch, measured: Measured) -> None:
         """See `Processor`. The emulator reads and hashes the files that `measured` names."""
@@ -124,3 +132,8 @@ class EmulatedProcessor:
                 step=STEP,
             )
         return message["result"]
+
+
+def _escaped(path: Path) -> str:
+    """A comma in a value is written twice in those options of QEMU that take no JSON."""
+    return str(path).replace(",", ",,")
