@@ -14,19 +14,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from sealift.errors import UnusableInput
-from sealift.evidence import certificate_table
-from sealift.evidence.crl import Crl, parse_crl
 from sealift.evidence.launch_digest import Mode
 from sealift.evidence.measurement import Firmware
 from sealift.evidence.platform_chain import PlatformChain, collect_platform, split_certificates
 from sealift.evidence.sev_policy import SevPolicy
-from sealift.evidence.snp_report import parse_snp_report
-from sealift.evidence.verify_snp import SnpEvidence
-from sealift.evidence.x509_certificate import parse_x509
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from sealift.evidence.secret import SecretPacket
@@ -204,25 +197,3 @@ class GuestProcessor(Protocol):
 
     def secret(self, guid: str) -> bytes:
         """What was injected under that GUID before the guest ran."""
-
-
-def snp_evidence(report: bytes, table: bytes, others: Iterable[bytes] = ()) -> SnpEvidence:
-    """Report and certificate table as the verifier takes them; `others`: certificates in DER from elsewhere.
-
-    Raises UnusableInput where no endorsement key is among them.
-    """
-    found = certificate_table.parse_certificate_table(table) if table else {}
-    crls: tuple[Crl, ...] = ()
-    if listed := found.pop(certificate_table.CRL, None):
-        crls = (parse_crl(listed),)
-    certificates = [parse_x509(each) for each in (*found.values(), *others)]
-    keys = [each for each in certificates if not each.may_sign_certificates]
-    if len(keys) != 1:
-        raise UnusableInput(
-            "the evidence brings no certificate of the key that signed the report"
-            if not keys
-            else "the evidence brings several endorsement keys",
-            remedy="Get the chip's VCEK from AMD, by the report's chip id and TCB",
-        )
-    chain = tuple(each for each in certificates if each is not keys[0])
-    return SnpEvidence(parse_snp_report(report), keys[0], chain, crls)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -13,16 +12,12 @@ import sys
 from pathlib import Path
 
 from sealift.errors import SealiftError, UnusableInput
-from sealift.evidence.files import read_bounded
 from sealift.processor.emulated.chip import Chip
 from sealift.processor.emulated.firmware import Firmware
-from sealift.processor.emulated.profile import Profile
+from sealift.processor.emulated.local import PROFILE_NAME, read_profile
 from sealift.processor.emulated.service import serve
 
 _LOG = logging.getLogger("sealift.emulated")
-
-PROFILE_NAME = "profile.json"
-_PROFILE_LIMIT = 64 * 1024
 
 
 def main(words: list[str] | None = None) -> int:
@@ -30,7 +25,9 @@ def main(words: list[str] | None = None) -> int:
     options = _options().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s emulated: %(message)s")
     try:
-        firmware = Firmware(Chip.open(options.state, options.authority), _profile(options))
+        firmware = Firmware(
+            Chip.open(options.state, options.authority), read_profile(options.state, options.profile)
+        )
         host, guest = _listener(options.host), _listener(options.guest)
     except SealiftError as error:
         sys.stderr.write(f"sealift emulated processor: {error}\n")
@@ -59,17 +56,6 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--guest", required=True, help="the guest's socket: the same")
     parser.add_argument("--terminate", action="store_true", help="end when the guest's end is closed")
     return parser
-
-
-def _profile(options: argparse.Namespace) -> Profile:
-    path: Path = options.profile or options.state / PROFILE_NAME
-    if options.profile is None and not path.exists():
-        return Profile()
-    try:
-        changes = json.loads(read_bounded(path, _PROFILE_LIMIT))
-    except ValueError as error:
-        raise UnusableInput(f"{path} is not JSON", remedy="Write settings as one JSON object") from error
-    return Profile().changed(changes)
 
 
 def _listener(place: str) -> socket.socket:
