@@ -69,7 +69,7 @@ class Guest:
         for ask in (self._ask_tsm, self._ask_ioctl, self._ask_emulated):
             try:
                 found = ask(report_data)
-            except OSError as error:
+            except (OSError, Unanswered) as error:
                 faults.append(f"{ask.__name__.removeprefix('_ask_')}: {error}")
                 continue
             if found is not None:
@@ -80,7 +80,10 @@ class Guest:
         """The 64 bytes of response to 32 bytes of request (struct snp_derived_key_req), and who answered."""
         if (device := self._device()) is not None:
             response = ctypes.create_string_buffer(64)
-            _ioctl(device, _GET_DERIVED_KEY, ctypes.create_string_buffer(request, len(request)), response)
+            try:
+                _ioctl(device, _GET_DERIVED_KEY, ctypes.create_string_buffer(request, len(request)), response)
+            except OSError as error:
+                raise Unanswered(f"ioctl: {error}") from error
             return response.raw, "ioctl"
         answer = self._emulated({"call": "derived-key", "payload": base64.b64encode(request).decode()})
         if answer is None:
@@ -168,10 +171,12 @@ class Guest:
             return None
         try:
             answer = _exchange(handle, line, number, deadline)
+        except OSError as error:
+            raise Unanswered(f"emulated: {error.strerror}") from error
         finally:
             os.close(handle)
         if "error" in answer:
-            raise OSError(errno.EIO, answer["error"])
+            raise Unanswered(answer["error"])
         return answer
 
     def _port(self) -> Path | None:
