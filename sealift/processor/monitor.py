@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import socket
 
 STEP = "QEMU's monitor"
-ANSWER_TIMEOUT_S = 60
+ANSWER_TIMEOUT_S = 20
 
 _ABSENT = (
     "SEV is not enabled",
@@ -30,6 +30,7 @@ _ABSENT = (
     "host kernel does not support requested",
     "Could not access KVM kernel module",
     "failed to initialize kvm",
+    "not supported by KVM",
 )
 
 
