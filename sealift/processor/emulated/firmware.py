@@ -42,6 +42,7 @@ class Firmware:
         self.chip = chip
         self.profile = profile
         self.guest: LegacyGuest | SnpGuest | None = None
+        self._kept: tuple[Profile, bytes] | None = None
 
     def host_call(self, call: str, arguments: dict[str, Any]) -> Any:
         """One command of the host. FirmwareRefused and UnusableInput are its ways to fail."""
@@ -78,6 +79,8 @@ class Firmware:
             self.guest = LegacyGuest.start(self.chip, self.profile, asked.launch, asked.measured)
         else:
             self.guest = SnpGuest.start(self.chip, self.profile, asked.launch, asked.measured)
+            # A new lab root takes seconds to make: now, not when the guest asks and waits.
+            self._table()
         _LOG.info("launch of %s, digest %s", asked.launch.mode.value, self.guest.digest.hex())
         return self.status()
 
@@ -125,11 +128,16 @@ class Firmware:
         if not isinstance(self.guest, SnpGuest):
             raise FirmwareRefused(Status.UNSUPPORTED, "there is no SNP guest that could ask for this")
         if call == "report":
-            table = self.chip.snp_platform(self.profile).certificate_table
-            return {"payload": to_json(self.guest.answer_report(payload)), "table": to_json(table)}
+            answer = self.guest.answer_report(payload)
+            return {"payload": to_json(answer), "table": to_json(self._table())}
         if call == "derived-key":
             return {"payload": to_json(self.guest.answer_key(payload))}
         raise FirmwareRefused(Status.UNSUPPORTED, f"there is no request {call[:40]!r}")
+
+    def _table(self) -> bytes:
+        if self._kept is None or self._kept[0] != self.profile:
+            self._kept = self.profile, self.chip.snp_platform(self.profile).certificate_table
+        return self._kept[1]
 
     def _secret(self, name: UUID) -> dict[str, Any]:
         guest = self._legacy()

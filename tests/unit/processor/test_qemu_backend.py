@@ -126,9 +126,15 @@ class Peer:
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         version = {"qemu": {"major": 10, "minor": 0, "micro": 8}, "package": "Debian"}
         self.send(writer, {"QMP": {"version": version, "capabilities": ["oob"]}})
-        negotiated = False
-        while line := await reader.readline():
-            message = json.loads(line)
+        negotiated, received = False, ""
+        # QMP's messages follow each other without any separator.
+        while piece := await reader.read(4096):
+            received += piece.decode()
+            try:
+                message, end = json.JSONDecoder().raw_decode(received)
+            except ValueError:
+                continue
+            received = received[end:].lstrip()
             number = {"id": message["id"]} if "id" in message else {}
             self.send(writer, self.answer(message, negotiated=negotiated) | number)
             negotiated = True
