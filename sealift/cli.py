@@ -25,6 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,  # they may hold keys
     help="Live migration of running Docker containers into attested, encrypted virtual machines.",
 )
 lab_app = typer.Typer(no_args_is_help=True, help="Hosts on this one machine, to try things on.")

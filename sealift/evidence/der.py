@@ -6,9 +6,11 @@ Reading them here also keeps hold of the received bytes, over which signatures a
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from sealift.errors import UnusableInput
 
@@ -28,7 +30,8 @@ SEQUENCE = 0x30
 SET = 0x31
 
 _REMEDY = "Fetch the certificate again; it may be cut or of another kind"
-_UTC_BYTES, _GENERALIZED_BYTES = 13, 15
+_UTC = re.compile(r"[0-9]{12}Z")
+_GENERALIZED = re.compile(r"[0-9]{14}Z")
 
 
 def explicit(number: int) -> int:
@@ -131,6 +134,11 @@ def object_id(element: Element, what: str) -> str:
     value = element.expect(OBJECT_ID, what).value
     if not value or value[-1] & 0x80 or len(value) > 64:
         raise broken(what)
+    return _dotted(value)
+
+
+@lru_cache(maxsize=256)
+def _dotted(value: bytes) -> str:
     arcs: list[int] = []
     number = 0
     for byte in value:
@@ -154,14 +162,14 @@ def time(element: Element, what: str) -> datetime:
     """The moment that a UTCTime or GeneralizedTime in Zulu says (RFC 5280, section 4.1.2.5)."""
     text = element.value.decode("ascii", "replace")
     try:
-        if element.tag == UTC_TIME and len(text) == _UTC_BYTES:
-            century = "20" if int(text[:2]) < 50 else "19"
-            return datetime.strptime(century + text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
-        if element.tag == GENERALIZED_TIME and len(text) == _GENERALIZED_BYTES:
-            return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+        if element.tag == UTC_TIME and _UTC.fullmatch(text):
+            text = ("20" if int(text[:2]) < 50 else "19") + text
+        elif element.tag != GENERALIZED_TIME or not _GENERALIZED.fullmatch(text):
+            raise broken(what)
+        month, day, hour, minute, second = (int(text[at : at + 2]) for at in range(4, 14, 2))
+        return datetime(int(text[:4]), month, day, hour, minute, second, tzinfo=UTC)
     except ValueError as error:
         raise broken(what) from error
-    raise broken(what)
 
 
 def write(tag: int, *parts: bytes) -> bytes:

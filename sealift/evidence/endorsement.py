@@ -88,7 +88,7 @@ def read_endorsement(certificate: X509Certificate) -> Endorsement:
         product=product,
         tcb=Tcb(**levels),
         chip_id=None if chip is None else _chip_id(chip.value, generation),
-        provider=None if provider is None else _text(provider.value),
+        provider=None if provider is None else _provider(provider.value),
     )
 
 
@@ -133,6 +133,11 @@ def _text(value: bytes) -> str:
     if element.tag not in {der.IA5_STRING, der.UTF8_STRING, der.PRINTABLE_STRING}:
         raise der.broken(_WHAT)
     return printable(element.value)
+
+
+def _provider(value: bytes) -> str:
+    # As with the chip id, some issuers leave the encoding out.
+    return _text(value) if value[:1] < b" " else printable(value)
 
 
 def _chip_id(value: bytes, generation: Generation) -> bytes:

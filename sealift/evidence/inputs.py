@@ -203,6 +203,11 @@ def compute_digest(mode: Mode, image: ImageFiles, processors: Processors) -> byt
         raise UnusableInput("there is no firmware to measure", remedy="Give --firmware")
     if image.kernel is None and (image.initrd or image.append):
         raise UnusableInput("an initrd or a command line without a kernel", remedy="Give --kernel")
+    if mode is not Mode.SEV and processors.vmm is Vmm.QEMU and not processors.signature:
+        raise UnusableInput(
+            "the processors' registers hold their model, and none is given",
+            remedy="Give --vcpu-type as QEMU's -cpu has it, like EPYC-Milan",
+        )
     firmware = parse_firmware(read_bounded(image.firmware, FIRMWARE_LIMIT))
     hashes = None
     if image.kernel is not None and image.kernel_hashes:

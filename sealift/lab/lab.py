@@ -82,14 +82,18 @@ def _may_start() -> None:
             "a lab needs root, for namespaces and mounts", remedy="Run this as root, say with sudo"
         )
     if lab_dir().exists() or str(lab_dir()) in namespaced.marked_processes().values():
-        raise Refused("a lab is up already, or one was killed", remedy="`sealift lab down` ends it", step="lab up")
+        raise Refused(
+            "a lab is up already, or one was killed", remedy="`sealift lab down` ends it", step="lab up"
+        )
 
 
 def _start_vm(lab: Lab, directory: Path, tree: Path, say: Callable[[str], None]) -> Lab:
     from sealift.lab import virtual  # noqa: PLC0415 - a netns lab needs nothing of it
 
     lab, binds = virtual.prepare(lab, directory, tree, say=say)
-    _start_namespaced(lab, directory, tree, virtual.namespaced(), virtual=virtual.VIRTUAL, provider_binds=binds)
+    _start_namespaced(
+        lab, directory, tree, virtual.namespaced(), virtual=virtual.VIRTUAL, provider_binds=binds
+    )
     virtual.launch(lab, tree, say=say)
     return lab
 

@@ -65,7 +65,9 @@ def plan(kind: Kind, directory: Path) -> Lab:
     key_file = directory / "id_ed25519"
     key_file.touch(mode=0o600)
     key_file.write_text(login.private)
-    keys = {h.name: HostKeys(make_ssh_key(), make_wireguard_key() if h.tunnel_address else None) for h in HOSTS}
+    keys = {
+        h.name: HostKeys(make_ssh_key(), make_wireguard_key() if h.tunnel_address else None) for h in HOSTS
+    }
 
     def entry(host: LabHost) -> Host:
         own = keys[host.name]

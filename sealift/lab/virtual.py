@@ -31,7 +31,9 @@ MACHINES = Path("/srv/machines")
 """In the provider: what all VMs boot (read-only to them), and what each of them has."""
 
 
-def prepare(lab: Lab, directory: Path, tree: Path, *, say: Callable[[str], None]) -> tuple[Lab, list[tuple[Path, str]]]:
+def prepare(
+    lab: Lab, directory: Path, tree: Path, *, say: Callable[[str], None]
+) -> tuple[Lab, list[tuple[Path, str]]]:
     """Make the disks. Returns the lab with its accelerator, and what the provider is to find where."""
     accelerator = choose_accelerator(tree, say=say)
     disk = build_disk(tree, files_dir())

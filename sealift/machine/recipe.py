@@ -74,6 +74,7 @@ RECIPE = Recipe(
         "docker.io",
         "python3",
         "runc",
+        "tcc",  # for sealift.host.agent.limits, where a host lacks CAP_SYS_RESOURCE
         "tini",
         # a provider, and its encrypted disks
         "cryptsetup-bin",

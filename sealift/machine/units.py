@@ -16,6 +16,9 @@ WANTED = (
     "systemd-journald.socket",
 )
 
+OWN_UNIT = "sealift-network.service"
+"""Ours, beside those."""
+
 MASKED = (
     "getty.target",
     "systemd-logind.service",  # each SSH login would start it

@@ -60,7 +60,9 @@ class Cutover:
         self._page_server = session.receiver.call(
             "start_page_server", name="final", previous=found.last_images
         )
-        session.receiver.call("arm", container=found.copy, gateway=gateway, bridge=BRIDGE)
+        session.receiver.call(
+            "arm", container=found.copy, gateway=gateway, address=found.address, bridge=BRIDGE
+        )
         session.sender.call("arm", gateway=gateway, address=found.address, bridge=BRIDGE)
 
     def begin(self) -> None:

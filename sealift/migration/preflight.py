@@ -192,6 +192,11 @@ def _uses(session: Session, uses: dict[str, Any]) -> list[Finding]:
             f"io_uring is in use by {', '.join(uses['io_uring'])}",
             "CRIU can't dump it: switch it off in the program, or with `sysctl kernel.io_uring_disabled=2`",
         )
+    if uses["limits_unreadable"]:
+        refuse(
+            "it lacks CAP_SYS_RESOURCE, without which CRIU can't read the resource limits of other users' processes",
+            "Grant it, or install tcc: Sealift then makes a library that reads them from /proc",
+        )
     if uses["devices"]:
         refuse(f"devices are open: {', '.join(uses['devices'])}", "A device stays where it is: close it")
     if uses["terminals"]:

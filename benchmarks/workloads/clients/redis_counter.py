@@ -59,4 +59,5 @@ def main(address: str, port: str) -> None:
     )
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

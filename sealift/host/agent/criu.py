@@ -44,13 +44,20 @@ def runtime_root(container_id: str) -> Path:
     raise AgentError(f"Docker's runtime knows no container {container_id[:12]}: it does not run")
 
 
-def checkpoint(container_id: str, images: Path, *options: str) -> subprocess.Popen[str]:
+def checkpoint(
+    container_id: str, images: Path, *options: str, env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     """Start `runc checkpoint`. Returns the process; `finish` waits for it."""
     images.mkdir(parents=True, exist_ok=True)
     command = ["runc", "--root", str(runtime_root(container_id)), "checkpoint", "--image-path", str(images)]
     command += ["--work-path", str(images), "--tcp-established", "--file-locks", *options, container_id]
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
     )
 
 

@@ -76,9 +76,10 @@ class Destination:
             server, self.page_server = self.page_server, None
             criu.finish(server, "transfer", self.page_images / "page-server.log")
 
-    def arm(self, container: str, bridge: str, gateway: dict[str, Any]) -> None:
+    def arm(self, container: str, address: str, bridge: str, gateway: dict[str, Any]) -> None:
         """Start the container under Docker up to the point where the images are needed; pull its cable."""
         self.container = container
+        self.workload = address
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         self.restore = RESTORES / container
         self.restore.mkdir(parents=True, mode=0o700)
@@ -145,6 +146,7 @@ class Destination:
                 raise AgentError(f"the gateway had it {outcome}", step)
             self.committed = True
             self.plug.put_back()
+            self.plug.introduce(self.workload)
             held = self._ask_gateway("release")["held"]
             self.link.send(phase="committed", facts={"held_packets": held})
             self.controller.event("committed")

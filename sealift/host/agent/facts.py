@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, docker_api
+from . import cgroup, docker_api, limits
 from .wire import Controller, serve
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def container(container: str) -> dict[str, Any]:
         "memory_bytes": 0,
         "processes": 0,
     }
-    for pid in cgroup.pids(group):
+    pids = cgroup.pids(group)
+    found["limits_unreadable"] = limits.unreadable(pids) and limits.compiler() is None
+    for pid in pids:
         found["processes"] += 1
         found["memory_bytes"] += _resident_bytes(pid)
         name = _name(pid)

@@ -15,9 +15,13 @@ from pathlib import Path
 
 from .wire import AgentError
 
+SIOCGIFADDR = 0x8915
 SIOCBRADDIF = 0x89A2
 SIOCBRDELIF = 0x89A3
 """linux/sockios.h"""
+
+ETH_P_IP, ETH_P_ARP, ARP_REQUEST = 0x0800, 0x0806, 1
+"""linux/if_ether.h, linux/if_arp.h"""
 
 
 class Plug:
@@ -36,6 +40,23 @@ class Plug:
         """Put the port into its bridge again."""
         if not self.is_in():
             self._call(SIOCBRADDIF)
+
+    def introduce(self, address: str) -> None:
+        """Ask for the container's hardware address, from the bridge, so that each knows the other's at once.
+
+        A restored socket may have sent something before the cable was back. The question for the bridge's address was
+        lost then, and the kernel would ask again only after a second (`neigh/*/retrans_time_ms`).
+        """
+        hardware = bytes.fromhex(
+            Path(f"/sys/class/net/{self.bridge}/address").read_text().strip().replace(":", "")
+        )
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            answer = fcntl.ioctl(control, SIOCGIFADDR, struct.pack("16s24x", self.bridge.encode()))
+        own, other = answer[20:24], socket.inet_aton(address)
+        frame = b"\xff" * 6 + hardware + struct.pack(">HHHBBH", ETH_P_ARP, 1, ETH_P_IP, 6, 4, ARP_REQUEST)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+            wire.bind((self.bridge, 0))
+            wire.send(frame + hardware + own + bytes(6) + other)
 
     def is_in(self) -> bool:
         """Whether the port belongs to a bridge."""

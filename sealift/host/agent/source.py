@@ -11,7 +11,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, criu, docker_api, plug
+from . import cgroup, criu, docker_api, limits, plug
 from .files import Sender
 from .wire import AgentError, Controller, Link, serve
 
@@ -62,7 +62,10 @@ class Source:
         """One round: the pages dirtied since the last one, straight to the destination's page server."""
         images = self.directory / name
         options = ["--pre-dump", "--page-server", f"{self.peer['address']}:{port}", *self._parent()]
-        criu.finish(criu.checkpoint(self.container, images, *options), "pre-dump", images / "dump.log")
+        pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
+        env = limits.environment(cgroup.pids(cgroup.of_process(pid)))
+        dump = criu.checkpoint(self.container, images, *options, env=env)
+        criu.finish(dump, "pre-dump", images / "dump.log")
         self.parent = name
         return criu.dump_stats(images)
 
@@ -76,6 +79,7 @@ class Source:
         self.group = cgroup.of_process(state["Pid"])
         self.plug = plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge)
         criu.runtime_root(self.container)
+        self.environment = limits.environment(cgroup.pids(self.group))
         return {"processes": len(cgroup.pids(self.group)), "port": self.plug.port}
 
     def go(self, page_server_port: int) -> str:
@@ -121,9 +125,8 @@ class Source:
         tell("frozen")
         images = self.directory / "final"
         server = f"{self.peer['address']}:{port}"
-        dump = criu.checkpoint(
-            self.container, images, "--leave-running", "--page-server", server, *self._parent()
-        )
+        options = ["--leave-running", "--page-server", server, *self._parent()]
+        dump = criu.checkpoint(self.container, images, *options, env=self.environment)
         try:
             file_bytes = self.sender.final_pass(cgroup.pids(self.group))
         finally:

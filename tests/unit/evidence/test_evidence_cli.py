@@ -265,9 +265,11 @@ def test_digests_of_the_vectors_are_printed(vectors: Path, tmp_path: Path) -> No
     [
         ["--mode", "tdx"],
         ["--mode", "snp", "--vcpu-type", "Xeon"],
-        ["--mode", "snp", "--vcpus", "0"],
+        ["--mode", "snp", "--vcpus", "0", "--vcpu-type", "EPYC"],
         ["--mode", "snp", "--vmm", "xen"],
         ["--mode", "snp", "--append", "x"],
+        ["--mode", "snp"],
+        ["--mode", "seves"],
         ["--mode", "snp", "--guest-features", "many"],
     ],
     ids=str,

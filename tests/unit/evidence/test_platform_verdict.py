@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from evidence_lab import LegacyLab, checks, flip, lab_ark
 
 from sealift.evidence.formats import load_platform
 from sealift.evidence.policy import Policy, SevRules
+from sealift.evidence.roots import LEGACY_PAIRS, find_root
 from sealift.evidence.sev_certificate import parse_sev_certificate
 from sealift.evidence.verify_platform import verify_platform
 
@@ -89,6 +91,24 @@ def test_a_lab_root_counts_only_if_the_policy_names_it_and_the_verdict_says_so(b
     assert known.extra_root
     assert known.emulated
     assert "emulated" in known.labels
+
+
+def test_a_root_known_only_together_with_its_signing_key_is_pinned_by_all_bytes_of_both(
+    vectors: Path,
+) -> None:
+    ask, ark = ((vectors / f"legacy/rome/{role}.cert").read_bytes() for role in ("ask", "ark"))
+    pair = hashlib.sha256(ask + ark).hexdigest()
+    # The list that names the pair of Naples names that of Rome too, and rightly.
+    assert pair == "9d7e6b96377ab614e2182e0aae0dcde597019fca23716423f4b902f5dc15c0a6"
+    pins = {pair: "rome"}
+    known = find_root("of the ark", {}, (), pair=pair, pair_pins=pins)
+    assert known is not None
+    assert known.generation == "rome"
+    assert not known.extra
+    changed = hashlib.sha256(flip(ask, 1599) + ark).hexdigest()
+    assert find_root("of the ark", {}, (), pair=changed, pair_pins=pins) is None
+    assert find_root("of the ark", {}, (), pair=pair) is None
+    assert LEGACY_PAIRS
 
 
 def test_a_denied_generation_is_rejected(rome: PlatformChain, legacy_lab: LegacyLab) -> None:

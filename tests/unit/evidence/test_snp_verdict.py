@@ -12,7 +12,13 @@ from evidence_lab import CA_VALID, NOW, TCBS, SnpLab, checks, rsa_key
 
 from sealift.errors import UnusableInput
 from sealift.evidence import der
-from sealift.evidence.endorsement import OID_CHIP, Kind, endorsement_extensions, read_endorsement
+from sealift.evidence.endorsement import (
+    OID_CHIP,
+    OID_PROVIDER,
+    Kind,
+    endorsement_extensions,
+    read_endorsement,
+)
 from sealift.evidence.id_block import IdBlock, authenticate, disagreements
 from sealift.evidence.policy import ExtraRoot, Policy
 from sealift.evidence.snp_report import PlatformBit, PolicyBit, SnpReport, parse_snp_report, sign_snp_report
@@ -458,6 +464,18 @@ def test_a_chip_id_is_read_raw_or_wrapped_and_on_turin_has_eight_bytes(snp_lab: 
         certificate = snp_lab.certify(endorsement, extensions=wrapped)
         assert read_endorsement(certificate) == endorsement
         assert snp_lab.verdict(replace(snp_lab.evidence(generation), key=certificate)).accepted
+
+
+def test_a_vleks_provider_is_read_with_and_without_its_encoding(snp_lab: SnpLab) -> None:
+    endorsement = snp_lab.endorsement(MILAN, Kind.VLEK)
+    raw = [
+        replace(each, value=b"cc-lab.example") if each.oid == OID_PROVIDER else each
+        for each in endorsement_extensions(endorsement)
+    ]
+    evidence = snp_lab.evidence(kind=Kind.VLEK, certificate={"extensions": raw})
+    assert read_endorsement(evidence.key) == endorsement
+    assert snp_lab.verdict(evidence, providers=["cc-lab.example"]).accepted
+    assert checks(snp_lab.verdict(evidence, providers=["another"])) == {"provider"}
 
 
 def test_turin_needs_no_extension_that_it_never_has(snp_lab: SnpLab) -> None:

@@ -1,0 +1,20 @@
+"""What all tests share: one Prefect server for the session, and the rule that a lab of somebody else is left alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[str]:
+    """An ephemeral Prefect server with a database of its own; its address."""
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield PREFECT_API_URL.value()

@@ -1,0 +1,200 @@
+"""What tests do with hosts: run things on them, move containers between them, and see that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.workloads import redis
+from sealift.host.agents import Agent
+from sealift.inventory import lab_inventory
+from sealift.migration.preflight import preflight
+from sealift.migration.session import Request, Session
+from sealift.model import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.workloads.client import Findings
+    from sealift.errors import Refused
+    from sealift.host.ssh import Connection
+    from sealift.inventory import Inventory
+    from sealift.model import Report
+
+DOCKER_HOSTS = ("source", "destination")
+SETTLE_S = 15
+
+DESCRIPTORS_SLACK = 3
+"""API connections that a daemon has not closed yet."""
+
+
+@dataclass
+class Stage:
+    """The hosts of a lab, each with a connection of the test's own."""
+
+    inventory: Inventory
+    connections: dict[str, Connection]
+    addresses: Iterator[str]
+    assigned: list[str] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        """The lab's inventory file."""
+        return lab_inventory()
+
+    @property
+    def network(self) -> str:
+        """The workloads' Docker network."""
+        return self.inventory.network.docker_network
+
+    def __getitem__(self, host: str) -> Connection:
+        return self.connections[host]
+
+    def docker(self, host: str, *words: str, check: bool = True) -> str:
+        """Run the Docker command line on a host; what it printed."""
+        done = self.connections[host].run(["docker", *words], check=check, timeout_s=120)
+        return (done.stdout + ("" if check else done.stderr)).strip()
+
+    def sh(self, host: str, script: str, *arguments: str, check: bool = True) -> str:
+        """Run a shell script on a host; what it printed."""
+        command = ["sh", "-c", script, "sh", *arguments]
+        return self.connections[host].run(command, check=check, timeout_s=120).stdout.strip()
+
+    def inspect(self, host: str, container: str) -> dict[str, Any]:
+        """Docker's description of a container."""
+        described: dict[str, Any] = json.loads(self.docker(host, "inspect", container))[0]
+        return described
+
+    def address(self, host: str = "source") -> str:
+        """An address that no other container has had, assigned to a host."""
+        address = next(self.addresses)
+        key = self.inventory.host(host).wireguard_key
+        with Agent(self["gateway"], "gateway") as gateway:
+            gateway.call("assign", address=address, peer=key, host=host)
+        self.assigned.append(address)
+        return address
+
+    def owner(self, address: str) -> str | None:
+        """Which host the gateway says has an address."""
+        with Agent(self["gateway"], "gateway") as gateway:
+            route = gateway.call("show")["routes"].get(address)
+        return route["host"] if route else None
+
+    def redis(self, name: str, memory_mb: int = 1) -> str:
+        """A Redis on the source. Returns its address."""
+        address = self.address()
+        redis.start(self["source"], name, address, self.network, memory_mb, say=print)
+        return address
+
+    def migrate(self, container: str, source: str = "source", destination: str = "destination") -> Report:
+        """Migrate by the flow, in this process."""
+        from flows.migrate import migrate
+
+        report: Report = migrate(container, source, destination, self.path)
+        return report
+
+    def refuse(self, container: str, inventory: Inventory | None = None) -> Refused:
+        """Run the preflight alone; the refusal that it must end in."""
+        import pytest
+
+        from sealift.errors import SealiftError
+
+        request = Request(container, "source", "destination")
+        with (
+            pytest.raises(SealiftError) as raised,
+            Session.open(inventory or self.inventory, request) as session,
+            session.step(Step.PREFLIGHT),
+        ):
+            preflight(session)
+        return raised.value  # type: ignore[return-value]
+
+    def look(self, host: str) -> dict[str, list[str]]:
+        """What is on a host, by sections."""
+        script = (Path(__file__).parent / "look.py").read_bytes()
+        sections: dict[str, list[str]] = json.loads(
+            self.connections[host].run(["python3", "-"], stdin=script).stdout
+        )
+        return sections
+
+    def clean(self) -> None:
+        """Remove all containers and volumes, and take back all addresses."""
+        for host in DOCKER_HOSTS:
+            self.sh(
+                host,
+                "docker ps -aq | xargs -r docker rm -fv; docker volume ls -q | xargs -r docker volume rm",
+            )
+        if self.assigned:
+            with Agent(self["gateway"], "gateway") as gateway:
+                while self.assigned:
+                    gateway.call("release", address=self.assigned.pop())
+
+
+def differences(
+    before: dict[str, list[str]], after: dict[str, list[str]], *, allow: frozenset[str] = frozenset()
+) -> dict[str, tuple[list[str], list[str]]]:
+    """Sections that are not as they were: what went, what came."""
+    found = {}
+    for name in before.keys() - allow:
+        old, new = Counter(before[name]), Counter(after[name])
+        if name.startswith("descriptors") and int(after[name][0]) <= int(before[name][0]) + DESCRIPTORS_SLACK:
+            continue
+        if old != new:
+            found[name] = (list((old - new).elements()), list((new - old).elements()))
+    return found
+
+
+def until_same(
+    stage: Stage, host: str, before: dict[str, list[str]], *, allow: frozenset[str] = frozenset()
+) -> dict[str, tuple[list[str], list[str]]]:
+    """Differences of a host to a former look, given time to settle."""
+    deadline = time.monotonic() + SETTLE_S
+    while left := differences(before, stage.look(host), allow=allow):
+        if time.monotonic() > deadline:
+            return left
+        time.sleep(0.5)
+    return {}
+
+
+@contextmanager
+def counting(stage: Stage, address: str) -> Iterator[list[Findings]]:
+    """A client counts in Redis for the length of a block; the list gets what it found."""
+    found: list[Findings] = []
+    with redis.client(stage["client"], address) as client:
+        yield found
+        time.sleep(0.3)
+        found.append(client.findings())
+
+
+@contextmanager
+def untouched(stage: Stage, container: str, address: str | None = None) -> Iterator[None]:
+    """Whatever the block tries: the container goes on at the source, its client notices nothing, nothing is left."""
+    before = stage.inspect("source", container)["State"]
+    hosts = {host: stage.look(host) for host in (*DOCKER_HOSTS, "gateway")}
+    if address:
+        with counting(stage, address) as found:
+            yield
+        assert found[0].intact, found[0].summary()
+    else:
+        yield
+    after = stage.inspect("source", container)["State"]
+    kept = ("Status", "Running", "Paused", "Pid", "StartedAt")
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    if after["Running"]:
+        assert not frozen(stage, after["Pid"]), "the container was left frozen"
+    for host, look in hosts.items():
+        assert not until_same(stage, host, look), host
+
+
+def frozen(stage: Stage, pid: int) -> bool:
+    """Whether the kernel holds the control group of a process frozen."""
+    script = (
+        'g=$(sed -n "s/^[0-9]*:freezer://p" /proc/$1/cgroup); if [ -n "$g" ]; then '
+        'cat "/sys/fs/cgroup/freezer$g/freezer.state"; else '
+        'cat "/sys/fs/cgroup$(sed -n "s/^0:://p" /proc/$1/cgroup)/cgroup.freeze"; fi'
+    )
+    return stage.sh("source", script, str(pid)) in {"FROZEN", "FREEZING", "1"}
