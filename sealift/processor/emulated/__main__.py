@@ -21,7 +21,7 @@ _LOG = logging.getLogger("sealift.emulated")
 
 
 def main(words: list[str] | None = None) -> int:
-    """Serve. Exit status 0 when told to end or when the VM ended, 2 for unusable arguments."""
+    """Serve. Exit status 0 when told to end or when the VM ended, another for unusable arguments."""
     options = _options().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s emulated: %(message)s")
     try:

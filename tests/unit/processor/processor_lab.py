@@ -10,15 +10,14 @@ from uuid import UUID
 
 from sealift.evidence.certificate_table import ARK, parse_certificate_table
 from sealift.evidence.launch_digest import Mode
+from sealift.evidence.measurement import parse_measurement
 from sealift.evidence.policy import ExtraRoot, Policy
 from sealift.evidence.session import Launch, create_session
 from sealift.evidence.verify_launch import LaunchEvidence, verify_launch
 from sealift.evidence.verify_platform import verify_platform
 from sealift.evidence.verify_snp import verify_snp
 from sealift.evidence.x509_certificate import parse_x509
-from sealift.evidence.measurement import parse_measurement
 from sealift.processor.certificates import snp_evidence
-from sealift.processor.guest import Guest, Report
 from sealift.processor.interface import SevLaunch, SnpLaunch
 from sealift.processor.measured import MeasuredImage
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from sealift.evidence.verdict import Verdict
     from sealift.processor.emulated.client import EmulatedProcessor
+    from sealift.processor.guest import Guest, Report
 
 _FOOTER = UUID("96b582de-1fb2-45f7-baea-a366c55a082d")
 _HASH_TABLE = UUID("7255371f-3a3b-4b04-927b-1da6efa8d454")

@@ -63,7 +63,7 @@ class Configfs:
 
         patch.setattr(Path, "mkdir", mkdir)
         patch.setattr(Path, "read_bytes", read_bytes)
-        patch.setattr(Path, "rmdir", lambda path: self.entries.remove(path))
+        patch.setattr(Path, "rmdir", lambda path: self.entries.remove(path))  # noqa: PLW0108 - called as a method
 
 
 def test_configfs_is_asked_first_and_its_entry_removed(
@@ -202,7 +202,9 @@ def port(lab: Lab, short_path: Path) -> Iterator[tuple[Guest, socket.socket]]:
 
     threads = [
         threading.Thread(target=pump, args=(lambda: os.read(ours, 4096), chardev.send), daemon=True),
-        threading.Thread(target=pump, args=(lambda: chardev.recv(4096), lambda p: os.write(ours, p)), daemon=True),
+        threading.Thread(
+            target=pump, args=(lambda: chardev.recv(4096), lambda p: os.write(ours, p)), daemon=True
+        ),
     ]
     for thread in threads:
         thread.start()
@@ -228,7 +230,9 @@ def test_a_port_serves_after_a_program_died_in_the_middle_of_asking(
         assert lab.snp_verdict(found, DATA).accepted
 
 
-def test_evidence_of_another_machine_does_not_pass_for_ours(lab: Lab, port: tuple[Guest, socket.socket]) -> None:
+def test_evidence_of_another_machine_does_not_pass_for_ours(
+    lab: Lab, port: tuple[Guest, socket.socket]
+) -> None:
     lab.start_snp(host_data=b"1" * 32)
     guest, _ = port
     policy = lab.snp_policy(host_data=(b"2" * 32).hex())
@@ -246,7 +250,12 @@ def test_a_silent_processor_is_given_up(short_path: Path) -> None:
 
 def test_the_shipped_file_needs_nothing_but_the_standard_library() -> None:
     tree = ast.parse(Path(module.__file__).read_text())
-    names = {each.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for each in node.names}
+    names = {
+        each.name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for each in node.names
+    }
     names |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert names - {"__future__"} <= set(sys.stdlib_module_names)
 

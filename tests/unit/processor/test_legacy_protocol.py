@@ -14,8 +14,13 @@ from processor_lab import Lab, reasons
 from sealift.errors import CommandFailed
 from sealift.evidence.attestation_report import parse_attestation_report
 from sealift.evidence.launch_digest import Mode
-from sealift.evidence.secret import DISK_KEY_GUID, SecretPacket, pack_secret_table, package_secret
-from sealift.evidence.secret import parse_secret_packet
+from sealift.evidence.secret import (
+    DISK_KEY_GUID,
+    SecretPacket,
+    pack_secret_table,
+    package_secret,
+    parse_secret_packet,
+)
 from sealift.evidence.session import create_session
 from sealift.evidence.verify_launch import verify_attestation
 from sealift.processor.guest import Unanswered
@@ -75,7 +80,9 @@ def test_old_firmware_is_refused_by_platform_and_launch(lab: Lab) -> None:
     assert reasons(lab.launch_verdict(lab.processor.measurement())) == {"api"}
 
 
-@pytest.mark.parametrize(("bit", "check"), [(1, "no_debug"), (2, "no_key_sharing"), (4, "es"), (8, "no_send")])
+@pytest.mark.parametrize(
+    ("bit", "check"), [(1, "no_debug"), (2, "no_key_sharing"), (4, "es"), (8, "no_send")]
+)
 def test_a_launch_policy_that_lets_the_provider_in_is_refused(lab: Lab, bit: int, check: str) -> None:
     lab.start_sev(POLICY & ~bit)
     verdict = lab.launch_verdict(lab.processor.measurement())
@@ -148,9 +155,7 @@ def test_a_session_serves_only_its_policy_and_its_platform(lab: Lab) -> None:
     assert stranger is not None
     other = create_session(replace(stranger, usage=0x1003), POLICY)
     with pytest.raises(CommandFailed) as refused:
-        lab.processor.begin(
-            SevLaunch(POLICY, other.session.pack(), other.owner_certificate.raw), lab.image
-        )
+        lab.processor.begin(SevLaunch(POLICY, other.session.pack(), other.owner_certificate.raw), lab.image)
     assert refused.value.status == 0x0B
 
 

@@ -93,8 +93,7 @@ def members_conform(members: dict[str, str], value: Any) -> bool:
         isinstance(value, dict)
         and value.keys() <= names
         and all(
-            (name.startswith("*") and name[1:] not in value)
-            or conforms(kind, value[name.removeprefix("*")])
+            (name.startswith("*") and name[1:] not in value) or conforms(kind, value[name.removeprefix("*")])
             for name, kind in members.items()
             if name.startswith("*") or name in value
         )
@@ -211,7 +210,12 @@ def b64(data: bytes) -> str:
 def test_the_schema_excerpt_tells_right_from_wrong() -> None:
     assert conforms("SevInfo", sev_info())
     assert conforms("SevInfo", snp_info())
-    for wrong in (sev_info(policy=-1), sev_info(state="on"), snp_info(policy=1), sev_info(**{"build-id": 256})):
+    for wrong in (
+        sev_info(policy=-1),
+        sev_info(state="on"),
+        snp_info(policy=1),
+        sev_info(**{"build-id": 256}),
+    ):
         assert not conforms("SevInfo", wrong)
     assert members_conform(COMMANDS["sev-inject-launch-secret"][0], {"packet-header": "a", "secret": "b"})
     assert not members_conform(COMMANDS["sev-inject-launch-secret"][0], {"packet_header": "a", "secret": "b"})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "processor"))
 
-from processor_lab import make_firmware  # noqa: E402 - the folder was just named
+from processor_lab import make_firmware
 
 APPEND = "root=/dev/dm-0 ro roothash=00"
 
@@ -30,7 +30,12 @@ APPEND = "root=/dev/dm-0 ro roothash=00"
 def settings(short_path: Path, authority: Path) -> Settings:
     image = short_path / "images/base"
     image.mkdir(parents=True)
-    contents = {"firmware": make_firmware(), "kernel": b"kernel" * 500, "initrd": b"initrd" * 500, "root": b"r" * 4096}
+    contents = {
+        "firmware": make_firmware(),
+        "kernel": b"kernel" * 500,
+        "initrd": b"initrd" * 500,
+        "root": b"r" * 4096,
+    }
     for name, content in contents.items():
         (image / name).write_bytes(content)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}

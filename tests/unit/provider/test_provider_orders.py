@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,15 +28,19 @@ from sealift.evidence.verify_snp import verify_snp
 from sealift.evidence.x509_certificate import parse_x509
 from sealift.processor.certificates import snp_evidence
 from sealift.processor.guest import Guest
-from sealift.processor.interface import SEV_POLICY_DEFAULT, Backend, SevLaunch, SevPlatform, SnpLaunch, SnpPlatform
+from sealift.processor.interface import (
+    SEV_POLICY_DEFAULT,
+    Backend,
+    SevLaunch,
+    SevPlatform,
+    SnpLaunch,
+    SnpPlatform,
+)
 from sealift.provider import processes
 from sealift.provider.image import read_image
 from sealift.provider.orders import EvidenceOrder, InjectOrder, Phase, StartOrder, VmOrder
 from sealift.provider.record import Place
 from sealift.provider.service import Provider, measured_image
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MAC = "52:54:00:00:00:01"
 SNP = StartOrder("one", "base", SnpLaunch(), "tap0", MAC, data_disk_mib=4)
@@ -174,14 +180,12 @@ def test_a_start_killed_at_any_point_leaves_nothing_that_the_next_cannot_clear(
     place = Place(settings.state / "one")
     alive = {processes.living(place.qemu_record), processes.living(place.processor_record)}
     found = set()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                line = open(f"/proc/{entry}/cmdline", "rb").read()  # noqa: PTH123, SIM115
-            except OSError:
-                continue
-            if str(settings.state).encode() in line or str(settings.chip).encode() in line:
-                found.add(int(entry))
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                line = (entry / "cmdline").read_bytes()
+                if str(settings.state).encode() in line or str(settings.chip).encode() in line:
+                    found.add(int(entry.name))
     assert found == alive
 
 
