@@ -73,6 +73,11 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """Migrate a running container, live."""
+    from sealift import inventory as inventories
+
+    known = inventories.load(inventory)
+    for host in (source, destination):
+        known.host(host)  # a slip of the pen is answered before Prefect is loaded
     with _prefect():
         from flows.migrate import migrate as flow
         from sealift.migration import progress

@@ -17,6 +17,7 @@ RATE_MB = 8
 """Megabytes a second that a download is held to, so that it lasts as long as a migration."""
 
 CONFIGURATION = f"""
+user www-data;
 worker_processes 2;
 error_log stderr;
 events {{}}
@@ -43,7 +44,8 @@ def start(
             *(tag, "sh", "-c", prepare, "nginx", CONFIGURATION),
         ]
     )
-    wait = f"until nc -z 127.0.0.1 {PORT} 2>/dev/null; do sleep 0.1; done; sha256sum /var/www/file"
+    url = f"http://127.0.0.1:{PORT}/file"
+    wait = f"until wget -q --spider {url} 2>/dev/null; do sleep 0.1; done; sha256sum /var/www/file"
     return host.run(["docker", "exec", name, "sh", "-c", wait], timeout_s=60).stdout.split()[0]
 
 

@@ -70,6 +70,11 @@ class Agent:
     ) -> None:
         self.close()
 
+    @property
+    def lost(self) -> bool:
+        """Whether the agent has ended without having been told to."""
+        return self._lost.is_set()
+
     def call(self, order: str, *, timeout_s: float = ORDER_TIMEOUT_S, **arguments: Any) -> Any:
         """Give an order and wait for its result.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ PHASES = {
 """Each step of the cutover with the events that begin and end it."""
 
 CUTOVER_TIMEOUT_S = 600
+REVIVE_AGAIN_S = 5
 
 
 class Cutover:
@@ -55,15 +57,17 @@ class Cutover:
             "peer": inventory.host(request.destination).wireguard_key,
             "host": request.destination,
         }
-        port = session.gateway.call("decide", address=gateway["address"], token=token, facts=facts)
-        gateway["port"] = port
+        self._decider: dict[str, Any] = {"address": gateway["address"], "token": token, "facts": facts}
+        gateway["port"] = self._decider["port"] = session.gateway.call("decide", **self._decider)
         self._page_server = session.receiver.call(
             "start_page_server", name="final", previous=found.last_images
         )
+        log = {"path": found.log, "marked": found.log_marked} if found.log else None
+        where = found.address
         session.receiver.call(
-            "arm", container=found.copy, gateway=gateway, address=found.address, bridge=BRIDGE
+            "arm", container=found.copy, gateway=gateway, address=where, bridge=BRIDGE, log=log
         )
-        session.sender.call("arm", gateway=gateway, address=found.address, bridge=BRIDGE)
+        session.sender.call("arm", gateway=gateway, address=where, bridge=BRIDGE)
 
     def begin(self) -> None:
         """Say go. What follows is between the hosts."""
@@ -90,18 +94,24 @@ class Cutover:
                 self._changed.notify_all()
 
     def _ask_gateway(self, lost: HostUnreachable) -> SealiftError | None:
-        """The source fell silent: the gateway knows who has the container."""
+        """The source's agent fell silent: the gateway decides, against the migration if nobody has asked for it yet."""
         session = self._session
         try:
-            self._outcome = str(session.gateway.call("show")["decisions"].get(session.migration, "undecided"))
-        except SealiftError:
+            self._outcome = str(session.gateway.call("call_off", migration=session.migration))
+        except SealiftError as silent:
             self._outcome = "unknown"
+            return OutcomeUnknown(
+                f"lost during the cutover ({lost.message}), and the gateway can't be asked ({silent})",
+                host=lost.host,
+                remedy="The two hosts settle it between them; look at `sealift network show` once they are back",
+            )
         if self._outcome == "committed":
             return None
-        return OutcomeUnknown(
-            f"lost during the cutover ({lost.message}); the gateway's record says {self._outcome}",
+        return MigrationFailed(
+            f"{lost.message}; the migration was called off, and the container goes on there",
             host=lost.host,
-            remedy="The two hosts settle it between them; look at `sealift network show` once they are back",
+            step=Step.FINAL_DUMP,
+            remedy="Put the cause right and migrate again",
         )
 
     def hear(self, event: dict[str, Any]) -> None:
@@ -109,8 +119,18 @@ class Cutover:
         with self._changed:
             if event["event"] == "go":
                 self._began = datetime.now(UTC)
+            if event["event"] == "undecided":
+                threading.Thread(target=self._revive_gateway, daemon=True, name="gateway").start()
             self._events[event["event"]] = event
             self._changed.notify_all()
+
+    def _revive_gateway(self) -> None:
+        """The hosts can't reach the gateway's agent: start it again, at the same door, until they have an answer."""
+        while not self._over.is_set():
+            with suppress(SealiftError):
+                self._session.revive_gateway()
+                self._session.gateway.call("decide", **self._decider)
+            self._over.wait(REVIVE_AGAIN_S)
 
     def wait(self, step: Step) -> StepRecord:
         """Wait until a step is over and record it. Raises what ended the cutover if it did not get that far."""

@@ -51,6 +51,7 @@ def preflight(session: Session) -> list[str]:
         *_hosts(session, source, destination),
         *_taken(session, container),
         *_binds(session, container),
+        *_volumes(session, container),
     ]
     if not findings:
         findings = _space(session, container, destination)
@@ -364,6 +365,20 @@ def _binds(session: Session, container: dict[str, Any]) -> list[Finding]:
         if not there
     ]
     return found
+
+
+def _volumes(session: Session, container: dict[str, Any]) -> list[Finding]:
+    host, api = session.destination.name, session.destination.docker
+    names = [mount["Name"] for mount in container["Mounts"] if mount["Type"] == "volume"]
+    return [
+        Finding(
+            host,
+            f"the volume {name!r} is there already, and {user['Names'][0].lstrip('/')} uses it",
+            "Its files would be overwritten: remove that container, or give the volume another name",
+        )
+        for name in names
+        for user in api.containers(all=True, filters={"volume": name})
+    ]
 
 
 def _space(session: Session, container: dict[str, Any], destination: dict[str, Any]) -> list[Finding]:

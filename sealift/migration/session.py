@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from sealift.host import docker, ssh
 from sealift.host.agents import Agent
 from sealift.migration import progress
 from sealift.model import Choice, Round, Step, StepRecord, Strategy
+from sealift.network.wireguard import BRIDGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +62,9 @@ class Found:
         default_factory=lambda: Choice(strategy=Strategy.STOP_AND_COPY, why="")
     )  # preflight
     copy: str = ""  # sync: id of the destination's container
+    volumes: list[str] = field(default_factory=list)  # sync: those that were made for it
+    log: str | None = None  # sync: where the destination keeps what the container prints
+    log_marked: int = 0  # sync: how much of it is there before the freeze, in bytes
     image_bytes: int = 0  # sync
     file_bytes: int = 0  # sync, transfer
     rounds: list[Round] = field(default_factory=list)  # pre-dump
@@ -83,8 +87,8 @@ class Session:
         self._stack = stack
         self.source = self._side(request.source)
         self.destination = self._side(request.destination)
-        gateway = stack.enter_context(ssh.connected("gateway", inventory.gateway))
-        self.gateway = stack.enter_context(Agent(gateway, "gateway"))
+        self.gateway_connection = stack.enter_context(ssh.connected("gateway", inventory.gateway))
+        self.gateway = stack.enter_context(Agent(self.gateway_connection, "gateway"))
         self.sender = stack.enter_context(Agent(self.source.connection, "source", self._on_event))
         self.receiver = stack.enter_context(Agent(self.destination.connection, "destination"))
 
@@ -109,14 +113,57 @@ class Session:
 
     def put_away(self) -> None:
         """See to the end of both sides; what a host can't be told now is for it to see by itself."""
-        if self.cutover is not None and self.cutover.settle() == "committed" and not self.finished:
+        committed = self.cutover is not None and self.cutover.settle() == "committed"
+        if committed and not self.finished:
             self.sender.call("remove_container")
-        for agent in (self.sender, self.receiver):
+        for agent, sweep in ((self.sender, self._resume_source), (self.receiver, self._sweep_destination)):
             try:
                 agent.call("close")
             except SealiftError as silent:
                 self.found.warnings.append(f"not put away: {silent}")
-        self.gateway.call("end")
+                if not committed:
+                    sweep()
+        with suppress(SealiftError):  # with the agent ends what it holds
+            self.gateway.call("end")
+        self._sweep_gateway()
+
+    def revive_gateway(self) -> None:
+        """Put a new agent in the place of the gateway's, which has died: the decision is on the gateway's disk."""
+        self.gateway.close()
+        self.gateway = self._stack.enter_context(Agent(self.gateway_connection, "gateway"))
+
+    def _resume_source(self) -> None:
+        container = self.found.container.get("Id")
+        if container is None:
+            return
+        with self._broom(self.source.connection, "source") as agent:
+            agent.call(
+                "resume",
+                migration=self.migration,
+                container=container,
+                address=self.found.address,
+                bridge=BRIDGE,
+            )
+
+    def _sweep_destination(self) -> None:
+        with self._broom(self.destination.connection, "destination") as agent:
+            agent.call(
+                "sweep", migration=self.migration, container=self.found.copy, volumes=self.found.volumes
+            )
+
+    def _sweep_gateway(self) -> None:
+        if self.gateway.lost and self.found.address:
+            with self._broom(self.gateway_connection, "gateway") as agent:
+                agent.call("sweep", address=self.found.address)
+
+    @contextmanager
+    def _broom(self, connection: ssh.Connection, role: str) -> Iterator[Agent]:
+        """A fresh agent where one was lost. A host that has gone with it is only noted."""
+        try:
+            with Agent(connection, role) as agent:
+                yield agent
+        except SealiftError as silent:
+            self.found.warnings.append(f"not put away: {silent}")
 
     @contextmanager
     def step(self, step: Step) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import docker
+
 from sealift.migration.counterpart import Counterpart, counterpart
 
 if TYPE_CHECKING:
@@ -32,14 +34,18 @@ def create_copy(session: Session) -> Counterpart:
         if name in session.inventory.host(request.source).binds
     }
     plan = counterpart(found.container, binds, session.inventory.network.docker_network)
+    created = []
     for volume in plan.volumes:
+        if not _is_there(api, volume):
+            created.append(volume)
         described = session.source.docker.inspect_volume(volume)
         api.create_volume(volume, described["Driver"], described["Options"], described["Labels"])
     name = found.container["Name"].lstrip("/")
     answer = api._post_json(api._url("/containers/create"), plan.body, params={"name": name})  # noqa: SLF001
     # docker-py builds this body from arguments and knows only some of them; the source's own goes through whole.
     found.copy = api._result(answer, json=True)["Id"]  # noqa: SLF001
-    session.receiver.call("adopt", container=found.copy)
+    found.volumes = created
+    session.receiver.call("adopt", container=found.copy, volumes=created)
     return plan
 
 
@@ -47,25 +53,39 @@ def open_doors(session: Session, plan: Counterpart) -> None:
     """Connect the two agents, with one tree for each directory that moves."""
     copy = session.destination.docker.inspect_container(session.found.copy)
     sources, targets = _trees(session, copy, plan)
-    log, log_target = _log(session.found.container, copy)
+    logs = _logs(session.found.container, copy)
+    if logs is not None:
+        targets["log"] = logs[1].rpartition("/")[0]
     address = str(session.inventory.host(session.request.destination).tunnel_address)
-    peer = session.receiver.call(
-        "prepare", migration=session.migration, address=address, trees={**targets, **log_target}
-    )
+    peer = session.receiver.call("prepare", migration=session.migration, address=address, trees=targets)
     session.sender.call(
         "open",
         migration=session.migration,
         container=session.found.container["Id"],
         peer=peer,
         trees=sources,
-        log=log,
+        log=logs[0] if logs else None,
     )
     session.receiver.call("accept")
+    session.found.log = logs[1] if logs else None
+
+
+def _is_there(api: Any, volume: str) -> bool:
+    try:
+        api.inspect_volume(volume)
+    except docker.errors.NotFound:
+        return False
+    return True
 
 
 def live_pass(session: Session) -> int:
-    """Send the files that differ. Returns the bytes sent."""
-    return int(session.sender.call("live_pass"))
+    """Send the files that differ, and what the container has printed. Returns the bytes sent."""
+    sent = int(session.sender.call("live_pass"))
+    if session.found.log is None:
+        return sent
+    log = session.sender.call("send_log", name=session.found.log.rpartition("/")[2])
+    session.found.log_marked = log["marked"]
+    return sent + int(log["sent"])
 
 
 def _trees(
@@ -81,9 +101,11 @@ def _trees(
     return sources, targets
 
 
-def _log(container: dict[str, Any], copy: dict[str, Any]) -> tuple[dict[str, str] | None, dict[str, str]]:
-    """What the container has printed so far goes along, where Docker keeps it in a file of its own."""
-    if container["HostConfig"]["LogConfig"]["Type"] != "json-file" or not container["LogPath"]:
-        return None, {}
-    directory = copy["ResolvConfPath"].rpartition("/")[0] or f"/var/lib/docker/containers/{copy['Id']}"
-    return {"path": container["LogPath"], "as": f"{copy['Id']}-json.log"}, {"log": directory}
+def _logs(container: dict[str, Any], copy: dict[str, Any]) -> tuple[str, str] | None:
+    """Where Docker keeps what the container prints, at the source and at the destination, if in files of its own."""
+    here = container["LogPath"]
+    if container["HostConfig"]["LogConfig"]["Type"] != "json-file" or not here:
+        return None
+    # Docker names the log of a container only once it has started. It lies beside the layers, as at the source.
+    root = copy["GraphDriver"]["Data"]["UpperDir"].partition("/overlay2/")[0]
+    return here, f"{root}/containers/{copy['Id']}/{copy['Id']}-json.log"

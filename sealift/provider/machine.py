@@ -45,6 +45,7 @@ def machine_words(
         console_log=place.folder / "console.log",
         append="" if measured else image.append,
         measured=measured,
+        mtu=order.mtu,
     )
     return [*settings.qemu, *qemu_argv(machine)[1:]]
 

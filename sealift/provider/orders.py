@@ -51,6 +51,7 @@ class StartOrder:
     kernel_hashes: bool = True
     data_disk_mib: int = 4096
     configuration: bytes = b""
+    mtu: int = 1500
 
     def __post_init__(self) -> None:
         checked_name(self.vm, "the VM's name")
@@ -60,6 +61,7 @@ class StartOrder:
             (_MAC.fullmatch(self.mac), "the MAC address is not six bytes in lower-case hexadecimal"),
             (_CPU.fullmatch(self.cpu), "the processor's name is none of QEMU's"),
             (1 <= self.vcpus <= VCPU_LIMIT, f"a VM has 1 to {VCPU_LIMIT} processors"),
+            (576 <= self.mtu <= 65535, "an interface carries packets of 576 to 65535 bytes"),
             (self.memory_mib >= 64, "a VM has at least 64 MiB of memory"),
             (self.data_disk_mib >= 1, "a data disk has at least 1 MiB"),
             (len(self.configuration) <= CONFIGURATION_LIMIT, "the configuration is larger than 512 KiB"),

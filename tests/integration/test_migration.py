@@ -46,10 +46,12 @@ def test_ten_migrations_back_and_forth_leave_nothing_on_either_host(stage: Stage
     assert stage.owner(address) == "source"
     assert stage.inspect("source", "redis")["State"]["Running"]
     for host in before:
-        assert not until_same(stage, host, after_two.get(host, before[host])), host
+        left = until_same(stage, host, after_two.get(host, before[host]))
+        assert not left, f"{host}: {left}"
     image = frozenset({"layers"})
     for host in DOCKER_HOSTS:
-        assert not until_same(stage, host, before[host], allow=image), host
+        left = until_same(stage, host, before[host], allow=image)
+        assert not left, f"{host}: {left}"
 
 
 def test_a_service_keeps_memory_files_offsets_identity_and_clocks(stage: Stage) -> None:

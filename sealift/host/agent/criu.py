@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 DUMPS = Path("/run/sealift/dumps")
 """Images rest here only: a tmpfs of its own, so that `/run`'s size does not bound a container's memory."""
 
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""What an agent starts for the time of a migration does not outlive it, even if it is killed."""
+
 PAGE_BYTES = 4096
 STATS_MAGICS = 2  # two 32-bit magic numbers, then a 32-bit length, then the message
 
@@ -35,6 +38,19 @@ def wipe(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     if os.path.ismount(DUMPS) and not any(DUMPS.iterdir()):
         subprocess.run(["umount", str(DUMPS)], check=False)
+
+
+def at_work(directory: Path) -> bool:
+    """Whether a runc or CRIU still works in one migration's directory."""
+    mark = str(directory).encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue
+        if mark in words and b"agent" not in words:
+            return True
+    return False
 
 
 def runtime_root(container_id: str) -> Path:
@@ -82,7 +98,17 @@ def reason(log: Path) -> str:
 def page_server(images: Path, address: str, port: int, previous: Path | None = None) -> subprocess.Popen[str]:
     """Start CRIU's page server for one dump. It ends by itself when the dump has been received."""
     images.mkdir(parents=True, exist_ok=True)
-    command = ["criu", "page-server", "--images-dir", str(images), "--address", address, "--port", str(port)]
+    command = [
+        *DIES_WITH_US,
+        "criu",
+        "page-server",
+        "--images-dir",
+        str(images),
+        "--address",
+        address,
+        "--port",
+        str(port),
+    ]
     command += ["-o", "page-server.log", "-v1"]
     if previous is not None:
         command += ["--prev-images-dir", os.path.relpath(previous, images)]

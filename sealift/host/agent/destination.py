@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import criu, docker_api, plug
 from .files import Daemon
+from .log import TAIL, cut, print_again
 from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 RESTORES = Path("/run/sealift/restore")
 ARM_TIMEOUT_S = 60
 RESTORE_TIMEOUT_S = 100
+REMOVE_TIMEOUT_S = 30
+ASK_AGAIN_S = 1
+
+
+class Declined(AgentError):
+    """The gateway has answered, and it was a no."""
 
 
 class Destination:
@@ -34,6 +41,7 @@ class Destination:
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
         self.container: str | None = None
+        self.volumes: list[str] = []
         self.daemon: Daemon | None = None
         self.cutover: threading.Thread | None = None
         self.committed = False
@@ -76,14 +84,19 @@ class Destination:
             server, self.page_server = self.page_server, None
             criu.finish(server, "transfer", self.page_images / "page-server.log")
 
-    def arm(self, container: str, address: str, bridge: str, gateway: dict[str, Any]) -> None:
+    def arm(
+        self, container: str, address: str, bridge: str, gateway: dict[str, Any], log: dict[str, Any] | None
+    ) -> None:
         """Start the container under Docker up to the point where the images are needed; pull its cable."""
         self.container = container
         self.workload = address
+        self.gateway = gateway
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         self.restore = RESTORES / container
         self.restore.mkdir(parents=True, mode=0o700)
         os.mkfifo(self.restore / "go", 0o600)
+        if log is not None:
+            cut(Path(log["path"]), log["marked"])
         with _alone():
             others = plug.unclaimed(bridge)
             self.starter = threading.Thread(target=self._start, daemon=True)
@@ -125,6 +138,7 @@ class Destination:
     def _take_over(self) -> None:
         """The cutover, from the last images to the commit. Before the commit, any failure gives up this copy."""
         step = "transfer"
+        facts: dict[str, Any] = {}
         try:
             images = self.directory / "final"
             for entry in self.link.receive()["images"]:
@@ -133,6 +147,8 @@ class Destination:
             pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
             self.link.send(phase="received", facts={"page_bytes": pages})
             step = "restore"
+            if (images / TAIL).exists():
+                print_again((images / TAIL).read_bytes(), int((self.restore / "waiting").read_text()))
             started_ns = time.monotonic_ns()
             self._say_go(str(images))
             self._wait_for("restored", RESTORE_TIMEOUT_S)
@@ -141,14 +157,15 @@ class Destination:
                 phase="restored", facts={"restore_ns": took_ns, **criu.restore_stats(self.restore)}
             )
             step = "network switch"
-            outcome = self._ask_gateway("switch")["outcome"]
+            outcome = self._switch()
             if outcome != "committed":
                 raise AgentError(f"the gateway had it {outcome}", step)
             self.committed = True
             self.plug.put_back()
             self.plug.introduce(self.workload)
-            held = self._ask_gateway("release")["held"]
-            self.link.send(phase="committed", facts={"held_packets": held})
+            with contextlib.suppress(AgentError, OSError):  # a gateway that dies now holds nothing either
+                facts["held_packets"] = self._ask_gateway("release")["held"]
+            self.link.send(phase="committed", facts=facts)
             self.controller.event("committed")
         except Exception as failure:  # noqa: BLE001 - the other side waits for a word, whatever went wrong
             if self.committed:
@@ -157,11 +174,27 @@ class Destination:
                 self.link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
             self._give_up()
 
+    def _switch(self) -> str:
+        """Ask for the address. Whoever asked and got no answer may have won: this copy waits until it knows."""
+        try:
+            return str(self._ask_gateway("switch")["outcome"])
+        except (OSError, AgentError, KeyError) as silent:
+            if isinstance(silent, Declined):
+                raise
+        while True:
+            time.sleep(ASK_AGAIN_S)
+            with contextlib.suppress(OSError, AgentError, KeyError):
+                self.decider.close()
+                self.decider = Link.connect(
+                    self.gateway["address"], self.gateway["port"], self.gateway["token"]
+                )
+                return str(self._ask_gateway("call_off")["outcome"])
+
     def _ask_gateway(self, question: str) -> dict[str, Any]:
         self.decider.send(ask=question)
         answer = self.decider.receive(30)
         if "error" in answer:
-            raise AgentError(answer["error"], "network switch")
+            raise Declined(answer["error"], "network switch")
         return answer
 
     def _say_go(self, images: str) -> None:
@@ -174,20 +207,14 @@ class Destination:
 
     def _give_up(self) -> None:
         """Remove the copy that did not win."""
-        if self.container is None:
-            return
-        container, self.container = self.container, None
-        if hasattr(self, "restore") and (self.restore / "waiting").exists() and self.starter.is_alive():
-            if not (self.restore / "restored").exists():
-                with contextlib.suppress(OSError):
-                    pipe = os.open(self.restore / "go", os.O_WRONLY | os.O_NONBLOCK)
-                    os.close(pipe)  # nothing written: the wrapper ends
-            self.starter.join(10)
-        docker_api.call("DELETE", f"/containers/{container}?force=1&v=1", accept=(204, 404))
+        if self.container is not None:
+            container, self.container = self.container, None
+            remove_copy(container, self.volumes)
 
-    def adopt(self, container: str) -> None:
-        """A container was created for this migration: it goes again if the migration does not commit."""
+    def adopt(self, container: str, volumes: list[str]) -> None:
+        """A container and volumes were created for this migration: they go again if it does not commit."""
         self.container = container
+        self.volumes = volumes
 
     def finish(self) -> dict[str, Any]:
         """After the commit: wait for Docker to have noticed, and look at the container."""
@@ -227,6 +254,37 @@ class Destination:
         if self.cutover is not None:
             self.cutover.join()
         self.close()
+
+
+def remove_copy(container: str, volumes: list[str]) -> None:
+    """Remove a container that was made for a migration, however far it has come, and its volumes."""
+    restore = RESTORES / container
+    deadline = time.monotonic() + REMOVE_TIMEOUT_S
+    while True:
+        if not (restore / "restored").exists():
+            with contextlib.suppress(OSError):  # nobody waits at the pipe
+                os.close(
+                    os.open(restore / "go", os.O_WRONLY | os.O_NONBLOCK)
+                )  # nothing written: the wrapper ends
+        try:
+            docker_api.call(
+                "DELETE", f"/containers/{container}?force=1&v=1", timeout=REMOVE_TIMEOUT_S, accept=(204, 404)
+            )
+            break
+        except AgentError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+    for volume in volumes:
+        docker_api.call("DELETE", f"/volumes/{volume}", accept=(204, 404))
+    shutil.rmtree(restore, ignore_errors=True)
+
+
+def sweep(migration: str, container: str, volumes: list[str]) -> None:
+    """After an agent that was killed, and a decision against the migration: nothing of it stays."""
+    if container:
+        remove_copy(container, volumes)
+    criu.wipe(criu.DUMPS / migration)
 
 
 @contextlib.contextmanager
@@ -274,4 +332,4 @@ def main(controller: Controller) -> None:
             "close",
         )
     }
-    serve(handlers, controller, destination.gone)
+    serve({**handlers, "sweep": sweep}, controller, destination.gone)

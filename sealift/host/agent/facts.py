@@ -49,7 +49,7 @@ def container(container: str) -> dict[str, Any]:
         "processes": 0,
     }
     pids = cgroup.pids(group)
-    found["limits_unreadable"] = limits.unreadable(pids) and limits.compiler() is None
+    found["limits_unreadable"] = limits.unreadable(pids) and not limits.obtainable()
     for pid in pids:
         found["processes"] += 1
         found["memory_bytes"] += _resident_bytes(pid)

@@ -11,13 +11,15 @@ import re
 import socket
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .criu import DIES_WITH_US
 from .wire import AgentError, listen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 # Overlayfs notes on a file which lower file it was copied from, as a handle of this host's file system.
 OVERLAY_NOTES = (
@@ -52,7 +54,14 @@ class Daemon:
             lines += [f"[{name}]", f"path = {path}"]
         config = directory / "rsyncd.conf"
         config.write_text("\n".join(lines) + "\n")
-        command = ["rsync", "--daemon", "--no-detach", f"--config={config}", f"--address={address}"]
+        command = [
+            *DIES_WITH_US,
+            "rsync",
+            "--daemon",
+            "--no-detach",
+            f"--config={config}",
+            f"--address={address}",
+        ]
         command += [f"--port={self.port}", f"--log-file={directory}/rsyncd.log"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         self._wait_until_it_listens(address)
@@ -84,12 +93,10 @@ class Sender:
         port: int,
         password: str,
         trees: Mapping[str, str],
-        log: Mapping[str, str] | None = None,
     ) -> None:
         self.target = f"rsync://sealift@{address}:{port}"
         self.environment = {**os.environ, "RSYNC_PASSWORD": password}
         self.trees = {name: Path(path) for name, path in trees.items()}
-        self.log = log
         self.suspects: dict[str, set[str]] = {}
 
     def live_pass(self) -> int:
@@ -102,6 +109,10 @@ class Sender:
             name: _touched_since(path, started_ns - TICK_NS) for name, path in self.trees.items()
         }
         return sent
+
+    def copy(self, module: str, files: Mapping[Path, str]) -> int:
+        """Send single files, each under the name that it is to have. Returns the bytes sent."""
+        return sum(self._end(module, self._start(module, str(path), to=name)) for path, name in files.items())
 
     def final_pass(self, processes: Sequence[int]) -> int:
         """Send the rest of a frozen container's files, all trees at once.
@@ -118,11 +129,6 @@ class Sender:
             if existing := [n for n in sorted(names) if (self.trees[name] / n).exists()]:
                 again = ["--ignore-times", "--files-from=-", "--from0"]
                 running.append((name, self._start(name, f"{self.trees[name]}/", *again, names=existing)))
-        if self.log and Path(self.log["path"]).exists():
-            # Docker has the destination's log open and appends to it: the same file must stay.
-            running.append(
-                ("log", self._start("log", self.log["path"], "--inplace", "--no-S", to=self.log["as"]))
-            )
         return sum(self._end(name, process) for name, process in running)
 
     def _start(
@@ -189,20 +195,45 @@ def _written_through_mappings(processes: Sequence[int]) -> set[str]:
     return found
 
 
-def _mounts(pid: int) -> dict[str, str]:
-    """Where in its namespace a process sees which host directory: mount point to overlay layer or bind source."""
+def _mounts(pid: int) -> dict[str, set[str]]:
+    """Where a process sees which host directories: mount point to overlay layer, or to what is bound there."""
+    own = _mountinfo("self")
     points = {}
-    for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
-        left, right = line.split(" - ", 1)
-        fields = left.split()
-        upper = re.search(r"upperdir=([^,\s]+)", right)
-        points[fields[4]] = upper.group(1) if upper else fields[3]
+    for mount in _mountinfo(str(pid)):
+        upper = re.search(r"upperdir=([^,\s]+)", mount.options)
+        points[mount.point] = {upper.group(1)} if upper else set(_seen_from_here(mount, own))
     return points
 
 
-def _host_paths(path: str, mounts: Mapping[str, str]) -> set[str]:
+@dataclass(frozen=True)
+class _Mount:
+    """A line of /proc/PID/mountinfo (proc(5)): the directory `root` of the file system `device` is at `point`."""
+
+    device: str
+    root: str
+    point: str
+    options: str
+
+
+def _mountinfo(pid: str) -> list[_Mount]:
+    mounts = []
+    for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
+        left, right = line.split(" - ", 1)
+        _, _, device, root, point, *_ = left.split()
+        mounts.append(_Mount(device, root, point, right))
+    return mounts
+
+
+def _seen_from_here(mount: _Mount, own: list[_Mount]) -> Iterator[str]:
+    """The paths under which this process sees a directory that another has mounted."""
+    for mine in own:
+        if mine.device == mount.device and (mount.root + "/").startswith(mine.root.rstrip("/") + "/"):
+            yield str(Path(mine.point) / mount.root[len(mine.root) :].lstrip("/"))
+
+
+def _host_paths(path: str, mounts: Mapping[str, set[str]]) -> set[str]:
     point = max(
         (p for p in mounts if path == p or path.startswith(p.rstrip("/") + "/")), key=len, default="/"
     )
     rest = path[len(point) :].lstrip("/")
-    return {str(Path(mounts.get(point, "/")) / rest)}
+    return {str(Path(origin) / rest) for origin in mounts.get(point, {"/"})}

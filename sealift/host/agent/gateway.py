@@ -18,7 +18,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .hold import Hold
+from .hold import Hold, sweep
 from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
@@ -164,12 +164,12 @@ def _checked(address: str) -> None:
 class Decider(threading.Thread):
     """Answers the two hosts of one migration through the tunnel until told to end; holds packets in between."""
 
-    def __init__(self, address: str, token: str, facts: dict[str, str]) -> None:
+    def __init__(self, address: str, token: str, facts: dict[str, str], port: int = 0) -> None:
         super().__init__(daemon=True)
         self.token, self.facts = token, facts
         self.routes = Routes()
         self.hold: Hold | None = None
-        self.listener = listen(address)
+        self.listener = listen(address, port)
         self.port = int(self.listener.getsockname()[1])
 
     def run(self) -> None:
@@ -228,8 +228,8 @@ def main(controller: Controller) -> None:
     routes = Routes()
     deciders: list[Decider] = []
 
-    def decide(address: str, token: str, facts: dict[str, str]) -> int:
-        decider = Decider(address, token, facts)
+    def decide(address: str, token: str, facts: dict[str, str], port: int = 0) -> int:
+        decider = Decider(address, token, facts, port)
         decider.start()
         deciders.append(decider)
         return decider.port
@@ -251,6 +251,7 @@ def main(controller: Controller) -> None:
         "decide": decide,
         "restore": routes.restore,
         "end": end,
+        "sweep": sweep,
     }
     serve(handlers, controller, gone)
 

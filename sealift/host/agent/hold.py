@@ -110,6 +110,17 @@ class Hold:
         self._socket.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body)
 
 
+def sweep(address: str) -> None:
+    """Take away the rules for an address that an agent which was killed has left: nobody holds for them any more."""
+    shown = subprocess.run(
+        ["iptables-save", "-t", "filter"], capture_output=True, text=True, check=False
+    ).stdout
+    for line in shown.splitlines():
+        words = line.split()
+        if words[:2] == ["-A", "FORWARD"] and f"{address}/32" in words and "NFQUEUE" in words:
+            subprocess.run(["iptables", "-w", "-D", *words[1:]], check=False)
+
+
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     position = 0
     while position + 16 <= len(data):

@@ -20,12 +20,13 @@ COMPILERS = ("tcc", "cc")
 SOURCE = r"""
 /* No headers: a host has a compiler at most, not a C library to develop against. */
 struct rlimit64 { unsigned long soft, hard; };
+typedef long call(long number, long a, long b, long c, long d, long e, long f);
+void *dlsym(void *handle, const char *name);
 int open(const char *path, int flags, ...);
 long read(int file, void *buffer, unsigned long size);
 int close(int file);
 int snprintf(char *buffer, unsigned long size, const char *format, ...);
 unsigned long strtoul(const char *text, char **end, int base);
-long syscall(long number, ...);
 int *__errno_location(void);
 
 static char *word(char *text, unsigned long *value)
@@ -40,17 +41,13 @@ static char *word(char *text, unsigned long *value)
 	return text;
 }
 
-int prlimit64(int pid, int resource, const struct rlimit64 *new, struct rlimit64 *old)
+static int from_proc(long pid, long resource, struct rlimit64 *found)
 {
 	char table[4096], *at = table;
-	long size;
-	int file, line;
+	long size, line;
+	int file;
 
-	if (syscall(PRLIMIT64, (long)pid, (long)resource, new, old) == 0)
-		return 0;
-	if (*__errno_location() != 1 || new || !old) /* EPERM, and a question only */
-		return -1;
-	snprintf(table, sizeof(table), "/proc/%d/limits", pid);
+	snprintf(table, sizeof(table), "/proc/%ld/limits", pid);
 	file = open(table, 0);
 	if (file < 0)
 		return -1;
@@ -66,8 +63,22 @@ int prlimit64(int pid, int resource, const struct rlimit64 *new, struct rlimit64
 			return -1;
 		at++;
 	}
-	word(word(at + 26, &old->soft), &old->hard);
+	word(word(at + 26, &found->soft), &found->hard);
 	return 0;
+}
+
+/* CRIU asks through libc's syscall(): pid, resource, new limits (none), old limits. */
+long syscall(long number, long a, long b, long c, long d, long e, long f)
+{
+	static call *real;
+	long result;
+
+	if (!real)
+		real = (call *)dlsym((void *)-1L, "syscall"); /* RTLD_NEXT */
+	result = real(number, a, b, c, d, e, f);
+	if (result == 0 || number != PRLIMIT64 || *__errno_location() != 1 /* EPERM */ || c || !d)
+		return result;
+	return from_proc(a, b, (struct rlimit64 *)d);
 }
 """
 PRLIMIT64 = {"x86_64": 302, "aarch64": 261}
@@ -80,10 +91,9 @@ def unreadable(pids: list[int]) -> bool:
     return not effective >> CAP_SYS_RESOURCE & 1 and any(_of_another_user(pid) for pid in pids)
 
 
-def compiler() -> str | None:
-    """What can make the library here."""
-    known = os.uname().machine in PRLIMIT64
-    return next((name for name in COMPILERS if shutil.which(name)), None) if known else None
+def obtainable() -> bool:
+    """Whether the library is here or can be made."""
+    return LIBRARY.exists() or (_compiler() is not None and os.uname().machine in PRLIMIT64)
 
 
 def environment(pids: list[int]) -> dict[str, str] | None:
@@ -96,7 +106,7 @@ def environment(pids: list[int]) -> dict[str, str] | None:
 
 
 def _make() -> None:
-    program = compiler()
+    program = _compiler()
     if program is None:
         raise AgentError(
             "this host lacks CAP_SYS_RESOURCE, and a C compiler (tcc) to do without", "final dump"
@@ -111,6 +121,10 @@ def _make() -> None:
     if done.returncode != 0:
         raise AgentError(f"{program} can't make {LIBRARY}: {done.stderr.strip()[-300:]}", "final dump")
     fresh.rename(LIBRARY)
+
+
+def _compiler() -> str | None:
+    return next((name for name in COMPILERS if shutil.which(name)), None)
 
 
 def _of_another_user(pid: int) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import cgroup, criu, docker_api, limits, plug
 from .files import Sender
+from .log import TAIL, Log
 from .wire import AgentError, Controller, Link, serve
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 RESTORE_TIMEOUT_S = 120
 ASK_AGAIN_S = 1
+DUMP_TIMEOUT_S = 60
 METADATA_EXCEPT = {".log", ".pid"}
 
 
@@ -37,6 +39,7 @@ class Source:
         self.decider: Link | None = None
         self.gateway: dict[str, Any] = {}
         self.parent: str | None = None
+        self.log: Log | None = None
 
     def open(
         self,
@@ -44,19 +47,28 @@ class Source:
         container: str,
         peer: dict[str, Any],
         trees: dict[str, str],
-        log: dict[str, str] | None,
+        log: str | None,
     ) -> None:
         """Connect to the destination and prepare to dump."""
         self.container = container
         self.peer = peer
         self.directory = criu.prepare_dumps() / migration
         self.directory.mkdir(mode=0o700)
-        self.sender = Sender(peer["address"], peer["rsync_port"], peer["password"], trees, log)
+        self.sender = Sender(peer["address"], peer["rsync_port"], peer["password"], trees)
+        self.log = Log(log) if log else None
         self.link = Link.connect(peer["address"], peer["port"], peer["token"])
 
     def live_pass(self) -> int:
         """Send the files that differ. Returns the bytes sent."""
         return self.sender.live_pass()
+
+    def send_log(self, name: str) -> dict[str, int]:
+        """Send what the container has printed so far, as `name`; the mark up to which it counts."""
+        if self.log is None:
+            return {"marked": 0, "sent": 0}
+        marked = self.log.mark()
+        files = {path: f"{name}{ending}" for path, ending in self.log.files().items()}
+        return {"marked": marked, "sent": self.sender.copy("log", files)}
 
     def pre_dump(self, name: str, port: int) -> dict[str, int]:
         """One round: the pages dirtied since the last one, straight to the destination's page server."""
@@ -135,6 +147,8 @@ class Source:
             # CRIU has just given names to files that had lost theirs: they have to travel too.
             file_bytes += self.sender.final_pass([])
         tell("dumped", file_bytes=file_bytes, **criu.dump_stats(images))
+        if self.log is not None:
+            (images / TAIL).write_bytes(self.log.tail())
         metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
         sizes = {path: path.stat().st_size for path in metadata}
         self.everything_sent = True
@@ -151,6 +165,7 @@ class Source:
         """After a failure: the outcome. Thaws when, and only when, this side has the container."""
         if not self.everything_sent:
             self.release()
+            return "rolled back"  # nobody else can have the container
         outcome = self._ask_gateway()
         if outcome != "committed":
             self.release()
@@ -207,6 +222,19 @@ class Source:
         return ["--parent-path", f"../{self.parent}"] if self.parent else []
 
 
+def resume(migration: str, container: str, address: str, bridge: str) -> None:
+    """After an agent that was killed, and a decision against the migration: the container goes on here."""
+    directory = criu.DUMPS / migration
+    deadline = time.monotonic() + DUMP_TIMEOUT_S
+    while criu.at_work(directory) and time.monotonic() < deadline:
+        time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it dumps
+    state = docker_api.call("GET", f"/containers/{container}/json")["State"]
+    if state["Pid"]:
+        plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
+        cgroup.thaw(cgroup.of_process(state["Pid"]))
+    criu.wipe(directory)
+
+
 def _travels(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and path.suffix not in METADATA_EXCEPT
 
@@ -240,10 +268,12 @@ def main(controller: Controller) -> None:
         "open": source.open,
         "send_image": send_image,
         "live_pass": source.live_pass,
+        "send_log": source.send_log,
         "pre_dump": source.pre_dump,
         "arm": source.arm,
         "go": source.go,
         "remove_container": source.remove_container,
         "close": source.close,
+        "resume": resume,
     }
     serve(handlers, controller, source.close)

@@ -104,7 +104,7 @@ class Link:
     def send_file(self, path: Path, size: int) -> None:
         """Send the first `size` bytes of a file."""
         with path.open("rb") as data:
-            sent = self.socket.sendfile(data, 0, size)
+            sent = self.socket.sendfile(data, 0, size) if size else 0  # sendfile refuses to send nothing
         if sent != size:
             raise AgentError(f"{path} shrank while it was sent")
 
@@ -128,11 +128,11 @@ class Link:
             self.socket.close()
 
 
-def listen(address: str) -> socket.socket:
-    """A listener on a free port of that address."""
+def listen(address: str, port: int = 0) -> socket.socket:
+    """A listener on that port of that address, or on a free one."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((address, 0))
+    listener.bind((address, port))
     listener.listen(4)
     return listener
 

@@ -144,7 +144,9 @@ class Authority:
             key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
             return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
-        key = load_der_private_key(self.store.keep(name, make), password=None)
+        # Our own file: looking for its primes' divisors again would take longer than all the rest.
+        encoded = self.store.keep(name, make)
+        key = load_der_private_key(encoded, password=None, unsafe_skip_rsa_key_validation=True)
         if not isinstance(key, rsa.RSAPrivateKey):
             raise TypeError(name)
         return key

@@ -1,0 +1,113 @@
+"""Something fails before the switch: the source goes on, its client connected, and nothing stays at the destination."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from stage import counting, untouched
+
+from sealift.errors import MigrationFailed, SealiftError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stage import Stage
+
+    from sealift.migration.session import Session
+
+pytestmark = [pytest.mark.root, pytest.mark.netns]
+
+BROKEN_CRIU = """#!/bin/sh
+[ "$1" = swrk ] || exec /usr/sbin/criu "$@"
+echo "Error (broken): out of order" >&2
+exit 1
+"""
+
+
+def kill_agent(stage: Stage, host: str, role: str) -> Callable[[Session], None]:
+    """A hook that kills an agent so that it can put nothing away."""
+
+    def kill(_: Session) -> None:
+        script = (
+            "for p in /proc/[0-9]*; do "
+            'case "$(tr "\\0" " " <"$p/cmdline" 2>/dev/null)" in '
+            f'"python3 /run/sealift/agent-"*" {role} ") kill -9 "${{p#/proc/}}";; esac; done'
+        )
+        stage.sh(host, script)
+
+    return kill
+
+
+def fails(stage: Stage, hooks: dict[str, Callable[[Session], object]] | None = None) -> SealiftError:
+    """A migration of a Redis under a client's hands that must fail, and leave it untouched."""
+    address = stage.redis("redis", memory_mb=20)
+    with untouched(stage, "redis", address), pytest.raises(SealiftError) as raised:
+        stage.engine("redis", hooks)
+    assert stage.owner(address) == "source"
+    # What stood in the way is gone: the same container can be migrated now.
+    return raised.value
+
+
+def test_destination_runs_out_of_room_for_the_pages(stage: Stage) -> None:
+    stage.sh(
+        "destination", "mkdir -p /run/sealift/dumps && mount -t tmpfs -o size=4m full /run/sealift/dumps"
+    )
+    try:
+        error = fails(stage)
+    finally:
+        stage.sh("destination", "umount /run/sealift/dumps", check=False)
+    assert isinstance(error, MigrationFailed)
+    assert "the container goes on at source" in str(error)
+
+
+def test_restore_fails_at_the_destination(stage: Stage) -> None:
+    def break_criu(_: Session) -> None:
+        stage["destination"].put("/usr/local/sbin/criu", BROKEN_CRIU.encode(), mode=0o755)
+
+    try:
+        error = fails(stage, {"armed": break_criu})
+    finally:
+        stage.sh("destination", "rm -f /usr/local/sbin/criu")
+    assert isinstance(error, MigrationFailed)
+    assert error.step == "restore"
+
+
+def test_dump_fails_at_the_source(stage: Stage) -> None:
+    def break_criu(_: Session) -> None:
+        stage["source"].put("/usr/local/sbin/criu", BROKEN_CRIU.encode(), mode=0o755)
+
+    try:
+        error = fails(stage, {"armed": break_criu})
+    finally:
+        stage.sh("source", "rm -f /usr/local/sbin/criu")
+    assert isinstance(error, MigrationFailed)
+    assert error.step == "final dump"
+
+
+@pytest.mark.parametrize("moment", ["armed", "frozen", "sent"])
+def test_agent_of_the_destination_is_killed(stage: Stage, moment: str) -> None:
+    error = fails(stage, {moment: kill_agent(stage, "destination", "destination")})
+    assert isinstance(error, MigrationFailed)
+
+
+@pytest.mark.parametrize("moment", ["armed", "frozen"])
+def test_agent_of_the_gateway_is_killed(stage: Stage, moment: str) -> None:
+    error = fails(stage, {moment: kill_agent(stage, "gateway", "gateway")})
+    assert isinstance(error, MigrationFailed)
+
+
+def test_agent_of_the_source_is_killed_before_the_freeze(stage: Stage) -> None:
+    fails(stage, {"armed": kill_agent(stage, "source", "source")})
+
+
+def test_a_failed_migration_can_be_tried_again(stage: Stage) -> None:
+    address = stage.redis("redis", memory_mb=5)
+    with counting(stage, address) as found:
+        with pytest.raises(MigrationFailed):
+            stage.engine("redis", {"armed": kill_agent(stage, "destination", "destination")})
+        stage.engine("redis")
+        time.sleep(0.3)
+    assert found[0].intact, found[0].summary()
+    assert stage.owner(address) == "destination"

@@ -1,0 +1,316 @@
+"""Bad input: one clear sentence with host, step and remedy, exit status 1, and the source as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from stage import untouched
+
+from sealift import inventory as inventories
+from sealift.errors import HostUnreachable, Refused
+from sealift.lab import images
+from sealift.lab.keys import make_ssh_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stage import Stage
+
+    from sealift.inventory import Inventory
+
+pytestmark = [pytest.mark.root, pytest.mark.netns]
+
+SLEEP = ("sh", "-c", "sleep 1000000")  # a shell with an applet of its own: no other program is in the image
+
+IO_URING = """
+import ctypes, time
+libc = ctypes.CDLL(None, use_errno=True)
+ring = libc.syscall(425, 4, ctypes.create_string_buffer(120))
+print("ring", ring, ctypes.get_errno(), flush=True)
+time.sleep(1e9)
+"""
+
+
+def changed(inventory: Inventory, host: str, **fields: Any) -> Inventory:
+    """The inventory with one host described otherwise."""
+    entry = inventory.hosts[host].model_copy(update=fields)
+    return inventory.model_copy(update={"hosts": {**inventory.hosts, host: entry}})
+
+
+def sleeper(stage: Stage, name: str, *options: str, address: str | None = None) -> str:
+    """A container of the workloads' network that only sleeps. Returns its address."""
+    tag = images.provide(stage["source"], images.PYTHON, say=print)
+    address = address or stage.address()
+    network = ["--network", stage.network, "--ip", address]
+    stage.docker("source", "run", "-d", "--name", name, *network, *options, tag, *SLEEP)
+    return address
+
+
+def says(error: Exception, *parts: str) -> None:
+    """The error's sentence names all of these."""
+    for part in parts:
+        assert part in str(error), f"{part!r} is not in: {error}"
+
+
+def test_unknown_container(stage: Stage) -> None:
+    address = stage.redis("redis")
+    with untouched(stage, "redis", address):
+        error = stage.refuse("nobody")
+    says(error, "source", "preflight", "there is no container 'nobody'", "docker ps")
+
+
+def test_host_that_is_down(stage: Stage) -> None:
+    sleeper(stage, "box")
+    with untouched(stage, "box"):
+        error = stage.refuse("box", changed(stage.inventory, "destination", address="198.18.0.99"))
+    assert isinstance(error, HostUnreachable)
+    says(error, "destination", "connect", "198.18.0.99", "Check that the host is up")
+
+
+def test_host_that_shows_another_host_key(stage: Stage) -> None:
+    sleeper(stage, "box")
+    with untouched(stage, "box"):
+        error = stage.refuse("box", changed(stage.inventory, "destination", host_key=make_ssh_key().public))
+    assert isinstance(error, HostUnreachable)
+    says(
+        error,
+        "destination",
+        "connect",
+        "another SSH host key than the pinned one",
+        "put its new key into the inventory",
+    )
+
+
+def test_host_that_does_not_accept_the_login_key(stage: Stage, tmp_path: Path) -> None:
+    key = tmp_path / "other"
+    key.write_text(make_ssh_key().private)
+    sleeper(stage, "box")
+    with untouched(stage, "box"):
+        error = stage.refuse("box", changed(stage.inventory, "destination", key_file=key))
+    assert isinstance(error, HostUnreachable)
+    says(error, "destination", "connect", "does not accept the key", "authorized_keys")
+
+
+def test_stopped_container(stage: Stage) -> None:
+    sleeper(stage, "box")
+    stage.docker("source", "kill", "box")
+    with untouched(stage, "box"):
+        error = stage.refuse("box")
+    says(error, "source", "preflight", "does not run (exited)", "Start it")
+
+
+def test_paused_container(stage: Stage) -> None:
+    sleeper(stage, "box")
+    stage.docker("source", "pause", "box")
+    error = stage.refuse("box")
+    says(error, "source", "preflight", "is paused", "docker unpause")
+    assert stage.inspect("source", "box")["State"]["Paused"]
+
+
+def test_container_that_is_at_the_destination_already(stage: Stage) -> None:
+    tag = images.provide(stage["destination"], images.PYTHON, say=print)
+    stage.docker("destination", "run", "-d", "--name", "box", tag, *SLEEP)
+    error = stage.refuse("box")
+    says(error, "destination", "preflight", "'box' is there already", "Nothing to do")
+
+
+def test_name_taken_at_the_destination(stage: Stage) -> None:
+    address = stage.redis("redis")
+    tag = images.provide(stage["destination"], images.PYTHON, say=print)
+    stage.docker("destination", "create", "--name", "redis", tag, *SLEEP)
+    with untouched(stage, "redis", address):
+        error = stage.refuse("redis")
+    says(error, "destination", "preflight", "the name 'redis' is taken there", "Rename or remove it")
+
+
+def test_address_taken_at_the_destination(stage: Stage) -> None:
+    address = stage.redis("redis")
+    tag = images.provide(stage["destination"], images.PYTHON, say=print)
+    network = ["--network", stage.network, "--ip", address]
+    stage.docker("destination", "run", "-d", "--name", "squatter", *network, tag, *SLEEP)
+    with untouched(stage, "redis", address):
+        error = stage.refuse("redis")
+    says(
+        error,
+        "destination",
+        "preflight",
+        f"the address {address} is taken there, by squatter",
+        "another address",
+    )
+
+
+def test_address_that_the_gateway_knows_nothing_of(stage: Stage) -> None:
+    sleeper(stage, "box", address="10.77.200.1")
+    with untouched(stage, "box"):
+        error = stage.refuse("box")
+    says(error, "gateway", "preflight", "10.77.200.1 is assigned to no host", "sealift network assign")
+
+
+def test_container_on_another_network(stage: Stage) -> None:
+    tag = images.provide(stage["source"], images.PYTHON, say=print)
+    stage.docker("source", "run", "-d", "--name", "box", tag, *SLEEP)
+    with untouched(stage, "box"):
+        error = stage.refuse("box")
+    says(error, "source", "preflight", "on the networks bridge", "--network sealift")
+
+
+def test_too_little_disk_at_the_destination(stage: Stage) -> None:
+    address = stage.redis("redis")
+    room = "$(( $(df -k --output=avail /var/lib/docker | tail -1) - 30000 ))k"
+    stage.sh("destination", f"fallocate -l {room} /var/lib/docker/filler")
+    try:
+        with untouched(stage, "redis", address):
+            error = stage.refuse("redis")
+    finally:
+        stage.sh("destination", "rm /var/lib/docker/filler")
+    says(error, "destination", "preflight", "MiB of disk space for Docker free", "needed", "Free some")
+
+
+def test_too_little_memory_at_the_destination(stage: Stage) -> None:
+    address = stage.redis("redis")
+    fake = "sed 's/^MemAvailable:.*/MemAvailable:      20000 kB/' /proc/meminfo >/tmp/meminfo"
+    stage.sh("destination", f"{fake} && mount --bind /tmp/meminfo /proc/meminfo")
+    try:
+        with untouched(stage, "redis", address):
+            error = stage.refuse("redis")
+    finally:
+        stage.sh("destination", "umount /proc/meminfo; rm /tmp/meminfo")
+    says(error, "destination", "preflight", "19 MiB of memory free", "needed", "larger host")
+
+
+@contextmanager
+def criu_that_says(stage: Stage, host: str, version: str) -> Iterator[None]:
+    """For the length of a block, a host's `criu` says that it is of another version."""
+    script = (
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "Version: {version}" && exit\nexec /usr/sbin/criu "$@"\n'
+    )
+    stage[host].put("/usr/local/sbin/criu", script.encode(), mode=0o755)
+    try:
+        yield
+    finally:
+        stage.sh(host, "rm /usr/local/sbin/criu")
+
+
+@pytest.mark.parametrize("host", ["source", "destination"])
+def test_criu_that_is_too_old(stage: Stage, host: str) -> None:
+    sleeper(stage, "box")
+    with criu_that_says(stage, host, "3.17.1"), untouched(stage, "box"):
+        error = stage.refuse("box")
+    says(error, host, "preflight", "CRIU 3.17.1 is too old", "Install CRIU 4.2 or later")
+
+
+def test_container_that_uses_io_uring(stage: Stage) -> None:
+    tag = images.provide(stage["source"], images.PYTHON, say=print)
+    network = ["--network", stage.network, "--ip", stage.address(), "--security-opt", "seccomp=unconfined"]
+    stage.docker("source", "run", "-d", "--name", "ring", *network, tag, "python3", "-c", IO_URING)
+    stage.sh("source", "until docker logs ring | grep -q ring; do sleep 0.1; done")
+    if "ring -1" in stage.docker("source", "logs", "ring"):
+        pytest.skip(f"this kernel has no io_uring: {stage.docker('source', 'logs', 'ring')}")
+    with untouched(stage, "ring"):
+        error = stage.refuse("ring")
+    says(error, "source", "preflight", "io_uring is in use by python3", "switch it off")
+
+
+def test_container_with_a_terminal(stage: Stage) -> None:
+    sleeper(stage, "box", "-t")
+    with untouched(stage, "box"):
+        error = stage.refuse("box")
+    says(error, "source", "preflight", "a terminal attached (-t)", "start it without -t")
+
+
+def test_container_with_a_device(stage: Stage) -> None:
+    sleeper(stage, "box", "--device", "/dev/net/tun")
+    with untouched(stage, "box"):
+        error = stage.refuse("box")
+    says(error, "source", "preflight", "the container has devices: /dev/net/tun", "start it without")
+
+
+def test_bind_mount_without_a_counterpart(stage: Stage) -> None:
+    stage.sh("source", "mkdir -p /srv/data")
+    sleeper(stage, "box", "--volume", "/srv/data:/data")
+    with untouched(stage, "box"):
+        error = stage.refuse("box")
+    says(
+        error,
+        "source",
+        "preflight",
+        "the bind mount /srv/data has no counterpart",
+        "under `binds` of both hosts",
+    )
+
+
+def test_bind_mount_whose_counterpart_is_missing(stage: Stage) -> None:
+    stage.sh("source", "mkdir -p /srv/data")
+    sleeper(stage, "box", "--volume", "/srv/data:/data")
+    bound = changed(stage.inventory, "source", binds={"data": Path("/srv/data")})
+    bound = changed(bound, "destination", binds={"data": Path("/srv/nothing")})
+    with untouched(stage, "box"):
+        error = stage.refuse("box", bound)
+    says(error, "destination", "preflight", "/srv/nothing for a bind mount is missing", "Create it")
+
+
+def test_all_reasons_come_at_once(stage: Stage) -> None:
+    sleeper(stage, "box", "-t", "--device", "/dev/net/tun", "--volume", "/srv:/data")
+    error = stage.refuse("box")
+    assert isinstance(error, Refused)
+    says(error, "terminal", "devices", "bind mount")
+    assert len(error.reasons) >= 3
+
+
+def cli(*words: str, api: str | None = None) -> subprocess.CompletedProcess[str]:
+    """The real command line, in a process of its own."""
+    environment = {**os.environ, **({"PREFECT_API_URL": api} if api else {})}
+    command = [sys.executable, "-m", "sealift.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+def one_sentence(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """Exit status 1, nothing on standard output, no traceback, and the sentence."""
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("sealift: ")
+    for part in parts:
+        assert part in last, f"{part!r} is not in: {last}"
+
+
+def test_command_line_refuses_an_unknown_host_with_status_1(stage: Stage) -> None:
+    done = cli("migrate", "redis", "--from", "nowhere", "--to", "destination")
+    one_sentence(done, "the inventory has no host 'nowhere'", "Hosts are: destination, source")
+
+
+def test_command_line_refuses_an_unreadable_inventory_with_status_1(stage: Stage, tmp_path: Path) -> None:
+    broken = tmp_path / "sealift.toml"
+    broken.write_text("hosts = nonsense")
+    done = cli("migrate", "redis", "--from", "source", "--to", "destination", "--inventory", str(broken))
+    one_sentence(done, str(broken), "is not readable as TOML")
+
+
+def test_command_line_refuses_what_the_preflight_refuses_with_status_1(
+    stage: Stage, prefect_api: str
+) -> None:
+    sleeper(stage, "box", "-t")
+    with untouched(stage, "box"):
+        done = cli("migrate", "box", "--from", "source", "--to", "destination", api=prefect_api)
+    one_sentence(done, "preflight", "source", "terminal attached", "without -t")
+
+
+def test_command_line_says_which_host_is_down_with_status_1(
+    stage: Stage, prefect_api: str, tmp_path: Path
+) -> None:
+    sleeper(stage, "box")
+    other = tmp_path / "other.toml"
+    inventories.save(changed(stage.inventory, "destination", address="198.18.0.99"), other)
+    with untouched(stage, "box"):
+        done = cli(
+            *("migrate", "box", "--from", "source", "--to", "destination", "--inventory", str(other)),
+            api=prefect_api,
+        )
+    one_sentence(done, "destination", "connect", "198.18.0.99", "Check that the host is up")
