@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sealift.errors import SealiftError
+from sealift.errors import SealiftError, UnusableInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -309,5 +309,6 @@ def _finish(run: Callable[[], int], *, as_json: bool) -> None:
             sys.stdout.write(json.dumps(said, indent=2) + "\n")
         else:
             sys.stderr.write(f"{error}\n")
-        raise typer.Exit(UNUSABLE_INPUT) from None
+        unusable = isinstance(error, UnusableInput)
+        raise typer.Exit(UNUSABLE_INPUT if unusable else error.exit_status) from None
     raise typer.Exit(status)
