@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 def finish(session: Session) -> str:
     """After the commit. Returns what Docker says of the container at the destination."""
-    session.sender.call("remove_container")
-    session.finished = True
+    session.remove_source()
     state = session.receiver.call("finish")
     if state["status"] != "running":
         raise MigrationFailed(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sealift.errors import SealiftError, UnusableInput
+from sealift.errors import HostUnreachable, SealiftError, UnusableInput
 from sealift.host import docker, ssh
 from sealift.host.agents import Agent
 from sealift.migration import progress
@@ -124,7 +124,7 @@ class Session:
         """See to the end of both sides; what a host can't be told now is for it to see by itself."""
         committed = self.cutover is not None and self.cutover.settle() == "committed"
         if committed and not self.finished:
-            self.sender.call("remove_container")
+            self.remove_source()
         for agent, sweep in ((self.sender, self._resume_source), (self.receiver, self._sweep_destination)):
             try:
                 agent.call("close")
@@ -135,6 +135,15 @@ class Session:
         with suppress(SealiftError):  # with the agent ends what it holds
             self.gateway.call("end")
         self._sweep_gateway()
+
+    def remove_source(self) -> None:
+        """After the commit: the source's copy goes, by its agent or, where that was killed, by another."""
+        self.finished = True
+        try:
+            self.sender.call("remove_container")
+        except HostUnreachable:
+            with self._broom(self.source.connection, "source") as agent:
+                agent.call("remove", container=self.found.container["Id"])
 
     def revive_gateway(self) -> None:
         """Put a new agent in the place of the gateway's, which has died: the decision is on the gateway's disk."""

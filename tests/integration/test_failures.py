@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import counting, until_same, untouched
+from stage import DOCKER_HOSTS, counting, until_same, untouched
 
 from sealift.errors import MigrationFailed, SealiftError
 
@@ -107,8 +108,21 @@ def test_agent_of_the_gateway_is_killed_before_the_decision_and_the_next_one_dec
     assert not until_same(stage, "gateway", gateway)
 
 
-def test_agent_of_the_source_is_killed_before_the_freeze(stage: Stage) -> None:
-    fails(stage, {"armed": kill_agent(stage, "source", "source")})
+@pytest.mark.parametrize("moment", ["armed", "frozen"])
+def test_agent_of_the_source_is_killed(stage: Stage, moment: str) -> None:
+    fails(stage, {moment: kill_agent(stage, "source", "source")})
+
+
+def test_agent_of_the_source_is_killed_when_all_is_sent_and_one_side_has_the_container(stage: Stage) -> None:
+    address = stage.redis("redis", memory_mb=20)
+    with counting(stage, address) as found:
+        with contextlib.suppress(MigrationFailed):
+            stage.engine("redis", {"sent": kill_agent(stage, "source", "source")})
+        time.sleep(0.5)
+    assert found[0].intact, found[0].summary()
+    owner = stage.owner(address)
+    running = [h for h in DOCKER_HOSTS if stage.docker(h, "ps", "-q", "--filter", "name=redis")]
+    assert running == [owner]
 
 
 def test_a_failed_migration_can_be_tried_again(stage: Stage) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from stage import DOCKER_HOSTS, counting, until_same
 
 from benchmarks.workloads import nginx, postgresql, service
+from sealift.lab import images
+from sealift.model import Step
 
 if TYPE_CHECKING:
     from stage import Stage
@@ -107,3 +115,161 @@ def test_a_download_from_nginx_goes_on_and_has_the_right_content(stage: Stage) -
     print(found.summary())
     assert found.intact, found.raw["faults"] or found.summary()
     assert report.file_bytes > 60_000_000
+
+
+def test_name_labels_environment_mounts_limits_restart_policy_and_address_are_kept(stage: Stage) -> None:
+    tag = images.provide(stage["source"], images.PYTHON, say=print)
+    address = stage.address()
+    stage.sh("source", "mkdir -p /srv/here && echo bound >/srv/here/file && chown 1000 /srv/here/file")
+    stage.sh("destination", "mkdir -p /srv/there")
+    script = "import time; print('first', flush=True); time.sleep(1e9)"
+    options = [
+        *(
+            "--label",
+            "colour=blue",
+            "--env",
+            "WORD=two words",
+            "--restart",
+            "unless-stopped",
+            "--memory",
+            "200m",
+        ),
+        *("--cpus", "0.5", "--pids-limit", "50", "--ulimit", "nofile=1000:2000", "--cap-drop", "NET_RAW"),
+        *("--read-only", "--tmpfs", "/scratch:size=1m", "--workdir", "/tmp", "--hostname", "itself"),
+        *(
+            "--volume",
+            "kept:/data",
+            "--volume",
+            "/srv/here:/bound:ro",
+            "--stop-signal",
+            "INT",
+            "--shm-size",
+            "32m",
+        ),
+        *("--log-opt", "max-size=1m", "--network-alias", "other"),
+    ]
+    network = ["--network", stage.network, "--ip", address]
+    stage.docker("source", "run", "-d", "--name", "box", *network, *options, tag, "python3", "-c", script)
+    stage.docker("source", "exec", "box", "sh", "-c", "echo volume >/data/file; echo memory >/scratch/file")
+    before = stage.inspect("source", "box")
+    source = stage.inventory.hosts["source"].model_copy(update={"binds": {"d": Path("/srv/here")}})
+    destination = stage.inventory.hosts["destination"].model_copy(update={"binds": {"d": Path("/srv/there")}})
+    bound = stage.inventory.model_copy(update={"hosts": {"source": source, "destination": destination}})
+    dataclasses.replace(stage, inventory=bound).engine("box")
+    after = stage.inspect("destination", "box")
+    assert after["Name"] == before["Name"]
+    assert after["Image"] == before["Image"]
+    same = set(before["Config"]) - {"Image"}
+    assert {key: after["Config"].get(key) for key in same} == {key: before["Config"][key] for key in same}
+    same = set(before["HostConfig"]) - {"Binds", "Runtime"}
+    kept = {key: before["HostConfig"][key] for key in same}
+    assert {key: after["HostConfig"][key] or None for key in same} == {key: kept[key] or None for key in same}
+    endpoint = after["NetworkSettings"]["Networks"][stage.network]
+    assert endpoint["IPAddress"] == address
+    assert "other" in endpoint["Aliases"]
+    mounts = {
+        mount["Destination"]: (mount["Type"], mount["RW"], mount["Source"]) for mount in after["Mounts"]
+    }
+    assert mounts["/data"][:2] == ("volume", True)
+    assert mounts["/bound"] == ("bind", False, "/srv/there")
+    shown = stage.docker(
+        "destination", "exec", "box", "sh", "-c", "cat /data/file /bound/file /scratch/file; id -u"
+    )
+    assert shown.split() == ["volume", "bound", "memory", "0"]
+    assert stage.sh("destination", "stat -c %u /srv/there/file") == "1000"
+
+
+def test_docker_logs_exec_stats_and_stop_work_at_the_destination(stage: Stage) -> None:
+    tag = images.provide(stage["source"], images.PYTHON, say=print)
+    script = "import time,sys\nfor n in range(10**9): print('line', n, flush=True); time.sleep(0.01)"
+    network = ["--network", stage.network, "--ip", stage.address()]
+    stage.docker("source", "run", "-d", "--name", "box", "--init", *network, tag, "python3", "-c", script)
+    time.sleep(1)
+    stage.engine("box")
+    time.sleep(0.5)
+    lines = stage.docker("destination", "logs", "box").splitlines()
+    assert [line.split() for line in lines] == [["line", str(number)] for number in range(len(lines))]
+    assert len(lines) > 100
+    assert stage.docker("destination", "exec", "box", "sh", "-c", "echo inside") == "inside"
+    stats = json.loads(stage.docker("destination", "stats", "--no-stream", "--format", "{{json .}}", "box"))
+    assert int(stats["PIDs"]) >= 2
+    assert not stats["MemUsage"].startswith("0B")
+    stage.docker("destination", "stop", "--time", "5", "box")
+    state = stage.inspect("destination", "box")["State"]
+    assert (state["Status"], state["OOMKilled"]) == ("exited", False)
+    stage.docker("destination", "start", "box")
+    assert stage.inspect("destination", "box")["State"]["Running"]
+
+
+def test_restart_policy_works_at_the_destination(stage: Stage) -> None:
+    tag = images.provide(stage["source"], images.PYTHON, say=print)
+    network = ["--network", stage.network, "--ip", stage.address(), "--restart", "always"]
+    stage.docker("source", "run", "-d", "--name", "box", *network, tag, "python3", "-c", "import time; time.sleep(1e9)")
+    stage.engine("box")
+    pid = stage.inspect("destination", "box")["State"]["Pid"]
+    stage.sh("destination", 'kill -9 "$1"', str(pid))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        state = stage.inspect("destination", "box")["State"]
+        if state["Running"] and state["Pid"] not in {0, pid}:
+            break
+        time.sleep(0.2)
+    assert state["Running"]
+    assert state["Pid"] != pid
+
+
+def test_each_step_is_a_task_run_and_the_artifacts_are_there(stage: Stage) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        ArtifactFilter,
+        ArtifactFilterFlowRunId,
+        FlowRunFilter,
+        FlowRunFilterId,
+    )
+
+    stage.redis("redis")
+    report = stage.migrate("redis")
+    with get_client(sync_client=True) as client:
+        run = max(client.read_flow_runs(), key=lambda one: one.created)
+        tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
+        artifacts = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        )
+    assert run.name == "migrate redis: source to destination"
+    assert run.parameters["container"] == "redis"
+    assert {task.name.rpartition("-")[0] for task in tasks} == {step.value for step in Step}
+    assert all(task.state.is_completed() for task in tasks)
+    assert {artifact.type for artifact in artifacts} == {"table", "image", "progress"}
+    assert [record.step for record in report.steps] == list(Step)
+
+
+def test_command_line_migrates_and_prints_the_report_as_json(stage: Stage, prefect_api: str) -> None:
+    address = stage.redis("redis")
+    command = [
+        sys.executable,
+        "-m",
+        "sealift.cli",
+        "migrate",
+        "redis",
+        "--from",
+        "source",
+        "--to",
+        "destination",
+    ]
+    environment = {**os.environ, "PREFECT_API_URL": prefect_api}
+    with counting(stage, address) as found:
+        done = subprocess.run(
+            [*command, "--json"], capture_output=True, text=True, env=environment, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert found[0].intact, found[0].summary()
+    report = json.loads(done.stdout)
+    assert [step["step"] for step in report["steps"]] == [step.value for step in Step]
+    assert all({"started", "duration_ms", "sent_bytes"} <= set(step) for step in report["steps"])
+    assert report["rounds"] == []
+    assert report["frozen_ms"] > 0
+    assert (report["strategy"], report["evidence"]) == ("stop-and-copy", "absent")
+    assert "does not track dirty pages" in report["why"]
+    assert (report["lab"], report["accelerator"], report["outcome"]) == ("netns", "none", "committed")
+    for step in Step:
+        assert step.value in done.stderr, "the steps are said while they happen"

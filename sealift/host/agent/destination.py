@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import secrets
 import shutil
@@ -102,6 +103,9 @@ class Destination:
             self.starter = threading.Thread(target=self._start, daemon=True)
             self.starter.start()
             self._wait_for("waiting", ARM_TIMEOUT_S)
+            process, bundle = (self.restore / "waiting").read_text().splitlines()
+            self.wrapper = int(process)
+            follow_links(Path(bundle) / "config.json")
             # Docker plugs the cable's other end into the container only when runc calls its hook, during the restore.
             mine = plug.unclaimed(bridge) - others
         if len(mine) != 1:
@@ -148,7 +152,7 @@ class Destination:
             self.link.send(phase="received", facts={"page_bytes": pages})
             step = "restore"
             if (images / TAIL).exists():
-                print_again((images / TAIL).read_bytes(), int((self.restore / "waiting").read_text()))
+                print_again((images / TAIL).read_bytes(), self.wrapper)
             started_ns = time.monotonic_ns()
             self._say_go(str(images))
             self._wait_for("restored", RESTORE_TIMEOUT_S)
@@ -278,6 +282,21 @@ def remove_copy(container: str, volumes: list[str]) -> None:
     for volume in volumes:
         docker_api.call("DELETE", f"/volumes/{volume}", accept=(204, 404))
     shutil.rmtree(restore, ignore_errors=True)
+
+
+def follow_links(config: Path) -> None:
+    """Name the sources of a bundle's bind mounts by their real paths: runc follows links, but CRIU binds the link.
+
+    Debian's /usr/bin/docker-init, which `docker run --init` mounts, is one.
+    """
+    spec = json.loads(config.read_text())
+    linked = [
+        m for m in spec["mounts"] if m["type"] == "bind" and os.path.realpath(m["source"]) != m["source"]
+    ]
+    if linked:
+        for mount in linked:
+            mount["source"] = os.path.realpath(mount["source"])
+        config.write_text(json.dumps(spec))
 
 
 def sweep(migration: str, container: str, volumes: list[str]) -> None:

@@ -12,8 +12,13 @@ from .wire import AgentError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+NOT_FOUND = 404
 SOCKET = "/var/run/docker.sock"
 VERSION = "v1.43"  # Docker 24; later ones still speak it
+
+
+class NotThere(AgentError):
+    """Docker knows nothing of that name."""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -44,7 +49,8 @@ def call(
             reason = json.loads(data)["message"]
         except (ValueError, KeyError, TypeError):
             reason = data.decode(errors="replace")[:500]
-        raise AgentError(f"Docker refuses {method} {path}: {reason}")
+        kind = NotThere if response.status == NOT_FOUND else AgentError
+        raise kind(f"Docker refuses {method} {path}: {reason}")
     return json.loads(data) if data else None
 
 

@@ -196,16 +196,9 @@ class Source:
             self.controller.event("thawed", frozen_ns=time.monotonic_ns() - self.frozen_at)
 
     def remove_container(self) -> None:
-        """After the commit: end this copy without letting it run, and remove it with its files.
-
-        Named volumes stay, as with `docker rm`.
-        """
-        # A restart policy would bring the killed copy back to life.
-        docker_api.call("POST", f"/containers/{self.container}/update", {"RestartPolicy": {"Name": "no"}})
-        cgroup.kill_frozen(self.group)
-        cgroup.thaw(self.group)
+        """After the commit: end this copy and remove it."""
+        remove(self.container)
         self.frozen = False
-        docker_api.call("DELETE", f"/containers/{self.container}?force=1&v=1")
 
     def close(self) -> None:
         """Forget the migration: wipe the images. Before the commit the container goes on."""
@@ -220,6 +213,24 @@ class Source:
 
     def _parent(self) -> list[str]:
         return ["--parent-path", f"../{self.parent}"] if self.parent else []
+
+
+def remove(container: str) -> None:
+    """End the copy that did not win without letting it run, and remove it with its files.
+
+    Named volumes stay, as with `docker rm`.
+    """
+    try:
+        pid = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
+    except docker_api.NotThere:
+        return
+    # A restart policy would bring the killed copy back to life.
+    docker_api.call("POST", f"/containers/{container}/update", {"RestartPolicy": {"Name": "no"}})
+    if pid:
+        group = cgroup.of_process(pid)
+        cgroup.kill_frozen(group)
+        cgroup.thaw(group)
+    docker_api.call("DELETE", f"/containers/{container}?force=1&v=1")
 
 
 def resume(migration: str, container: str, address: str, bridge: str) -> None:
@@ -275,5 +286,6 @@ def main(controller: Controller) -> None:
         "remove_container": source.remove_container,
         "close": source.close,
         "resume": resume,
+        "remove": remove,
     }
     serve(handlers, controller, source.close)
