@@ -204,7 +204,9 @@ def test_docker_logs_exec_stats_and_stop_work_at_the_destination(stage: Stage) -
 def test_restart_policy_works_at_the_destination(stage: Stage) -> None:
     tag = images.provide(stage["source"], images.PYTHON, say=print)
     network = ["--network", stage.network, "--ip", stage.address(), "--restart", "always"]
-    stage.docker("source", "run", "-d", "--name", "box", *network, tag, "python3", "-c", "import time; time.sleep(1e9)")
+    stage.docker(
+        "source", "run", "-d", "--name", "box", *network, tag, "python3", "-c", "import time; time.sleep(1e9)"
+    )
     stage.engine("box")
     pid = stage.inspect("destination", "box")["State"]["Pid"]
     stage.sh("destination", 'kill -9 "$1"', str(pid))
