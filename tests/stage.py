@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from benchmarks.workloads import redis
+from sealift.errors import PrerequisiteMissing
+from sealift.host import ssh
 from sealift.host.agents import Agent
 from sealift.inventory import lab_inventory
+from sealift.lab import lab
 from sealift.migration import finish as ending
 from sealift.migration import sync as files
 from sealift.migration.cutover import Cutover
@@ -27,8 +36,10 @@ if TYPE_CHECKING:
     from sealift.errors import Refused
     from sealift.host.ssh import Connection
     from sealift.inventory import Inventory
+    from sealift.lab.plan import Kind
     from sealift.model import Report
 
+FIRST_ADDRESS = IPv4Address("10.77.1.1")
 DOCKER_HOSTS = ("source", "destination")
 SETTLE_S = 15
 
@@ -136,8 +147,6 @@ class Stage:
 
     def refuse(self, container: str, inventory: Inventory | None = None) -> Refused:
         """Run the preflight alone; the refusal that it must end in."""
-        import pytest
-
         from sealift.errors import SealiftError
 
         request = Request(container, "source", "destination")
@@ -168,6 +177,45 @@ class Stage:
             with Agent(self["gateway"], "gateway") as gateway:
                 while self.assigned:
                     gateway.call("release", address=self.assigned.pop())
+
+
+@contextmanager
+def own_run_directory() -> Iterator[None]:
+    """A run directory for the tests' lab, unless one is chosen: a lab of the user's is not theirs."""
+    if "SEALIFT_RUN" in os.environ:
+        yield
+        return
+    place = "/run" if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="sealift-tests-", dir=place) as chosen:
+        os.environ["SEALIFT_RUN"] = chosen
+        yield
+        del os.environ["SEALIFT_RUN"]
+
+
+@contextmanager
+def raised(kind: Kind) -> Iterator[Inventory]:
+    """A lab for the length of a block. It is taken down at the end, whatever happens."""
+    if os.geteuid() != 0:
+        pytest.skip("a lab needs root")
+    if shutil.which("mmdebstrap") is None:
+        pytest.skip("a lab needs mmdebstrap")
+    try:
+        inventory = lab.up(kind, say=print)
+    except PrerequisiteMissing as missing:
+        pytest.skip(str(missing))
+    try:
+        yield inventory
+    finally:
+        lab.down()
+
+
+@contextmanager
+def set_up(inventory: Inventory) -> Iterator[Stage]:
+    """Connections to all hosts of a lab."""
+    with ExitStack() as stack:
+        names = (*DOCKER_HOSTS, "gateway", "client")
+        opened = {name: stack.enter_context(ssh.connected(name, inventory.machine(name))) for name in names}
+        yield Stage(inventory, opened, (str(FIRST_ADDRESS + number) for number in range(1 << 12)))
 
 
 def differences(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sealift.errors import SealiftError
+from sealift.errors import SealiftError, UnusableInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -294,6 +294,10 @@ def policy_init(
     _finish(run, as_json=json)
 
 
+UNUSABLE_INPUT = 2
+"""Here 1 says that something was judged and rejected; what can't be judged must not look like that."""
+
+
 def _finish(run: Callable[[], int], *, as_json: bool) -> None:
     try:
         status = run()
@@ -305,5 +309,6 @@ def _finish(run: Callable[[], int], *, as_json: bool) -> None:
             sys.stdout.write(json.dumps(said, indent=2) + "\n")
         else:
             sys.stderr.write(f"{error}\n")
-        raise typer.Exit(error.exit_status) from None
+        unusable = isinstance(error, UnusableInput)
+        raise typer.Exit(UNUSABLE_INPUT if unusable else error.exit_status) from None
     raise typer.Exit(status)

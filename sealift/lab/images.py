@@ -13,6 +13,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from sealift.machine.cache import remove_folder
 from sealift.machine.mirror import debian_mirror, forwarded_options
 from sealift.machine.recipe import RECIPE
 from sealift.machine.tree import KEYRING
@@ -33,7 +34,21 @@ www-data:x:33:33:www-data:/var/www:/bin/sh
 workload:x:1000:1000:workload:/home/workload:/bin/sh
 """
 GROUPS = "root:x:0:\nwww-data:x:33:\nworkload:x:1000:\n"
-LEFT_OUT = ("doc", "man", "info", "locale", "lintian", "icons", "perl", "i18n")
+LEFT_OUT = (
+    "doc",
+    "man",
+    "info",
+    "locale",
+    "lintian",
+    "icons",
+    "perl",
+    "perl5",
+    "i18n",
+    "common-licenses",
+    "gcc",
+)
+LIBRARIES_LEFT_OUT = ("gconv", "security", "libmvec.so*", "libdb-5*", "libsepol*", "libsemanage*")
+"""Character sets and what belongs to logging in: nothing that a workload runs opens them."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,7 @@ REDIS = Image(
     "redis",
     ("redis-server", "redis-tools"),
     ("redis-server", "--protected-mode", "no", "--save", "", "--appendonly", "no"),
+    strip=("usr/bin/redis-check-aof", "usr/bin/redis-benchmark"),
 )
 POSTGRESQL = Image(
     "postgresql",
@@ -78,7 +94,8 @@ IMAGES = {image.name: image for image in (REDIS, POSTGRESQL, NGINX, PYTHON)}
 
 def build(image: Image, *, say: Callable[[str], None]) -> Path:
     """The image's file system as a tar archive in the cache, made now if it is not there."""
-    described = json.dumps([asdict(image), RECIPE.suite, USERS, GROUPS], sort_keys=True)
+    left_out = [*LEFT_OUT, *LIBRARIES_LEFT_OUT]
+    described = json.dumps([asdict(image), RECIPE.suite, USERS, GROUPS, left_out], sort_keys=True)
     archive = (
         cache_dir() / "images" / f"{image.name}-{hashlib.sha256(described.encode()).hexdigest()[:16]}.tar"
     )
@@ -105,7 +122,8 @@ def build(image: Image, *, say: Callable[[str], None]) -> Path:
         run(["tar", *reproducible, "-C", root, "-cf", building, "."], timeout_s=BUILD_TIMEOUT_S)
         building.rename(archive)
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        if root.exists():
+            remove_folder(root)
         building.unlink(missing_ok=True)
     return archive
 
@@ -139,7 +157,8 @@ def _finish(root: Path, image: Image) -> None:
         shutil.rmtree(root / "usr/share" / name, ignore_errors=True)
     for name in ("var/lib/apt", "var/cache", "var/lib/dpkg", "dev", "boot"):
         shutil.rmtree(root / name, ignore_errors=True)
-    for pattern in image.strip:
+    libraries = (f"usr/lib/x86_64-linux-gnu/{name}" for name in LIBRARIES_LEFT_OUT)
+    for pattern in (*libraries, *image.strip):
         for path in root.glob(pattern):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

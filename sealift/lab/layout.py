@@ -18,6 +18,12 @@ UNDERLAY = IPv4Network("198.18.0.0/24")
 CLIENTS = IPv4Network("198.19.0.0/24")
 """Between the clients and the gateway."""
 
+MTU = 9000
+"""The underlay carries jumbo frames: an emulated processor spends its time per packet, not per byte."""
+
+TUNNEL_MTU = MTU - 80
+"""WireGuard's headers take 60 bytes over IPv4 and 80 over IPv6."""
+
 CONTROLLER = IPv4Address("198.18.0.1")
 INTERFACE = "sealift-lab"
 """The controller's interface, the one thing of a lab outside of its namespaces."""

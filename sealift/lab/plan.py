@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from sealift.inventory import Host, Inventory, LabFacts
+from sealift.inventory import Host, Inventory, LabFacts, Network
 from sealift.lab.keys import SshKey, WireGuardKey, make_ssh_key, make_wireguard_key
-from sealift.lab.layout import DESTINATION, GATEWAY, HOSTS, SOURCE, LabHost
+from sealift.lab.layout import DESTINATION, GATEWAY, HOSTS, SOURCE, TUNNEL_MTU, LabHost
 from sealift.network import wireguard
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def plan(kind: Kind, directory: Path) -> Lab:
         gateway=hosts["gateway"],
         provider=hosts["provider"],
         client=hosts["client"],
+        network=Network(mtu=TUNNEL_MTU),
         lab=LabFacts(kind=kind, accelerator="none"),
     )
     return Lab(inventory, keys, login)

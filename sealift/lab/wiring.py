@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sealift.lab.layout import CLIENTS, CONTROLLER, INTERFACE, UNDERLAY, LabHost
+from sealift.lab.layout import CLIENTS, CONTROLLER, INTERFACE, MTU, UNDERLAY, LabHost
 from sealift.process import run
 
 if TYPE_CHECKING:
@@ -36,12 +36,30 @@ def wire(
             "link set lo up",
         ],
     )
-    run(["ip", "link", "add", INTERFACE, "type", "veth", "peer", "name", "controller", "netns", str(switch)])
+    run(
+        [
+            "ip",
+            "link",
+            "add",
+            INTERFACE,
+            "mtu",
+            str(MTU),
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "controller",
+            "mtu",
+            str(MTU),
+            "netns",
+            str(switch),
+        ]
+    )
     run(["ip", "address", "add", f"{CONTROLLER}/{UNDERLAY.prefixlen}", "dev", INTERFACE])
     run(["ip", "link", "set", INTERFACE, "up"])
     plugs = ["link set controller master underlay up"]
     for host, pid in hosts.items():
-        plugs.append(f"link add {host.name} type veth peer name eth0 netns {pid}")
+        plugs.append(f"link add {host.name} mtu {MTU} type veth peer name eth0 mtu {MTU} netns {pid}")
         plugs.append(f"link set {host.name} master underlay up")
         if host.clients_address:
             plugs.append(f"link add {host.name}-c type veth peer name eth1 netns {pid}")
@@ -56,10 +74,10 @@ def _addresses(host: LabHost, virtual: Sequence[LabHost], workloads: str) -> lis
     lines = []
     if virtual:
         own = VM_BRIDGE
-        lines += [f"link add {VM_BRIDGE} type bridge", f"link set eth0 master {VM_BRIDGE} up"]
+        lines += [f"link add {VM_BRIDGE} mtu {MTU} type bridge", f"link set eth0 master {VM_BRIDGE} up"]
         for machine in virtual:
             lines.append(f"tuntap add {machine.name} mode tap")
-            lines.append(f"link set {machine.name} master {VM_BRIDGE} up")
+            lines.append(f"link set {machine.name} master {VM_BRIDGE} mtu {MTU} up")
     lines += [f"address add {host.address}/{UNDERLAY.prefixlen} dev {own}", f"link set {own} up"]
     if host.clients_address:
         lines += [f"address add {host.clients_address}/{CLIENTS.prefixlen} dev eth1", "link set eth1 up"]

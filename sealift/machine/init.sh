@@ -73,6 +73,15 @@ done
 mkdir -p /run/lock /run/log /run/user
 chmod 1777 /run/lock
 
+# Nodes whose opening loads their module: /dev/net/tun and the like. Each line: module, node, type MAJOR:MINOR.
+while read -r module node number; do
+    case $module in \#*) continue ;; esac
+    [ -e "/dev/$node" ] && continue
+    mkdir -p "$(dirname "/dev/$node")"
+    minor=${number#*:} major=${number%:*}
+    mknod -m 600 "/dev/$node" "${major%%[0-9]*}" "${major#[bc]}" "$minor"
+done <"/new/usr/lib/modules/$(uname -r)/modules.devname"
+
 mount --move /dev /new/dev
 mount --move /run /new/run
 umount /sys

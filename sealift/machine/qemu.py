@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from sealift.processor.interface import LaunchArguments
+
 QEMU = "/usr/bin/qemu-system-x86_64"
 
 
@@ -23,6 +25,20 @@ class Accelerator(StrEnum):
 
     KVM = "kvm"
     TCG = "tcg"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What makes a VM a measured one. `command_line` is the kernel's whole one: nothing is added to it.
+
+    The VM starts paused: its secure processor has things to do first. `cpu` counts under KVM only, where
+    the registers that a processor starts with are measured.
+    """
+
+    firmware: Path
+    command_line: str
+    launch: LaunchArguments
+    cpu: str
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,8 @@ class VirtualMachine:
     qmp_socket: Path
     console_log: Path
     append: str = ""
+    measured: Measured | None = None
+    mtu: int = 1500
 
 
 _COMMAND_LINE = (
@@ -52,13 +70,15 @@ _COMMAND_LINE = (
     "psi=0"
 )
 _EMULATED_COMMAND_LINE = (
-    # An emulated processor does not speculate.
-    "mitigations=off init_on_alloc=0"
+    # An emulated processor does not speculate, and whoever runs it can read its memory anyway.
+    "mitigations=off init_on_alloc=0 nokaslr"
 )
 
 
 def kernel_command_line(machine: VirtualMachine) -> str:
     """What the kernel is told; part of what a measured boot measures."""
+    if machine.measured is not None:
+        return machine.measured.command_line
     emulated = _EMULATED_COMMAND_LINE if machine.accelerator is Accelerator.TCG else ""
     return " ".join(part for part in (_COMMAND_LINE, emulated, machine.append) if part)
 
@@ -67,7 +87,8 @@ def qemu_argv(machine: VirtualMachine) -> list[str]:
     """The command that is the VM. It stays in the foreground; QMP listens on `qmp_socket`."""
     return [
         *(QEMU, "-name", f"guest={machine.name}", "-no-user-config", "-nodefaults", "-no-reboot"),
-        *("-display", "none", "-machine", "q35,hpet=off,vmport=off,usb=off"),
+        *("-display", "none", "-machine", _machine_type(machine)),
+        *_measured(machine),
         *_processor(machine),
         *("-m", f"{machine.memory_mib}M"),
         *("-kernel", str(machine.kernel), "-initrd", str(machine.initrd)),
@@ -77,17 +98,48 @@ def qemu_argv(machine: VirtualMachine) -> list[str]:
         *_disk("sealift-config", machine.configuration_disk, read_only=True),
         *("-netdev", _json(type="tap", id="net", ifname=machine.tap, script="no", downscript="no")),
         # Without the ROM from which it could boot.
-        *("-device", _json(driver="virtio-net-pci", netdev="net", mac=machine.mac, romfile="")),
+        *(
+            "-device",
+            _json(driver="virtio-net-pci", netdev="net", mac=machine.mac, host_mtu=machine.mtu, romfile=""),
+        ),
         *("-chardev", f"file,id=console,path={_escaped(machine.console_log)}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,path={_escaped(machine.qmp_socket)},server=on,wait=off"),
         *("-mon", "chardev=qmp,mode=control"),
     ]
 
 
+def _machine_type(machine: VirtualMachine) -> str:
+    kind = "q35,hpet=off,vmport=off,usb=off"
+    if machine.measured is None:
+        return kind
+    launch = machine.measured.launch
+    if not launch.smm:
+        kind += ",smm=off"
+    if launch.shared_memory:
+        kind += ",memory-backend=memory"
+    if launch.confidential_guest_support:
+        kind += f",confidential-guest-support={launch.confidential_guest_support}"
+    return kind
+
+
+def _measured(machine: VirtualMachine) -> list[str]:
+    if machine.measured is None:
+        return []
+    launch = machine.measured.launch
+    memory = _json({"qom-type": "memory-backend-memfd", "id": "memory", "size": machine.memory_mib << 20})
+    return [
+        *("-S", "-bios", str(machine.measured.firmware)),
+        *(("-object", memory) if launch.shared_memory else ()),
+        *launch.words,
+    ]
+
+
 def _processor(machine: VirtualMachine) -> list[str]:
     if machine.accelerator is Accelerator.KVM:
-        return ["-accel", "kvm", "-cpu", "host", "-smp", str(machine.vcpus)]
-    return ["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(machine.vcpus)]
+        cpu = machine.measured.cpu if machine.measured else "host"
+        return ["-accel", "kvm", "-cpu", cpu, "-smp", str(machine.vcpus)]
+    # Without AVX: the kernel's WireGuard would use it, and emulating it halves the tunnel's rate.
+    return ["-accel", "tcg,thread=multi", "-cpu", "max,avx=off", "-smp", str(machine.vcpus)]
 
 
 def _disk(serial: str, path: Path, *, read_only: bool) -> list[str]:

@@ -5,19 +5,18 @@ It is the root of every namespaced host (read-only, below an overlay) and what t
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sealift.errors import PrerequisiteMissing
+from sealift.machine.cache import contained, only_builder, remove_folder
 from sealift.machine.mirror import debian_mirror, forwarded_options
 from sealift.paths import cache_dir
 from sealift.process import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from sealift.machine.recipe import Recipe
@@ -51,12 +50,9 @@ def build_tree(recipe: Recipe, *, say: Callable[[str], None]) -> Path:
             remedy="`apt-get install mmdebstrap`",
         )
     trees = tree.parent
-    trees.mkdir(parents=True, exist_ok=True)
-    with _only_builder(trees, say):
+    with only_builder(trees, say):
         if tree.is_dir():
             return tree
-        for leftover in trees.glob("*.building"):
-            shutil.rmtree(leftover)
         free_bytes = shutil.disk_usage(trees).free
         if free_bytes < SPACE_NEEDED_BYTES:
             raise PrerequisiteMissing(
@@ -67,19 +63,8 @@ def build_tree(recipe: Recipe, *, say: Callable[[str], None]) -> Path:
         building.mkdir()
         _bootstrap(recipe, building, say)
         (building / "tree").rename(tree)
-        shutil.rmtree(building)
+        remove_folder(building)
     return tree
-
-
-@contextmanager
-def _only_builder(trees: Path, say: Callable[[str], None]) -> Iterator[None]:
-    with (trees / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("somebody else is building a Debian tree; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _bootstrap(recipe: Recipe, building: Path, say: Callable[[str], None]) -> None:
@@ -92,17 +77,12 @@ def _bootstrap(recipe: Recipe, building: Path, say: Callable[[str], None]) -> No
         "Package: *\nPin: release a=testing\nPin-Priority: 100\n", encoding="utf-8"
     )
     run(
-        [*_contained(), *_mmdebstrap(recipe, building)],
+        [*contained(), *_mmdebstrap(recipe, building)],
         timeout_s=BUILD_TIMEOUT_S,
         # Read by the kernel package's hook: the VM's initrd is made by initrd.py, so this saves 10 s.
         env=os.environ | {"INITRD": "No", "LC_ALL": "C.UTF-8"},
         remedy="If the mirror could not be reached, try again",
     )
-
-
-def _contained() -> list[str]:
-    """Wraps the build so that its mounts and processes end with us, even when we are killed."""
-    return ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc", "--kill-child"]
 
 
 def _mmdebstrap(recipe: Recipe, building: Path) -> list[str]:

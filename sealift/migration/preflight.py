@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,9 @@ class Finding:
 def preflight(session: Session) -> list[str]:
     """Look at the container and both hosts. Returns warnings; Refused carries every reason."""
     container = _container(session)
-    source = session.source.facts.call("host")
-    destination = session.destination.facts.call("host")
+    with ThreadPoolExecutor(2) as pool:
+        looks = [pool.submit(side.facts.call, "host") for side in (session.source, session.destination)]
+    source, destination = (look.result() for look in looks)
     uses = session.source.facts.call("container", container=container["Id"])
     session.found.container = container
     session.found.memory_bytes = uses["memory_bytes"]

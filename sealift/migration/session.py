@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from sealift.model import Choice, Round, Step, StepRecord, Strategy
 from sealift.network.wireguard import BRIDGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sealift.inventory import Inventory
     from sealift.migration.cutover import Cutover
@@ -85,12 +86,20 @@ class Session:
         self.finished = False
         self._lock = threading.Lock()
         self._stack = stack
-        self.source = self._side(request.source)
-        self.destination = self._side(request.destination)
+        with ThreadPoolExecutor(
+            2
+        ) as pool:  # a login and two interpreters each: seconds where a VM is emulated
+            opening = [
+                pool.submit(_open_side, request.source, inventory, "source", self._on_event),
+                pool.submit(_open_side, request.destination, inventory, "destination", self._on_doubt),
+            ]
+        for side in opening:
+            if side.exception() is None:
+                stack.callback(side.result()[2].close)
+        self.source, self.sender, _ = opening[0].result()
+        self.destination, self.receiver, _ = opening[1].result()
         self.gateway_connection = stack.enter_context(ssh.connected("gateway", inventory.gateway))
         self.gateway = stack.enter_context(Agent(self.gateway_connection, "gateway"))
-        self.sender = stack.enter_context(Agent(self.source.connection, "source", self._on_event))
-        self.receiver = stack.enter_context(Agent(self.destination.connection, "destination", self._on_doubt))
 
     @classmethod
     @contextmanager
@@ -209,9 +218,15 @@ class Session:
         if event["event"] == "undecided":
             self._on_event(event)
 
-    def _side(self, name: str) -> Side:
-        connection = self._stack.enter_context(ssh.connected(name, self.inventory.host(name)))
+
+def _open_side(
+    name: str, inventory: Inventory, role: str, on_event: Callable[[dict[str, Any]], None]
+) -> tuple[Side, Agent, ExitStack]:
+    """Connect to one host and start its agents. What was opened is closed by the stack that comes with it."""
+    with ExitStack() as stack:
+        connection = stack.enter_context(ssh.connected(name, inventory.host(name)))
         api = docker.client(connection)
-        self._stack.callback(api.close)
-        facts = self._stack.enter_context(Agent(connection, "facts"))
-        return Side(name, connection, api, facts)
+        stack.callback(api.close)
+        facts = stack.enter_context(Agent(connection, "facts"))
+        agent = stack.enter_context(Agent(connection, role, on_event))
+        return Side(name, connection, api, facts), agent, stack.pop_all()

@@ -1,0 +1,58 @@
+"""How things get into the cache: by one builder at a time, whole or not at all, nothing left when killed."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sealift.errors import SealiftError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MOUNTS = Path("/proc/self/mountinfo")
+LEFTOVERS = "*.building"
+
+
+@contextmanager
+def only_builder(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a cache folder alone, waiting for whoever holds it; what a killed builder left in it is removed.
+
+    A builder works in `folder`/NAME.building and renames the result when it is whole. It makes its mounts by
+    `contained` only, so that removing leftovers never meets one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"somebody else is building in {folder}; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in folder.glob(LEFTOVERS):
+            remove_folder(leftover)
+        yield
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of ours. Raises SealiftError where something is mounted below it: that is not ours."""
+    below = f"{folder.resolve()}/"
+    for line in MOUNTS.read_text(encoding="utf-8").splitlines():
+        # Fifth field: where it is mounted, with blanks and such as octal numbers (proc_pid_mountinfo(5)).
+        place = line.split()[4].encode().decode("unicode_escape")
+        if f"{place}/".startswith(below):
+            raise SealiftError(
+                f"{place} is mounted below {folder}, which is to be removed", remedy="Unmount it"
+            )
+    shutil.rmtree(folder)
+
+
+def contained(*, network: bool = True) -> list[str]:
+    """Words before a command whose mounts and processes end with it and with us, even when we are killed.
+
+    With `network` off it has no network either.
+    """
+    namespaces = ["--mount", "--pid", "--mount-proc", "--kill-child"]
+    return ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, *([] if network else ["--net"])]

@@ -1,0 +1,42 @@
+"""What a guest's answer is to the verifier: the report, and the certificates that came with it, in their roles.
+
+The owner's side only: the verifier wants more packages than a provider's host has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sealift.errors import UnusableInput
+from sealift.evidence import certificate_table
+from sealift.evidence.crl import parse_crl
+from sealift.evidence.snp_report import parse_snp_report
+from sealift.evidence.verify_snp import SnpEvidence
+from sealift.evidence.x509_certificate import parse_x509
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sealift.evidence.crl import Crl
+
+
+def snp_evidence(report: bytes, table: bytes, others: Iterable[bytes] = ()) -> SnpEvidence:
+    """Report and certificate table as the verifier takes them; `others`: certificates in DER from elsewhere.
+
+    Raises UnusableInput where no endorsement key is among them.
+    """
+    found = certificate_table.parse_certificate_table(table) if table else {}
+    crls: tuple[Crl, ...] = ()
+    if listed := found.pop(certificate_table.CRL, None):
+        crls = (parse_crl(listed),)
+    certificates = [parse_x509(each) for each in (*found.values(), *others)]
+    keys = [each for each in certificates if not each.may_sign_certificates]
+    if len(keys) != 1:
+        raise UnusableInput(
+            "the evidence brings no certificate of the key that signed the report"
+            if not keys
+            else "the evidence brings several endorsement keys",
+            remedy="Get the chip's VCEK from AMD, by the report's chip id and TCB",
+        )
+    chain = tuple(each for each in certificates if each is not keys[0])
+    return SnpEvidence(parse_snp_report(report), keys[0], chain, crls)

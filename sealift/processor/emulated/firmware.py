@@ -1,0 +1,152 @@
+"""The emulated firmware: a chip, its profile, at most one guest, and the commands of both sides.
+
+The host's commands are what `client` sends; the guest's are the kernel's payloads. Both come as decoded
+JSON objects and go back as such; `service` moves them over sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sealift.evidence.launch_digest import Mode
+from sealift.evidence.layout import guid
+from sealift.processor.emulated.legacy_guest import LegacyGuest
+from sealift.processor.emulated.refusal import FirmwareRefused, Status
+from sealift.processor.emulated.snp_guest import SnpGuest
+from sealift.processor.interface import Launch, LaunchState, LaunchStatus, SevLaunch
+from sealift.processor.measured import Measured  # noqa: TC001 - read at run time by `wire`
+from sealift.processor.wire import from_json, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from sealift.processor.emulated.chip import Chip
+    from sealift.processor.emulated.profile import Profile
+
+_LOG = logging.getLogger("sealift.emulated")
+
+
+@dataclass(frozen=True)
+class _Begin:
+    launch: Launch
+    measured: Measured
+
+
+class Firmware:
+    """What answers. A second `begin` is a power cycle: the old guest, its keys and secrets are gone."""
+
+    def __init__(self, chip: Chip, profile: Profile) -> None:
+        self.chip = chip
+        self.profile = profile
+        self.guest: LegacyGuest | SnpGuest | None = None
+        self._kept: tuple[Profile, bytes] | None = None
+
+    def host_call(self, call: str, arguments: dict[str, Any]) -> Any:
+        """One command of the host. FirmwareRefused and UnusableInput are its ways to fail."""
+        commands: dict[str, Callable[..., Any]] = {
+            "platform": self.platform,
+            "begin": self.begin,
+            "status": self.status,
+            "measurement": lambda: self._legacy().measure(),
+            "inject": self.inject,
+            "attest": self.attest,
+            "finish": self.finish,
+            "configure": self.configure,
+            "reset": self.reset,
+        }
+        command = commands.get(call)
+        if command is None:
+            raise FirmwareRefused(Status.UNSUPPORTED, f"there is no command {call[:40]!r}")
+        try:
+            return to_json(command(**arguments))
+        except TypeError as error:
+            raise FirmwareRefused(Status.INVALID_PARAM, f"wrong arguments for {call!r}") from error
+
+    def platform(self, mode: str) -> Any:
+        """Certificates of one generation or the other."""
+        if from_json(Mode, mode, "the mode") is Mode.SNP:
+            return self.chip.snp_platform(self.profile)
+        return self.chip.sev_platform(self.profile)
+
+    def begin(self, launch: Any, measured: Any) -> LaunchStatus:
+        """Start a guest and measure it."""
+        self.reset()
+        asked = from_json(_Begin, {"launch": launch, "measured": measured}, "begin")
+        if isinstance(asked.launch, SevLaunch):
+            self.guest = LegacyGuest.start(self.chip, self.profile, asked.launch, asked.measured)
+        else:
+            self.guest = SnpGuest.start(self.chip, self.profile, asked.launch, asked.measured)
+            # A new lab root takes seconds to make: now, not when the guest asks and waits.
+            self._table()
+        _LOG.info("launch of %s, digest %s", asked.launch.mode.value, self.guest.digest.hex())
+        return self.status()
+
+    def status(self) -> LaunchStatus:
+        """Where the launch is."""
+        profile, guest = self.profile, self.guest
+        version = (profile.api_major, profile.api_minor, profile.build)
+        if guest is None:
+            return LaunchStatus(LaunchState.UNINIT, None, 0, *version)
+        return LaunchStatus(guest.state, guest.launch.mode, guest.launch.policy, *version)
+
+    def inject(self, header: str, payload: str) -> None:
+        """A secret for a legacy guest."""
+        self._legacy().inject(
+            from_json(bytes, header, "the header"), from_json(bytes, payload, "the payload")
+        )
+        _LOG.info("a secret was injected")
+
+    def attest(self, nonce: str) -> bytes:
+        """A legacy guest's report."""
+        return self._legacy().attest(from_json(bytes, nonce, "the nonce"))
+
+    def finish(self) -> None:
+        """Let the guest run."""
+        if self.guest is None:
+            raise FirmwareRefused(Status.INVALID_GUEST_STATE, "there is no guest")
+        self.guest.finish()
+        _LOG.info("the launch is finished")
+
+    def configure(self, changes: dict[str, Any]) -> None:
+        """Change what the chip says of itself: at once, for a guest that runs too, as new firmware would."""
+        self.profile = self.profile.changed(changes)
+        if self.guest is not None:
+            self.guest.profile = self.profile
+
+    def reset(self) -> None:
+        """Power off: nothing of the guest is left."""
+        self.guest = None
+
+    def guest_call(self, call: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """One request of the guest."""
+        payload = from_json(bytes, arguments.get("payload", ""), "the payload")
+        if call == "secret":
+            return self._secret(guid(str(arguments.get("guid"))))
+        if not isinstance(self.guest, SnpGuest):
+            raise FirmwareRefused(Status.UNSUPPORTED, "there is no SNP guest that could ask for this")
+        if call == "report":
+            answer = self.guest.answer_report(payload)
+            return {"payload": to_json(answer), "table": to_json(self._table())}
+        if call == "derived-key":
+            return {"payload": to_json(self.guest.answer_key(payload))}
+        raise FirmwareRefused(Status.UNSUPPORTED, f"there is no request {call[:40]!r}")
+
+    def _table(self) -> bytes:
+        if self._kept is None or self._kept[0] != self.profile:
+            self._kept = self.profile, self.chip.snp_platform(self.profile).certificate_table
+        return self._kept[1]
+
+    def _secret(self, name: UUID) -> dict[str, Any]:
+        guest = self._legacy()
+        if guest.state is not LaunchState.RUNNING:
+            raise FirmwareRefused(Status.INVALID_GUEST_STATE, f"the guest is in {guest.state.value}")
+        value = guest.secrets.get(name)
+        return {"missing": True} if value is None else {"secret": to_json(value)}
+
+    def _legacy(self) -> LegacyGuest:
+        if not isinstance(self.guest, LegacyGuest):
+            raise FirmwareRefused(Status.INVALID_GUEST_STATE, "there is no legacy SEV guest")
+        return self.guest

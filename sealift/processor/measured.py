@@ -1,0 +1,83 @@
+"""What a launch measures: the same description gives the owner's expectation and the emulator's digest.
+
+A VM's image is measured as QEMU and the firmware of AMD's processor would (`sealift.evidence`). A host of
+the `netns` lab has no firmware: what stands in for it is a statement of what its tree holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - read at run time by `wire`
+
+from sealift.errors import UnusableInput
+from sealift.evidence.files import hash_file, read_bounded
+from sealift.evidence.firmware import PAGE, SIZE_LIMIT, FirmwareImage, parse_firmware
+from sealift.evidence.kernel_hashes import NO_INITRD, KernelHashes, hash_command_line
+from sealift.evidence.launch_digest import Mode, Processors, SnpDigest, launch_digest
+from sealift.evidence.vmsa import SNP_ACTIVE, model_signature
+
+TREE_LIMIT = 64 * 1024
+
+
+@dataclass(frozen=True)
+class MeasuredImage:
+    """The files that QEMU is given, and the processors that it makes.
+
+    `cpu` is QEMU's model name; `features` is SEV_FEATURES, measured with SNP only. `kernel_hashes` is QEMU's
+    option of that name: without it the kernel is booted and not measured.
+    """
+
+    firmware: Path
+    kernel: Path | None = None
+    initrd: Path | None = None
+    append: str = ""
+    kernel_hashes: bool = True
+    vcpus: int = 1
+    cpu: str = "EPYC-Milan"
+    features: int = SNP_ACTIVE
+    legacy_vm_type: bool = False
+
+    def hashes(self) -> KernelHashes | None:
+        """Of kernel, initrd and command line; None where they are not measured."""
+        if self.kernel is None or not self.kernel_hashes:
+            return None
+        return KernelHashes(
+            kernel=hash_file(self.kernel),
+            initrd=hash_file(self.initrd) if self.initrd else NO_INITRD,
+            command_line=hash_command_line(self.append),
+        )
+
+    def parsed_firmware(self) -> FirmwareImage:
+        """The firmware and its table."""
+        return parse_firmware(read_bounded(self.firmware, SIZE_LIMIT))
+
+    def digest(self, mode: Mode) -> bytes:
+        """The launch digest: 32 bytes with SEV and SEV-ES, 48 with SNP."""
+        processors = Processors(
+            self.vcpus, model_signature(self.cpu), self.features, legacy_vm_type=self.legacy_vm_type
+        )
+        return launch_digest(mode, self.parsed_firmware(), self.hashes(), processors)
+
+
+@dataclass(frozen=True)
+class MeasuredTree:
+    """A statement of what a namespaced host is made of (hashes of its recipe and files), 1 byte to 64 KiB."""
+
+    content: bytes
+
+    def digest(self, mode: Mode) -> bytes:
+        """As if it were the first pages of a guest: at address 0, the rest of the last page zeros."""
+        if not 0 < len(self.content) <= TREE_LIMIT:
+            raise UnusableInput(
+                "a tree is described in 1 byte to 64 KiB", remedy="Describe it by hashes, not by its files"
+            )
+        pages = self.content + bytes(-len(self.content) % PAGE)
+        if mode is not Mode.SNP:
+            return hashlib.sha256(pages).digest()
+        digest = SnpDigest()
+        digest.add_data(0, pages)
+        return digest.value
+
+
+Measured = MeasuredImage | MeasuredTree

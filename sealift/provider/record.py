@@ -1,0 +1,151 @@
+"""What is kept of a VM: a folder with its record, its processes' identities, its sockets and logs.
+
+The record is written before anything is started, so that a killed start is seen as such; whoever works on a
+VM holds its lock, which the kernel takes back when he ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sealift.errors import SealiftError, UnusableInput
+from sealift.evidence.files import read_bounded
+from sealift.processor.interface import Backend  # noqa: TC001 - read at run time by `wire`
+from sealift.processor.wire import LINE_LIMIT, from_json, from_line, to_json
+from sealift.provider import processes
+from sealift.provider.orders import Phase, StartOrder, VmState
+from sealift.provider.settings import checked_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_LOG_END_BYTES = 2000
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a VM was started, and how far it got."""
+
+    order: StartOrder
+    phase: Phase
+    backend: Backend
+    launch_id: str
+    started_at: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A VM's folder."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The VM's name."""
+        return self.folder.name
+
+    @property
+    def qmp(self) -> Path:
+        """QEMU's monitor."""
+        return self.folder / "qmp"
+
+    @property
+    def host_socket(self) -> Path:
+        """The emulated processor's socket for the host."""
+        return self.folder / "host"
+
+    @property
+    def guest_socket(self) -> Path:
+        """The emulated processor's socket for the guest."""
+        return self.folder / "guest"
+
+    @property
+    def qemu_record(self) -> Path:
+        """QEMU's identity."""
+        return self.folder / "qemu.pid"
+
+    @property
+    def processor_record(self) -> Path:
+        """The emulated processor's identity."""
+        return self.folder / "processor.pid"
+
+    def read(self) -> Record | None:
+        """The record, or None where there is none that can be read: its writer did not get that far."""
+        try:
+            return from_json(Record, from_line(read_bounded(self.folder / "vm.json", 2 * LINE_LIMIT)))
+        except UnusableInput:
+            return None
+
+    def write(self, record: Record) -> None:
+        """Keep the record: whole, and on the disk."""
+        new = self.folder / "vm.json.new"
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(to_json(record), file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(self.folder / "vm.json")
+
+    def clear(self) -> None:
+        """End what runs and remove the folder. Data disks are elsewhere and stay."""
+        processes.end(self.qemu_record)
+        processes.end(self.processor_record)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def state(self) -> VmState | None:
+        """The VM as it is now; None where nothing is left of it but the remains of a killed start."""
+        record = self.read()
+        if record is None or record.phase is Phase.STARTING:
+            return None
+        pid = processes.living(self.qemu_record)
+        launch = record.order.launch
+        return VmState(
+            vm=self.name,
+            image=record.order.image,
+            phase=record.phase if pid is not None else Phase.ENDED,
+            backend=record.backend,
+            mode=launch.mode if launch is not None else None,
+            launch_id=record.launch_id,
+            started_at=record.started_at,
+            pid=pid,
+            note="" if pid is not None else self.last_words(),
+        )
+
+    def last_words(self) -> str:
+        """The end of what QEMU and the emulated processor said."""
+        said = []
+        for name in ("qemu.log", "processor.log"):
+            path = self.folder / name
+            if path.is_file():
+                said += path.read_bytes()[-_LOG_END_BYTES:].decode(errors="replace").splitlines()[-3:]
+        return "; ".join(line.strip() for line in said if line.strip())
+
+
+@contextmanager
+def at_work(state: Path, vm: str) -> Iterator[Place]:
+    """The VM's folder, with nobody else at work on it. Waits for whoever is."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = checked_name(vm, "the VM's name")
+    with (state / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Place(state / name)
+
+
+def places(state: Path) -> list[Place]:
+    """All VMs' folders."""
+    if not state.is_dir():
+        return []
+    found = []
+    for folder in sorted(state.iterdir()):
+        try:
+            checked_name(folder.name, "a folder")
+        except SealiftError:
+            continue
+        found.append(Place(folder))
+    return found

@@ -1,0 +1,77 @@
+"""What the provider's own administrator decides: who answers for the processor, and where things are.
+
+Read from TOML (/etc/sealift/provider.toml unless named). Nothing here comes from the owner.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sealift.errors import UnusableInput
+from sealift.machine.qemu import QEMU, Accelerator
+from sealift.processor.interface import Backend
+from sealift.processor.wire import from_json
+
+DEFAULT_FILE = Path("/etc/sealift/provider.toml")
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+
+_FILE_LIMIT = 64 * 1024
+# A unix socket's path has at most 107 bytes; below the state it takes a name of 32 and a few more.
+_STATE_PATH_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Folders, and what QEMU is given. `taps` lists the interfaces that VMs may have; empty: any name.
+
+    `chip` and `authority` are the emulated processor's: this machine's chip and the lab's root.
+    """
+
+    processor: Backend = Backend.QEMU
+    accelerator: Accelerator = Accelerator.KVM
+    state: Path = Path("/run/sealift/provider")
+    images: Path = Path("/srv/images")
+    disks: Path = Path("/srv/disks")
+    chip: Path = Path("/var/lib/sealift/chip")
+    authority: Path | None = None
+    profile: Path | None = None
+    qemu: tuple[str, ...] = (QEMU,)
+    amd_certificates: Path | None = None
+    certificate_table: Path | None = None
+    taps: tuple[str, ...] = ()
+    memory_limit_mib: int = 1 << 20
+    disk_limit_mib: int = 1 << 20
+
+
+def read_settings(path: Path | None = None, *, processor: str | None = None) -> Settings:
+    """The settings of a file; without one the defaults. `processor` overrides."""
+    content: object = {}
+    chosen = path or DEFAULT_FILE
+    if path is not None or chosen.exists():
+        try:
+            with chosen.open("rb") as file:
+                content = tomllib.loads(file.read(_FILE_LIMIT).decode())
+        except (OSError, ValueError) as error:
+            raise UnusableInput(f"{chosen} is not readable as TOML: {error}") from error
+    settings = from_json(Settings, content, str(chosen))
+    if processor is not None:
+        settings = replace(settings, processor=from_json(Backend, processor, "the processor"))
+    if len(str(settings.state)) > _STATE_PATH_LIMIT:
+        raise UnusableInput(
+            f"the state's path {settings.state} is too long for the sockets in it",
+            remedy=f"Choose one of at most {_STATE_PATH_LIMIT} characters",
+        )
+    return settings
+
+
+def checked_name(text: str, what: str) -> str:
+    """A name that can't lead anywhere: lower-case letters, digits, hyphens, at most 32."""
+    if not NAME.fullmatch(text):
+        raise UnusableInput(
+            f"{what} {text[:40]!r} is not a name",
+            remedy="Use lower-case letters, digits and hyphens, at most 32 of them",
+        )
+    return text
