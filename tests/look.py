@@ -16,7 +16,7 @@ MASKS = (
     (r"[0-9a-f]{64}", "ID"),
     (r"netns/[0-9a-f]{12}", "netns/ID"),
     (r"veth[0-9a-f]{7}(@if\d+)?", "vethID"),
-    (r" linkdown$", ""),
+    (r" linkdown\b", ""),
 )
 OWN = re.compile(r"^(sshd\b|/usr/s?bin/sshd|/usr/lib/openssh/|python3 (-|/run/sealift/agent-)|wireguard-go)")
 """The looking itself, the test's connections and agents, and what changes its threads at will."""

@@ -116,7 +116,11 @@ class Stage:
         return report
 
     def engine(
-        self, container: str, hooks: Mapping[str, Callable[[Session], object]] | None = None
+        self,
+        container: str,
+        hooks: Mapping[str, Callable[[Session], object]] | None = None,
+        source: str = "source",
+        destination: str = "destination",
     ) -> Report:
         """Migrate without Prefect. Hooks are called when "armed", and with the source's events, by their names."""
         hooks = hooks or {}
@@ -127,7 +131,7 @@ class Stage:
                 if event["event"] in hooks:
                     hooks[event["event"]](session)
 
-        request = Request(container, "source", "destination")
+        request = Request(container, source, destination)
         with Session.open(self.inventory, request) as session:
             with session.step(Step.PREFLIGHT):
                 preflight(session)

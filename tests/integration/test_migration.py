@@ -47,8 +47,8 @@ def test_ten_migrations_back_and_forth_leave_nothing_on_either_host(stage: Stage
         # The image has come to the destination for good: what follows is compared with this.
         after_two = {host: stage.look(host) for host in DOCKER_HOSTS}
         for _ in range(4):
-            stage.migrate("redis")
-            stage.migrate("redis", "destination", "source")
+            stage.engine("redis")
+            stage.engine("redis", source="destination", destination="source")
     print(found[0].summary())
     assert found[0].intact, found[0].summary()
     assert stage.owner(address) == "source"
