@@ -45,6 +45,9 @@ def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) 
     assert first.lab == "vm"
     assert first.accelerator in {"tcg", "kvm"}
     assert first.evidence == Evidence.ABSENT
+    state = stage.inspect("destination", "redis")
+    group = stage.sh("destination", 'cat "/proc/$1/cgroup"', str(state["State"]["Pid"]))
+    assert state["Id"] in group, "its limits are those of the control group that Docker knows"
     for host in DOCKER_HOSTS:
         left = until_same(stage, host, after_first[host])
         assert not left, f"{host}: {left}"
