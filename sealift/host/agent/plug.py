@@ -20,6 +20,9 @@ SIOCBRADDIF = 0x89A2
 SIOCBRDELIF = 0x89A3
 """linux/sockios.h"""
 
+DEAF = {"arp_ignore": "8", "forwarding": "0"}
+"""Documentation/networking/ip-sysctl.rst. A port in a bridge has no use for either: the bridge answers and forwards."""
+
 ETH_P_IP, ETH_P_ARP, ARP_REQUEST = 0x0800, 0x0806, 1
 """linux/if_ether.h, linux/if_arp.h"""
 
@@ -32,8 +35,14 @@ class Plug:
         self.bridge = bridge
 
     def pull(self) -> None:
-        """Take the port out of its bridge."""
+        """Take the port out of its bridge, and make it deaf.
+
+        The kernel would answer at a port of its own for every address that it has. A restored container that asked for
+        its gateway would be told this port's hardware address, send, and lose what it sent; unanswered, it waits.
+        """
         if self.is_in():
+            for setting, value in DEAF.items():
+                Path(f"/proc/sys/net/ipv4/conf/{self.port}/{setting}").write_text(value)
             self._call(SIOCBRDELIF)
 
     def put_back(self) -> None:
