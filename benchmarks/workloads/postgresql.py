@@ -32,7 +32,7 @@ def start(host: Connection, name: str, address: str, network: str, *, say: Calla
         ]
     )
     tables = (
-        "export PATH=$PATH:/usr/lib/postgresql/17/bin; until pg_isready -q -h /tmp -d postgres; do sleep 0.1; done; "
+        "PATH=/usr/lib/postgresql/17/bin:$PATH; until pg_isready -q -h /tmp -d postgres; do sleep 0.1; done; "
         'exec psql -q -h /tmp -v ON_ERROR_STOP=1 -d postgres -c "$1"'
     )
     host.run(["docker", "exec", name, "sh", "-c", tables, "tables", TABLES], timeout_s=START_TIMEOUT_S)
