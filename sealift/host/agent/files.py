@@ -127,7 +127,8 @@ class Sender:
         running = [(name, self._start(name, f"{path}/", "--delete")) for name, path in self.trees.items()]
         for name, names in self.suspects.items():
             if existing := [n for n in sorted(names) if (self.trees[name] / n).exists()]:
-                again = ["--ignore-times", "--files-from=-", "--from0"]
+                # In place: the other rsync on this tree would delete a temporary file, which it knows nothing of.
+                again = ["--ignore-times", "--inplace", "--files-from=-", "--from0"]
                 running.append((name, self._start(name, f"{self.trees[name]}/", *again, names=existing)))
         return sum(self._end(name, process) for name, process in running)
 
