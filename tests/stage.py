@@ -249,10 +249,10 @@ def until_same(
 
 
 @contextmanager
-def counting(stage: Stage, address: str) -> Iterator[list[Findings]]:
+def counting(stage: Stage, address: str, pause_s: float = 0) -> Iterator[list[Findings]]:
     """A client counts in Redis for the length of a block; the list gets what it found."""
     found: list[Findings] = []
-    with redis.client(stage["client"], address) as client:
+    with redis.client(stage["client"], address, pause_s) as client:
         yield found
         time.sleep(0.3)
         found.append(client.findings())

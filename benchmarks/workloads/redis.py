@@ -39,6 +39,6 @@ def start(
     host.run(["docker", "exec", name, "sh", "-c", wait, "fill", *fill], timeout_s=300)
 
 
-def client(host: Connection, address: str) -> Client:
-    """The counting client, on the client's host."""
-    return Client(host, "redis_counter.py", address, str(PORT))
+def client(host: Connection, address: str, pause_s: float = 0) -> Client:
+    """The counting client, on the client's host. Without a pause it takes a whole processor of the server."""
+    return Client(host, "redis_counter.py", address, str(PORT), str(pause_s))

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from stage import Stage
 
+PAUSE_S = 0.02
+"""Without one the client would take the whole of an emulated processor, and everything else its leftovers."""
+
 pytestmark = [
     pytest.mark.root,
     pytest.mark.vm,
@@ -32,7 +35,7 @@ def stage() -> Iterator[Stage]:
 
 def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) -> None:
     address = stage.redis("redis", memory_mb=10)
-    with counting(stage, address) as found:
+    with counting(stage, address, PAUSE_S) as found:
         first = stage.migrate("redis")
         after_first = {host: stage.look(host) for host in DOCKER_HOSTS}
         stage.migrate("redis", "destination", "source")
@@ -45,6 +48,9 @@ def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) 
     assert first.lab == "vm"
     assert first.accelerator in {"tcg", "kvm"}
     assert first.evidence == Evidence.ABSENT
+    state = stage.inspect("destination", "redis")
+    group = stage.sh("destination", 'cat "/proc/$1/cgroup"', str(state["State"]["Pid"]))
+    assert state["Id"] in group, "its limits are those of the control group that Docker knows"
     for host in DOCKER_HOSTS:
         left = until_same(stage, host, after_first[host])
         assert not left, f"{host}: {left}"

@@ -1,6 +1,7 @@
-"""Increments one Redis counter over one TCP connection, without pause, until standard input ends.
+"""Increments one Redis counter over one TCP connection until standard input ends.
 
-Runs on the client's host with the standard library only. Arguments: ADDRESS PORT. Prints `ready`, then one JSON object:
+Runs on the client's host with the standard library only. Arguments: ADDRESS PORT PAUSE, the last
+in seconds between an answer and the next question (0: without pause). Prints `ready`, then one JSON object:
 every answer must be exactly one more than the one before, and each response time is kept.
 """
 
@@ -15,7 +16,7 @@ import time
 WORST = 20
 
 
-def main(address: str, port: str) -> None:
+def main(address: str, port: str, pause: str) -> None:
     connection = socket.create_connection((address, int(port)), timeout=30)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.settimeout(120)
@@ -27,7 +28,7 @@ def main(address: str, port: str) -> None:
     print("ready", flush=True)
     began = time.monotonic()
     try:
-        while not select.select([sys.stdin], [], [], 0)[0]:
+        while not select.select([sys.stdin], [], [], float(pause))[0]:
             sent = time.monotonic()
             connection.sendall(command)
             line = answers.readline()
