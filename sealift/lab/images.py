@@ -13,7 +13,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from sealift.machine.cache import remove_folder
+from sealift.machine.cache import contained, remove_folder
 from sealift.machine.mirror import debian_mirror, forwarded_options
 from sealift.machine.recipe import RECIPE
 from sealift.machine.tree import KEYRING
@@ -108,6 +108,7 @@ def build(image: Image, *, say: Callable[[str], None]) -> Path:
     try:
         run(
             [
+                *contained(),
                 "mmdebstrap",
                 *_options(image),
                 RECIPE.suite,
