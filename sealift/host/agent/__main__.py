@@ -8,8 +8,5 @@ from sealift_agent.wire import Controller
 
 ROLES = {"source": source.main, "destination": destination.main, "gateway": gateway.main, "facts": facts.main}
 
-if sys.argv[1:] == ["gateway-restore"]:
-    gateway.Routes().restore()
-else:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the controller's end is seen as the end of standard input
-    ROLES[sys.argv[1]](Controller())
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the controller's end is seen as the end of standard input
+ROLES[sys.argv[1]](Controller())

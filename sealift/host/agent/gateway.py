@@ -250,7 +250,6 @@ def main(controller: Controller) -> None:
         "show": routes.show,
         "call_off": routes.call_off,
         "decide": decide,
-        "restore": routes.restore,
         "end": end,
         "sweep": sweep,
     }
