@@ -59,15 +59,26 @@ class Cutover:
         }
         self._decider: dict[str, Any] = {"address": gateway["address"], "token": token, "facts": facts}
         gateway["port"] = self._decider["port"] = session.gateway.call("decide", **self._decider)
-        self._page_server = session.receiver.call(
-            "start_page_server", name="final", previous=found.last_images
-        )
+        page_server = session.receiver.call("start_page_server", name="final", previous=found.last_images)
         log = {"path": found.log, "marked": found.log_marked} if found.log else None
         where = found.address
-        session.receiver.call(
-            "arm", container=found.copy, gateway=gateway, address=where, bridge=BRIDGE, log=log
+        armed = session.receiver.call(
+            "arm",
+            container=found.copy,
+            gateway=gateway,
+            address=where,
+            bridge=BRIDGE,
+            log=log,
+            descriptors=found.descriptors,
         )
-        session.sender.call("arm", gateway=gateway, address=where, bridge=BRIDGE)
+        session.sender.call(
+            "arm",
+            gateway=gateway,
+            address=where,
+            bridge=BRIDGE,
+            page_server_port=page_server,
+            external_network=armed["external_network"],
+        )
 
     def begin(self) -> None:
         """Say go. What follows is between the hosts."""
@@ -76,9 +87,7 @@ class Cutover:
 
     def _go(self) -> None:
         try:
-            self._outcome = self._session.sender.call(
-                "go", page_server_port=self._page_server, timeout_s=CUTOVER_TIMEOUT_S
-            )
+            self._outcome = self._session.sender.call("go", timeout_s=CUTOVER_TIMEOUT_S)
         except CommandFailed as failed:
             self._failure = MigrationFailed(
                 f"{failed.message}; the migration was rolled back and the container goes on at {failed.host}",

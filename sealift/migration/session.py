@@ -64,6 +64,7 @@ class Found:
     )  # preflight
     copy: str = ""  # sync: id of the destination's container
     volumes: list[str] = field(default_factory=list)  # sync: those that were made for it
+    descriptors: list[str] = field(default_factory=list)  # sync: what the container's standard ones lead to
     log: str | None = None  # sync: where the destination keeps what the container prints
     log_marked: int = 0  # sync: how much of it is there before the freeze, in bytes
     image_bytes: int = 0  # sync

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 DUMPS = Path("/run/sealift/dumps")
 """Images rest here only: a tmpfs of its own, so that `/run`'s size does not bound a container's memory."""
+
+NETWORK = "extRootNetNS"
+"""The name under which a dump refers to a network namespace that is not in it. runc's own word for it, too."""
 
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """What an agent starts for the time of a migration does not outlive it, even if it is killed."""
@@ -58,6 +62,13 @@ def runtime_root(container_id: str) -> Path:
     for state in Path("/run/docker").glob(f"runtime-*/moby/{container_id}"):
         return state.parent
     raise AgentError(f"Docker's runtime knows no container {container_id[:12]}: it does not run")
+
+
+def descriptors(container_id: str) -> list[str]:
+    """Where the container's standard descriptors lead: runc needs it for a restore (its `descriptors.json`)."""
+    state = runtime_root(container_id) / container_id / "state.json"
+    found: list[str] = json.loads(state.read_text())["external_descriptors"]
+    return found
 
 
 def checkpoint(

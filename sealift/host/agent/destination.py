@@ -17,19 +17,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import criu, docker_api, plug
+from . import criu, docker_api, plug, sandbox
 from .files import Daemon
 from .log import TAIL, cut, print_again
+from .trigger import Trigger, let_go
 from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RESTORES = Path("/run/sealift/restore")
-ARM_TIMEOUT_S = 60
 RESTORE_TIMEOUT_S = 100
 REMOVE_TIMEOUT_S = 30
 ASK_AGAIN_S = 1
+NETWORK_DESCRIPTOR = 9
+"""CRIU gets the network namespace as this one: see `armed/criu`."""
 
 
 class Declined(AgentError):
@@ -48,6 +50,8 @@ class Destination:
         self.committed = False
         self.start_error: str | None = None
         self.page_server: Any = None
+        self.trigger: Trigger | None = None
+        self.sandbox: sandbox.Sandbox | None = None
 
     def prepare(self, migration: str, address: str, trees: dict[str, str]) -> dict[str, Any]:
         """Open the doors of this migration, all on the tunnel address. Returns where they are."""
@@ -86,27 +90,38 @@ class Destination:
             criu.finish(server, "transfer", self.page_images / "page-server.log")
 
     def arm(
-        self, container: str, address: str, bridge: str, gateway: dict[str, Any], log: dict[str, Any] | None
-    ) -> None:
-        """Start the container under Docker up to the point where the images are needed; pull its cable."""
+        self,
+        container: str,
+        address: str,
+        bridge: str,
+        gateway: dict[str, Any],
+        log: dict[str, Any] | None,
+        descriptors: list[str],
+    ) -> dict[str, Any]:
+        """Start the container under Docker up to the point where the images are needed; pull its cable.
+
+        `descriptors` is what the container's standard descriptors lead to at the source. Returns `external_network`:
+        whether a filled network namespace is ready, so that the images are to have none.
+        """
         self.container = container
         self.workload = address
         self.gateway = gateway
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         self.restore = RESTORES / container
+        self.images = self.directory / "final"
+        (self.images / "descriptors.json").write_text(json.dumps(descriptors))
         self.restore.mkdir(parents=True, mode=0o700)
-        os.mkfifo(self.restore / "go", 0o600)
+        self.trigger = Trigger(self.restore, "restore")
         if log is not None:
             cut(Path(log["path"]), log["marked"])
         with _alone():
             others = plug.unclaimed(bridge)
             self.starter = threading.Thread(target=self._start, daemon=True)
             self.starter.start()
-            self._wait_for("waiting", ARM_TIMEOUT_S)
+            self.trigger.wait("waiting", self._complaint)
             process, bundle = (self.restore / "waiting").read_text().splitlines()
             self.wrapper = int(process)
-            follow_links(Path(bundle) / "config.json")
-            # Docker plugs the cable's other end into the container only when runc calls its hook, during the restore.
+            # Docker plugs the cable's other end into the container only when runc calls its hook.
             mine = plug.unclaimed(bridge) - others
         if len(mine) != 1:
             raise AgentError(
@@ -114,8 +129,24 @@ class Destination:
             )
         self.plug = plug.Plug(mine.pop(), bridge)
         self.plug.pull()
+        self._put_in_order(Path(bundle) / "config.json")
+        self.trigger.say(str(self.images))
+        self.trigger.wait("ready", self._complaint)
         self.cutover = threading.Thread(target=self._take_over, daemon=True)
         self.cutover.start()
+        return {"external_network": self.sandbox is not None}
+
+    def _put_in_order(self, config: Path) -> None:
+        """Make a bundle fit for a restore, with its network filled beforehand where that can be had."""
+        spec = json.loads(config.read_text())
+        follow_links(spec)
+        self.sandbox = sandbox.fill(spec)
+        config.write_text(json.dumps(spec))
+        settings = ""
+        if self.sandbox is not None:
+            (self.restore / "network").symlink_to(self.sandbox.path)
+            settings = f"inherit-fd fd[{NETWORK_DESCRIPTOR}]:{criu.NETWORK}\n"
+        (self.restore / "criu.conf").write_text(settings)
 
     def accept(self) -> None:
         """Wait for the source's connection."""
@@ -127,24 +158,17 @@ class Destination:
         except AgentError as failure:
             self.start_error = str(failure)
 
-    def _wait_for(self, mark: str, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not (self.restore / mark).exists():
-            if self.start_error is not None:
-                why = criu.reason(self.restore / "restore.log") or self.start_error
-                raise AgentError(why, "restore")
-            if time.monotonic() > deadline:
-                raise AgentError(
-                    f"Docker did not get the container to {mark!r} in {timeout_s:g} s", "restore"
-                )
-            time.sleep(0.001)
+    def _complaint(self) -> str | None:
+        if self.start_error is None:
+            return None
+        return criu.reason(self.restore / "restore.log") or self.start_error
 
     def _take_over(self) -> None:
         """The cutover, from the last images to the commit. Before the commit, any failure gives up this copy."""
         step = "transfer"
         facts: dict[str, Any] = {}
         try:
-            images = self.directory / "final"
+            images = self.images
             for entry in self.link.receive()["images"]:
                 self.link.receive_file(images / Path(entry["name"]).name, entry["size"])
             self.finish_page_server()
@@ -154,8 +178,8 @@ class Destination:
             if (images / TAIL).exists():
                 print_again((images / TAIL).read_bytes(), self.wrapper)
             started_ns = time.monotonic_ns()
-            self._say_go(str(images))
-            self._wait_for("restored", RESTORE_TIMEOUT_S)
+            self.trigger.say("go")
+            self.trigger.wait("restored", self._complaint, RESTORE_TIMEOUT_S)
             took_ns = time.monotonic_ns() - started_ns
             self.link.send(
                 phase="restored", facts={"restore_ns": took_ns, **criu.restore_stats(self.restore)}
@@ -201,16 +225,10 @@ class Destination:
             raise Declined(answer["error"], "network switch")
         return answer
 
-    def _say_go(self, images: str) -> None:
-        pipe = os.open(self.restore / "go", os.O_WRONLY)
-        try:
-            if images:
-                os.write(pipe, f"{images}\n".encode())
-        finally:
-            os.close(pipe)
-
     def _give_up(self) -> None:
         """Remove the copy that did not win."""
+        if self.trigger is not None:
+            self.trigger.close()
         if self.container is not None:
             container, self.container = self.container, None
             remove_copy(container, self.volumes)
@@ -250,6 +268,10 @@ class Destination:
             self.daemon = None
             self.listener.close()
             criu.wipe(self.directory)
+        if self.trigger is not None:
+            self.trigger.close()
+        if self.sandbox is not None:
+            self.sandbox.close()
         if hasattr(self, "restore"):
             shutil.rmtree(self.restore, ignore_errors=True)
 
@@ -266,10 +288,7 @@ def remove_copy(container: str, volumes: list[str]) -> None:
     deadline = time.monotonic() + REMOVE_TIMEOUT_S
     while True:
         if not (restore / "restored").exists():
-            with contextlib.suppress(OSError):  # nobody waits at the pipe
-                os.close(
-                    os.open(restore / "go", os.O_WRONLY | os.O_NONBLOCK)
-                )  # nothing written: the wrapper ends
+            let_go(restore)
         try:
             docker_api.call(
                 "DELETE", f"/containers/{container}?force=1&v=1", timeout=REMOVE_TIMEOUT_S, accept=(204, 404)
@@ -284,19 +303,14 @@ def remove_copy(container: str, volumes: list[str]) -> None:
     shutil.rmtree(restore, ignore_errors=True)
 
 
-def follow_links(config: Path) -> None:
+def follow_links(spec: dict[str, Any]) -> None:
     """Name the sources of a bundle's bind mounts by their real paths: runc follows links, but CRIU binds the link.
 
     Debian's /usr/bin/docker-init, which `docker run --init` mounts, is one.
     """
-    spec = json.loads(config.read_text())
-    linked = [
-        m for m in spec["mounts"] if m["type"] == "bind" and os.path.realpath(m["source"]) != m["source"]
-    ]
-    if linked:
-        for mount in linked:
+    for mount in spec["mounts"]:
+        if mount["type"] == "bind":
             mount["source"] = os.path.realpath(mount["source"])
-        config.write_text(json.dumps(spec))
 
 
 def sweep(migration: str, container: str, volumes: list[str]) -> None:

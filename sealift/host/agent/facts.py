@@ -33,7 +33,7 @@ def host() -> dict[str, Any]:
         "criu_problem": _criu_check(),
         "dirty_tracking": _criu("check", "--feature", "mem_dirty_track").returncode == 0,
         "rsync": shutil.which("rsync") is not None,
-        "wrapper": os.access("/usr/libexec/sealift/runtime", os.X_OK),
+        "wrapper": all(os.access(f"/usr/libexec/sealift/{name}", os.X_OK) for name in ("runtime", "armed/criu")),
     }
 
 

@@ -9,20 +9,24 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import cgroup, criu, docker_api, limits, plug
 from .files import Sender
 from .log import TAIL, Log
+from .trigger import Trigger, let_go
 from .wire import AgentError, Controller, Link, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 RESTORE_TIMEOUT_S = 120
 ASK_AGAIN_S = 1
 DUMP_TIMEOUT_S = 60
+DUMP_CALL = 2
+"""runc asks CRIU for its version, then for the dump."""
+
 METADATA_EXCEPT = {".log", ".pid"}
 
 
@@ -40,6 +44,8 @@ class Source:
         self.gateway: dict[str, Any] = {}
         self.parent: str | None = None
         self.log: Log | None = None
+        self.trigger: Trigger | None = None
+        self.dump: Any = None
 
     def open(
         self,
@@ -48,15 +54,17 @@ class Source:
         peer: dict[str, Any],
         trees: dict[str, str],
         log: str | None,
-    ) -> None:
-        """Connect to the destination and prepare to dump."""
+    ) -> list[str]:
+        """Connect to the destination and prepare to dump. Returns what the container's standard descriptors lead to."""
         self.container = container
         self.peer = peer
         self.directory = criu.prepare_dumps() / migration
         self.directory.mkdir(mode=0o700)
+        self.images = self.directory / "final"
         self.sender = Sender(peer["address"], peer["rsync_port"], peer["password"], trees)
         self.log = Log(log) if log else None
         self.link = Link.connect(peer["address"], peer["port"], peer["token"])
+        return criu.descriptors(container)
 
     def live_pass(self) -> int:
         """Send the files that differ. Returns the bytes sent."""
@@ -81,24 +89,46 @@ class Source:
         self.parent = name
         return criu.dump_stats(images)
 
-    def arm(self, address: str, bridge: str, gateway: dict[str, Any]) -> dict[str, Any]:
-        """Find the cable and the control group: what the cutover needs to know."""
+    def arm(
+        self,
+        address: str,
+        bridge: str,
+        gateway: dict[str, Any],
+        page_server_port: int,
+        external_network: bool,  # noqa: FBT001 - orders come with names
+    ) -> None:
+        """Find the cable and the control group, and start runc up to the point where CRIU looks at the processes.
+
+        With `external_network` the network namespace is left out of the images: the destination has one ready.
+        """
         self.gateway = gateway
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
         if not state["Running"] or not state["Pid"]:
             raise AgentError("the container has stopped meanwhile", "final dump")
         self.group = cgroup.of_process(state["Pid"])
-        self.plug = plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge)
-        criu.runtime_root(self.container)
-        self.environment = limits.environment(cgroup.pids(self.group))
-        return {"processes": len(cgroup.pids(self.group)), "port": self.plug.port}
+        namespace = Path(f"/proc/{state['Pid']}/ns/net")
+        self.plug = plug.find(str(namespace), address, bridge)
+        env = limits.environment(cgroup.pids(self.group))
+        self.trigger = Trigger(self.directory / "armed", "final dump")
+        left_out = f"external net[{namespace.stat().st_ino}]:{criu.NETWORK}\n" if external_network else ""
+        env = self.trigger.environment(DUMP_CALL, left_out, env)
+        server = f"{self.peer['address']}:{page_server_port}"
+        options = ["--leave-running", "--page-server", server, *self._parent()]
+        self.dump = criu.checkpoint(self.container, self.images, *options, env=env)
+        self.trigger.wait("ready", self._dump_has_ended)
 
-    def go(self, page_server_port: int) -> str:
+    def _dump_has_ended(self) -> str | None:
+        if self.dump.poll() is None:
+            return None
+        output, _ = self.dump.communicate()
+        return criu.reason(self.images / "dump.log") or output.strip()[-500:] or "runc ended"
+
+    def go(self) -> str:
         """The cutover. Returns the outcome: "committed" or "rolled back"; tells every phase as it passes."""
         step = "final dump"
         try:
-            self._dump_and_send(page_server_port)
+            self._dump_and_send()
             for phase, step in (
                 ("received", "transfer"),
                 ("restored", "restore"),
@@ -121,8 +151,8 @@ class Source:
             self.committed = True
             return "committed"
 
-    def _dump_and_send(self, port: int) -> None:
-        assert self.plug and self.link and self.decider  # noqa: S101, PT018 - `arm` came before
+    def _dump_and_send(self) -> None:
+        assert self.plug and self.link and self.decider and self.trigger  # noqa: S101, PT018 - `arm` came before
         tell = self.controller.event
         tell("go")
         self.decider.send(ask="hold")
@@ -135,14 +165,12 @@ class Source:
         self.frozen_at = time.monotonic_ns()
         self.plug.pull()
         tell("frozen")
-        images = self.directory / "final"
-        server = f"{self.peer['address']}:{port}"
-        options = ["--leave-running", "--page-server", server, *self._parent()]
-        dump = criu.checkpoint(self.container, images, *options, env=self.environment)
+        images = self.images
+        self.trigger.say("go")
         try:
             file_bytes = self.sender.final_pass(cgroup.pids(self.group))
         finally:
-            criu.finish(dump, "final dump", images / "dump.log")
+            criu.finish(self.dump, "final dump", images / "dump.log")
         if (images / "remap-fpath.img").exists():
             # CRIU has just given names to files that had lost theirs: they have to travel too.
             file_bytes += self.sender.final_pass([])
@@ -188,12 +216,20 @@ class Source:
 
     def release(self) -> None:
         """Let the container run on here, as if nothing had happened."""
+        self._disarm()
         if self.plug is not None:
             self.plug.put_back()
         if self.frozen:
             cgroup.thaw(self.group)
             self.frozen = False
             self.controller.event("thawed", frozen_ns=time.monotonic_ns() - self.frozen_at)
+
+    def _disarm(self) -> None:
+        """No dump any more; one that is under way comes to its end, since CRIU has something to clear away in there."""
+        if self.trigger is not None:
+            self.trigger.close()
+        if self.dump is not None and self.dump.poll() is None:
+            self.dump.communicate()
 
     def remove_container(self) -> None:
         """After the commit: end this copy and remove it."""
@@ -204,6 +240,7 @@ class Source:
         """Forget the migration: wipe the images. Before the commit the container goes on."""
         if not self.committed:
             self.release()
+        self._disarm()
         if self.link is not None:
             self.link.close()
             self.link = None
@@ -238,6 +275,7 @@ def resume(migration: str, container: str, address: str, bridge: str) -> None:
     directory = criu.DUMPS / migration
     deadline = time.monotonic() + DUMP_TIMEOUT_S
     while criu.at_work(directory) and time.monotonic() < deadline:
+        let_go(directory / "armed")
         time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it dumps
     state = docker_api.call("GET", f"/containers/{container}/json")["State"]
     if state["Pid"]:
