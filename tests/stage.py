@@ -27,7 +27,7 @@ from sealift.migration import sync as files
 from sealift.migration.cutover import Cutover
 from sealift.migration.preflight import preflight
 from sealift.migration.session import Request, Session
-from sealift.model import Step
+from sealift.model import Step, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -121,6 +121,7 @@ class Stage:
         hooks: Mapping[str, Callable[[Session], object]] | None = None,
         source: str = "source",
         destination: str = "destination",
+        strategy: Strategy = Strategy.AUTO,
     ) -> Report:
         """Migrate without Prefect. Hooks are called when "armed", and with the source's events, by their names."""
         hooks = hooks or {}
@@ -131,7 +132,7 @@ class Stage:
                 if event["event"] in hooks:
                     hooks[event["event"]](session)
 
-        request = Request(container, source, destination)
+        request = Request(container, source, destination, strategy)
         with Session.open(self.inventory, request) as session:
             with session.step(Step.PREFLIGHT):
                 preflight(session)

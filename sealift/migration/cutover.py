@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable, MigrationFailed, OutcomeUnknown, SealiftError
 from sealift.migration import progress
-from sealift.model import Step, StepRecord
+from sealift.model import Step, StepRecord, Strategy
 from sealift.network.wireguard import BRIDGE
 
 if TYPE_CHECKING:
@@ -59,7 +59,12 @@ class Cutover:
         }
         self._decider: dict[str, Any] = {"address": gateway["address"], "token": token, "facts": facts}
         gateway["port"] = self._decider["port"] = session.gateway.call("decide", **self._decider)
-        page_server = session.receiver.call("start_page_server", name="final", previous=found.last_images)
+        post_copy = found.choice.strategy == Strategy.POST_COPY
+        page_server = None
+        if not post_copy:
+            page_server = session.receiver.call(
+                "start_page_server", name="final", previous=found.last_images
+            )
         log = {"path": found.log, "marked": found.log_marked} if found.log else None
         where = found.address
         armed = session.receiver.call(
@@ -70,6 +75,7 @@ class Cutover:
             bridge=BRIDGE,
             log=log,
             descriptors=found.descriptors,
+            lazy=post_copy or found.lazy_restore,
         )
         session.sender.call(
             "arm",

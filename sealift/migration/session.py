@@ -64,6 +64,7 @@ class Found:
     )  # preflight
     copy: str = ""  # sync: id of the destination's container
     volumes: list[str] = field(default_factory=list)  # sync: those that were made for it
+    lazy_restore: bool = False  # preflight: whether memory is filled in behind the restored processes
     descriptors: list[str] = field(default_factory=list)  # sync: what the container's standard ones lead to
     log: str | None = None  # sync: where the destination keeps what the container prints
     log_marked: int = 0  # sync: how much of it is there before the freeze, in bytes
@@ -71,6 +72,7 @@ class Found:
     file_bytes: int = 0  # sync, transfer
     rounds: list[Round] = field(default_factory=list)  # pre-dump
     last_images: str | None = None  # pre-dump
+    fetched_bytes: int = 0  # finish: memory that followed after the commit
 
 
 class Session:
@@ -138,13 +140,16 @@ class Session:
         self._sweep_gateway()
 
     def remove_source(self) -> None:
-        """After the commit: the source's copy goes, by its agent or, where that was killed, by another."""
+        """After the commit: the source's copy goes, by its agent or, where that was killed, by another.
+
+        A post-copy's goes once all of its memory has been fetched.
+        """
         self.finished = True
         try:
-            self.sender.call("remove_container")
+            self.found.fetched_bytes = self.sender.call("remove_container")["page_bytes"]
         except HostUnreachable:
             with self._broom(self.source.connection, "source") as agent:
-                agent.call("remove", container=self.found.container["Id"])
+                agent.call("remove", container=self.found.container["Id"], migration=self.migration)
 
     def revive_gateway(self) -> None:
         """Put a new agent in the place of the gateway's, which has died: the decision is on the gateway's disk."""

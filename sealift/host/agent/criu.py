@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .wire import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 DUMPS = Path("/run/sealift/dumps")
 """Images rest here only: a tmpfs of its own, so that `/run`'s size does not bound a container's memory."""
@@ -72,7 +72,11 @@ def descriptors(container_id: str) -> list[str]:
 
 
 def checkpoint(
-    container_id: str, images: Path, *options: str, env: dict[str, str] | None = None
+    container_id: str,
+    images: Path,
+    *options: str,
+    env: dict[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[str]:
     """Start `runc checkpoint`. Returns the process; `finish` waits for it."""
     images.mkdir(parents=True, exist_ok=True)
@@ -85,6 +89,7 @@ def checkpoint(
         stderr=subprocess.STDOUT,
         text=True,
         env=env,
+        pass_fds=pass_fds,
     )
 
 
@@ -144,7 +149,7 @@ def page_server(images: Path, address: str, port: int, previous: Path | None = N
 def dump_stats(images: Path) -> dict[str, int]:
     """What CRIU says of a dump (images/stats.proto): times in microseconds, pages as counts."""
     fields = {1: "freezing_us", 2: "frozen_us", 3: "memdump_us", 4: "memwrite_us", 5: "pages_scanned"}
-    fields |= {6: "pages_skipped", 7: "pages_written"}
+    fields |= {6: "pages_skipped", 7: "pages_written", 9: "pages_lazy"}
     return _stats(images / "stats-dump", 1, fields)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import criu, docker_api, plug, sandbox
 from .files import Daemon
+from .lazy import Filler
 from .log import TAIL, cut, print_again
 from .trigger import Trigger, let_go
 from .wire import AgentError, Controller, Link, listen, serve
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 RESTORES = Path("/run/sealift/restore")
 RESTORE_TIMEOUT_S = 100
 REMOVE_TIMEOUT_S = 30
+FILL_TIMEOUT_S = 600
 ASK_AGAIN_S = 1
 NETWORK_DESCRIPTOR = 9
 """CRIU gets the network namespace as this one: see `armed/criu`."""
@@ -52,6 +54,7 @@ class Destination:
         self.page_server: Any = None
         self.trigger: Trigger | None = None
         self.sandbox: sandbox.Sandbox | None = None
+        self.filler: Filler | None = None
 
     def prepare(self, migration: str, address: str, trees: dict[str, str]) -> dict[str, Any]:
         """Open the doors of this migration, all on the tunnel address. Returns where they are."""
@@ -97,10 +100,12 @@ class Destination:
         gateway: dict[str, Any],
         log: dict[str, Any] | None,
         descriptors: list[str],
+        lazy: bool,  # noqa: FBT001 - orders come with names
     ) -> dict[str, Any]:
         """Start the container under Docker up to the point where the images are needed; pull its cable.
 
-        `descriptors` is what the container's standard descriptors lead to at the source. Returns `external_network`:
+        `descriptors` is what the container's standard descriptors lead to at the source. With `lazy` the container
+        starts before its memory is there. Returns `external_network`:
         whether a filled network namespace is ready, so that the images are to have none.
         """
         self.container = container
@@ -108,9 +113,12 @@ class Destination:
         self.gateway = gateway
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         self.restore = RESTORES / container
+        self.lazy = lazy
         self.images = self.directory / "final"
+        self.images.mkdir(exist_ok=True)
         (self.images / "descriptors.json").write_text(json.dumps(descriptors))
         self.restore.mkdir(parents=True, mode=0o700)
+        (self.restore / "options").write_text("--lazy-pages\n" if lazy else "")
         self.trigger = Trigger(self.restore, "restore")
         if log is not None:
             cut(Path(log["path"]), log["marked"])
@@ -169,7 +177,8 @@ class Destination:
         facts: dict[str, Any] = {}
         try:
             images = self.images
-            for entry in self.link.receive()["images"]:
+            message = self.link.receive()
+            for entry in message["images"]:
                 self.link.receive_file(images / Path(entry["name"]).name, entry["size"])
             self.finish_page_server()
             pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
@@ -178,17 +187,23 @@ class Destination:
             if (images / TAIL).exists():
                 print_again((images / TAIL).read_bytes(), self.wrapper)
             started_ns = time.monotonic_ns()
+            if self.lazy:
+                self.filler = Filler(images, self.restore, message["pages"])
             self.trigger.say("go")
             self.trigger.wait("restored", self._complaint, RESTORE_TIMEOUT_S)
             took_ns = time.monotonic_ns() - started_ns
             self.link.send(
                 phase="restored", facts={"restore_ns": took_ns, **criu.restore_stats(self.restore)}
             )
+            if self.filler is not None:
+                self.filler.guard()
             step = "network switch"
             outcome = self._switch()
             if outcome != "committed":
                 raise AgentError(f"the gateway had it {outcome}", step)
             self.committed = True
+            if self.filler is not None:
+                self.filler.watch(self._end_incomplete)
             self.plug.put_back()
             self.plug.introduce(self.workload)
             with contextlib.suppress(AgentError, OSError):  # a gateway that dies now holds nothing either
@@ -201,6 +216,11 @@ class Destination:
             with contextlib.suppress(OSError):
                 self.link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
             self._give_up()
+
+    def _end_incomplete(self) -> None:
+        """Memory that can't be completed: ended like a process that crashed, instead of going on with zeroes."""
+        with contextlib.suppress(AgentError):
+            docker_api.call("POST", f"/containers/{self.container}/kill", accept=(204, 404, 409))
 
     def _switch(self) -> str:
         """Ask for the address. Who asked and got no answer may have won, so this asks until there is one."""
@@ -232,6 +252,8 @@ class Destination:
         if self.container is not None:
             container, self.container = self.container, None
             remove_copy(container, self.volumes)
+        if self.filler is not None:
+            self.filler.stop()
 
     def adopt(self, container: str, volumes: list[str]) -> None:
         """A container and volumes were created for this migration: they go again if it does not commit."""
@@ -241,6 +263,8 @@ class Destination:
     def finish(self) -> dict[str, Any]:
         """After the commit: wait for Docker to have noticed, and look at the container."""
         self.starter.join(60)
+        if self.filler is not None:
+            self.filler.wait(FILL_TIMEOUT_S)
         if self.start_error:
             raise AgentError(f"Docker reports the restored container as failed: {self.start_error}", "finish")
         state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
@@ -259,6 +283,9 @@ class Destination:
             self.decider.close()
         if not self.committed:
             self._give_up()
+        elif self.filler is not None:
+            with contextlib.suppress(AgentError):  # said by `finish`
+                self.filler.wait(FILL_TIMEOUT_S)
         if self.page_server is not None:
             self.page_server.terminate()
             self.page_server.wait()

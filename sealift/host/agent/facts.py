@@ -32,6 +32,7 @@ def host() -> dict[str, Any]:
         "criu": _criu_version(),
         "criu_problem": _criu_check(),
         "dirty_tracking": _criu("check", "--feature", "mem_dirty_track").returncode == 0,
+        "lazy": _criu("check", "--feature", "uffd").returncode == 0,
         "rsync": shutil.which("rsync") is not None,
         "wrapper": all(os.access(f"/usr/libexec/sealift/{name}", os.X_OK) for name in ("runtime", "armed/criu")),
     }

@@ -7,16 +7,17 @@ have everything it needs, afterwards only when the gateway has called the migrat
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, criu, docker_api, limits, plug
+from . import cgroup, criu, docker_api, limits, pipes, plug
 from .files import Sender
 from .log import TAIL, Log
 from .trigger import Trigger, let_go
-from .wire import AgentError, Controller, Link, serve
+from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 RESTORE_TIMEOUT_S = 120
 ASK_AGAIN_S = 1
 DUMP_TIMEOUT_S = 60
-DUMP_CALL = 2
-"""runc asks CRIU for its version, then for the dump."""
+FETCH_TIMEOUT_S = 600
+DUMP_CALL, LAZY_DUMP_CALL = 2, 3
+"""runc asks CRIU for its version, before a lazy dump for its features, then for the dump."""
 
 METADATA_EXCEPT = {".log", ".pid"}
 
@@ -46,6 +48,7 @@ class Source:
         self.log: Log | None = None
         self.trigger: Trigger | None = None
         self.dump: Any = None
+        self.pages: tuple[str, int] | None = None
 
     def open(
         self,
@@ -56,6 +59,7 @@ class Source:
         log: str | None,
     ) -> list[str]:
         """Connect to the destination and prepare to dump. Returns what the container's standard descriptors lead to."""
+        self.migration = migration
         self.container = container
         self.peer = peer
         self.directory = criu.prepare_dumps() / migration
@@ -94,12 +98,13 @@ class Source:
         address: str,
         bridge: str,
         gateway: dict[str, Any],
-        page_server_port: int,
+        page_server_port: int | None,
         external_network: bool,  # noqa: FBT001 - orders come with names
     ) -> None:
         """Find the cable and the control group, and start runc up to the point where CRIU looks at the processes.
 
-        With `external_network` the network namespace is left out of the images: the destination has one ready.
+        Without a page server at the destination the pages stay here until they are asked for (post-copy). With
+        `external_network` the network namespace is left out of the images: the destination has one ready.
         """
         self.gateway = gateway
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
@@ -112,11 +117,41 @@ class Source:
         env = limits.environment(cgroup.pids(self.group))
         self.trigger = Trigger(self.directory / "armed", "final dump")
         left_out = f"external net[{namespace.stat().st_ino}]:{criu.NETWORK}\n" if external_network else ""
-        env = self.trigger.environment(DUMP_CALL, left_out, env)
-        server = f"{self.peer['address']}:{page_server_port}"
-        options = ["--leave-running", "--page-server", server, *self._parent()]
-        self.dump = criu.checkpoint(self.container, self.images, *options, env=env)
+        if page_server_port is None:
+            self._start_lazy_dump(left_out, env)
+        else:
+            server = f"{self.peer['address']}:{page_server_port}"
+            options = ["--leave-running", "--page-server", server, *self._parent()]
+            env = self.trigger.environment(DUMP_CALL, left_out, env)
+            self.dump = criu.checkpoint(self.container, self.images, *options, env=env)
         self.trigger.wait("ready", self._dump_has_ended)
+
+    def _start_lazy_dump(self, settings: str, env: dict[str, str] | None) -> None:
+        assert self.trigger and self.link  # noqa: S101, PT018 - `arm` came before
+        pipes.make_room(self.migration)
+        address = self.link.socket.getsockname()[0]
+        with listen(address) as probe:
+            self.pages = (address, int(probe.getsockname()[1]))
+        (self.directory / "pages").write_text(f"{address} {self.pages[1]}")
+        read_end, write_end = os.pipe()
+        self.dumped = os.fdopen(read_end, "rb", buffering=0)
+        options = ["--leave-running", "--lazy-pages", "--page-server", f"{address}:{self.pages[1]}"]
+        self.dump = criu.checkpoint(
+            self.container,
+            self.images,
+            *options,
+            "--status-fd",
+            str(write_end),
+            env=self.trigger.environment(LAZY_DUMP_CALL, settings, env),
+            pass_fds=[write_end],
+        )
+        os.close(write_end)
+
+    def _wait_for_dump(self) -> None:
+        """Until all is dumped; of a post-copy's memory until it can be asked for."""
+        if self.pages is not None and self.dumped.read(1):
+            return
+        criu.finish(self.dump, "final dump", self.images / "dump.log")
 
     def _dump_has_ended(self) -> str | None:
         if self.dump.poll() is None:
@@ -170,7 +205,7 @@ class Source:
         try:
             file_bytes = self.sender.final_pass(cgroup.pids(self.group))
         finally:
-            criu.finish(self.dump, "final dump", images / "dump.log")
+            self._wait_for_dump()
         if (images / "remap-fpath.img").exists():
             # CRIU has just given names to files that had lost theirs: they have to travel too.
             file_bytes += self.sender.final_pass([])
@@ -180,7 +215,8 @@ class Source:
         metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
         sizes = {path: path.stat().st_size for path in metadata}
         self.everything_sent = True
-        self.link.send(images=[{"name": path.name, "size": size} for path, size in sizes.items()])
+        names = [{"name": path.name, "size": size} for path, size in sizes.items()]
+        self.link.send(images=names, pages=self.pages)
         for path, size in sizes.items():
             self.link.send_file(path, size)
         tell("sent", metadata_bytes=sum(sizes.values()))
@@ -229,12 +265,19 @@ class Source:
         if self.trigger is not None:
             self.trigger.close()
         if self.dump is not None and self.dump.poll() is None:
+            if self.pages is not None and not self.committed:
+                dismiss(self.pages)
             self.dump.communicate()
 
-    def remove_container(self) -> None:
-        """After the commit: end this copy and remove it."""
+    def remove_container(self) -> dict[str, int]:
+        """After the commit: end this copy and remove it, once its memory is on the other side. Pages fetched, in bytes."""
+        fetched = 0
+        if self.pages is not None:
+            criu.finish(self.dump, "finish", self.images / "dump.log")
+            fetched = criu.dump_stats(self.images).get("pages_lazy", 0) * criu.PAGE_BYTES
         remove(self.container)
         self.frozen = False
+        return {"page_bytes": fetched}
 
     def close(self) -> None:
         """Forget the migration: wipe the images. Before the commit the container goes on."""
@@ -247,9 +290,16 @@ class Source:
             if self.decider is not None:
                 self.decider.close()
             criu.wipe(self.directory)
+            pipes.put_back(self.migration)
 
     def _parent(self) -> list[str]:
         return ["--parent-path", f"../{self.parent}"] if self.parent else []
+
+
+def dismiss(pages: tuple[str, int]) -> None:
+    """Have a CRIU that waits for somebody to fetch pages give up: it is told that the fetching is over."""
+    with contextlib.suppress(OSError):
+        socket.create_connection(pages, timeout=1).close()
 
 
 def remove(container: str) -> None:
@@ -270,18 +320,35 @@ def remove(container: str) -> None:
     docker_api.call("DELETE", f"/containers/{container}?force=1&v=1")
 
 
+def remove_after(container: str, migration: str) -> None:
+    """After an agent that was killed, and the commit: remove the copy, and what the migration has left."""
+    directory = criu.DUMPS / migration
+    deadline = time.monotonic() + FETCH_TIMEOUT_S
+    while criu.at_work(directory):  # a post-copy's memory is still being fetched
+        if time.monotonic() > deadline:
+            raise AgentError(f"memory is still being fetched after {FETCH_TIMEOUT_S} s", "finish")
+        time.sleep(0.05)
+    remove(container)
+    criu.wipe(directory)
+    pipes.put_back(migration)
+
+
 def resume(migration: str, container: str, address: str, bridge: str) -> None:
     """After an agent that was killed, and a decision against the migration: the container goes on here."""
     directory = criu.DUMPS / migration
     deadline = time.monotonic() + DUMP_TIMEOUT_S
     while criu.at_work(directory) and time.monotonic() < deadline:
         let_go(directory / "armed")
+        with contextlib.suppress(OSError, ValueError):
+            host, port = (directory / "pages").read_text().split()
+            dismiss((host, int(port)))
         time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it dumps
     state = docker_api.call("GET", f"/containers/{container}/json")["State"]
     if state["Pid"]:
         plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
         cgroup.thaw(cgroup.of_process(state["Pid"]))
     criu.wipe(directory)
+    pipes.put_back(migration)
 
 
 def _travels(path: Path) -> bool:
@@ -324,6 +391,6 @@ def main(controller: Controller) -> None:
         "remove_container": source.remove_container,
         "close": source.close,
         "resume": resume,
-        "remove": remove,
+        "remove": remove_after,
     }
     serve(handlers, controller, source.close)
