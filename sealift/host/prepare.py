@@ -22,6 +22,7 @@ CARRIED = (
     ("usr/libexec/sealift/runtime", 0o755),
     ("usr/libexec/sealift/restore", 0o755),
     ("usr/libexec/sealift/armed/criu", 0o755),
+    ("usr/libexec/sealift/armed/tar", 0o755),
     ("usr/libexec/sealift/network", 0o755),
     ("etc/criu/runc.conf", 0o644),
 )
