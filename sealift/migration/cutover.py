@@ -76,6 +76,7 @@ class Cutover:
             log=log,
             descriptors=found.descriptors,
             lazy=post_copy or found.lazy_restore,
+            fetched=post_copy,
         )
         session.sender.call(
             "arm",

@@ -148,9 +148,9 @@ def page_server(images: Path, address: str, port: int, previous: Path | None = N
 
 def dump_stats(images: Path) -> dict[str, int]:
     """What CRIU says of a dump (images/stats.proto): times in microseconds, pages as counts."""
-    fields = {1: "freezing_us", 2: "frozen_us", 3: "memdump_us", 4: "memwrite_us", 5: "pages_scanned"}
-    fields |= {6: "pages_skipped", 7: "pages_written", 9: "pages_lazy"}
-    return _stats(images / "stats-dump", 1, fields)
+    names = {1: "freezing_us", 2: "frozen_us", 3: "memdump_us", 4: "memwrite_us", 5: "pages_scanned"}
+    names |= {6: "pages_skipped", 7: "pages_written", 9: "pages_lazy"}
+    return _stats(images / "stats-dump", 1, names)
 
 
 def restore_stats(images: Path) -> dict[str, int]:
@@ -163,13 +163,13 @@ def _stats(path: Path, entry: int, names: dict[int, str]) -> dict[str, int]:
         data = path.read_bytes()[4 * STATS_MAGICS + 4 :]
     except OSError:
         return {}
-    for number, value in _protobuf(data):
+    for number, value in fields(data):
         if number == entry and isinstance(value, bytes):
-            return {names[n]: v for n, v in _protobuf(value) if n in names and isinstance(v, int)}
+            return {names[n]: v for n, v in fields(value) if n in names and isinstance(v, int)}
     return {}
 
 
-def _protobuf(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The fields of a protobuf message as (number, integer or bytes): varints and length-delimited ones."""
     position = 0
 

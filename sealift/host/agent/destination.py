@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import criu, docker_api, plug, sandbox
+from . import criu, docker_api, pager, plug, sandbox
 from .files import Daemon
 from .lazy import Filler
 from .log import TAIL, cut, print_again
@@ -55,6 +55,7 @@ class Destination:
         self.trigger: Trigger | None = None
         self.sandbox: sandbox.Sandbox | None = None
         self.filler: Filler | None = None
+        self.pager: pager.Started | None = None
 
     def prepare(self, migration: str, address: str, trees: dict[str, str]) -> dict[str, Any]:
         """Open the doors of this migration, all on the tunnel address. Returns where they are."""
@@ -101,11 +102,12 @@ class Destination:
         log: dict[str, Any] | None,
         descriptors: list[str],
         lazy: bool,  # noqa: FBT001 - orders come with names
+        fetched: bool,  # noqa: FBT001
     ) -> dict[str, Any]:
         """Start the container under Docker up to the point where the images are needed; pull its cable.
 
         `descriptors` is what the container's standard descriptors lead to at the source. With `lazy` the container
-        starts before its memory is there. Returns `external_network`:
+        starts before its memory is in; with `fetched`, before it is even on this host. Returns `external_network`:
         whether a filled network namespace is ready, so that the images are to have none.
         """
         self.container = container
@@ -114,6 +116,7 @@ class Destination:
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         self.restore = RESTORES / container
         self.lazy = lazy
+        self.pager = pager.Started() if fetched else None
         self.images = self.directory / "final"
         self.images.mkdir(exist_ok=True)
         (self.images / "descriptors.json").write_text(json.dumps(descriptors))
@@ -188,7 +191,9 @@ class Destination:
                 print_again((images / TAIL).read_bytes(), self.wrapper)
             started_ns = time.monotonic_ns()
             if self.lazy:
-                self.filler = Filler(images, self.restore, message["pages"])
+                if self.pager is not None:
+                    self.pager.begin(images, message["pages"])
+                self.filler = Filler(images, self.restore, self.pager.port if self.pager else None)
             self.trigger.say("go")
             self.trigger.wait("restored", self._complaint, RESTORE_TIMEOUT_S)
             took_ns = time.monotonic_ns() - started_ns
@@ -254,6 +259,8 @@ class Destination:
             remove_copy(container, self.volumes)
         if self.filler is not None:
             self.filler.stop()
+        if self.pager is not None:
+            self.pager.end()
 
     def adopt(self, container: str, volumes: list[str]) -> None:
         """A container and volumes were created for this migration: they go again if it does not commit."""
@@ -286,6 +293,8 @@ class Destination:
         elif self.filler is not None:
             with contextlib.suppress(AgentError):  # said by `finish`
                 self.filler.wait(FILL_TIMEOUT_S)
+            if self.pager is not None:
+                self.pager.end()
         if self.page_server is not None:
             self.page_server.terminate()
             self.page_server.wait()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import criu
+from .pager import LOOPBACK
 from .wire import AgentError
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ SPARED = "-1000"
 class Filler:
     """`criu lazy-pages` for one restore. It outlives this process: nobody else could bring the missing pages."""
 
-    def __init__(self, images: Path, work: Path, source: tuple[str, int] | None) -> None:
+    def __init__(self, images: Path, work: Path, pager_port: int | None) -> None:
         self.work = work
         self._guarded: list[int] = []
         self._watch: threading.Thread | None = None
         command = ["criu", "lazy-pages", "--images-dir", str(images), "--work-dir", str(work)]
         command += ["-o", "lazy-pages.log", "-v1"]
-        if source is not None:
-            command += ["--page-server", "--address", source[0], "--port", str(source[1])]
+        if pager_port is not None:
+            command += ["--page-server", "--address", LOOPBACK, "--port", str(pager_port)]
         read_end, write_end = os.pipe()
         self._process = subprocess.Popen(
             [*command, "--status-fd", str(write_end)],
