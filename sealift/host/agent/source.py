@@ -124,6 +124,7 @@ class Source:
             options = ["--leave-running", "--page-server", server, *self._parent()]
             env = self.trigger.environment(DUMP_CALL, left_out, env)
             self.dump = criu.checkpoint(self.container, self.images, *options, env=env)
+        self.sender.catch_up()
         self.trigger.wait("ready", self._dump_has_ended)
 
     def _start_lazy_dump(self, settings: str, env: dict[str, str] | None) -> None:
