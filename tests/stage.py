@@ -280,6 +280,20 @@ def untouched(stage: Stage, container: str, address: str | None = None) -> Itera
         assert not left, f"{host}: {left}"
 
 
+def kill_agent(stage: Stage, host: str, role: str) -> Callable[[Session], None]:
+    """A hook that kills an agent so that it can put nothing away."""
+
+    def kill(_: Session) -> None:
+        script = (
+            "for p in /proc/[0-9]*; do "
+            'case "$(tr "\\0" " " <"$p/cmdline" 2>/dev/null)" in '
+            f'"python3 /run/sealift/agent-"*" {role} ") kill -9 "${{p#/proc/}}";; esac; done'
+        )
+        stage.sh(host, script)
+
+    return kill
+
+
 def frozen(stage: Stage, pid: int) -> bool:
     """Whether the kernel holds the control group of a process frozen."""
     script = (

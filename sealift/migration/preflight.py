@@ -23,6 +23,9 @@ CRIU_LEAST = (4, 2)
 """CRIU 4.1 can't dump an INET socket on Linux 6.16 and later (SO_PASSSEC is refused there)."""
 
 SPACE_MARGIN_BYTES = 64 << 20
+LAZY_FROM_BYTES = 32 << 20
+"""Less memory is read in faster before the start than CRIU's daemon for filling it in afterwards is started."""
+
 IMAGES_PER_MEMORY = 2
 """At the destination the pages are in memory twice until the images are wiped: as images and as pages."""
 
@@ -67,7 +70,7 @@ def preflight(session: Session) -> list[str]:
         )
     missing = [name for name, facts in _named(session, source, destination) if not facts["lazy"]]
     session.found.choice = choose(session.request.strategy, source["dirty_tracking"], missing)
-    session.found.lazy_restore = destination["lazy"]
+    session.found.lazy_restore = destination["lazy"] and uses["memory_bytes"] >= LAZY_FROM_BYTES
     session.found.warnings = _warnings(container)
     return session.found.warnings
 

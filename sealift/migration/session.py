@@ -135,6 +135,8 @@ class Session:
                 self.found.warnings.append(f"not put away: {silent}")
                 if not committed:
                     sweep()
+                elif agent is self.receiver:
+                    self._tidy_destination()
         with suppress(SealiftError):  # with the agent ends what it holds
             self.gateway.call("end")
         self._sweep_gateway()
@@ -175,6 +177,10 @@ class Session:
             agent.call(
                 "sweep", migration=self.migration, container=self.found.copy, volumes=self.found.volumes
             )
+
+    def _tidy_destination(self) -> None:
+        with self._broom(self.destination.connection, "destination") as agent:
+            agent.call("tidy", migration=self.migration, container=self.found.copy)
 
     def _sweep_gateway(self) -> None:
         if self.gateway.lost and self.found.address:

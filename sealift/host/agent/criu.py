@@ -44,17 +44,18 @@ def wipe(directory: Path) -> None:
         subprocess.run(["umount", str(DUMPS)], check=False)
 
 
-def at_work(directory: Path) -> bool:
-    """Whether a runc or CRIU still works in one migration's directory."""
-    mark = str(directory).encode()
+def workers(directory: Path) -> list[int]:
+    """What still works on one migration's images: runc, CRIU, a pager. Not the agents, which only know of them."""
+    mark = os.fsencode(directory)
+    found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = path.read_bytes()
+            words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if mark in words and b"agent" not in words:
-            return True
-    return False
+        if any(word == mark or word.startswith(mark + b"/") for word in words):
+            found.append(int(path.parent.name))
+    return found
 
 
 def runtime_root(container_id: str) -> Path:

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -116,7 +117,7 @@ class Destination:
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         self.restore = RESTORES / container
         self.lazy = lazy
-        self.pager = pager.Started() if fetched else None
+        self.pager = pager.Started(self.directory) if fetched else None
         self.images = self.directory / "final"
         self.images.mkdir(exist_ok=True)
         (self.images / "descriptors.json").write_text(json.dumps(descriptors))
@@ -351,9 +352,25 @@ def follow_links(spec: dict[str, Any]) -> None:
 
 def sweep(migration: str, container: str, volumes: list[str]) -> None:
     """After an agent that was killed, and a decision against the migration: nothing of it stays."""
+    directory = criu.DUMPS / migration
     if container:
         remove_copy(container, volumes)
-    criu.wipe(criu.DUMPS / migration)
+    for pid in criu.workers(directory):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    criu.wipe(directory)
+
+
+def tidy(migration: str, container: str) -> None:
+    """After an agent that was killed, and the commit: once all memory is in, its images and marks go."""
+    directory = criu.DUMPS / migration
+    deadline = time.monotonic() + FILL_TIMEOUT_S
+    while criu.workers(directory):
+        if time.monotonic() > deadline:
+            raise AgentError(f"memory was not complete after {FILL_TIMEOUT_S} s", "finish")
+        time.sleep(0.05)
+    criu.wipe(directory)
+    shutil.rmtree(RESTORES / container, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -401,4 +418,4 @@ def main(controller: Controller) -> None:
             "close",
         )
     }
-    serve({**handlers, "sweep": sweep}, controller, destination.gone)
+    serve({**handlers, "sweep": sweep, "tidy": tidy}, controller, destination.gone)

@@ -198,9 +198,10 @@ def _exactly_into(connection: socket.socket, view: memoryview) -> None:
 class Started:
     """A pager that waits for its word. `port` is where it listens on this host's loopback."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, sys.argv[0], "pager"],
+            # The directory is for whoever has to find out later whose it is (`criu.workers`).
+            [sys.executable, sys.argv[0], "pager", str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -126,6 +126,7 @@ class Source:
             self.dump = criu.checkpoint(self.container, self.images, *options, env=env)
         self.sender.catch_up()
         self.trigger.wait("ready", self._dump_has_ended)
+        self._ask_decider("prepare")
 
     def _start_lazy_dump(self, settings: str, env: dict[str, str] | None) -> None:
         assert self.trigger and self.link  # noqa: S101, PT018 - `arm` came before
@@ -187,13 +188,17 @@ class Source:
             self.committed = True
             return "committed"
 
-    def _dump_and_send(self) -> None:
-        assert self.plug and self.link and self.decider and self.trigger  # noqa: S101, PT018 - `arm` came before
-        tell = self.controller.event
-        tell("go")
-        self.decider.send(ask="hold")
+    def _ask_decider(self, question: str) -> None:
+        assert self.decider is not None  # noqa: S101 - `arm` has connected
+        self.decider.send(ask=question)
         if "error" in (answer := self.decider.receive(10)):
             raise AgentError(answer["error"], "final dump")
+
+    def _dump_and_send(self) -> None:
+        assert self.plug and self.link and self.trigger  # noqa: S101, PT018 - `arm` came before
+        tell = self.controller.event
+        tell("go")
+        self._ask_decider("hold")
         # Frozen first, cut off then: an answer that was dropped at a port without a bridge would have to wait for the
         # restored socket's retransmission timer, a whole second. What arrives in between is part of the dump.
         cgroup.freeze(self.group)
@@ -325,7 +330,7 @@ def remove_after(container: str, migration: str) -> None:
     """After an agent that was killed, and the commit: remove the copy, and what the migration has left."""
     directory = criu.DUMPS / migration
     deadline = time.monotonic() + FETCH_TIMEOUT_S
-    while criu.at_work(directory):  # a post-copy's memory is still being fetched
+    while criu.workers(directory):  # a post-copy's memory is still being fetched
         if time.monotonic() > deadline:
             raise AgentError(f"memory is still being fetched after {FETCH_TIMEOUT_S} s", "finish")
         time.sleep(0.05)
@@ -338,7 +343,7 @@ def resume(migration: str, container: str, address: str, bridge: str) -> None:
     """After an agent that was killed, and a decision against the migration: the container goes on here."""
     directory = criu.DUMPS / migration
     deadline = time.monotonic() + DUMP_TIMEOUT_S
-    while criu.at_work(directory) and time.monotonic() < deadline:
+    while criu.workers(directory) and time.monotonic() < deadline:
         let_go(directory / "armed")
         with contextlib.suppress(OSError, ValueError):
             host, port = (directory / "pages").read_text().split()
