@@ -81,7 +81,9 @@ def choose(asked: Strategy, dirty_tracking: bool, not_lazy: Sequence[str] = ()) 
     `not_lazy` names the hosts where CRIU can't bring a process's memory after its start.
     """
     if asked == Strategy.POST_COPY and not_lazy:
-        why = f"CRIU can't work with userfaultfd on {' and '.join(not_lazy)}, so memory can't follow afterwards"
+        why = (
+            f"CRIU can't work with userfaultfd on {' and '.join(not_lazy)}, so memory can't follow afterwards"
+        )
         raise Refused(why, step=Step.PREFLIGHT, remedy="Take --strategy auto", reasons=(why,))
     if asked in {Strategy.STOP_AND_COPY, Strategy.POST_COPY}:
         return Choice(strategy=asked, why="asked for")

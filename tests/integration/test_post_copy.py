@@ -62,7 +62,9 @@ def test_memory_that_follows_is_the_memory_that_was(stage: Stage) -> None:
     assert report.memory_bytes > 100_000_000, "the pages that were fetched are in the report"
     assert digest(stage, "destination") == before
     assert running(stage) == ["destination"]
-    gone = frozenset({"containers", "container directories", "layers", "links", "routes", "processes", "mounts"})
+    gone = frozenset(
+        {"containers", "container directories", "layers", "links", "routes", "processes", "mounts"}
+    )
     left = until_same(stage, "source", hosts["source"], allow=gone)
     assert not left, left
     assert stage.sh("source", "cat /proc/sys/fs/pipe-user-pages-soft") != "0"

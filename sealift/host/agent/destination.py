@@ -102,8 +102,8 @@ class Destination:
         gateway: dict[str, Any],
         log: dict[str, Any] | None,
         descriptors: list[str],
-        lazy: bool,  # noqa: FBT001 - orders come with names
-        fetched: bool,  # noqa: FBT001
+        lazy: bool,
+        fetched: bool,
     ) -> dict[str, Any]:
         """Start the container under Docker up to the point where the images are needed; pull its cable.
 

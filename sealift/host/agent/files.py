@@ -133,7 +133,9 @@ class Sender:
         mapped = _written_through_mappings(processes)
         inside = any(file.startswith(f"{path}/") for file in mapped for path in self.trees.values())
         if not inside and self._sent == self._stamps():
-            return 0  # two rsyncs and what they say to each other would take longer than all else in the freeze
+            return (
+                0  # two rsyncs and what they say to each other would take longer than all else in the freeze
+            )
         for name, path in self.trees.items():
             inside = self.suspects.setdefault(name, set())
             inside |= {os.path.relpath(file, path) for file in mapped if file.startswith(f"{path}/")}

@@ -42,9 +42,7 @@ class Sandbox:
         maker.join()
         if failures:
             self.close()
-            raise AgentError(
-                f"no network namespace could be made: {failures[0]}", "restore"
-            ) from failures[0]
+            raise AgentError(f"no network namespace could be made: {failures[0]}", "restore") from failures[0]
         self.path = f"/proc/{os.getpid()}/fd/{self.descriptor}"
 
     def _make(self, sysctls: dict[str, str]) -> None:
@@ -82,9 +80,7 @@ def fill(spec: dict[str, Any]) -> Sandbox | None:
     if len(mine) != 1 or len(fresh) != 1 or len(mine[0]["args"]) < 3:
         return None
     *options, container, controller = mine[0]["args"][1:]
-    root = next(
-        (word[len(EXEC_ROOT) :] for word in options if word.startswith(EXEC_ROOT)), DEFAULT_EXEC_ROOT
-    )
+    root = next((word[len(EXEC_ROOT) :] for word in options if word.startswith(EXEC_ROOT)), DEFAULT_EXEC_ROOT)
     sysctls = spec["linux"].get("sysctl") or {}
     sandbox = Sandbox({name: value for name, value in sysctls.items() if name.startswith("net.")})
     try:

@@ -99,7 +99,7 @@ class Source:
         bridge: str,
         gateway: dict[str, Any],
         page_server_port: int | None,
-        external_network: bool,  # noqa: FBT001 - orders come with names
+        external_network: bool,
     ) -> None:
         """Find the cable and the control group, and start runc up to the point where CRIU looks at the processes.
 
@@ -276,7 +276,10 @@ class Source:
             self.dump.communicate()
 
     def remove_container(self) -> dict[str, int]:
-        """After the commit: end this copy and remove it, once its memory is on the other side. Pages fetched, in bytes."""
+        """After the commit: end this copy and remove it, once its memory is on the other side.
+
+        Returns how much of it was fetched, in bytes.
+        """
         fetched = 0
         if self.pages is not None:
             criu.finish(self.dump, "finish", self.images / "dump.log")
