@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,6 +47,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing el
 
 def main() -> None:
     """Run the command line. Errors of Sealift's own become one sentence and their exit status."""
+    # As Ctrl-C: what was started is ended, what was taken is put back.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except SealiftError as error:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from sealift.host.ssh import Connection
 
+REVISION = "2"
+"""Goes up when an image of the same description would come out different."""
+
 BUILD_TIMEOUT_S = 600
 IMPORT_TIMEOUT_S = 300
 PATH = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -94,7 +97,7 @@ IMAGES = {image.name: image for image in (REDIS, POSTGRESQL, NGINX, PYTHON)}
 
 def build(image: Image, *, say: Callable[[str], None]) -> Path:
     """The image's file system as a tar archive in the cache, made now if it is not there."""
-    left_out = [*LEFT_OUT, *LIBRARIES_LEFT_OUT]
+    left_out = [*LEFT_OUT, *LIBRARIES_LEFT_OUT, REVISION]
     described = json.dumps([asdict(image), RECIPE.suite, USERS, GROUPS, left_out], sort_keys=True)
     archive = (
         cache_dir() / "images" / f"{image.name}-{hashlib.sha256(described.encode()).hexdigest()[:16]}.tar"
@@ -168,6 +171,9 @@ def _finish(root: Path, image: Image) -> None:
     (root / "etc/passwd").write_text(USERS)
     (root / "etc/group").write_text(GROUPS)
     (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
+    (root / "usr/local/bin").mkdir(
+        parents=True, exist_ok=True
+    )  # busybox installs into no folder that it has to make
     run(["chroot", root, "/bin/busybox", "--install", "-s", "/usr/local/bin"])
     run(["chroot", root, "/bin/busybox", "ln", "-sf", "/bin/busybox", "/bin/sh"])
     for name in ("home/workload", "tmp", "run", "var/log/nginx", "var/lib/nginx", "var/cache"):

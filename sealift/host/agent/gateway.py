@@ -225,8 +225,13 @@ class Decider(threading.Thread):
 
 
 def main(controller: Controller) -> None:
-    """Serve one controller. A decider outlives it: the two hosts may still have to ask."""
+    """Serve one controller. A decider outlives it: the two hosts may still have to ask.
+
+    Who starts finds the routes as the record has them: a gateway that was restarted has forgotten them.
+    """
     routes = Routes()
+    with contextlib.suppress(AgentError, subprocess.CalledProcessError):
+        routes.restore()
     deciders: list[Decider] = []
 
     def decide(address: str, token: str, facts: dict[str, str], port: int = 0) -> int:
