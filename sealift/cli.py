@@ -93,6 +93,32 @@ def migrate(
 
 
 @app.command()
+def recover(
+    migration: Annotated[
+        str | None, typer.Argument(help="One migration by its id. Default: all that nobody is at.")
+    ] = None,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End migrations that were left unfinished: by the gateway's record, each has one outcome, and both hosts are told.
+
+    Exit status 1 if a host could not be told; run it again then.
+    """
+    from dataclasses import asdict
+
+    from sealift import inventory as inventories
+    from sealift.migration import recovery
+
+    ended = recovery.recover(inventories.load(inventory), migration)
+    if as_json:
+        _print_json([{**asdict(one), "owner": one.owner} for one in ended])
+    else:
+        sys.stdout.write("".join(f"{one.sentence()}\n" for one in ended) or "nothing was left unfinished\n")
+    if any(one.left for one in ended):
+        raise SystemExit(1)
+
+
+@app.command()
 def demo(
     kind: Annotated[str, typer.Option("--lab", help="vm or netns.")] = "vm",
     memory_mb: Annotated[int, typer.Option(min=1, help="How much Redis holds.")] = 100,

@@ -87,7 +87,15 @@ POSTGRESQL = Image(
         "exec postgres -D $d -c listen_addresses='*' -c unix_socket_directories=/tmp",
     ),
     user="workload",
-    strip=("usr/lib/llvm-19", "usr/lib/x86_64-linux-gnu/libLLVM*", "usr/lib/x86_64-linux-gnu/libz3*"),
+    strip=(  # just-in-time compilation, and Debian's cluster tools in Perl: half of its size, sent at each first time
+        *("usr/lib/llvm-19", "usr/lib/x86_64-linux-gnu/libLLVM*", "usr/lib/x86_64-linux-gnu/libz3*"),
+        *(
+            "usr/lib/postgresql/17/lib/bitcode",
+            "usr/lib/x86_64-linux-gnu/*perl*",
+            "usr/bin/perl*",
+            "usr/share/perl*",
+        ),
+    ),
 )
 NGINX = Image("nginx", ("nginx",), ("nginx", "-g", "daemon off; error_log stderr;"))
 PYTHON = Image("python", ("python3",), ("python3",))

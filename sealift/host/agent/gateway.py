@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .hold import Hold, sweep
+from .journal import Journal
 from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def main(controller: Controller) -> None:
 
     Who starts finds the routes as the record has them: a gateway that was restarted has forgotten them.
     """
-    routes = Routes()
+    routes, journal = Routes(), Journal()
     with contextlib.suppress(AgentError, subprocess.CalledProcessError):
         routes.restore()
     deciders: list[Decider] = []
@@ -257,6 +258,9 @@ def main(controller: Controller) -> None:
         "decide": decide,
         "end": end,
         "sweep": sweep,
+        "note": journal.note,
+        "unfinished": journal.unfinished,
+        "take": journal.take,
     }
     serve(handlers, controller, gone)
 
