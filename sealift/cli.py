@@ -13,6 +13,7 @@ import typer
 
 from sealift.errors import SealiftError, UnusableInput
 from sealift.evidence.cli import app as evidence_app
+from sealift.machine.cli import app as image_app
 from sealift.provider.cli import app as provider_app
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ app.add_typer(lab_app, name="lab")
 app.add_typer(network_app, name="network")
 app.add_typer(host_app, name="host")
 app.add_typer(evidence_app, name="evidence")
+app.add_typer(image_app, name="image")
 app.add_typer(provider_app, name="provider")
 
 InventoryOption = Annotated[
