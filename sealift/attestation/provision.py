@@ -1,0 +1,94 @@
+"""Keys for a host whose evidence was verified: its disk's, and whom it may talk to. And the others learn its new key."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sealift.attestation.conversation import result
+from sealift.attestation.guest import PORT
+from sealift.attestation.keystore import key_for
+from sealift.errors import CommandFailed, HostUnreachable, UnusableInput
+from sealift.host import prepare, ssh
+from sealift.network import peers, wireguard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from sealift.attestation.keystore import Keystore
+    from sealift.attestation.record import Record
+    from sealift.host.agents import Agent
+    from sealift.host.ssh import Connection
+    from sealift.inventory import Inventory
+
+STEP = "provision keys"
+TOKEN = "/run/sealift/keys/token"  # noqa: S105 - the path of one
+ANSWER_TIMEOUT_S = 600
+"""The first opening of a data disk formats it."""
+
+
+def provision(
+    inventory: Inventory, record: Record, connection: Connection, keystore: Keystore
+) -> str:
+    """Release what a verified host needs, over the connection that is bound to its evidence. Returns what came of it.
+
+    `inventory` names the keys that the hosts have proved. Doing it again changes nothing.
+    """
+    host = inventory.host(record.host)
+    order = {
+        "disk_key": key_for(keystore, record.host) if record.encrypted_disk else None,
+        "wireguard_port": wireguard.PORT,
+        "wireguard_peers": wireguard.render_peers(wireguard.host_peers(inventory, record.host)),
+        "network_env": wireguard.environment(inventory, host, role="host"),
+    }
+    said = give(connection, "provision", order)
+    disk = str(said.get("disk"))
+    if record.encrypted_disk and disk != "open":
+        raise CommandFailed(
+            "it says that it has no encrypted disk, though one belongs to it",
+            host=record.host,
+            step=STEP,
+            remedy="Build its image again, or correct the inventory",
+        )
+    prepare.docker_network(connection, inventory.network)
+    return "disk opened" if disk == "open" else "no encrypted disk"
+
+
+def introduce(
+    inventory: Inventory, name: str, gateway: Agent, others: Iterable[Connection] = ()
+) -> None:
+    """Make the gateway and other Docker hosts take a host's present WireGuard key in place of the one before."""
+    host = inventory.host(name)
+    if host.wireguard_key is None or host.tunnel_address is None:
+        raise UnusableInput("it has no tunnel_address in the inventory", host=name, step=STEP)
+    endpoint = f"{host.address}:{wireguard.PORT}"
+    gateway.call(
+        "adopt", host=name, peer=host.wireguard_key, tunnel=str(host.tunnel_address), endpoint=endpoint
+    )
+    for other in others:
+        peers.replace(other, host.wireguard_key, str(host.tunnel_address), endpoint)
+
+
+def rekey(connection: Connection, name: str, keystore: Keystore, new_key: str) -> None:
+    """Change the key of a host's open disk. Killed in between, the pending key is tried when it is done again."""
+    old_key = keystore.get(name)
+    if old_key is None:
+        raise UnusableInput("the keystore has no key of it", host=name, remedy="`sealift keys list` shows all")
+    keystore.propose(name, new_key)
+    give(connection, "rekey", {"old_key": old_key, "new_key": new_key})
+    keystore.settle(name)
+
+
+def give(connection: Connection, order: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Give a guest an order that changes something. CommandFailed carries its own sentence."""
+    token = connection.run(["cat", TOKEN], remedy="Only a VM of an image that Sealift built has one").stdout
+    line = json.dumps({"order": order, "token": token.strip(), **content}).encode()
+    answer = ssh.ask(connection, PORT, line, timeout_s=ANSWER_TIMEOUT_S)
+    try:
+        return result(answer, connection.name)
+    except CommandFailed as failed:
+        failed.step = failed.step or STEP
+        raise
+    except (ValueError, KeyError, TypeError) as nonsense:
+        raise HostUnreachable("its answer makes no sense", host=connection.name, step=STEP) from nonsense
