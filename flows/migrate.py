@@ -41,7 +41,9 @@ def migrate(
     max_rounds: Annotated[int, Field(description="Most pre-dump rounds.", ge=1, le=30)] = 5,
     evidence: Annotated[
         Literal["snp", "sev", "none"] | None,
-        Field(description="What the destination must prove. Default: what the inventory says; none only by name."),
+        Field(
+            description="What the destination must prove. Default: what the inventory says; none only by name."
+        ),
     ] = None,
 ) -> Report:
     """Migrate one running container, live.

@@ -110,7 +110,8 @@ class Inventory(_Table):
     network: Network = Field(default_factory=Network)
     lab: LabFacts | None = None
     state: Path | None = Field(
-        default=None, description="Where records of evidence and disk keys are kept. Default: the user's state."
+        default=None,
+        description="Where records of evidence and disk keys are kept. Default: the user's state.",
     )
 
     @property

@@ -31,7 +31,10 @@ def attest(
     host = inventory.host(name)
     if host.vm is None:
         raise UnusableInput(
-            "the inventory does not say what it must prove", host=name, step="attest", remedy="Give it a table `vm`"
+            "the inventory does not say what it must prove",
+            host=name,
+            step="attest",
+            remedy="Give it a table `vm`",
         )
     demand = Demand.of(name, host.vm)
     records = Records.of(inventory)
@@ -82,6 +85,4 @@ def keystore_of(inventory: Inventory) -> Keystore:
 
 
 def _known(inventory: Inventory, record: Record) -> Inventory:
-    return inventory.known_as(
-        record.host, host_key=record.ssh_host_key, wireguard_key=record.wireguard_key
-    )
+    return inventory.known_as(record.host, host_key=record.ssh_host_key, wireguard_key=record.wireguard_key)

@@ -67,7 +67,9 @@ def ask(stranger: ssh.Stranger, name: str, owner_nonce: bytes) -> Answer:
             boot_id=_short(said["boot_id"]),
         )
     except (ValueError, KeyError, TypeError) as nonsense:
-        raise rejected(name, [Reason("answer", "its answer to the question who it is makes no sense")]) from nonsense
+        raise rejected(
+            name, [Reason("answer", "its answer to the question who it is makes no sense")]
+        ) from nonsense
     except CommandFailed as failed:
         raise rejected(name, [Reason("answer", failed.message)]) from failed
 
@@ -202,5 +204,3 @@ def _short(text: object) -> str:
         message = "a text is none"
         raise ValueError(message)
     return text
-
-

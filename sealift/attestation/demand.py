@@ -48,7 +48,11 @@ class Demand:
                 remedy="Put the digests that `sealift image measure` prints into the policy",
             )
         if digest is not None:
-            narrowed = {"measurements": (digest.hex(),)} if vm.evidence == "snp" else {"launch_digests": (digest.hex(),)}
+            narrowed = (
+                {"measurements": (digest.hex(),)}
+                if vm.evidence == "snp"
+                else {"launch_digests": (digest.hex(),)}
+            )
             kind = "snp" if vm.evidence == "snp" else "sev"
             rules = getattr(policy, kind).model_copy(update=narrowed)
             policy = policy.model_copy(update={kind: rules})
@@ -78,7 +82,7 @@ def measured_image(folder: Path, vm: Vm) -> MeasuredImage:
         files = {name: folder / str(manifest[name]) for name in ("firmware", "kernel", "initrd")}
         append = str(manifest["append"])
     except (ValueError, KeyError, TypeError) as unreadable:
-        raise UnusableInput(f"{folder} holds no image", remedy="`sealift image build` makes one") from unreadable
+        raise UnusableInput(
+            f"{folder} holds no image", remedy="`sealift image build` makes one"
+        ) from unreadable
     return MeasuredImage(**files, append=append, vcpus=vm.vcpus, cpu=vm.cpu)
-
-

@@ -192,6 +192,8 @@ class Guest:
             if key is None:
                 raise Refused("no disk key came along, and none was injected")
             self._disk("open", f"{key}\n")
+            self.places.disk_key.unlink(missing_ok=True)
+            return "opened"
         self.places.disk_key.unlink(missing_ok=True)
         return "open"
 

@@ -119,7 +119,9 @@ class Directory:
         """See `Keystore`. Overwritten first; a copy in a backup, or in a worn cell of a flash disk, is out of reach."""
         paths = [self._path(name), self._path(name, _PENDING)]
         if not any(path.exists() for path in paths):
-            raise UnusableInput(f"the keystore has no key of {name!r}", remedy="`sealift keys list` shows all")
+            raise UnusableInput(
+                f"the keystore has no key of {name!r}", remedy="`sealift keys list` shows all"
+            )
         for path in paths:
             self._destroy(path)
 

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from sealift.attestation.conversation import result
-from sealift.attestation.guest import PORT
-from sealift.attestation.keystore import key_for
+from sealift.attestation.guest import DISK_FAULTS, PORT
+from sealift.attestation.keystore import draw_key, key_for
 from sealift.errors import CommandFailed, HostUnreachable, UnusableInput
 from sealift.host import prepare, ssh
 from sealift.network import peers, wireguard
@@ -24,27 +24,24 @@ if TYPE_CHECKING:
 
 STEP = "provision keys"
 TOKEN = "/run/sealift/keys/token"  # noqa: S105 - the path of one
+WRONG_KEY = DISK_FAULTS[3]
 ANSWER_TIMEOUT_S = 600
 """The first opening of a data disk formats it."""
 
 
-def provision(
-    inventory: Inventory, record: Record, connection: Connection, keystore: Keystore
-) -> str:
+def provision(inventory: Inventory, record: Record, connection: Connection, keystore: Keystore) -> str:
     """Release what a verified host needs, over the connection that is bound to its evidence. Returns what came of it.
 
     `inventory` names the keys that the hosts have proved. Doing it again changes nothing.
     """
     host = inventory.host(record.host)
     order = {
-        "disk_key": key_for(keystore, record.host) if record.encrypted_disk else None,
         "wireguard_port": wireguard.PORT,
         "wireguard_peers": wireguard.render_peers(wireguard.host_peers(inventory, record.host)),
         "network_env": wireguard.environment(inventory, host, role="host"),
     }
-    said = give(connection, "provision", order)
-    disk = str(said.get("disk"))
-    if record.encrypted_disk and disk != "open":
+    disk = _give_with_key(connection, order, record, keystore)
+    if record.encrypted_disk and disk not in {"open", "opened"}:
         raise CommandFailed(
             "it says that it has no encrypted disk, though one belongs to it",
             host=record.host,
@@ -52,12 +49,28 @@ def provision(
             remedy="Build its image again, or correct the inventory",
         )
     prepare.docker_network(connection, inventory.network)
-    return "disk opened" if disk == "open" else "no encrypted disk"
+    return {"opened": "disk opened", "open": "disk open already"}.get(disk, "no encrypted disk")
 
 
-def introduce(
-    inventory: Inventory, name: str, gateway: Agent, others: Iterable[Connection] = ()
-) -> None:
+def _give_with_key(connection: Connection, order: dict[str, Any], record: Record, keystore: Keystore) -> str:
+    """The order with the disk's key. A rotation that was killed leaves two keys: whichever opens the disk is the one."""
+    if not record.encrypted_disk:
+        return str(give(connection, "provision", {**order, "disk_key": None}).get("disk"))
+    key, pending = key_for(keystore, record.host), keystore.pending(record.host)
+    try:
+        disk = str(give(connection, "provision", {**order, "disk_key": key}).get("disk"))
+    except CommandFailed as failed:
+        if pending is None or WRONG_KEY not in failed.message:
+            raise
+        disk = str(give(connection, "provision", {**order, "disk_key": pending}).get("disk"))
+        keystore.settle(record.host)
+    else:
+        if disk == "opened" and pending is not None:
+            keystore.withdraw(record.host)
+    return disk
+
+
+def introduce(inventory: Inventory, name: str, gateway: Agent, others: Iterable[Connection] = ()) -> None:
     """Make the gateway and other Docker hosts take a host's present WireGuard key in place of the one before."""
     host = inventory.host(name)
     if host.wireguard_key is None or host.tunnel_address is None:
@@ -70,11 +83,23 @@ def introduce(
         peers.replace(other, host.wireguard_key, str(host.tunnel_address), endpoint)
 
 
-def rekey(connection: Connection, name: str, keystore: Keystore, new_key: str) -> None:
-    """Change the key of a host's open disk. Killed in between, the pending key is tried when it is done again."""
-    old_key = keystore.get(name)
+def rotate(connection: Connection, name: str, keystore: Keystore) -> None:
+    """Change the key of a host's open disk. Killed at any point, doing it again ends with one key that opens the disk."""
+    old_key, left_over = keystore.get(name), keystore.pending(name)
     if old_key is None:
-        raise UnusableInput("the keystore has no key of it", host=name, remedy="`sealift keys list` shows all")
+        raise UnusableInput(
+            "the keystore has no key of it", host=name, remedy="`sealift keys list` shows all"
+        )
+    if left_over is not None:
+        try:
+            give(connection, "rekey", {"old_key": left_over, "new_key": left_over})
+            keystore.settle(name)
+            old_key = left_over
+        except CommandFailed as failed:
+            if WRONG_KEY not in failed.message:
+                raise
+            keystore.withdraw(name)
+    new_key = draw_key()
     keystore.propose(name, new_key)
     give(connection, "rekey", {"old_key": old_key, "new_key": new_key})
     keystore.settle(name)

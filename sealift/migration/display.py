@@ -64,7 +64,9 @@ def print_report(report: Report, client: Any = None) -> None:
         f"sent       memory {megabytes(report.memory_bytes)}, files {megabytes(report.file_bytes)}, image "
         f"{megabytes(report.image_bytes)}, metadata {megabytes(report.metadata_bytes)}",
         f"evidence   {report.evidence.value}"
-        + ("  (NOTHING vouched for the destination: asked for)" if report.evidence is Evidence.ABSENT else ""),
+        + (
+            "  (NOTHING vouched for the destination: asked for)" if report.evidence is Evidence.ABSENT else ""
+        ),
         *(f"           {sentence}" for sentence in report.verified),
     ]
     if report.lab:

@@ -170,7 +170,9 @@ class Session:
     def provision(self) -> str:
         """Release keys to the verified destination, make the others know it, and start its agents."""
         if self._arrived is None:
-            raise UnusableInput("the destination was not attested", step=Step.PROVISION_KEYS, remedy="Attest it")
+            raise UnusableInput(
+                "the destination was not attested", step=Step.PROVISION_KEYS, remedy="Attest it"
+            )
         done = "none: without evidence no key is released"
         if self.found.record is not None:
             done = provision(self.inventory, self.found.record, self._arrived, self.keystore)

@@ -17,6 +17,8 @@ def replace(connection: Connection, peer: str, tunnel_address: str, endpoint: st
     held = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()}
     if held.get(peer) == [own] and sum(own in addresses for addresses in held.values()) == 1:
         return
-    changes = [word for key, ips in held.items() if key != peer and ips == [own] for word in ("peer", key, "remove")]
+    changes = [
+        word for key, ips in held.items() if key != peer and ips == [own] for word in ("peer", key, "remove")
+    ]
     changes += ["peer", peer, "endpoint", endpoint, "allowed-ips", own]
     connection.run(["wg", "set", INTERFACE, *changes])
