@@ -58,8 +58,8 @@ def migrate(
         evidence: What the destination must prove: snp, sev, or none, which has to be asked for by name. By default
             what the inventory says.
 
-    Returns the report. Raises EvidenceRejected or Refused before anything was touched, MigrationFailed after a roll-back, HostUnreachable,
-    OutcomeUnknown when nobody who knows could be asked.
+    Returns the report. Raises EvidenceRejected or Refused before anything was touched, MigrationFailed after a
+    roll-back, HostUnreachable, OutcomeUnknown when nobody who knows could be asked.
 
     """
     request = Request(container, source, destination, strategy, max_rounds, evidence)

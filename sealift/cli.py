@@ -207,9 +207,10 @@ def network_assign(
 ) -> None:
     """Make the gateway send a workload's packets to a host. Migrations do it by themselves."""
     from sealift import inventory as inventories
+    from sealift.attestation.record import pinned
     from sealift.network import gateway
 
-    gateway.assign(inventories.load(inventory), address, host)
+    gateway.assign(pinned(inventories.load(inventory)), address, host)
 
 
 @network_app.command("release")
@@ -262,8 +263,12 @@ def _kind(text: str) -> Kind:
 
 
 def _evidence(text: str | None) -> Literal["snp", "sev", "none"] | None:
-    if text is None or text == "snp" or text == "sev" or text == "none":
-        return text  # type: ignore[return-value]
+    if text is None:
+        return None
+    known: tuple[Literal["snp", "sev", "none"], ...] = ("snp", "sev", "none")
+    for each in known:
+        if text == each:
+            return each
     raise UnusableInput(f"--evidence has no {text!r}", remedy="Take snp, sev or none")
 
 

@@ -42,6 +42,10 @@ class Vm(_Table):
     memory_mib: int = Field(default=2048, ge=64)
     cpu: str = Field(default="EPYC-Milan", description="QEMU's name for its processors; it is measured.")
     data_disk_mib: int = Field(default=4096, ge=1, description="Of the encrypted disk, made on first use.")
+    amd_chain: Path | None = Field(
+        default=None,
+        description="AMD's ASK and ARK for legacy SEV, where the provider does not hand them out.",
+    )
     configuration: Path | None = Field(
         default=None, description="What its configuration disk holds (tar). The provider can read it."
     )

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sealift.keys import make_ssh_key
 from sealift.lab import processors
-from sealift.lab.keys import make_ssh_key
 from sealift.lab.lab import lab_dir
 from sealift.processor.emulated.client import EmulatedProcessor
 from sealift.processor.emulated.profile import Profile

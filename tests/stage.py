@@ -165,13 +165,15 @@ class Stage:
         from sealift.errors import SealiftError
 
         request = self.request(container)
-        with (
-            pytest.raises(SealiftError) as raised,
-            Session.open(inventory or self.inventory, request) as session,
-        ):
-            arrive(session)
-            with session.step(Step.PREFLIGHT):
-                preflight(session)
+
+        def look() -> None:
+            with Session.open(inventory or self.inventory, request) as session:
+                arrive(session)
+                with session.step(Step.PREFLIGHT):
+                    preflight(session)
+
+        with pytest.raises(SealiftError) as raised:
+            look()
         return raised.value  # type: ignore[return-value]
 
     def look(self, host: str) -> dict[str, list[str]]:

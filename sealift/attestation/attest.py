@@ -26,7 +26,8 @@ def attest(
 ) -> tuple[Record, Connection]:
     """The verified record of a host, and a connection to it that is bound to that evidence.
 
-    Where a provider is to start the host, it is started. EvidenceRejected is final; HostUnreachable is worth another try.
+    Where a provider is to start the host, it is started. EvidenceRejected is final; HostUnreachable is worth
+    another try.
     """
     host = inventory.host(name)
     if host.vm is None:

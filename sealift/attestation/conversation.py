@@ -1,8 +1,8 @@
 """SEV-SNP: a host is asked who it is over the very connection that is used afterwards.
 
-The owner draws a nonce, connects, accepts whatever SSH host key is shown for this one question, and gets a report over both
-nonces and both public keys. Only if the report holds, names the measurement of the policy and binds the key that was
-shown does the connection become one that commands, files and keys may travel on.
+The owner draws a nonce, connects, accepts whatever SSH host key is shown for this one question, and gets a report over
+both nonces and both public keys. Only if the report holds, names the measurement of the policy and binds the key that
+was shown does the connection become one that commands, files and keys may travel on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sealift.attestation.demand import Demand
 from sealift.attestation.guest import PORT
 from sealift.attestation.record import Record
 from sealift.errors import CommandFailed, EvidenceRejected, HostUnreachable, UnusableInput
@@ -30,6 +29,7 @@ from sealift.processor.certificates import snp_evidence
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from sealift.attestation.demand import Demand
     from sealift.evidence.verdict import Verdict
     from sealift.host.ssh import Connection
     from sealift.inventory import Host

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-
 from sealift.evidence.files import read_bounded
 from sealift.evidence.launch_digest import Mode
 from sealift.evidence.policy import SIZE_LIMIT, Policy, parse_policy
@@ -79,10 +78,10 @@ def measured_image(folder: Path, vm: Vm) -> MeasuredImage:
     """An image of the owner's, as a VM of the inventory boots it."""
     try:
         manifest = json.loads(read_bounded(folder / "manifest.json", MANIFEST_LIMIT))
-        files = {name: folder / str(manifest[name]) for name in ("firmware", "kernel", "initrd")}
+        firmware, kernel, initrd = (folder / str(manifest[name]) for name in ("firmware", "kernel", "initrd"))
         append = str(manifest["append"])
     except (ValueError, KeyError, TypeError) as unreadable:
         raise UnusableInput(
             f"{folder} holds no image", remedy="`sealift image build` makes one"
         ) from unreadable
-    return MeasuredImage(**files, append=append, vcpus=vm.vcpus, cpu=vm.cpu)
+    return MeasuredImage(firmware, kernel, initrd, append, vcpus=vm.vcpus, cpu=vm.cpu)

@@ -96,7 +96,7 @@ def binding_digest(owner_nonce: bytes, guest_nonce: bytes, ssh_key: str, wiregua
 
 @dataclass(frozen=True)
 class Guest:
-    """This machine."""
+    """The machine that runs this."""
 
     places: Places = Places()
 

@@ -1,7 +1,8 @@
 """Disk keys: one per VM, drawn by the owner, released only to verified evidence.
 
-The keystore is an interface, since an owner may keep keys elsewhere (`tasks` has one of Prefect's blocks). A rotation has two
-keys for a moment: the next one is `pending` until the disk has taken it, so that a crash in between loses neither.
+The keystore is an interface, since an owner may keep keys elsewhere (`tasks` has one of Prefect's blocks). A rotation
+has two keys for a moment: the next one is `pending` until the disk has taken it, so that a crash in between loses
+neither.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keys for a host whose evidence was verified: its disk's, and whom it may talk to. And the others learn its new key."""
+"""Keys for a host whose evidence was verified: its disk's, and its peers'. The others learn its new key."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ANSWER_TIMEOUT_S = 600
 
 
 def provision(inventory: Inventory, record: Record, connection: Connection, keystore: Keystore) -> str:
-    """Release what a verified host needs, over the connection that is bound to its evidence. Returns what came of it.
+    """Release what a verified host needs, over the connection that is bound to its evidence. Returns what came.
 
     `inventory` names the keys that the hosts have proved. Doing it again changes nothing.
     """
@@ -53,10 +53,12 @@ def provision(inventory: Inventory, record: Record, connection: Connection, keys
 
 
 def _give_with_key(connection: Connection, order: dict[str, Any], record: Record, keystore: Keystore) -> str:
-    """The order with the disk's key. A rotation that was killed leaves two keys: whichever opens the disk is the one."""
+    """The order with the disk's key. A killed rotation leaves two: whichever opens the disk is the one."""
     if not record.encrypted_disk:
         return str(give(connection, "provision", {**order, "disk_key": None}).get("disk"))
-    key, pending = key_for(keystore, record.host), keystore.pending(record.host)
+    pending = keystore.pending(record.host)
+    # A launch secret has brought it already.
+    key = key_for(keystore, record.host) if record.kind == "snp" else None
     try:
         disk = str(give(connection, "provision", {**order, "disk_key": key}).get("disk"))
     except CommandFailed as failed:
@@ -84,7 +86,7 @@ def introduce(inventory: Inventory, name: str, gateway: Agent, others: Iterable[
 
 
 def rotate(connection: Connection, name: str, keystore: Keystore) -> None:
-    """Change the key of a host's open disk. Killed at any point, doing it again ends with one key that opens the disk."""
+    """Change the key of a host's open disk. Killed at any point, doing it again ends with one key that opens it."""
     old_key, left_over = keystore.get(name), keystore.pending(name)
     if old_key is None:
         raise UnusableInput(

@@ -1,7 +1,7 @@
 """What was verified of which host, and when: the owner's memory between one command and the next.
 
-A record pins a host's keys. It vouches for nothing beyond the boot that it was made in: a VM draws new keys at each start,
-so that after one nobody answers to the pinned ones.
+A record pins a host's keys. It vouches for nothing beyond the boot that it was made in: a VM draws new keys at each
+start, so that after one nobody answers to the pinned ones.
 """
 
 from __future__ import annotations
@@ -56,11 +56,12 @@ class Record(BaseModel):
         processor = "an EMULATED secure processor: it proves the protocol, not the hardware"
         if not self.emulated:
             processor = f"AMD's {(self.generation or 'processor').capitalize()}"
+        keys = "in the signed report" if self.kind == "snp" else "those that were injected"
         lines = [
             f"{technology} verified {self.verified_at:%Y-%m-%d %H:%M:%S} UTC ({self.checks} checks hold), signed by "
             f"{processor}",
             f"measurement {self.measurement[:16]}… is the one that the policy names",
-            f"SSH host key and WireGuard key are {'in the signed report' if self.kind == 'snp' else 'the injected ones'}",
+            f"SSH host key and WireGuard key are {keys}",
         ]
         if not self.encrypted_disk:
             lines.append("no disk encryption here: what is at rest is the host's memory only")

@@ -44,8 +44,8 @@ def lab_dir() -> Path:
 def up(kind: Kind, *, say: Callable[[str], None], evidence: Asked | None = None) -> Inventory:
     """Bring a lab up and write its inventory. Whatever goes wrong, nothing of a half-built lab stays.
 
-    With evidence (the netns lab's default) its Docker hosts are attested, and the inventory that comes back has the keys
-    that they proved.
+    With evidence (the netns lab's default) its Docker hosts are attested, and the inventory that comes back has the
+    keys that they proved.
     """
     _may_start()
     asked: Asked = evidence or ("snp" if kind == "netns" else "none")
@@ -85,7 +85,7 @@ def down() -> bool:
 
 
 def running() -> Inventory:
-    """The inventory of the lab that is up, with the keys that its hosts have proved; UnusableInput when there is none."""
+    """The inventory of the lab that is up, with the keys that its hosts have proved; UnusableInput without one."""
     path = inventories.lab_inventory()
     if not path.is_file():
         raise UnusableInput("no lab is up", remedy="`sealift lab up` brings one up", step="lab")

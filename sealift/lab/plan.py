@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from sealift.inventory import Host, Inventory, LabFacts, Network, Vm
-from sealift.lab.keys import SshKey, WireGuardKey, make_ssh_key, make_wireguard_key
+from sealift.keys import SshKey, WireGuardKey, make_ssh_key, make_wireguard_key
 from sealift.lab.layout import DESTINATION, GATEWAY, HOSTS, SOURCE, TUNNEL_MTU, LabHost
 from sealift.network import wireguard
 

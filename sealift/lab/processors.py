@@ -1,7 +1,7 @@
 """Emulated secure processors beside the namespaced hosts, and the policy that names the lab's root.
 
-A namespaced host has no firmware to measure: a statement of what its tree is made of stands in for it. What is proved here is
-the protocol; the root's keys lie in the cache, and every verdict says that it is emulated.
+A namespaced host has no firmware to measure: a statement of what its tree is made of stands in for it. What is proved
+here is the protocol; the root's keys lie in the cache, and every verdict says that it is emulated.
 """
 
 from __future__ import annotations

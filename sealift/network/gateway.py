@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sealift.attestation.record import pinned
 from sealift.errors import UnusableInput
 from sealift.host import ssh
 from sealift.host.agents import Agent
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 def assign(inventory: Inventory, address: str, host: str) -> None:
     """Give an address to a host: clients that reach it through the gateway end up there from now on."""
-    entry = pinned(inventory).host(host)
+    entry = inventory.host(host)
     if not entry.wireguard_key:
         raise UnusableInput(
             "its WireGuard key is not known",
