@@ -9,6 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.publish import Progress, publish
+from flows.recover import end_what_was_left
 from sealift import inventory as inventories
 from sealift.migration import progress
 from sealift.migration.cutover import Cutover
@@ -27,7 +28,12 @@ from tasks.sync import sync
 from tasks.transfer import transfer
 
 
-@flow(name="migrate", flow_run_name="migrate {container}: {source} to {destination}")
+@flow(
+    name="migrate",
+    flow_run_name="migrate {container}: {source} to {destination}",
+    on_crashed=[end_what_was_left],
+    on_cancellation=[end_what_was_left],
+)
 def migrate(
     container: Annotated[str, Field(description="Name or id of the running container.", min_length=1)],
     source: Annotated[str, Field(description="The host that it runs on, by its name in the inventory.")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -49,6 +50,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing el
 
 def main() -> None:
     """Run the command line. Errors of Sealift's own become one sentence and their exit status."""
+    # As Ctrl-C: what was started is ended, what was taken is put back.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except SealiftError as error:
@@ -98,6 +101,32 @@ def migrate(
         with progress.listening(Display(sys.stderr)):
             report: Report = flow(container, source, destination, inventory, chosen, max_rounds, asked)
         _print_report(report, as_json=as_json)
+
+
+@app.command()
+def recover(
+    migration: Annotated[
+        str | None, typer.Argument(help="One migration by its id. Default: all that nobody is at.")
+    ] = None,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End migrations that were left unfinished: by the gateway's record, each has one outcome, and both hosts are told.
+
+    Exit status 1 if a host could not be told; run it again then.
+    """
+    from dataclasses import asdict
+
+    from sealift import inventory as inventories
+    from sealift.migration import recovery
+
+    ended = recovery.recover(inventories.load(inventory), migration)
+    if as_json:
+        _print_json([{**asdict(one), "owner": one.owner} for one in ended])
+    else:
+        sys.stdout.write("".join(f"{one.sentence()}\n" for one in ended) or "nothing was left unfinished\n")
+    if any(one.left for one in ended):
+        raise SystemExit(1)
 
 
 @app.command()

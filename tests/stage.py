@@ -309,3 +309,17 @@ def frozen(stage: Stage, pid: int) -> bool:
         'cat "/sys/fs/cgroup$(sed -n "s/^0:://p" /proc/$1/cgroup)/cgroup.freeze"; fi'
     )
     return stage.sh("source", script, str(pid)) in {"FROZEN", "FREEZING", "1"}
+
+
+def kill_agent(stage: Stage, host: str, role: str) -> Callable[[Session], None]:
+    """A hook that kills an agent so that it can put nothing away."""
+
+    def kill(_: Session) -> None:
+        script = (
+            "for p in /proc/[0-9]*; do "
+            'case "$(tr "\\0" " " <"$p/cmdline" 2>/dev/null)" in '
+            f'"python3 /run/sealift/agent-"*" {role} ") kill -9 "${{p#/proc/}}";; esac; done'
+        )
+        stage.sh(host, script)
+
+    return kill

@@ -101,6 +101,12 @@ def _may_start() -> None:
         raise Refused(
             "a lab is up already, or one was killed", remedy="`sealift lab down` ends it", step="lab up"
         )
+    if (other := wiring.owner()) not in {None, str(lab_dir())}:
+        raise Refused(
+            f"another lab is up in this network namespace: {other}",
+            remedy="End it with `sealift lab down` and its SEALIFT_RUN, or start this one in `unshare --net`",
+            step="lab up",
+        )
 
 
 def _start_vm(lab: Lab, directory: Path, tree: Path, say: Callable[[str], None]) -> Lab:
@@ -151,6 +157,7 @@ def _start_namespaced(
     wiring.wire(
         switch.pid,
         {host: one.pid for host, one in started.items()},
+        mark=mark,
         virtual=virtual,
         provider=PROVIDER,
         workloads=str(lab.inventory.network.workloads),

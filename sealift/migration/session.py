@@ -22,6 +22,7 @@ from sealift.errors import HostUnreachable, Refused, SealiftError, UnusableInput
 from sealift.host import docker, ssh
 from sealift.host.agents import Agent
 from sealift.migration import progress
+from sealift.migration.recovery import recover
 from sealift.model import Choice, Round, Step, StepRecord, Strategy
 from sealift.network.wireguard import BRIDGE
 
@@ -70,7 +71,7 @@ class Found:
         default_factory=lambda: Choice(strategy=Strategy.STOP_AND_COPY, why="")
     )  # preflight
     copy: str = ""  # sync: id of the destination's container
-    volumes: list[str] = field(default_factory=list)  # sync: those that were made for it
+    volumes: dict[str, str] = field(default_factory=dict)  # sync: those that were made for it, and when
     log: str | None = None  # sync: where the destination keeps what the container prints
     log_marked: int = 0  # sync: how much of it is there before the freeze, in bytes
     image_bytes: int = 0  # sync
@@ -94,6 +95,8 @@ class Session:
         self.records: list[StepRecord] = []
         self.cutover: Cutover | None = None
         self.finished = False
+        self.noted = False
+        self.unsettled = False
         self._lock = threading.Lock()
         self._stack = stack
         self._arrived: ssh.Connection | None = None
@@ -112,7 +115,8 @@ class Session:
     ) -> Iterator[Session]:
         """Connect to the source and the gateway; the destination comes with `attest`.
 
-        Refused where nothing would vouch for the destination, and nobody asked for that by name.
+        What earlier migrations have left behind is put right first. Refused where nothing would vouch for the
+        destination, and nobody asked for that by name.
         """
         inventory.host(request.source)
         check_evidence(inventory, request)
@@ -122,8 +126,10 @@ class Session:
                 step=Step.PREFLIGHT,
                 remedy="Name two different hosts",
             )
+        ended = recover(inventory)
         with ExitStack() as stack:
             session = cls(inventory, request, stack, keystore)
+            session.found.warnings += [one.sentence() for one in ended]
             try:
                 yield session
             finally:
@@ -202,26 +208,48 @@ class Session:
         elif self._arrived is not None:
             self._arrived.close()
 
+    def note(self, phase: str, **facts: Any) -> None:
+        """Write a transition into the journal at the gateway, before what it announces is done."""
+        self.gateway.call("note", migration=self.migration, phase=phase, **facts)
+        self.noted = True
+
     def put_away(self) -> None:
         """See to the end of both sides; what a host can't be told now is for it to see by itself."""
         committed = self.cutover is not None and self.cutover.settle() == "committed"
         if committed and not self.finished:
             self.remove_source()
-        sides: list[tuple[Agent, Callable[[], None]]] = []
+        sides: list[tuple[Agent, Callable[..., None]]] = []
         if self._here.exception() is None:
-            sides.append((self.sender, self._resume_source))
+            sides.append((self.sender, self._sweep_source))
         if self._there is not None:
             sides.append((self.receiver, self._sweep_destination))
         for agent, sweep in sides:
             try:
                 agent.call("close")
             except SealiftError as silent:
-                self.found.warnings.append(f"not put away: {silent}")
-                if not committed:
-                    sweep()
+                self._left(silent)
+                sweep(committed=committed)
         with suppress(SealiftError):  # with the agent ends what it holds
             self.gateway.call("end")
         self._sweep_gateway()
+        self._close_journal()
+
+    def _left(self, why: SealiftError) -> None:
+        self.found.warnings.append(f"not put away: {why}")
+
+    def _close_journal(self) -> None:
+        """The record goes when nothing is left of the migration; else `recover` goes on from it."""
+        if not self.noted or self.unsettled:
+            return
+        try:
+            if self.gateway.lost:
+                with Agent(self.gateway_connection, "gateway") as agent:
+                    agent.call("take", migration=self.migration)
+                    agent.call("note", migration=self.migration, phase="closed")
+            else:
+                self.gateway.call("note", migration=self.migration, phase="closed")
+        except SealiftError as silent:
+            self._left(silent)
 
     def remove_source(self) -> None:
         """After the commit: the source's copy goes, by its agent or, where that was killed, by another."""
@@ -230,17 +258,18 @@ class Session:
             self.sender.call("remove_container")
         except HostUnreachable:
             with self._broom(self.source.connection, "source") as agent:
-                agent.call("remove", container=self.found.container["Id"])
+                agent.call("discard", migration=self.migration, container=self.found.container["Id"])
 
     def revive_gateway(self) -> None:
         """Put a new agent in the place of the gateway's, which has died: the decision is on the gateway's disk."""
         self.gateway.close()
         self.gateway = self._stack.enter_context(Agent(self.gateway_connection, "gateway"))
+        self.gateway.call("take", migration=self.migration)
         self.gateway.call("sweep", address=self.found.address)
 
-    def _resume_source(self) -> None:
+    def _sweep_source(self, *, committed: bool) -> None:
         container = self.found.container.get("Id")
-        if container is None:
+        if container is None or committed:  # after the commit `remove_source` has seen to it
             return
         with self._broom(self.source.connection, "source") as agent:
             agent.call(
@@ -251,11 +280,13 @@ class Session:
                 bridge=BRIDGE,
             )
 
-    def _sweep_destination(self) -> None:
+    def _sweep_destination(self, *, committed: bool) -> None:
+        names: dict[str, Any] = {"migration": self.migration, "container": self.found.copy}
         with self._broom(self.destination.connection, "destination") as agent:
-            agent.call(
-                "sweep", migration=self.migration, container=self.found.copy, volumes=self.found.volumes
-            )
+            if committed:
+                agent.call("complete", **names, address=self.found.address, bridge=BRIDGE)
+            else:
+                agent.call("sweep", **names, volumes=self.found.volumes)
 
     def _sweep_gateway(self) -> None:
         if self.gateway.lost and self.found.address:
@@ -264,12 +295,13 @@ class Session:
 
     @contextmanager
     def _broom(self, connection: ssh.Connection, role: str) -> Iterator[Agent]:
-        """A fresh agent where one was lost. A host that has gone with it is only noted."""
+        """A fresh agent where one was lost. A host that has gone with it is left to `recover`."""
         try:
             with Agent(connection, role) as agent:
                 yield agent
         except SealiftError as silent:
-            self.found.warnings.append(f"not put away: {silent}")
+            self.unsettled = True
+            self._left(silent)
 
     @contextmanager
     def step(self, step: Step) -> Iterator[dict[str, Any]]:

@@ -64,9 +64,12 @@ def changed(inventory: Inventory, host: str, **fields: Any) -> Inventory:
 def rejection(stage: Stage, inventory: Inventory | None = None) -> EvidenceRejected:
     """Migrate by the flow, from its first step; the rejection that it must end in, with nothing sent."""
     address = stage.redis("redis", memory_mb=5)
-    with untouched(stage, "redis", address), counting_at_source(stage, *PLACES) as sent:
-        with pytest.raises(EvidenceRejected) as raised:
-            go(stage, inventory)
+    with (
+        untouched(stage, "redis", address),
+        counting_at_source(stage, *PLACES) as sent,
+        pytest.raises(EvidenceRejected) as raised,
+    ):
+        go(stage, inventory)
     assert sent == dict.fromkeys(PLACES, 0)
     assert stage.owner(address) == "source"
     assert raised.value.step == Step.ATTEST
@@ -195,9 +198,12 @@ def test_no_processor_at_all(stage: Stage) -> None:
 def test_a_man_in_the_middle_at_wireguard(stage: Stage) -> None:
     """Who stands at the endpoint without the attested key completes no handshake, and gets no byte of the container."""
     address = stage.redis("redis", memory_mb=5)
-    with untouched(stage, "redis", address), counting_at_source(stage, *PLACES[:1]) as sent:
-        with pytest.raises(SealiftError):
-            go_with_another_endpoint(stage)
+    with (
+        untouched(stage, "redis", address),
+        counting_at_source(stage, *PLACES[:1]) as sent,
+        pytest.raises(SealiftError),
+    ):
+        go_with_another_endpoint(stage)
     assert sent[PLACES[0]] == 0
 
 

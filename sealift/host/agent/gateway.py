@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .hold import Hold, sweep
+from .journal import Journal
 from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
@@ -250,8 +251,13 @@ class Decider(threading.Thread):
 
 
 def main(controller: Controller) -> None:
-    """Serve one controller. A decider outlives it: the two hosts may still have to ask."""
-    routes = Routes()
+    """Serve one controller. A decider outlives it: the two hosts may still have to ask.
+
+    Who starts finds the routes as the record has them: a gateway that was restarted has forgotten them.
+    """
+    routes, journal = Routes(), Journal()
+    with contextlib.suppress(AgentError, subprocess.CalledProcessError):
+        routes.restore()
     deciders: list[Decider] = []
 
     def decide(address: str, token: str, facts: dict[str, str], port: int = 0) -> int:
@@ -278,6 +284,9 @@ def main(controller: Controller) -> None:
         "decide": decide,
         "end": end,
         "sweep": sweep,
+        "note": journal.note,
+        "unfinished": journal.unfinished,
+        "take": journal.take,
     }
     serve(handlers, controller, gone)
 

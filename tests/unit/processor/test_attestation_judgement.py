@@ -6,7 +6,6 @@ import base64
 import json
 import secrets
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +19,8 @@ from sealift.evidence.report_data import Binding
 from sealift.inventory import Vm
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from processor_lab import Lab
 
 SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA2YT1vL2sdLJZL7Uv2IuiFbAGQianIdrzaq32IeXf4n"

@@ -8,7 +8,6 @@ import json
 import shutil
 import socket
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,6 +28,7 @@ from sealift.provider.orders import InjectOrder, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from sealift.provider.service import Provider
     from sealift.provider.settings import Settings
