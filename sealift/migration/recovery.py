@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sealift.attestation.attest import reach
 from sealift.errors import SealiftError, UnusableInput
 from sealift.host import ssh
 from sealift.host.agents import Agent
@@ -79,7 +80,7 @@ def _end(inventory: Inventory, gateway: Agent, record: dict[str, Any], *, named:
     for host, role in ((record["source"], "source"), (record["destination"], "destination")):
         try:
             order, arguments = _order(role, record, committed=outcome == "committed")
-            with ssh.connected(host, inventory.host(host)) as connection, Agent(connection, role) as agent:
+            with reach(inventory, host) as connection, Agent(connection, role) as agent:
                 agent.call(order, migration=record["migration"], **arguments)
         except SealiftError as failed:
             left.append(str(failed))

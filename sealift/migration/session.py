@@ -15,7 +15,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sealift.errors import HostUnreachable, SealiftError, UnusableInput
+from sealift.attestation.attest import attest, keystore_of, reach
+from sealift.attestation.provision import introduce, provision
+from sealift.attestation.record import pinned
+from sealift.errors import HostUnreachable, Refused, SealiftError, UnusableInput
 from sealift.host import docker, ssh
 from sealift.host.agents import Agent
 from sealift.migration import progress
@@ -26,19 +29,22 @@ from sealift.network.wireguard import BRIDGE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sealift.attestation.keystore import Keystore
+    from sealift.attestation.record import Record
     from sealift.inventory import Inventory
     from sealift.migration.cutover import Cutover
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for."""
+    """What is asked for. `evidence`: snp, sev, none; None is what the inventory says of the destination."""
 
     container: str
     source: str
     destination: str
     strategy: Strategy = Strategy.AUTO
     max_rounds: int = 5
+    evidence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Side:
 class Found:
     """What the steps have found out so far. Each attribute is set by the step that its comment names."""
 
+    record: Record | None = None  # attest: what the destination proved; None without evidence
     container: dict[str, Any] = field(default_factory=dict)  # preflight: Docker's description of it
     address: str = ""  # preflight
     memory_bytes: int = 0  # preflight
@@ -76,9 +83,12 @@ class Found:
 class Session:
     """Use as `with Session.open(…) as session`."""
 
-    def __init__(self, inventory: Inventory, request: Request, stack: ExitStack) -> None:
-        self.inventory = inventory
+    def __init__(
+        self, inventory: Inventory, request: Request, stack: ExitStack, keystore: Keystore | None = None
+    ) -> None:
+        self.inventory = pinned(inventory)
         self.request = request
+        self.keystore = keystore or keystore_of(inventory)
         self.migration = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         self.started_ns = time.monotonic_ns()
         self.found = Found()
@@ -89,30 +99,27 @@ class Session:
         self.unsettled = False
         self._lock = threading.Lock()
         self._stack = stack
-        with ThreadPoolExecutor(
-            2
-        ) as pool:  # a login and two interpreters each: seconds where a VM is emulated
-            opening = [
-                pool.submit(_open_side, request.source, inventory, "source", self._on_event),
-                pool.submit(_open_side, request.destination, inventory, "destination", self._on_doubt),
-            ]
-        for side in opening:
-            if side.exception() is None:
-                stack.callback(side.result()[2].close)
-        self.source, self.sender, _ = opening[0].result()
-        self.destination, self.receiver, _ = opening[1].result()
+        self._arrived: ssh.Connection | None = None
+        self._there: tuple[Side, Agent, ExitStack] | None = None
+        # A login and two interpreters: seconds where a VM is emulated. Meanwhile the destination is attested.
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        self._here = pool.submit(self._open_source)
+        stack.callback(self._close_sides)
         self.gateway_connection = stack.enter_context(ssh.connected("gateway", inventory.gateway))
         self.gateway = stack.enter_context(Agent(self.gateway_connection, "gateway"))
 
     @classmethod
     @contextmanager
-    def open(cls, inventory: Inventory, request: Request) -> Iterator[Session]:
-        """Connect to all hosts. HostUnreachable names the one that is not there.
+    def open(
+        cls, inventory: Inventory, request: Request, keystore: Keystore | None = None
+    ) -> Iterator[Session]:
+        """Connect to the source and the gateway; the destination comes with `attest`.
 
-        What earlier migrations have left behind is put right first.
+        What earlier migrations have left behind is put right first. Refused where nothing would vouch for the
+        destination, and nobody asked for that by name.
         """
         inventory.host(request.source)
-        inventory.host(request.destination)
+        check_evidence(inventory, request)
         if request.source == request.destination:
             raise UnusableInput(
                 f"source and destination are both {request.source!r}",
@@ -121,12 +128,85 @@ class Session:
             )
         ended = recover(inventory)
         with ExitStack() as stack:
-            session = cls(inventory, request, stack)
+            session = cls(inventory, request, stack, keystore)
             session.found.warnings += [one.sentence() for one in ended]
             try:
                 yield session
             finally:
                 session.put_away()
+
+    @property
+    def source(self) -> Side:
+        """The source; HostUnreachable if it is not there."""
+        return self._here.result()[0]
+
+    @property
+    def sender(self) -> Agent:
+        """The source's agent."""
+        return self._here.result()[1]
+
+    @property
+    def destination(self) -> Side:
+        """The destination, once it has been attested and provisioned."""
+        return self._opened()[0]
+
+    @property
+    def receiver(self) -> Agent:
+        """The destination's agent."""
+        return self._opened()[1]
+
+    def attest(self) -> str:
+        """Verify what the destination is, before anything but a nonce is sent to it. Returns what was found."""
+        name = self.request.destination
+        if self._arrived is not None:
+            self._arrived.close()
+            self._arrived = None
+        if self.request.evidence == "none":
+            self._arrived = ssh.connect(name, self.inventory.host(name))
+            self.source  # noqa: B018 - raises if it could not be opened
+            return "none, as asked for: nothing vouches for this host but its pinned SSH key"
+        self.found.record, self._arrived = attest(self.inventory, name, keystore=self.keystore)
+        record = self.found.record
+        self.inventory = self.inventory.known_as(
+            name, host_key=record.ssh_host_key, wireguard_key=record.wireguard_key
+        )
+        self.source  # noqa: B018 - as above
+        return f"{record.kind}, {'EMULATED' if record.emulated else record.generation}: {record.checks} checks hold"
+
+    def provision(self) -> str:
+        """Release keys to the verified destination, make the others know it, and start its agents."""
+        if self._arrived is None:
+            raise UnusableInput(
+                "the destination was not attested", step=Step.PROVISION_KEYS, remedy="Attest it"
+            )
+        done = "none: without evidence no key is released"
+        if self.found.record is not None:
+            done = provision(self.inventory, self.found.record, self._arrived, self.keystore)
+            others = [self.source.connection]
+            introduce(self.inventory, self.request.destination, self.gateway, others)
+        if self._there is None:
+            self._there = _start_agents(
+                self.request.destination, self._arrived, "destination", self._on_doubt
+            )
+        return done
+
+    def _opened(self) -> tuple[Side, Agent, ExitStack]:
+        if self._there is None:
+            raise UnusableInput("the destination was not attested", remedy="Attest and provision it first")
+        return self._there
+
+    def _open_source(self) -> tuple[Side, Agent, ExitStack]:
+        name = self.request.source
+        connection = reach(self.inventory, name, keystore=self.keystore)
+        return _start_agents(name, connection, "source", self._on_event)
+
+    def _close_sides(self) -> None:
+        if self._here.exception() is None:
+            self._here.result()[2].close()
+        if self._there is not None:
+            self._there[2].close()
+        elif self._arrived is not None:
+            self._arrived.close()
 
     def note(self, phase: str, **facts: Any) -> None:
         """Write a transition into the journal at the gateway, before what it announces is done."""
@@ -138,7 +218,12 @@ class Session:
         committed = self.cutover is not None and self.cutover.settle() == "committed"
         if committed and not self.finished:
             self.remove_source()
-        for agent, sweep in ((self.sender, self._sweep_source), (self.receiver, self._sweep_destination)):
+        sides: list[tuple[Agent, Callable[..., None]]] = []
+        if self._here.exception() is None:
+            sides.append((self.sender, self._sweep_source))
+        if self._there is not None:
+            sides.append((self.receiver, self._sweep_destination))
+        for agent, sweep in sides:
             try:
                 agent.call("close")
             except SealiftError as silent:
@@ -253,12 +338,33 @@ class Session:
             self._on_event(event)
 
 
-def _open_side(
-    name: str, inventory: Inventory, role: str, on_event: Callable[[dict[str, Any]], None]
+def check_evidence(inventory: Inventory, request: Request) -> None:
+    """What is asked for and what the inventory says of the destination go together. Touches nothing."""
+    host, asked = inventory.host(request.destination), request.evidence
+    if asked == "none":
+        return
+    if host.vm is None:
+        raise Refused(
+            "nothing would vouch for it: the inventory has no table `vm` that says what it must prove",
+            host=request.destination,
+            step=Step.ATTEST,
+            remedy="Add one (README, section Inventory), or ask for `--evidence none` by name",
+        )
+    if asked not in {None, host.vm.evidence}:
+        raise Refused(
+            f"{asked} is asked for, and the inventory says that it proves itself by {host.vm.evidence}",
+            host=request.destination,
+            step=Step.ATTEST,
+            remedy="Take snp, sev or none as the inventory has it",
+        )
+
+
+def _start_agents(
+    name: str, connection: ssh.Connection, role: str, on_event: Callable[[dict[str, Any]], None]
 ) -> tuple[Side, Agent, ExitStack]:
-    """Connect to one host and start its agents. What was opened is closed by the stack that comes with it."""
+    """Start the agents of one host. What was opened, the connection too, is closed by the stack that comes with it."""
     with ExitStack() as stack:
-        connection = stack.enter_context(ssh.connected(name, inventory.host(name)))
+        stack.enter_context(connection)
         api = docker.client(connection)
         stack.callback(api.close)
         facts = stack.enter_context(Agent(connection, "facts"))

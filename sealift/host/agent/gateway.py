@@ -57,6 +57,17 @@ class Routes:
             self._save(record)
             apply(record["routes"], also=[gone["peer"]] if gone else [])
 
+    def adopt(self, host: str, peer: str, tunnel: str, endpoint: str) -> None:
+        """A host has a new WireGuard key: it takes the place of the one before, with all addresses of that host."""
+        _checked(tunnel)
+        with self._locked() as record:
+            for route in record["routes"].values():
+                if route["host"] == host:
+                    route["peer"] = peer
+            record.setdefault("peers", {})[host] = {"peer": peer, "tunnel": tunnel, "endpoint": endpoint}
+            self._save(record)
+            seat(record["peers"][host], record["routes"])
+
     def switch(self, migration: str, address: str, origin: str, peer: str, host: str) -> str:
         """Commit: move the address from the peer `origin` to `peer`. Returns the outcome that holds."""
         with self._locked() as record:
@@ -81,6 +92,8 @@ class Routes:
     def restore(self) -> None:
         """After a start of the gateway: give WireGuard what the record says."""
         with self._locked() as record:
+            for seated in record.get("peers", {}).values():
+                seat(seated, record["routes"])
             apply(record["routes"])
 
     def show(self) -> Record:
@@ -132,6 +145,18 @@ def apply(routes: dict[str, Any], also: Sequence[str] = ()) -> None:
         arguments += ["peer", peer, "allowed-ips", ",".join(tunnel + mine)]
     if arguments:
         _wg("set", INTERFACE, *arguments)
+
+
+def seat(seated: dict[str, str], routes: dict[str, Any]) -> None:
+    """Make a key the one that WireGuard knows for a tunnel address; whoever had that address is no peer any more."""
+    peer, own = seated["peer"], f"{seated['tunnel']}/32"
+    arguments: list[str] = []
+    for other, addresses in _allowed_ips().items():
+        if own in addresses and other != peer:
+            arguments += ["peer", other, "remove"]
+    mine = [f"{address}/32" for address, route in routes.items() if route["peer"] == peer]
+    allowed = ",".join([own, *mine])
+    _wg("set", INTERFACE, *arguments, "peer", peer, "endpoint", seated["endpoint"], "allowed-ips", allowed)
 
 
 def _is_workload(allowed: str) -> bool:
@@ -254,6 +279,7 @@ def main(controller: Controller) -> None:
             deciders.pop().end()
 
     handlers: dict[str, Callable[..., Any]] = {
+        "adopt": routes.adopt,
         "assign": routes.assign,
         "release": routes.release,
         "show": routes.show,
