@@ -44,7 +44,9 @@ def parse_verity(text: str) -> Verity:
     """The reverse of `str`. Raises UnusableInput."""
     found = _TEXT.fullmatch(text)
     if found is None:
-        raise UnusableInput(f"{text[:200]!r} does not describe a verified disk", remedy="Build the image again")
+        raise UnusableInput(
+            f"{text[:200]!r} does not describe a verified disk", remedy="Build the image again"
+        )
     return Verity(bytes.fromhex(found[1]), bytes.fromhex(found[2]), int(found[3]))
 
 

@@ -4,32 +4,17 @@ Run as a program it is the inner half: in namespaces of its own, which end with 
 processor boots the image, and what was seen is printed.
 """
 
-import contextlib
 import json
 import os
-import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
-from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import pytest
 
 from sealift.machine.accelerator import choose_accelerator
-from sealift.machine.boot import GuestConfiguration, GuestFile, NetworkInterface, configuration_bytes
-from sealift.machine.disk import build_disk
-from sealift.machine.image import GuestEvidence, build_image
-from sealift.machine.qemu import QEMU, Accelerator
-from sealift.machine.recipe import RECIPE, copy_files, files_dir, lower_dirs
+from sealift.machine.recipe import RECIPE
 from sealift.machine.tree import build_tree
-from sealift.processor.interface import Backend, SnpLaunch
-from sealift.provider.orders import Phase, StartOrder, VmOrder
-from sealift.provider.record import Place
-from sealift.provider.service import Provider
-from sealift.provider.settings import Settings
 
 BOOT_TIMEOUT_S = 120
 ADDRESS = "192.0.2.2"
