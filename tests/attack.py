@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sealift.errors import HostUnreachable
+from sealift.host import ssh
 from sealift.keys import make_ssh_key
 from sealift.lab import processors
 from sealift.lab.lab import lab_dir
@@ -92,20 +95,38 @@ def other_ssh_key(stage: Stage, host: str) -> Iterator[None]:
     path = "/etc/ssh/ssh_host_ed25519_key"
     honest = stage[host].run(["cat", path]).stdout
     restart = "kill -HUP $(cat /run/sshd.pid)"
-    stage[host].put(path, make_ssh_key().private.encode(), mode=0o600)
+    other = make_ssh_key()
+    public = stage.sh(host, f"cat {path}.pub")
+    stage[host].put(path, other.private.encode(), mode=0o600)
     stage.sh(host, restart)
+    until_shown(stage, host, other.public)
     try:
         yield
     finally:
         stage[host].put(path, honest.encode(), mode=0o600)
         stage.sh(host, restart)
+        until_shown(stage, host, public)
+
+
+def until_shown(stage: Stage, host: str, key: str) -> None:
+    """Wait until a host's SSH server shows this key."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with suppress(HostUnreachable):
+            stranger = ssh.meet(host, stage.inventory.host(host))
+            stranger.close()
+            if stranger.shown_key == key:
+                return
+        time.sleep(0.2)
+    raise AssertionError(f"{host} does not show {key}")
 
 
 @contextmanager
 def counting_at_source(stage: Stage, *addresses: str) -> Iterator[dict[str, int]]:
     """What leaves the source for these addresses while the block runs, in bytes.
 
-    Of WireGuard's own packets only those are counted that are long enough to carry data.
+    Of WireGuard's own packets only those are counted that are long enough to carry data; what an impostor on the
+    source answers is not the container's.
     """
     rules = "".join(
         f"add rule inet counted out ip daddr {address} udp dport 51820 meta length <= {HANDSHAKE_BYTES} accept\n"
