@@ -1,7 +1,7 @@
 """Disk keys in Prefect: a keystore for owners who keep their secrets there instead of in a folder.
 
-One `Secret` block a VM, named `sealift-disk-key-VM`. Prefect encrypts blocks with a key of its own: who has its database
-and that key has the disks.
+One `Secret` block a VM, named `sealift-disk-key-VM`. Prefect encrypts blocks with a key of its own: who has its
+database and that key has the disks.
 """
 
 from __future__ import annotations

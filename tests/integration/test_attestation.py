@@ -22,6 +22,7 @@ from attack import (
     impostor,
     other_ssh_key,
     relaunched,
+    until_shown,
 )
 from stage import arrive, untouched
 
@@ -323,6 +324,7 @@ def test_evidence_from_before_the_last_start_is_fetched_anew(stage: Stage, tmp_p
     connection.close()
     again = "cd /etc/ssh; cp -a ssh_host_ed25519_key ssh_host_ed25519_key.pub /run/; rm ssh_host_ed25519_key"
     stage.sh("destination", f"{again}; /usr/libexec/sealift/guest boot snp; kill -HUP $(cat /run/sshd.pid)")
+    until_shown(stage, "destination", stage.sh("destination", "cat /etc/ssh/ssh_host_ed25519_key.pub"))
     try:
         second, connection = attest(patient, "destination")
         connection.close()
@@ -330,6 +332,7 @@ def test_evidence_from_before_the_last_start_is_fetched_anew(stage: Stage, tmp_p
         assert second.ssh_host_key != first.ssh_host_key
     finally:
         stage.sh("destination", "mv /run/ssh_host_ed25519_key* /etc/ssh/; kill -HUP $(cat /run/sshd.pid)")
+        until_shown(stage, "destination", first.ssh_host_key)
         attest(stage.inventory, "destination")[1].close()
     assert Records.of(stage.inventory).read("destination").ssh_host_key == first.ssh_host_key
 
@@ -388,8 +391,10 @@ def test_nothing_of_the_container_is_on_the_wire_in_the_clear(stage: Stage) -> N
     assert stage.docker("destination", "exec", "bird", "cat", "/data/kept", "/home/written") == canary * 2
     assert found == {"packets": True, "canary": False}
     with captured(stage, canary) as found:
-        stage.sh("destination", "timeout 20 busybox nc -l -p 9999 >/dev/null </dev/null &")
-        stage.sh("source", 'sleep 0.5; printf %s "$1" | timeout 5 busybox nc 198.18.0.20 9999', canary)
+        listener = stage["destination"].open(["busybox", "nc", "-l", "-p", "9999"])
+        stage.sh("destination", 'until ss -Hltn "sport = :9999" | grep -q .; do sleep 0.1; done')
+        stage.sh("source", 'printf %s "$1" | timeout 5 busybox nc 198.18.0.20 9999', canary, check=False)
+        listener.close()
     assert found == {"packets": True, "canary": True}
 
 
