@@ -14,6 +14,7 @@ import typer
 from sealift.attestation.cli import attest_command, keys_app
 from sealift.errors import SealiftError, UnusableInput
 from sealift.evidence.cli import app as evidence_app
+from sealift.machine.cli import app as image_app
 from sealift.provider.cli import app as provider_app
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ app.add_typer(host_app, name="host")
 app.command("attest")(attest_command)
 app.add_typer(keys_app, name="keys")
 app.add_typer(evidence_app, name="evidence")
+app.add_typer(image_app, name="image")
 app.add_typer(provider_app, name="provider")
 
 InventoryOption = Annotated[

@@ -2,7 +2,8 @@
 """Inside the encrypted VM: makes this boot's keys, answers the owner's question, takes what he releases.
 
 Standard library only: shipped into the VM as `/usr/libexec/sealift/guest`, with the secure processor's module beside
-it. `guest boot` runs before SSH, `guest serve` listens ever after, so that no interpreter starts while an owner waits.
+it. `guest boot` runs before SSH, `guest serve` listens ever after, so that no interpreter starts while an owner waits;
+`guest live` is both, as a service of systemd's (`Type=notify`).
 
 It listens on the loopback interface: the owner's SSH connection carries the question there, with no process between.
 Anybody on this machine may ask for a report, which says no more than the truth. What changes something wants the
@@ -25,7 +26,10 @@ import threading
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
@@ -232,9 +236,11 @@ def answer(guest: Guest, line: bytes) -> dict[str, Any]:
         return {"error": "the order is not one that this guest understands"}
 
 
-def serve(guest: Guest, port: int = PORT) -> None:
+def serve(guest: Guest, port: int = PORT, on_listening: Callable[[], object] | None = None) -> None:
     """Answer for ever, one order a connection."""
     listener = socket.create_server(("127.0.0.1", port))
+    if on_listening is not None:
+        on_listening()
 
     def one(peer: socket.socket) -> None:
         with peer, suppress(OSError):
@@ -246,6 +252,13 @@ def serve(guest: Guest, port: int = PORT) -> None:
     while True:
         peer, _ = listener.accept()
         threading.Thread(target=one, args=(peer,), daemon=True).start()
+
+
+def _tell_systemd() -> None:
+    """The keys are there: what waits for them may start. sd_notify(3)."""
+    name = os.environ["NOTIFY_SOCKET"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.sendto(b"READY=1", f"\0{name[1:]}" if name.startswith("@") else name)
 
 
 def _nonce(text: object) -> bytes:
@@ -281,11 +294,14 @@ def _write(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def main(words: list[str]) -> int:
-    """`boot [snp|sev]`, `serve`, or the name of an order: its JSON on standard input, the answer on standard output."""
+    """`boot [snp|sev]`, `serve`, `live`, or the name of an order: its JSON on standard input, the answer on standard output."""
     guest = Guest()
     try:
         if words[0] == "boot":
             guest.boot(*words[1:2])
+        elif words[0] == "live":
+            guest.boot()
+            serve(guest, on_listening=_tell_systemd)
         elif words[0] == "serve":
             serve(guest)
         else:

@@ -15,6 +15,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -267,9 +268,11 @@ def main(controller: Controller) -> None:
         return decider.port
 
     def gone() -> None:
-        for decider in deciders:
-            decider.join(ASK_UNTIL_S)
-            decider.end()
+        mine = journal.let_go()
+        until = time.monotonic() + ASK_UNTIL_S
+        while deciders and any(map(journal.is_open, mine)) and time.monotonic() < until:
+            time.sleep(LOOK_AGAIN_S)
+        end()
 
     def end() -> None:
         while deciders:
@@ -292,4 +295,6 @@ def main(controller: Controller) -> None:
 
 
 ASK_UNTIL_S = 120
-"""How long a gateway without its controller still answers the hosts."""
+"""How long a gateway without its controller still answers the hosts, unless somebody else ends the migration."""
+
+LOOK_AGAIN_S = 0.05

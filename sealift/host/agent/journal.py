@@ -84,6 +84,17 @@ class Journal:
         os.close(self._held.pop(migration))  # whoever had it closed it meanwhile
         return False
 
+    def let_go(self) -> list[str]:
+        """The controller is gone: whoever comes may take over what is on record. Returns what this process had."""
+        mine = list(self._held)
+        while self._held:
+            os.close(self._held.popitem()[1])
+        return mine
+
+    def is_open(self, migration: str) -> bool:
+        """Whether it is on record still."""
+        return self._path(migration).exists()
+
     def _take(self, path: Path) -> bool:
         self.state.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
