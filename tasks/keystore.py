@@ -1,7 +1,7 @@
 """Disk keys in Prefect: a keystore for owners who keep their secrets there instead of in a folder.
 
-One `Secret` block a VM, named `sealift-disk-key-VM`. Prefect encrypts blocks with a key of its own: who has its database
-and that key has the disks.
+One `Secret` block a VM, named `sealift-disk-key-VM`. Prefect encrypts blocks with a key of its own: who has its
+database and that key has the disks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect.blocks.system import Secret
+from pydantic import SecretStr
 
 from sealift.errors import Refused, UnusableInput
 
@@ -66,9 +67,11 @@ class SecretBlocks:
             block = Secret.load(_PREFIX + name)
         except ValueError:  # Prefect's way to say that there is none
             return {}
+        if not isinstance(block, Secret):  # only from inside an event loop, where nothing of this is called
+            raise TypeError(name)
         value = block.get()
         content: dict[str, Any] = json.loads(value) if isinstance(value, str) else dict(value)
         return content
 
     def _save(self, name: str, content: dict[str, Any]) -> None:
-        Secret(value=json.dumps(content)).save(_PREFIX + name, overwrite=True)
+        Secret(value=SecretStr(json.dumps(content))).save(_PREFIX + name, overwrite=True)

@@ -133,6 +133,7 @@ def counting_at_source(stage: Stage, *addresses: str) -> Iterator[dict[str, int]
         f"add rule inet counted out ip daddr {address} counter\n"
         for address in addresses
     )
+    rules = f"add rule inet counted out tcp sport {IMPOSTOR_PORT} accept\n{rules}"
     table = (
         "add table inet counted\nadd chain inet counted out { type filter hook postrouting priority 300; }\n"
     )

@@ -117,9 +117,9 @@ class Stage:
         )
         return report
 
-    def evidence(self, destination: str) -> Literal["none"] | None:
+    def evidence(self, destination: str, inventory: Inventory | None = None) -> Literal["none"] | None:
         """What to ask of a destination: all that the inventory says, or nothing, by name, where it says nothing."""
-        return None if self.inventory.host(destination).vm else "none"
+        return None if (inventory or self.inventory).host(destination).vm else "none"
 
     def request(self, container: str, source: str = "source", destination: str = "destination") -> Request:
         """What is asked for in a migration without Prefect."""
@@ -164,7 +164,8 @@ class Stage:
         """Run the preflight alone; the refusal that it must end in."""
         from sealift.errors import SealiftError
 
-        request = self.request(container)
+        evidence = self.evidence("destination", inventory)
+        request = Request(container, "source", "destination", evidence=evidence)
 
         def look() -> None:
             with Session.open(inventory or self.inventory, request) as session:

@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,15 @@ from attack import (
     impostor,
     other_ssh_key,
     relaunched,
+    until_shown,
 )
 from stage import arrive, untouched
 
 from sealift import inventory as inventories
-from sealift.attestation.attest import attest
-from sealift.attestation.record import Records
-from sealift.errors import EvidenceRejected, Refused, SealiftError
+from sealift.attestation.attest import attest, keystore_of
+from sealift.attestation.provision import provision
+from sealift.attestation.record import Records, pinned
+from sealift.errors import EvidenceRejected, HostUnreachable, Refused, SealiftError
 from sealift.evidence.policy import parse_policy, write_policy
 from sealift.evidence.snp_report import PolicyBit
 from sealift.evidence.tcb import Tcb
@@ -323,6 +326,7 @@ def test_evidence_from_before_the_last_start_is_fetched_anew(stage: Stage, tmp_p
     connection.close()
     again = "cd /etc/ssh; cp -a ssh_host_ed25519_key ssh_host_ed25519_key.pub /run/; rm ssh_host_ed25519_key"
     stage.sh("destination", f"{again}; /usr/libexec/sealift/guest boot snp; kill -HUP $(cat /run/sshd.pid)")
+    until_shown(stage, "destination", stage.sh("destination", "cat /etc/ssh/ssh_host_ed25519_key.pub"))
     try:
         second, connection = attest(patient, "destination")
         connection.close()
@@ -330,8 +334,40 @@ def test_evidence_from_before_the_last_start_is_fetched_anew(stage: Stage, tmp_p
         assert second.ssh_host_key != first.ssh_host_key
     finally:
         stage.sh("destination", "mv /run/ssh_host_ed25519_key* /etc/ssh/; kill -HUP $(cat /run/sshd.pid)")
+        until_shown(stage, "destination", first.ssh_host_key)
         attest(stage.inventory, "destination")[1].close()
     assert Records.of(stage.inventory).read("destination").ssh_host_key == first.ssh_host_key
+
+
+def kill_guest_program(stage: Stage) -> None:
+    """The guest's program ends as by SIGKILL; the lab's init starts it again a second later."""
+    stage.sh(
+        "destination",
+        'kill -9 $(ss -Hltnp "sport = :$1" | sed -n "s/.*pid=\\([0-9]*\\).*/\\1/p")',
+        str(GUEST_PORT),
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
+def test_provisioning_that_is_killed_succeeds_the_next_time(stage: Stage, after_s: float) -> None:
+    record, connection = attest(stage.inventory, "destination", patience_s=20)
+    known, store = pinned(stage.inventory), keystore_of(stage.inventory)
+    stage.sh("destination", "ip link delete sealift-wg")
+    with connection, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(provision, known, record, connection, store)
+        time.sleep(after_s)
+        kill_guest_program(stage)
+        assert first.exception() is None or isinstance(first.exception(), HostUnreachable)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                provision(known, record, connection, store)
+                break
+            except HostUnreachable:
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
+    stage.sh("gateway", "for _ in 1 2 3 4 5; do ping -c 1 -W 2 10.78.0.20 && exit; done; exit 1")
 
 
 def test_the_command_line_prints_the_verdict_alone(stage: Stage) -> None:
@@ -372,6 +408,19 @@ while True:
 """
 
 
+LISTEN = """
+import socket
+listener = socket.create_server(("0.0.0.0", 9999))
+print("ready", flush=True)
+listener.accept()[0].recv(1000)
+"""
+SEND = """
+import socket, sys
+with socket.create_connection(("198.18.0.20", 9999), timeout=10) as peer:
+    peer.sendall(sys.argv[1].encode())
+"""
+
+
 def test_nothing_of_the_container_is_on_the_wire_in_the_clear(stage: Stage) -> None:
     """A canary in memory, environment, writable layer and volume; the same search finds a copy sent in the clear."""
     from sealift.lab import images
@@ -388,8 +437,10 @@ def test_nothing_of_the_container_is_on_the_wire_in_the_clear(stage: Stage) -> N
     assert stage.docker("destination", "exec", "bird", "cat", "/data/kept", "/home/written") == canary * 2
     assert found == {"packets": True, "canary": False}
     with captured(stage, canary) as found:
-        stage.sh("destination", "timeout 20 busybox nc -l -p 9999 >/dev/null </dev/null &")
-        stage.sh("source", 'sleep 0.5; printf %s "$1" | timeout 5 busybox nc 198.18.0.20 9999', canary)
+        listener = stage["destination"].open(["python3", "-c", LISTEN])
+        assert listener.makefile("rb").readline() == b"ready\n"
+        stage["source"].run(["python3", "-c", SEND, canary])
+        listener.close()
     assert found == {"packets": True, "canary": True}
 
 
@@ -403,7 +454,7 @@ def captured(stage: Stage, canary: str) -> Iterator[dict[str, bool]]:
     yield found
     time.sleep(0.5)
     script = (
-        'kill $(pgrep -x tcpdump); sleep 0.3; test "$(stat -c %s "$1")" -gt 1000 && echo packets; '
+        'kill $(pgrep -x tcpdump); sleep 0.3; test "$(stat -c %s "$1")" -gt 200 && echo packets; '
         'grep -a -c "$2" "$1"; rm "$1"'
     )
     said = stage.sh("source", script, file, canary, check=False).split()

@@ -76,7 +76,9 @@ def test_host_that_is_down(stage: Stage) -> None:
 def test_host_that_shows_another_host_key(stage: Stage) -> None:
     sleeper(stage, "box")
     with untouched(stage, "box"):
-        error = stage.refuse("box", changed(stage.inventory, "destination", host_key=make_ssh_key().public))
+        error = stage.refuse(
+            "box", changed(stage.inventory, "destination", host_key=make_ssh_key().public, vm=None)
+        )
     assert isinstance(error, HostUnreachable)
     says(
         error,
