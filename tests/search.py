@@ -15,7 +15,7 @@ from pathlib import Path
 CHUNK_BYTES = 1 << 22
 
 
-def pieces(path: Path):  # noqa: ANN201 - also read as a script by a Python without type checkers
+def pieces(path: Path):
     """The file's data, in overlapping chunks."""
     size = path.stat().st_size
     with path.open("rb", buffering=0) as file:
