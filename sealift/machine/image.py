@@ -43,7 +43,9 @@ _SEALED = (
     # systemd would take users, keys and units from whoever wrote the firmware's tables.
     "systemd.import_credentials=no systemd.dump_core=no"
 )
-_OWNER_KEY = re.compile(r"(ssh-[a-z0-9-]{1,20}|ecdsa-sha2-nistp(?:256|384|521)) ([A-Za-z0-9+/]{32,1200}={0,2})( .*)?")
+_OWNER_KEY = re.compile(
+    r"(ssh-[a-z0-9-]{1,20}|ecdsa-sha2-nistp(?:256|384|521)) ([A-Za-z0-9+/]{32,1200}={0,2})( .*)?"
+)
 _APPEND_LIMIT = 2047
 """Bytes without the zero at the end; COMMAND_LINE_SIZE of Linux on x86 is 2048."""
 
