@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -112,8 +112,18 @@ class Stage:
         """Migrate by the flow, in this process."""
         from flows.migrate import migrate
 
-        report: Report = migrate(container, source, destination, self.path)
+        report: Report = migrate(
+            container, source, destination, self.path, evidence=self.evidence(destination)
+        )
         return report
+
+    def evidence(self, destination: str) -> Literal["none"] | None:
+        """What to ask of a destination: all that the inventory says, or nothing, by name, where it says nothing."""
+        return None if self.inventory.host(destination).vm else "none"
+
+    def request(self, container: str, source: str = "source", destination: str = "destination") -> Request:
+        """What is asked for in a migration without Prefect."""
+        return Request(container, source, destination, evidence=self.evidence(destination))
 
     def engine(
         self,
@@ -131,8 +141,9 @@ class Stage:
                 if event["event"] in hooks:
                     hooks[event["event"]](session)
 
-        request = Request(container, source, destination)
+        request = self.request(container, source, destination)
         with Session.open(self.inventory, request) as session:
+            arrive(session)
             with session.step(Step.PREFLIGHT):
                 preflight(session)
             with session.step(Step.SYNC):
@@ -153,13 +164,16 @@ class Stage:
         """Run the preflight alone; the refusal that it must end in."""
         from sealift.errors import SealiftError
 
-        request = Request(container, "source", "destination")
-        with (
-            pytest.raises(SealiftError) as raised,
-            Session.open(inventory or self.inventory, request) as session,
-            session.step(Step.PREFLIGHT),
-        ):
-            preflight(session)
+        request = self.request(container)
+
+        def look() -> None:
+            with Session.open(inventory or self.inventory, request) as session:
+                arrive(session)
+                with session.step(Step.PREFLIGHT):
+                    preflight(session)
+
+        with pytest.raises(SealiftError) as raised:
+            look()
         return raised.value  # type: ignore[return-value]
 
     def look(self, host: str) -> dict[str, list[str]]:
@@ -181,6 +195,14 @@ class Stage:
             with Agent(self["gateway"], "gateway") as gateway:
                 while self.assigned:
                     gateway.call("release", address=self.assigned.pop())
+
+
+def arrive(session: Session) -> None:
+    """The steps before all others: the destination proves what it is and gets its keys."""
+    with session.step(Step.ATTEST):
+        session.attest()
+    with session.step(Step.PROVISION_KEYS):
+        session.provision()
 
 
 @contextmanager
@@ -287,3 +309,17 @@ def frozen(stage: Stage, pid: int) -> bool:
         'cat "/sys/fs/cgroup$(sed -n "s/^0:://p" /proc/$1/cgroup)/cgroup.freeze"; fi'
     )
     return stage.sh("source", script, str(pid)) in {"FROZEN", "FREEZING", "1"}
+
+
+def kill_agent(stage: Stage, host: str, role: str) -> Callable[[Session], None]:
+    """A hook that kills an agent so that it can put nothing away."""
+
+    def kill(_: Session) -> None:
+        script = (
+            "for p in /proc/[0-9]*; do "
+            'case "$(tr "\\0" " " <"$p/cmdline" 2>/dev/null)" in '
+            f'"python3 /run/sealift/agent-"*" {role} ") kill -9 "${{p#/proc/}}";; esac; done'
+        )
+        stage.sh(host, script)
+
+    return kill

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from sealift.inventory import Host, Inventory, LabFacts, Network
-from sealift.lab.keys import SshKey, WireGuardKey, make_ssh_key, make_wireguard_key
+from sealift.inventory import Host, Inventory, LabFacts, Network, Vm
+from sealift.keys import SshKey, WireGuardKey, make_ssh_key, make_wireguard_key
 from sealift.lab.layout import DESTINATION, GATEWAY, HOSTS, SOURCE, TUNNEL_MTU, LabHost
 from sealift.network import wireguard
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Kind = Literal["vm", "netns"]
+Asked = Literal["snp", "none"]
+POLICY = "policy.toml"
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,21 @@ class Lab:
         """The same lab, saying something else of itself."""
         return replace(self, inventory=self.inventory.model_copy(update={"lab": facts}))
 
+    def proves_itself(self, host: LabHost) -> bool:
+        """Whether nobody knows a host's keys before it has proved them."""
+        return self.inventory.machine(host.name).vm is not None
+
     def files(self, host: LabHost) -> dict[str, tuple[bytes, int]]:
         """The files that make a host the one that the inventory names: path to content and mode."""
         own = self.keys[host.name]
         made = {
             "/etc/hostname": (f"{host.name}\n".encode(), 0o644),
             "/etc/hosts": (f"127.0.0.1 localhost {host.name}\n".encode(), 0o644),
-            "/etc/ssh/ssh_host_ed25519_key": (own.ssh.private.encode(), 0o600),
             "/root/.ssh/authorized_keys": (f"{self.login.public}\n".encode(), 0o600),
         }
+        if self.proves_itself(host):
+            return made  # its keys it makes itself, and what it needs it gets once it has proved them
+        made["/etc/ssh/ssh_host_ed25519_key"] = (own.ssh.private.encode(), 0o600)
         if own.wireguard:
             gateway = host == GATEWAY
             inventory = self.inventory
@@ -59,8 +67,11 @@ class Lab:
         return made
 
 
-def plan(kind: Kind, directory: Path) -> Lab:
-    """Keys for everybody and the inventory that names them. Writes the key to log in with."""
+def plan(kind: Kind, directory: Path, evidence: Asked) -> Lab:
+    """Keys for everybody and the inventory that names them. Writes the key to log in with.
+
+    With evidence, Docker hosts have none of these keys: they make their own and prove them.
+    """
     login = make_ssh_key()
     key_file = directory / "id_ed25519"
     key_file.touch(mode=0o600)
@@ -71,6 +82,13 @@ def plan(kind: Kind, directory: Path) -> Lab:
 
     def entry(host: LabHost) -> Host:
         own = keys[host.name]
+        if host.docker and evidence == "snp":
+            return Host(
+                address=str(host.address),
+                key_file=key_file,
+                tunnel_address=host.tunnel_address,
+                vm=Vm(evidence="snp", policy=directory / POLICY),
+            )
         return Host(
             address=str(host.address),
             host_key=own.ssh.public,
@@ -87,5 +105,6 @@ def plan(kind: Kind, directory: Path) -> Lab:
         client=hosts["client"],
         network=Network(mtu=TUNNEL_MTU),
         lab=LabFacts(kind=kind, accelerator="none"),
+        state=directory / "state",
     )
     return Lab(inventory, keys, login)

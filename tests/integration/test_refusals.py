@@ -14,8 +14,8 @@ from stage import untouched
 
 from sealift import inventory as inventories
 from sealift.errors import HostUnreachable, Refused
+from sealift.keys import make_ssh_key
 from sealift.lab import images
-from sealift.lab.keys import make_ssh_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ from .log import TAIL, cut, print_again
 from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 RESTORES = Path("/run/sealift/restore")
 ARM_TIMEOUT_S = 60
@@ -42,7 +42,7 @@ class Destination:
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
         self.container: str | None = None
-        self.volumes: list[str] = []
+        self.volumes: dict[str, str] = {}
         self.daemon: Daemon | None = None
         self.cutover: threading.Thread | None = None
         self.committed = False
@@ -53,8 +53,7 @@ class Destination:
         """Open the doors of this migration, all on the tunnel address. Returns where they are."""
         self.address = address
         self.token = secrets.token_hex(16)
-        self.directory = criu.prepare_dumps() / migration
-        self.directory.mkdir(mode=0o700)
+        self.directory, self.lock = criu.open_dumps(migration)
         password = secrets.token_hex(16)
         self.daemon = Daemon(self.directory, address, password, trees)
         self.listener = listen(address)
@@ -211,12 +210,18 @@ class Destination:
 
     def _give_up(self) -> None:
         """Remove the copy that did not win."""
-        if self.container is not None:
-            container, self.container = self.container, None
-            remove_copy(container, self.volumes)
+        container, self.container = self.container, None
+        volumes, self.volumes = self.volumes, {}
+        if container is not None:
+            remove_copy(container, volumes)
+        for volume, created in volumes.items():
+            remove_volume(volume, created)
 
-    def adopt(self, container: str, volumes: list[str]) -> None:
-        """A container and volumes were created for this migration: they go again if it does not commit."""
+    def adopt(self, container: str | None, volumes: dict[str, str]) -> None:
+        """Volumes, and then a container, were created for this migration: they go again if it does not commit.
+
+        `volumes` maps names to when Docker says it created them.
+        """
         self.container = container
         self.volumes = volumes
 
@@ -249,7 +254,7 @@ class Destination:
             self.daemon.stop()
             self.daemon = None
             self.listener.close()
-            criu.wipe(self.directory)
+            criu.wipe(self.directory, self.lock)
         if hasattr(self, "restore"):
             shutil.rmtree(self.restore, ignore_errors=True)
 
@@ -260,8 +265,11 @@ class Destination:
         self.close()
 
 
-def remove_copy(container: str, volumes: list[str]) -> None:
-    """Remove a container that was made for a migration, however far it has come, and its volumes."""
+def remove_copy(container: str, volumes: dict[str, str]) -> None:
+    """Remove a container that was made for a migration, however far it has come, and its volumes.
+
+    A volume that was created at another time than noted is somebody else's of the same name.
+    """
     restore = RESTORES / container
     deadline = time.monotonic() + REMOVE_TIMEOUT_S
     while True:
@@ -279,8 +287,8 @@ def remove_copy(container: str, volumes: list[str]) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
-    for volume in volumes:
-        docker_api.call("DELETE", f"/volumes/{volume}", accept=(204, 404))
+    for volume, created in volumes.items():
+        remove_volume(volume, created)
     shutil.rmtree(restore, ignore_errors=True)
 
 
@@ -299,11 +307,61 @@ def follow_links(config: Path) -> None:
         config.write_text(json.dumps(spec))
 
 
-def sweep(migration: str, container: str, volumes: list[str]) -> None:
+def remove_volume(name: str, created: str) -> None:
+    """Remove a volume, if it is the one that was created then."""
+    if (there := _volume(name)) is not None and there["CreatedAt"] == created:
+        docker_api.call("DELETE", f"/volumes/{name}", accept=(204, 404))
+
+
+def _volume(name: str) -> dict[str, Any] | None:
+    try:
+        described: dict[str, Any] = docker_api.call("GET", f"/volumes/{name}")
+    except docker_api.NotThere:
+        return None
+    return described
+
+
+def sweep(migration: str, container: str, volumes: dict[str, str]) -> None:
     """After an agent that was killed, and a decision against the migration: nothing of it stays."""
-    if container:
-        remove_copy(container, volumes)
-    criu.wipe(criu.DUMPS / migration)
+    with criu.abandoned(migration):
+        if container:
+            remove_copy(container, volumes)
+
+
+def sweep_unnamed(migration: str, name: str, image: str, volumes: list[str]) -> None:
+    """The same where nobody wrote down what was created: a container of that name and image, if it never ran.
+
+    Of the volumes, those that are empty.
+    """
+    try:
+        found = docker_api.call("GET", f"/containers/{name}/json")
+    except docker_api.NotThere:
+        found = None
+    mine = found is not None and found["State"]["Status"] == "created" and found["Image"] == image
+    there = {volume: described for volume in volumes if (described := _volume(volume)) is not None}
+    empty = {
+        volume: described["CreatedAt"]
+        for volume, described in there.items()
+        if not any(Path(described["Mountpoint"]).iterdir())
+    }
+    sweep(migration, found["Id"] if found and mine else "", {})
+    for volume, created in empty.items():
+        remove_volume(volume, created)
+
+
+def complete(migration: str, container: str, address: str, bridge: str) -> str:
+    """After an agent that was killed, and a decision for the migration: the container is reached here.
+
+    Returns what Docker says of it.
+    """
+    with criu.abandoned(migration):
+        state = docker_api.call("GET", f"/containers/{container}/json")["State"]
+        if state["Pid"]:
+            cable = plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge)
+            cable.put_back()
+            cable.introduce(address)
+        shutil.rmtree(RESTORES / container, ignore_errors=True)
+    return str(state["Status"])
 
 
 @contextlib.contextmanager
@@ -337,7 +395,7 @@ def _load_image(listener: Any, token: str) -> None:
 def main(controller: Controller) -> None:
     """Serve one controller for one migration."""
     destination = Destination(controller)
-    handlers = {
+    handlers: dict[str, Callable[..., Any]] = {
         name: getattr(destination, name)
         for name in (
             "prepare",
@@ -351,4 +409,5 @@ def main(controller: Controller) -> None:
             "close",
         )
     }
-    serve({**handlers, "sweep": sweep}, controller, destination.gone)
+    handlers |= {"sweep": sweep, "sweep_unnamed": sweep_unnamed, "complete": complete}
+    serve(handlers, controller, destination.gone)

@@ -52,8 +52,7 @@ class Source:
         """Connect to the destination and prepare to dump."""
         self.container = container
         self.peer = peer
-        self.directory = criu.prepare_dumps() / migration
-        self.directory.mkdir(mode=0o700)
+        self.directory, self.lock = criu.open_dumps(migration)
         self.sender = Sender(peer["address"], peer["rsync_port"], peer["password"], trees)
         self.log = Log(log) if log else None
         self.link = Link.connect(peer["address"], peer["port"], peer["token"])
@@ -209,7 +208,7 @@ class Source:
             self.link = None
             if self.decider is not None:
                 self.decider.close()
-            criu.wipe(self.directory)
+            criu.wipe(self.directory, self.lock)
 
     def _parent(self) -> list[str]:
         return ["--parent-path", f"../{self.parent}"] if self.parent else []
@@ -235,15 +234,23 @@ def remove(container: str) -> None:
 
 def resume(migration: str, container: str, address: str, bridge: str) -> None:
     """After an agent that was killed, and a decision against the migration: the container goes on here."""
-    directory = criu.DUMPS / migration
-    deadline = time.monotonic() + DUMP_TIMEOUT_S
-    while criu.at_work(directory) and time.monotonic() < deadline:
-        time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it dumps
-    state = docker_api.call("GET", f"/containers/{container}/json")["State"]
-    if state["Pid"]:
-        plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
-        cgroup.thaw(cgroup.of_process(state["Pid"]))
-    criu.wipe(directory)
+    with criu.abandoned(migration) as directory:
+        deadline = time.monotonic() + DUMP_TIMEOUT_S
+        while criu.at_work(directory) and time.monotonic() < deadline:
+            time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it dumps
+        try:
+            state = docker_api.call("GET", f"/containers/{container}/json")["State"]
+        except docker_api.NotThere:
+            state = {"Pid": 0}  # removed meanwhile, by whoever owns it
+        if state["Pid"]:
+            plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
+            cgroup.thaw(cgroup.of_process(state["Pid"]))
+
+
+def discard(migration: str, container: str) -> None:
+    """After an agent that was killed, and a decision for the migration: this host's copy goes."""
+    with criu.abandoned(migration):
+        remove(container)
 
 
 def _travels(path: Path) -> bool:
@@ -286,6 +293,6 @@ def main(controller: Controller) -> None:
         "remove_container": source.remove_container,
         "close": source.close,
         "resume": resume,
-        "remove": remove,
+        "discard": discard,
     }
     serve(handlers, controller, source.close)
