@@ -22,7 +22,7 @@ from sealift.machine.accelerator import choose_accelerator
 from sealift.machine.boot import GuestConfiguration, GuestFile, NetworkInterface, configuration_bytes
 from sealift.machine.image import GuestEvidence, build_image, damaged_files, read_manifest
 from sealift.machine.qemu import QEMU, Accelerator
-from sealift.machine.recipe import RECIPE, copy_files, files_dir, lower_dirs
+from sealift.machine.recipe import RECIPE, files_dir, lower_dirs
 from sealift.machine.tree import build_tree
 from sealift.processor.interface import Backend, SnpLaunch
 from sealift.provider.orders import Phase, StartOrder, VmOrder
@@ -40,10 +40,6 @@ ADDRESS = "192.0.2.2"
 MAC = "52:54:00:5e:a1:00"
 DATA_DISK_MIB = 1024
 DEVICES = ("/dev/net/tun", "/dev/null", "/dev/urandom")
-GUEST = "usr/libexec/sealift/guest"
-STAND_IN = "#!/bin/sh\nssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key </dev/null\n"
-"""For the guest's own program, as far as a boot needs it."""
-
 DATA_DISK = "/usr/libexec/sealift/data-disk"
 FILE = "/data/sealift/file"
 CONTENT = "cd /data/sealift && find . -type f | sort | xargs sha256sum | sha256sum"
@@ -218,7 +214,7 @@ class Bench:
             sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", folder / name)
         self.image = build_image(
             tree,
-            files_with_guest(folder),
+            files_dir(),
             owner_key=(folder / "owner.pub").read_text(),
             evidence=GuestEvidence.SNP,
             emulated=self.accelerator is Accelerator.TCG,
@@ -306,18 +302,6 @@ class Bench:
             check=False,
         )
         return done.returncode, (done.stdout + done.stderr).strip(), round(time.monotonic() - began, 1)
-
-
-def files_with_guest(folder):
-    """Our files, with a stand-in for the guest's program while there is none."""
-    files = files_dir()
-    if (files / GUEST).exists():
-        return files
-    copy = folder / "files"
-    copy_files(files, copy)
-    (copy / GUEST).write_text(STAND_IN)
-    (copy / GUEST).chmod(0o755)
-    return copy
 
 
 def provider_root(folder, tree):
