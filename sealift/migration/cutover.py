@@ -58,6 +58,7 @@ class Cutover:
             "host": request.destination,
         }
         self._decider: dict[str, Any] = {"address": gateway["address"], "token": token, "facts": facts}
+        session.note("armed")
         gateway["port"] = self._decider["port"] = session.gateway.call("decide", **self._decider)
         post_copy = found.choice.strategy == Strategy.POST_COPY
         page_server = None

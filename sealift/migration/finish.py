@@ -9,6 +9,7 @@ from sealift.errors import MigrationFailed
 from sealift.model import Evidence, Report, Step
 
 if TYPE_CHECKING:
+    from sealift.attestation.record import Record
     from sealift.migration.session import Session
 
 
@@ -56,6 +57,13 @@ def report(session: Session) -> Report:
         metadata_bytes=cutover.fact("sent", "metadata_bytes"),
         lab=lab.kind if lab else None,
         accelerator=lab.accelerator if lab else None,
-        evidence=Evidence.ABSENT,
+        evidence=_evidence(found.record),
+        verified=found.record.sentences() if found.record else [],
         warnings=found.warnings,
     )
+
+
+def _evidence(record: Record | None) -> Evidence:
+    if record is None:
+        return Evidence.ABSENT
+    return Evidence.EMULATED if record.emulated else Evidence.REAL

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -37,8 +39,37 @@ def prepare_dumps() -> Path:
     return DUMPS
 
 
-def wipe(directory: Path) -> None:
-    """Remove one migration's images, and the tmpfs with the last of them."""
+def open_dumps(migration: str) -> tuple[Path, int]:
+    """Make one migration's directory, and lock it for as long as this process lives. Returns it and the lock."""
+    directory = prepare_dumps() / migration
+    directory.mkdir(mode=0o700)
+    handle = os.open(directory, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return directory, handle
+
+
+@contextlib.contextmanager
+def abandoned(migration: str) -> Iterator[Path]:
+    """A migration's directory, for who cleans up after its agent; wiped at the end. AgentError while that one lives."""
+    directory = DUMPS / migration
+    if not directory.exists():
+        yield directory
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield directory
+    except BlockingIOError as held:
+        raise AgentError(f"an agent of migration {migration} is at work here") from held
+    finally:
+        os.close(handle)
+    wipe(directory)
+
+
+def wipe(directory: Path, lock: int | None = None) -> None:
+    """Remove one migration's images, and the tmpfs with the last of them: a lock in it would keep it mounted."""
+    if lock is not None:
+        os.close(lock)
     shutil.rmtree(directory, ignore_errors=True)
     if os.path.ismount(DUMPS) and not any(DUMPS.iterdir()):
         subprocess.run(["umount", str(DUMPS)], check=False)

@@ -26,7 +26,7 @@ from .trigger import Trigger, let_go
 from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 RESTORES = Path("/run/sealift/restore")
 RESTORE_TIMEOUT_S = 100
@@ -47,7 +47,7 @@ class Destination:
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
         self.container: str | None = None
-        self.volumes: list[str] = []
+        self.volumes: dict[str, str] = {}
         self.daemon: Daemon | None = None
         self.cutover: threading.Thread | None = None
         self.committed = False
@@ -62,8 +62,7 @@ class Destination:
         """Open the doors of this migration, all on the tunnel address. Returns where they are."""
         self.address = address
         self.token = secrets.token_hex(16)
-        self.directory = criu.prepare_dumps() / migration
-        self.directory.mkdir(mode=0o700)
+        self.directory, self.lock = criu.open_dumps(migration)
         password = secrets.token_hex(16)
         self.daemon = Daemon(self.directory, address, password, trees)
         self.listener = listen(address)
@@ -177,6 +176,7 @@ class Destination:
 
     def _take_over(self) -> None:
         """The cutover, from the last images to the commit. Before the commit, any failure gives up this copy."""
+        assert self.trigger is not None  # noqa: S101 - `arm` came before
         step = "transfer"
         facts: dict[str, Any] = {}
         try:
@@ -255,16 +255,22 @@ class Destination:
         """Remove the copy that did not win."""
         if self.trigger is not None:
             self.trigger.close()
-        if self.container is not None:
-            container, self.container = self.container, None
-            remove_copy(container, self.volumes)
+        container, self.container = self.container, None
+        volumes, self.volumes = self.volumes, {}
+        if container is not None:
+            remove_copy(container, volumes)
+        for volume, created in volumes.items():
+            remove_volume(volume, created)
         if self.filler is not None:
             self.filler.stop()
         if self.pager is not None:
             self.pager.end()
 
-    def adopt(self, container: str, volumes: list[str]) -> None:
-        """A container and volumes were created for this migration: they go again if it does not commit."""
+    def adopt(self, container: str | None, volumes: dict[str, str]) -> None:
+        """Volumes, and then a container, were created for this migration: they go again if it does not commit.
+
+        `volumes` maps names to when Docker says it created them.
+        """
         self.container = container
         self.volumes = volumes
 
@@ -289,13 +295,10 @@ class Destination:
             self.cutover.join(RESTORE_TIMEOUT_S + 10)
         if hasattr(self, "decider"):
             self.decider.close()
-        if not self.committed:
+        if self.committed:
+            self._await_memory()
+        else:
             self._give_up()
-        elif self.filler is not None:
-            with contextlib.suppress(AgentError):  # said by `finish`
-                self.filler.wait(FILL_TIMEOUT_S)
-            if self.pager is not None:
-                self.pager.end()
         if self.page_server is not None:
             self.page_server.terminate()
             self.page_server.wait()
@@ -304,13 +307,20 @@ class Destination:
             self.daemon.stop()
             self.daemon = None
             self.listener.close()
-            criu.wipe(self.directory)
-        if self.trigger is not None:
-            self.trigger.close()
-        if self.sandbox is not None:
-            self.sandbox.close()
+            criu.wipe(self.directory, self.lock)
+        for held in (self.trigger, self.sandbox):
+            if held is not None:
+                held.close()
         if hasattr(self, "restore"):
             shutil.rmtree(self.restore, ignore_errors=True)
+
+    def _await_memory(self) -> None:
+        """Images and pager are needed until the memory is complete, or lost for good."""
+        if self.filler is not None:
+            with contextlib.suppress(AgentError):  # said by `finish`
+                self.filler.wait(None)
+            if self.pager is not None:
+                self.pager.end()
 
     def gone(self) -> None:
         """The controller is gone: what was armed is decided between the hosts, then everything is put away."""
@@ -319,8 +329,11 @@ class Destination:
         self.close()
 
 
-def remove_copy(container: str, volumes: list[str]) -> None:
-    """Remove a container that was made for a migration, however far it has come, and its volumes."""
+def remove_copy(container: str, volumes: dict[str, str]) -> None:
+    """Remove a container that was made for a migration, however far it has come, and its volumes.
+
+    A volume that was created at another time than noted is somebody else's of the same name.
+    """
     restore = RESTORES / container
     deadline = time.monotonic() + REMOVE_TIMEOUT_S
     while True:
@@ -335,8 +348,8 @@ def remove_copy(container: str, volumes: list[str]) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
-    for volume in volumes:
-        docker_api.call("DELETE", f"/volumes/{volume}", accept=(204, 404))
+    for volume, created in volumes.items():
+        remove_volume(volume, created)
     shutil.rmtree(restore, ignore_errors=True)
 
 
@@ -350,27 +363,69 @@ def follow_links(spec: dict[str, Any]) -> None:
             mount["source"] = os.path.realpath(mount["source"])
 
 
-def sweep(migration: str, container: str, volumes: list[str]) -> None:
+def remove_volume(name: str, created: str) -> None:
+    """Remove a volume, if it is the one that was created then."""
+    if (there := _volume(name)) is not None and there["CreatedAt"] == created:
+        docker_api.call("DELETE", f"/volumes/{name}", accept=(204, 404))
+
+
+def _volume(name: str) -> dict[str, Any] | None:
+    try:
+        described: dict[str, Any] = docker_api.call("GET", f"/volumes/{name}")
+    except docker_api.NotThere:
+        return None
+    return described
+
+
+def sweep(migration: str, container: str, volumes: dict[str, str]) -> None:
     """After an agent that was killed, and a decision against the migration: nothing of it stays."""
-    directory = criu.DUMPS / migration
-    if container:
-        remove_copy(container, volumes)
-    for pid in criu.workers(directory):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    criu.wipe(directory)
+    with criu.abandoned(migration) as directory:
+        if container:
+            remove_copy(container, volumes)
+        for pid in criu.workers(directory):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
-def tidy(migration: str, container: str) -> None:
-    """After an agent that was killed, and the commit: once all memory is in, its images and marks go."""
-    directory = criu.DUMPS / migration
-    deadline = time.monotonic() + FILL_TIMEOUT_S
-    while criu.workers(directory):
-        if time.monotonic() > deadline:
-            raise AgentError(f"memory was not complete after {FILL_TIMEOUT_S} s", "finish")
-        time.sleep(0.05)
-    criu.wipe(directory)
-    shutil.rmtree(RESTORES / container, ignore_errors=True)
+def sweep_unnamed(migration: str, name: str, image: str, volumes: list[str]) -> None:
+    """The same where nobody wrote down what was created: a container of that name and image, if it never ran.
+
+    Of the volumes, those that are empty.
+    """
+    try:
+        found = docker_api.call("GET", f"/containers/{name}/json")
+    except docker_api.NotThere:
+        found = None
+    mine = found is not None and found["State"]["Status"] == "created" and found["Image"] == image
+    there = {volume: described for volume in volumes if (described := _volume(volume)) is not None}
+    empty = {
+        volume: described["CreatedAt"]
+        for volume, described in there.items()
+        if not any(Path(described["Mountpoint"]).iterdir())
+    }
+    sweep(migration, found["Id"] if found and mine else "", {})
+    for volume, created in empty.items():
+        remove_volume(volume, created)
+
+
+def complete(migration: str, container: str, address: str, bridge: str) -> str:
+    """After an agent that was killed, and a decision for the migration: the container is reached here.
+
+    Once all of its memory is in, its images and marks go. Returns what Docker says of it.
+    """
+    with criu.abandoned(migration) as directory:
+        state = docker_api.call("GET", f"/containers/{container}/json")["State"]
+        if state["Pid"]:
+            cable = plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge)
+            cable.put_back()
+            cable.introduce(address)
+        deadline = time.monotonic() + FILL_TIMEOUT_S
+        while criu.workers(directory):
+            if time.monotonic() > deadline:
+                raise AgentError(f"memory was not complete after {FILL_TIMEOUT_S} s", "finish")
+            time.sleep(0.05)
+        shutil.rmtree(RESTORES / container, ignore_errors=True)
+    return str(state["Status"])
 
 
 @contextlib.contextmanager
@@ -404,7 +459,7 @@ def _load_image(listener: Any, token: str) -> None:
 def main(controller: Controller) -> None:
     """Serve one controller for one migration."""
     destination = Destination(controller)
-    handlers = {
+    handlers: dict[str, Callable[..., Any]] = {
         name: getattr(destination, name)
         for name in (
             "prepare",
@@ -418,4 +473,5 @@ def main(controller: Controller) -> None:
             "close",
         )
     }
-    serve({**handlers, "sweep": sweep, "tidy": tidy}, controller, destination.gone)
+    handlers |= {"sweep": sweep, "sweep_unnamed": sweep_unnamed, "complete": complete}
+    serve(handlers, controller, destination.gone)

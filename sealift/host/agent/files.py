@@ -131,8 +131,8 @@ class Sender:
         again in the kernel tick in which the last pass read it, and one written through a shared mapping.
         """
         mapped = _written_through_mappings(processes)
-        inside = any(file.startswith(f"{path}/") for file in mapped for path in self.trees.values())
-        if not inside and self._sent == self._stamps():
+        ours = any(file.startswith(f"{path}/") for file in mapped for path in self.trees.values())
+        if not ours and self._sent == self._stamps():
             return (
                 0  # two rsyncs and what they say to each other would take longer than all else in the freeze
             )
@@ -190,7 +190,7 @@ def _stamps(root: Path) -> dict[str, Stamp]:
         place = places.pop()
         try:
             entries = list(os.scandir(place))
-            own = os.stat(place, follow_symlinks=False)
+            own = Path(place).lstat()
         except (FileNotFoundError, NotADirectoryError):
             continue
         found[place] = Stamp(own.st_ino, own.st_ctime_ns, 0)

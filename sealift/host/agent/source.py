@@ -62,8 +62,7 @@ class Source:
         self.migration = migration
         self.container = container
         self.peer = peer
-        self.directory = criu.prepare_dumps() / migration
-        self.directory.mkdir(mode=0o700)
+        self.directory, self.lock = criu.open_dumps(migration)
         self.images = self.directory / "final"
         self.sender = Sender(peer["address"], peer["rsync_port"], peer["password"], trees)
         self.log = Log(log) if log else None
@@ -298,7 +297,7 @@ class Source:
             self.link = None
             if self.decider is not None:
                 self.decider.close()
-            criu.wipe(self.directory)
+            criu.wipe(self.directory, self.lock)
             pipes.put_back(self.migration)
 
     def _parent(self) -> list[str]:
@@ -329,34 +328,35 @@ def remove(container: str) -> None:
     docker_api.call("DELETE", f"/containers/{container}?force=1&v=1")
 
 
-def remove_after(container: str, migration: str) -> None:
-    """After an agent that was killed, and the commit: remove the copy, and what the migration has left."""
-    directory = criu.DUMPS / migration
-    deadline = time.monotonic() + FETCH_TIMEOUT_S
-    while criu.workers(directory):  # a post-copy's memory is still being fetched
-        if time.monotonic() > deadline:
-            raise AgentError(f"memory is still being fetched after {FETCH_TIMEOUT_S} s", "finish")
-        time.sleep(0.05)
-    remove(container)
-    criu.wipe(directory)
+def discard(migration: str, container: str) -> None:
+    """After an agent that was killed, and a decision for the migration: this host's copy goes."""
+    with criu.abandoned(migration) as directory:
+        deadline = time.monotonic() + FETCH_TIMEOUT_S
+        while criu.workers(directory):  # a post-copy's memory is still being fetched
+            if time.monotonic() > deadline:
+                raise AgentError(f"memory is still being fetched after {FETCH_TIMEOUT_S} s", "finish")
+            time.sleep(0.05)
+        remove(container)
     pipes.put_back(migration)
 
 
 def resume(migration: str, container: str, address: str, bridge: str) -> None:
     """After an agent that was killed, and a decision against the migration: the container goes on here."""
-    directory = criu.DUMPS / migration
-    deadline = time.monotonic() + DUMP_TIMEOUT_S
-    while criu.workers(directory) and time.monotonic() < deadline:
-        let_go(directory / "armed")
-        with contextlib.suppress(OSError, ValueError):
-            host, port = (directory / "pages").read_text().split()
-            dismiss((host, int(port)))
-        time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it dumps
-    state = docker_api.call("GET", f"/containers/{container}/json")["State"]
-    if state["Pid"]:
-        plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
-        cgroup.thaw(cgroup.of_process(state["Pid"]))
-    criu.wipe(directory)
+    with criu.abandoned(migration) as directory:
+        deadline = time.monotonic() + DUMP_TIMEOUT_S
+        while criu.workers(directory) and time.monotonic() < deadline:
+            let_go(directory / "armed")
+            with contextlib.suppress(OSError, ValueError):
+                host, port = (directory / "pages").read_text().split()
+                dismiss((host, int(port)))
+            time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it dumps
+        try:
+            state = docker_api.call("GET", f"/containers/{container}/json")["State"]
+        except docker_api.NotThere:
+            state = {"Pid": 0}  # removed meanwhile, by whoever owns it
+        if state["Pid"]:
+            plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
+            cgroup.thaw(cgroup.of_process(state["Pid"]))
     pipes.put_back(migration)
 
 
@@ -400,6 +400,6 @@ def main(controller: Controller) -> None:
         "remove_container": source.remove_container,
         "close": source.close,
         "resume": resume,
-        "remove": remove_after,
+        "discard": discard,
     }
     serve(handlers, controller, source.close)
