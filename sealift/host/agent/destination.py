@@ -170,6 +170,8 @@ class Destination:
             self.start_error = str(failure)
 
     def _complaint(self) -> str | None:
+        if self.filler is not None and self.filler.has_died():
+            return self.filler.reason()
         if self.start_error is None:
             return None
         return criu.reason(self.restore / "restore.log") or self.start_error
@@ -339,6 +341,8 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
     while True:
         if not (restore / "restored").exists():
             let_go(restore)
+            # It traces the processes that it restores. Were they killed under its hands, both would wait for ever.
+            criu.kill_restore(restore)
         try:
             docker_api.call(
                 "DELETE", f"/containers/{container}?force=1&v=1", timeout=REMOVE_TIMEOUT_S, accept=(204, 404)

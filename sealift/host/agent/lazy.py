@@ -58,6 +58,10 @@ class Filler:
         with contextlib.suppress(OSError):  # without CAP_SYS_RESOURCE
             Path(f"/proc/{self._process.pid}/oom_score_adj").write_text(SPARED)
 
+    def has_died(self) -> bool:
+        """Whether it has ended with pages missing."""
+        return bool(self._process.poll())
+
     def guard(self) -> None:
         """Hold what the daemon holds, before anything depends on it. AgentError if it has died already."""
         libc = ctypes.CDLL(None, use_errno=True)
@@ -73,7 +77,7 @@ class Filler:
                 os.close(daemon)
         except OSError:
             pass  # it has ended: said below, if it has not ended well
-        if self._process.poll():
+        if self.has_died():
             raise AgentError(self.reason(), "restore")
 
     def watch(self, on_failure: Callable[[], None]) -> None:
