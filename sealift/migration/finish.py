@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sealift.errors import MigrationFailed
+from sealift.errors import CommandFailed, MigrationFailed
 from sealift.model import Evidence, Report, Step, Strategy
 
 if TYPE_CHECKING:
@@ -19,8 +19,11 @@ def finish(session: Session) -> str:
     A post-copy's source goes last: until all memory is on the other side it is the only one that has it whole.
     """
     if session.found.choice.strategy == Strategy.POST_COPY:
-        session.finished = True  # where memory can't be completed, the frozen copy is left to its owner
-        state = session.receiver.call("finish")
+        try:
+            state = session.receiver.call("finish")
+        except CommandFailed:
+            session.finished = True  # memory that can't be completed: the frozen copy is left to its owner
+            raise
         session.remove_source()
     else:
         session.remove_source()

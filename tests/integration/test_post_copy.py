@@ -145,4 +145,4 @@ def test_daemon_for_pages_is_killed_after_the_commit_and_nobody_reads_zeroes(sta
     assert not alive(stage, "destination")
     assert not alive(stage, "source")
     with Agent(stage["source"], "source") as broom:  # a frozen process dies for nobody else
-        broom.call("remove", container=container, migration="none")
+        broom.call("discard", container=container, migration="none")
