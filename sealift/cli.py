@@ -154,16 +154,14 @@ def demo(
 def lab_up(
     kind: Annotated[str, typer.Option("--kind", help="vm or netns.")] = "vm",
     evidence: Annotated[
-        str | None, typer.Option(help="snp: its Docker hosts prove what they are. none: they do not.")
+        str | None,
+        typer.Option(help="snp (the default) or sev: hosts prove what they are. none: they do not."),
     ] = None,
 ) -> None:
     """Bring a lab up and write its inventory."""
     from sealift.lab import lab
 
-    asked = _evidence(evidence)
-    if asked == "sev":
-        raise UnusableInput("a lab's hosts have no legacy SEV", remedy="Take --evidence snp or none")
-    lab.up(_kind(kind), say=_say, evidence=asked)
+    lab.up(_kind(kind), say=_say, evidence=_evidence(evidence))
 
 
 @lab_app.command("down")
@@ -199,7 +197,7 @@ def lab_exec(
     from sealift.host import ssh
     from sealift.lab import lab
 
-    with ssh.connected(host, lab.running().machine(host)) as connection:
+    with ssh.connected(host, lab.machine(lab.running(), host)) as connection:
         done = connection.run(command, check=False, timeout_s=3600)
     sys.stdout.write(done.stdout)
     sys.stderr.write(done.stderr)
@@ -213,7 +211,7 @@ def lab_ssh(
     """Log in to a host of the lab with OpenSSH."""
     from sealift.lab import lab
 
-    entry = lab.running().machine(host)
+    entry = lab.machine(lab.running(), host)
     known = lab.lab_dir() / "known_hosts"
     known.write_text(f"{entry.address} {entry.host_key}\n")
     options = [

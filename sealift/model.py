@@ -28,6 +28,7 @@ class Strategy(StrEnum):
 
     AUTO = "auto"
     PRE_COPY = "pre-copy"
+    POST_COPY = "post-copy"
     STOP_AND_COPY = "stop-and-copy"
 
 

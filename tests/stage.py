@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from sealift.migration import sync as files
 from sealift.migration.cutover import Cutover
 from sealift.migration.preflight import preflight
 from sealift.migration.session import Request, Session
-from sealift.model import Step
+from sealift.model import Step, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -131,6 +132,7 @@ class Stage:
         hooks: Mapping[str, Callable[[Session], object]] | None = None,
         source: str = "source",
         destination: str = "destination",
+        strategy: Strategy = Strategy.AUTO,
     ) -> Report:
         """Migrate without Prefect. Hooks are called when "armed", and with the source's events, by their names."""
         hooks = hooks or {}
@@ -141,7 +143,7 @@ class Stage:
                 if event["event"] in hooks:
                     hooks[event["event"]](session)
 
-        request = self.request(container, source, destination)
+        request = dataclasses.replace(self.request(container, source, destination), strategy=strategy)
         with Session.open(self.inventory, request) as session:
             arrive(session)
             with session.step(Step.PREFLIGHT):
@@ -302,16 +304,6 @@ def untouched(stage: Stage, container: str, address: str | None = None) -> Itera
         assert not left, f"{host}: {left}"
 
 
-def frozen(stage: Stage, pid: int) -> bool:
-    """Whether the kernel holds the control group of a process frozen."""
-    script = (
-        'g=$(sed -n "s/^[0-9]*:freezer://p" /proc/$1/cgroup); if [ -n "$g" ]; then '
-        'cat "/sys/fs/cgroup/freezer$g/freezer.state"; else '
-        'cat "/sys/fs/cgroup$(sed -n "s/^0:://p" /proc/$1/cgroup)/cgroup.freeze"; fi'
-    )
-    return stage.sh("source", script, str(pid)) in {"FROZEN", "FREEZING", "1"}
-
-
 def kill_agent(stage: Stage, host: str, role: str) -> Callable[[Session], None]:
     """A hook that kills an agent so that it can put nothing away."""
 
@@ -324,3 +316,13 @@ def kill_agent(stage: Stage, host: str, role: str) -> Callable[[Session], None]:
         stage.sh(host, script)
 
     return kill
+
+
+def frozen(stage: Stage, pid: int) -> bool:
+    """Whether the kernel holds the control group of a process frozen."""
+    script = (
+        'g=$(sed -n "s/^[0-9]*:freezer://p" /proc/$1/cgroup); if [ -n "$g" ]; then '
+        'cat "/sys/fs/cgroup/freezer$g/freezer.state"; else '
+        'cat "/sys/fs/cgroup$(sed -n "s/^0:://p" /proc/$1/cgroup)/cgroup.freeze"; fi'
+    )
+    return stage.sh("source", script, str(pid)) in {"FROZEN", "FREEZING", "1"}

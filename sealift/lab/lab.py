@@ -17,18 +17,18 @@ from sealift.host import prepare, ssh
 from sealift.host.agents import Agent
 from sealift.lab import namespaced, processors, teardown, wiring
 from sealift.lab.layout import GATEWAY, HOSTS, PROVIDER, LabHost
-from sealift.lab.plan import POLICY, Asked, Kind, Lab, plan
+from sealift.lab.plan import POLICY, Asked, Kind, Lab, login_key, plan
 from sealift.machine.recipe import RECIPE, files_dir
 from sealift.machine.tree import build_tree
 from sealift.paths import run_dir
 from sealift.processor.interface import GUEST_SOCKET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from sealift.attestation.record import Record
-    from sealift.inventory import Inventory
+    from sealift.inventory import Host, Inventory
 
 SSH_PATIENCE_S = 20
 VM_SSH_PATIENCE_S = 180
@@ -44,22 +44,26 @@ def lab_dir() -> Path:
 def up(kind: Kind, *, say: Callable[[str], None], evidence: Asked | None = None) -> Inventory:
     """Bring a lab up and write its inventory. Whatever goes wrong, nothing of a half-built lab stays.
 
-    With evidence (the netns lab's default) its Docker hosts are attested, and the inventory that comes back has the
-    keys that they proved.
+    With evidence (the default: SNP) the hosts that prove themselves are attested, and the inventory that comes back has
+    the keys that they proved.
     """
     _may_start()
-    asked: Asked = evidence or ("snp" if kind == "netns" else "none")
-    if kind == "vm" and asked != "none":
-        raise UnusableInput("the vm lab has no evidence yet", remedy="Take `--evidence none`", step="lab up")
+    asked: Asked = evidence or "snp"
+    if kind == "netns" and asked == "sev":
+        raise UnusableInput(
+            "a namespaced host is not launched by a secure processor, and legacy SEV proves a launch",
+            remedy="Take `--evidence snp`, or `--kind vm`",
+            step="lab up",
+        )
     directory = lab_dir()
     tree = build_tree(RECIPE, say=say)
-    root = processors.make_root(say=say) if asked == "snp" else None
+    roots = processors.make_roots(say=say) if asked != "none" else None
     started = time.monotonic()
     try:
         directory.mkdir(parents=True, mode=0o700)
         lab = plan(kind, directory, asked)
-        if root is not None:
-            (directory / POLICY).write_text(processors.policy(root))
+        if roots is not None:
+            (directory / POLICY).write_text(processors.policy(roots))
         if kind == "vm":
             lab = _start_vm(lab, directory, tree, say)
         else:
@@ -92,6 +96,12 @@ def running() -> Inventory:
     return pinned(inventories.load(path))
 
 
+def machine(inventory: Inventory, name: str) -> Host:
+    """A host of the lab that is up, as its administrator reaches it: the provider too, whose owner may only order."""
+    entry = inventory.machine(name)
+    return entry.model_copy(update={"key_file": login_key(lab_dir())}) if name == PROVIDER.name else entry
+
+
 def _may_start() -> None:
     if os.geteuid() != 0:
         raise PrerequisiteMissing(
@@ -112,11 +122,17 @@ def _may_start() -> None:
 def _start_vm(lab: Lab, directory: Path, tree: Path, say: Callable[[str], None]) -> Lab:
     from sealift.lab import virtual  # noqa: PLC0415 - a netns lab needs nothing of it
 
-    lab, binds = virtual.prepare(lab, directory, tree, say=say)
+    lab, binds, files = virtual.prepare(lab, directory, tree, say=say)
     _start_namespaced(
-        lab, directory, tree, virtual.namespaced(), virtual=virtual.VIRTUAL, provider_binds=binds
+        lab,
+        directory,
+        tree,
+        virtual.namespaced(),
+        virtual=virtual.VIRTUAL,
+        provider_binds=binds,
+        provider_files=files,
     )
-    virtual.launch(lab, tree, say=say)
+    virtual.launch(lab, directory, tree, say=say)
     return lab
 
 
@@ -128,12 +144,19 @@ def _start_namespaced(
     *,
     virtual: tuple[LabHost, ...] = (),
     provider_binds: Sequence[tuple[Path, str]] = (),
+    provider_files: Mapping[str, tuple[bytes, int]] | None = None,
 ) -> None:
     """Start the namespaced hosts and wire them; those in `virtual` get their cables in the provider."""
     mark = str(directory)
     switch = namespaced.start_switch(mark)
     started = {}
-    configs = {host: _write_config(directory / host.name / "config", lab.files(host)) for host in hosts}
+    configs = {
+        host: _write_config(
+            directory / host.name / "config",
+            {**lab.files(host), **((provider_files or {}) if host == PROVIDER else {})},
+        )
+        for host in hosts
+    }
     # Started first: while the hosts come up, their processors do too.
     chips = {
         host: processors.start(host.name, directory / host.name, mark)
@@ -188,8 +211,7 @@ def _prepare_hosts(lab: Lab) -> Inventory:
     def one(host: LabHost) -> tuple[Record, ssh.Connection] | None:
         if lab.proves_itself(host):
             return attest(lab.inventory, host.name, patience_s=patience_s)
-        entry = lab.inventory.machine(host.name)
-        with ssh.connect(host.name, entry, patience_s=patience_s) as connection:
+        with ssh.connect(host.name, machine(lab.inventory, host.name), patience_s=patience_s) as connection:
             if host.docker:
                 prepare.docker_network(connection, lab.inventory.network)
         return None

@@ -13,9 +13,10 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from sealift.evidence.launch_digest import Mode
-from sealift.evidence.policy import ExtraRoot, Policy, SnpPolicy, write_policy
+from sealift.evidence.policy import ExtraRoot, write_policy
 from sealift.evidence.tcb import Generation
 from sealift.lab.namespaced import MARK
+from sealift.machine.expected import expected_policy
 from sealift.machine.recipe import RECIPE, files_dir
 from sealift.paths import cache_dir
 from sealift.processor.emulated.authority import Authority
@@ -26,7 +27,7 @@ from sealift.processor.interface import SnpLaunch
 from sealift.processor.measured import MeasuredTree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 GENERATION = Generation.MILAN
@@ -38,13 +39,16 @@ def authority_dir() -> Path:
     return cache_dir() / "emulated" / "authority"
 
 
-def make_root(*, say: Callable[[str], None]) -> bytes:
-    """The lab's root certificate in AMD's place, DER. Made once: its two RSA-4096 keys take seconds."""
+def make_roots(*, say: Callable[[str], None]) -> tuple[bytes, bytes]:
+    """The lab's root certificates in AMD's place, for SNP (DER) and for legacy SEV (AMD's form).
+
+    Made once: their two RSA-4096 keys take seconds.
+    """
     if not (authority_dir() / "ask.key").exists():
         say("making the root of the emulated secure processors, once")
     authority = Authority(Store(authority_dir()))
     _ = authority.legacy_ask
-    return authority.x509_root(GENERATION)
+    return authority.x509_root(GENERATION), authority.legacy_root
 
 
 def tree() -> MeasuredTree:
@@ -53,11 +57,18 @@ def tree() -> MeasuredTree:
     return MeasuredTree(json.dumps(made_of, sort_keys=True).encode())
 
 
-def policy(root: bytes) -> str:
-    """The owner's policy for the lab, as TOML: strict but for the root that it names."""
-    extra = ExtraRoot(sha256=hashlib.sha256(root).hexdigest(), name=ROOT_NAME, generation=GENERATION.value)
-    rules = SnpPolicy(measurements=(tree().digest(Mode.SNP).hex(),), require_report_data=True)
-    return write_policy(Policy(extra_roots=(extra,), snp=rules))
+def policy(roots: Iterable[bytes], digests: Mapping[Mode, bytes] | None = None) -> str:
+    """The owner's policy for the lab, as TOML: strict but for the roots (DER, or AMD's own form) that it names.
+
+    `digests` are those of an image; without them a namespaced host is what has to be measured.
+    """
+    extra = tuple(
+        ExtraRoot(sha256=hashlib.sha256(root).hexdigest(), name=ROOT_NAME, generation=GENERATION.value)
+        for root in roots
+    )
+    expected = expected_policy(digests or {Mode.SNP: tree().digest(Mode.SNP)})
+    rules = expected.snp.model_copy(update={"require_report_data": True})
+    return write_policy(expected.model_copy(update={"extra_roots": extra, "snp": rules}))
 
 
 def start(name: str, directory: Path, mark: str) -> EmulatedProcessor:

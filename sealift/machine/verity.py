@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -53,10 +54,10 @@ def parse_verity(text: str) -> Verity:
 def append_hash_tree(disk: Path) -> Verity:
     """Put the hash tree behind the content of a disk. Takes about 3 s for a gigabyte."""
     with disk.open("r+b") as file:
-        levels = _levels(file)
-        data_blocks, rest = divmod(file.tell(), BLOCK)
+        data_blocks, rest = divmod(file.seek(0, os.SEEK_END), BLOCK)
         if rest or data_blocks < 2:
             raise UnusableInput(f"{disk} is not made of two or more whole blocks of {BLOCK} bytes")
+        levels = _levels(file)
         # The level next to the root comes first on the disk.
         for level in reversed(levels[:-1]):
             file.write(level)

@@ -49,7 +49,9 @@ def report(session: Session) -> Report:
         cut_ms=cutover.between_ms("go", "committed"),
         restore_ms=cutover.fact("restored", "restore_ns") / 1e6,
         total_ms=(time.monotonic_ns() - session.started_ns) / 1e6,
-        memory_bytes=sum(r.sent_bytes for r in found.rounds) + cutover.fact("received", "page_bytes"),
+        memory_bytes=sum(r.sent_bytes for r in found.rounds)
+        + cutover.fact("received", "page_bytes")
+        + found.fetched_bytes,
         file_bytes=found.file_bytes + cutover.fact("dumped", "file_bytes"),
         image_bytes=found.image_bytes,
         metadata_bytes=cutover.fact("sent", "metadata_bytes"),

@@ -72,12 +72,15 @@ class Found:
     )  # preflight
     copy: str = ""  # sync: id of the destination's container
     volumes: dict[str, str] = field(default_factory=dict)  # sync: those that were made for it, and when
+    lazy_restore: bool = False  # preflight: whether memory is filled in behind the restored processes
+    descriptors: list[str] = field(default_factory=list)  # sync: what the container's standard ones lead to
     log: str | None = None  # sync: where the destination keeps what the container prints
     log_marked: int = 0  # sync: how much of it is there before the freeze, in bytes
     image_bytes: int = 0  # sync
     file_bytes: int = 0  # sync, transfer
     rounds: list[Round] = field(default_factory=list)  # pre-dump
     last_images: str | None = None  # pre-dump
+    fetched_bytes: int = 0  # finish: memory that followed after the commit
 
 
 class Session:
@@ -252,10 +255,13 @@ class Session:
             self._left(silent)
 
     def remove_source(self) -> None:
-        """After the commit: the source's copy goes, by its agent or, where that was killed, by another."""
+        """After the commit: the source's copy goes, by its agent or, where that was killed, by another.
+
+        A post-copy's goes once all of its memory has been fetched.
+        """
         self.finished = True
         try:
-            self.sender.call("remove_container")
+            self.found.fetched_bytes = self.sender.call("remove_container")["page_bytes"]
         except HostUnreachable:
             with self._broom(self.source.connection, "source") as agent:
                 agent.call("discard", migration=self.migration, container=self.found.container["Id"])

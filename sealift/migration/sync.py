@@ -68,7 +68,7 @@ def open_doors(session: Session, plan: Counterpart) -> None:
         targets["log"] = logs[1].rpartition("/")[0]
     address = str(session.inventory.host(session.request.destination).tunnel_address)
     peer = session.receiver.call("prepare", migration=session.migration, address=address, trees=targets)
-    session.sender.call(
+    session.found.descriptors = session.sender.call(
         "open",
         migration=session.migration,
         container=session.found.container["Id"],

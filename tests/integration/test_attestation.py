@@ -37,6 +37,7 @@ from sealift.evidence.snp_report import PolicyBit
 from sealift.evidence.tcb import Tcb
 from sealift.host import ssh
 from sealift.keys import make_wireguard_key
+from sealift.lab import lab
 from sealift.migration import sync as files
 from sealift.migration.preflight import preflight
 from sealift.migration.session import Request, Session
@@ -161,7 +162,7 @@ def test_a_provider_that_shows_the_evidence_of_an_honest_vm_and_routes_to_anothe
     provider = stage.inventory.provider
     assert provider is not None
     elsewhere = changed(stage.inventory, "destination", address=provider.address)
-    with ssh.connected("provider", provider) as connection:
+    with ssh.connected("provider", lab.machine(stage.inventory, "provider")) as connection:
         stage.connections["provider"] = connection
         with (
             impostor(stage, "destination", redirect=False),

@@ -6,14 +6,12 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import DOCKER_HOSTS, counting, own_run_directory, raised, set_up, until_same
+from stage import DOCKER_HOSTS, counting, until_same
 
 from benchmarks.workloads import nginx, postgresql, service
 from sealift.model import Evidence, Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from stage import Stage
 
 PAUSE_S = 0.02
@@ -27,12 +25,6 @@ pytestmark = [
     pytest.mark.timeout(900),  # emulated processors, and a first image to send
     pytest.mark.usefixtures("prefect_api"),
 ]
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with own_run_directory(), raised("vm") as inventory, set_up(inventory) as ready:
-        yield ready
 
 
 def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) -> None:
@@ -56,7 +48,6 @@ def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) 
     for host in DOCKER_HOSTS:
         left = until_same(stage, host, after_first[host])
         assert not left, f"{host}: {left}"
-    stage.clean()
 
 
 def test_a_service_keeps_its_clocks_on_a_host_that_booted_at_another_time(stage: Stage) -> None:
@@ -76,7 +67,6 @@ def test_a_service_keeps_its_clocks_on_a_host_that_booted_at_another_time(stage:
     assert last["monotonic_ns"] > first["monotonic_ns"]
     assert last["boottime_ns"] > first["boottime_ns"]
     assert all(later > earlier for earlier, later in zip(first["counts"], last["counts"], strict=True))
-    stage.clean()
 
 
 def test_eight_writers_find_every_acknowledged_row_in_postgresql(stage: Stage) -> None:
@@ -89,7 +79,6 @@ def test_eight_writers_find_every_acknowledged_row_in_postgresql(stage: Stage) -
         found = client.findings()
     print(found.summary(), report.steps)
     assert found.intact, found.raw["faults"] or found.summary()
-    stage.clean()
 
 
 def test_a_download_goes_on_through_the_migration_of_nginx(stage: Stage) -> None:
@@ -100,4 +89,3 @@ def test_a_download_goes_on_through_the_migration_of_nginx(stage: Stage) -> None
         found = client.findings()
     print(found.summary(), report.steps)
     assert found.intact, found.raw["faults"] or found.summary()
-    stage.clean()

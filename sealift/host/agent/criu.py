@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING
 from .wire import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 DUMPS = Path("/run/sealift/dumps")
 """Images rest here only: a tmpfs of its own, so that `/run`'s size does not bound a container's memory."""
+
+NETWORK = "extRootNetNS"
+"""The name under which a dump refers to a network namespace that is not in it. runc's own word for it, too."""
 
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """What an agent starts for the time of a migration does not outlive it, even if it is killed."""
@@ -71,17 +75,18 @@ def wipe(directory: Path, lock: int | None = None) -> None:
         subprocess.run(["umount", str(DUMPS)], check=False)
 
 
-def at_work(directory: Path) -> bool:
-    """Whether a runc or CRIU still works in one migration's directory."""
-    mark = str(directory).encode()
+def workers(directory: Path) -> list[int]:
+    """What still works on one migration's images: runc, CRIU, a pager. Not the agents, which only know of them."""
+    mark = os.fsencode(directory)
+    found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = path.read_bytes()
+            words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if mark in words and b"agent" not in words:
-            return True
-    return False
+        if any(word == mark or word.startswith(mark + b"/") for word in words):
+            found.append(int(path.parent.name))
+    return found
 
 
 def runtime_root(container_id: str) -> Path:
@@ -91,8 +96,19 @@ def runtime_root(container_id: str) -> Path:
     raise AgentError(f"Docker's runtime knows no container {container_id[:12]}: it does not run")
 
 
+def descriptors(container_id: str) -> list[str]:
+    """Where the container's standard descriptors lead: runc needs it for a restore (its `descriptors.json`)."""
+    state = runtime_root(container_id) / container_id / "state.json"
+    found: list[str] = json.loads(state.read_text())["external_descriptors"]
+    return found
+
+
 def checkpoint(
-    container_id: str, images: Path, *options: str, env: dict[str, str] | None = None
+    container_id: str,
+    images: Path,
+    *options: str,
+    env: dict[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[str]:
     """Start `runc checkpoint`. Returns the process; `finish` waits for it."""
     images.mkdir(parents=True, exist_ok=True)
@@ -105,6 +121,7 @@ def checkpoint(
         stderr=subprocess.STDOUT,
         text=True,
         env=env,
+        pass_fds=pass_fds,
     )
 
 
@@ -163,9 +180,9 @@ def page_server(images: Path, address: str, port: int, previous: Path | None = N
 
 def dump_stats(images: Path) -> dict[str, int]:
     """What CRIU says of a dump (images/stats.proto): times in microseconds, pages as counts."""
-    fields = {1: "freezing_us", 2: "frozen_us", 3: "memdump_us", 4: "memwrite_us", 5: "pages_scanned"}
-    fields |= {6: "pages_skipped", 7: "pages_written"}
-    return _stats(images / "stats-dump", 1, fields)
+    names = {1: "freezing_us", 2: "frozen_us", 3: "memdump_us", 4: "memwrite_us", 5: "pages_scanned"}
+    names |= {6: "pages_skipped", 7: "pages_written", 9: "pages_lazy"}
+    return _stats(images / "stats-dump", 1, names)
 
 
 def restore_stats(images: Path) -> dict[str, int]:
@@ -178,13 +195,13 @@ def _stats(path: Path, entry: int, names: dict[int, str]) -> dict[str, int]:
         data = path.read_bytes()[4 * STATS_MAGICS + 4 :]
     except OSError:
         return {}
-    for number, value in _protobuf(data):
+    for number, value in fields(data):
         if number == entry and isinstance(value, bytes):
-            return {names[n]: v for n, v in _protobuf(value) if n in names and isinstance(v, int)}
+            return {names[n]: v for n, v in fields(value) if n in names and isinstance(v, int)}
     return {}
 
 
-def _protobuf(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The fields of a protobuf message as (number, integer or bytes): varints and length-delimited ones."""
     position = 0
 

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import userspace
 from .hold import Hold, sweep
 from .journal import Journal
 from .wire import AgentError, Controller, Link, listen, serve
@@ -79,7 +80,8 @@ class Routes:
                 record["routes"][address] = {"peer": peer, "host": host}
                 outcome = record["decisions"][migration] = "committed"
                 self._save(record)
-                apply(record["routes"], also=[origin])
+                if not userspace.move(INTERFACE, address, peer):
+                    apply(record["routes"], also=[origin])
         return outcome
 
     def call_off(self, migration: str) -> str:
@@ -211,7 +213,8 @@ class Decider(threading.Thread):
 
     def end(self) -> None:
         """No more answers, and nothing held any more."""
-        self.release()
+        if self.hold is not None:
+            self.hold.end()
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self.listener.close()
@@ -233,10 +236,18 @@ class Decider(threading.Thread):
                 link.send(error=str(failure))
             except OSError:
                 return
+            if question in FINAL and self.hold is not None:
+                self.hold.end()  # the answer does not wait for it
 
-    def _hold(self) -> dict[str, Any]:
+    def _prepare(self) -> dict[str, Any]:
         if self.hold is None:
             self.hold = Hold(self.facts["address"])
+        return {"prepared": True}
+
+    def _hold(self) -> dict[str, Any]:
+        self._prepare()
+        if self.hold is not None:
+            self.hold.hold()
         return {"holding": True}
 
     def _switch(self) -> dict[str, Any]:
@@ -293,6 +304,9 @@ def main(controller: Controller) -> None:
     }
     serve(handlers, controller, gone)
 
+
+FINAL = {"release", "call_off"}
+"""Questions after which nothing is held any more."""
 
 ASK_UNTIL_S = 120
 """How long a gateway without its controller still answers the hosts, unless somebody else ends the migration."""
