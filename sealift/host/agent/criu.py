@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,6 +88,16 @@ def workers(directory: Path) -> list[int]:
         if any(word == mark or word.startswith(mark + b"/") for word in words):
             found.append(int(path.parent.name))
     return found
+
+
+def kill_restore(directory: Path) -> None:
+    """Kill the CRIU of a restore that works in a directory: a child of the runc there."""
+    parents = {str(pid) for pid in workers(directory)}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = path.read_text().partition("(")[2].rpartition(")")
+            if name == "criu" and rest.split()[1] in parents:
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 def runtime_root(container_id: str) -> Path:
@@ -181,7 +192,7 @@ def page_server(images: Path, address: str, port: int, previous: Path | None = N
 def dump_stats(images: Path) -> dict[str, int]:
     """What CRIU says of a dump (images/stats.proto): times in microseconds, pages as counts."""
     names = {1: "freezing_us", 2: "frozen_us", 3: "memdump_us", 4: "memwrite_us", 5: "pages_scanned"}
-    names |= {6: "pages_skipped", 7: "pages_written", 9: "pages_lazy"}
+    names |= {6: "pages_skipped", 7: "pages_written"}
     return _stats(images / "stats-dump", 1, names)
 
 

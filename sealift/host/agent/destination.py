@@ -170,6 +170,8 @@ class Destination:
             self.start_error = str(failure)
 
     def _complaint(self) -> str | None:
+        if self.filler is not None and self.filler.has_died():
+            return self.filler.reason()
         if self.start_error is None:
             return None
         return criu.reason(self.restore / "restore.log") or self.start_error
@@ -295,13 +297,10 @@ class Destination:
             self.cutover.join(RESTORE_TIMEOUT_S + 10)
         if hasattr(self, "decider"):
             self.decider.close()
-        if not self.committed:
+        if self.committed:
+            self._await_memory()
+        else:
             self._give_up()
-        elif self.filler is not None:
-            with contextlib.suppress(AgentError):  # said by `finish`
-                self.filler.wait(FILL_TIMEOUT_S)
-            if self.pager is not None:
-                self.pager.end()
         if self.page_server is not None:
             self.page_server.terminate()
             self.page_server.wait()
@@ -311,12 +310,19 @@ class Destination:
             self.daemon = None
             self.listener.close()
             criu.wipe(self.directory, self.lock)
-        if self.trigger is not None:
-            self.trigger.close()
-        if self.sandbox is not None:
-            self.sandbox.close()
+        for held in (self.trigger, self.sandbox):
+            if held is not None:
+                held.close()
         if hasattr(self, "restore"):
             shutil.rmtree(self.restore, ignore_errors=True)
+
+    def _await_memory(self) -> None:
+        """Images and pager are needed until the memory is complete, or lost for good."""
+        if self.filler is not None:
+            with contextlib.suppress(AgentError):  # said by `finish`
+                self.filler.wait(None)
+            if self.pager is not None:
+                self.pager.end()
 
     def gone(self) -> None:
         """The controller is gone: what was armed is decided between the hosts, then everything is put away."""
@@ -335,6 +341,8 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
     while True:
         if not (restore / "restored").exists():
             let_go(restore)
+            # It traces the processes that it restores. Were they killed under its hands, both would wait for ever.
+            criu.kill_restore(restore)
         try:
             docker_api.call(
                 "DELETE", f"/containers/{container}?force=1&v=1", timeout=REMOVE_TIMEOUT_S, accept=(204, 404)

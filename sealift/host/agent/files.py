@@ -190,7 +190,7 @@ def _stamps(root: Path) -> dict[str, Stamp]:
         place = places.pop()
         try:
             entries = list(os.scandir(place))
-            own = os.stat(place, follow_symlinks=False)
+            own = Path(place).lstat()
         except (FileNotFoundError, NotADirectoryError):
             continue
         found[place] = Stamp(own.st_ino, own.st_ctime_ns, 0)

@@ -58,6 +58,10 @@ class Filler:
         with contextlib.suppress(OSError):  # without CAP_SYS_RESOURCE
             Path(f"/proc/{self._process.pid}/oom_score_adj").write_text(SPARED)
 
+    def has_died(self) -> bool:
+        """Whether it has ended with pages missing."""
+        return bool(self._process.poll())
+
     def guard(self) -> None:
         """Hold what the daemon holds, before anything depends on it. AgentError if it has died already."""
         libc = ctypes.CDLL(None, use_errno=True)
@@ -65,7 +69,7 @@ class Filler:
             daemon = os.pidfd_open(self._process.pid)
             try:
                 for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
-                    if os.readlink(entry) == "anon_inode:[userfaultfd]":
+                    if str(entry.readlink()) == "anon_inode:[userfaultfd]":
                         held = libc.syscall(PIDFD_GETFD, daemon, int(entry.name), 0)
                         if held >= 0:
                             self._guarded.append(held)
@@ -73,7 +77,7 @@ class Filler:
                 os.close(daemon)
         except OSError:
             pass  # it has ended: said below, if it has not ended well
-        if self._process.poll():
+        if self.has_died():
             raise AgentError(self.reason(), "restore")
 
     def watch(self, on_failure: Callable[[], None]) -> None:
@@ -87,12 +91,12 @@ class Filler:
         self._watch = threading.Thread(target=see_to_the_end, daemon=True)
         self._watch.start()
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float | None) -> None:
         """Wait until every page is in. AgentError when that will never be, or was not in time."""
         try:
             status = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired as late:
-            raise AgentError(f"memory was not complete after {timeout_s:g} s", "finish") from late
+            raise AgentError(f"memory was not complete after {timeout_s} s", "finish") from late
         if self._watch is not None:
             self._watch.join()
         if status != 0:

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import limits
 
@@ -50,7 +50,7 @@ def put_back(migration: str) -> None:
 
 
 @contextlib.contextmanager
-def _record() -> Iterator[dict]:
+def _record() -> Iterator[dict[str, Any]]:
     with RECORD.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         record = json.loads(RECORD.read_text()) if RECORD.exists() else {"migrations": [], "before": {}}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import cgroup, criu, docker_api, limits, pipes, plug
 from .files import Sender
 from .log import TAIL, Log
+from .pager import lazy_ranges
 from .trigger import Trigger, let_go
 from .wire import AgentError, Controller, Link, listen, serve
 
@@ -275,11 +276,14 @@ class Source:
             self.dump.communicate()
 
     def remove_container(self) -> dict[str, int]:
-        """After the commit: end this copy and remove it, once its memory is on the other side. Pages fetched, in bytes."""
+        """After the commit: end this copy and remove it, once its memory is on the other side.
+
+        Returns how much of it was fetched, in bytes.
+        """
         fetched = 0
         if self.pages is not None:
             criu.finish(self.dump, "finish", self.images / "dump.log")
-            fetched = criu.dump_stats(self.images).get("pages_lazy", 0) * criu.PAGE_BYTES
+            fetched = sum(pages for _, _, pages in lazy_ranges(self.images)) * criu.PAGE_BYTES
         remove(self.container)
         self.frozen = False
         return {"page_bytes": fetched}
