@@ -294,7 +294,7 @@ def _write(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def main(words: list[str]) -> int:
-    """`boot [snp|sev]`, `serve`, `live`, or the name of an order: its JSON on standard input, the answer on standard output."""
+    """`boot [snp|sev]`, `serve`, `live`, or an order's name: its JSON on standard input, the answer on the output."""
     guest = Guest()
     try:
         if words[0] == "boot":

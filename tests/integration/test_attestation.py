@@ -368,7 +368,8 @@ def test_provisioning_that_is_killed_succeeds_the_next_time(stage: Stage, after_
             except HostUnreachable:
                 assert time.monotonic() < deadline
                 time.sleep(0.3)
-    stage.sh("gateway", "for _ in 1 2 3 4 5; do ping -c 1 -W 2 10.78.0.20 && exit; done; exit 1")
+    # From here: the gateway would go on for a while in the session that went with the interface.
+    stage.sh("destination", "for _ in 1 2 3 4 5; do ping -c 1 -W 2 10.78.0.1 && exit; done; exit 1")
 
 
 def test_the_command_line_prints_the_verdict_alone(stage: Stage) -> None:
@@ -449,11 +450,13 @@ def test_nothing_of_the_container_is_on_the_wire_in_the_clear(stage: Stage) -> N
 def captured(stage: Stage, canary: str) -> Iterator[dict[str, bool]]:
     """Whether the canary was in what the source sent and got on the underlay while the block ran."""
     file = "/run/capture"
-    channel = stage["source"].open(["tcpdump", "-i", "eth0", "-U", "-s", "0", "-w", file])
+    # Without the immediate mode a packet stays in the kernel's ring for up to a second, and is lost with tcpdump.
+    command = ["tcpdump", "-i", "eth0", "--immediate-mode", "-U", "-s", "0", "-B", "65536", "-w", file]
+    channel = stage["source"].open(command)
     assert b"listening on" in channel.makefile_stderr("rb").readline()
     found: dict[str, bool] = {}
     yield found
-    time.sleep(0.5)
+    time.sleep(1.5)
     script = (
         'kill $(pgrep -x tcpdump); sleep 0.3; test "$(stat -c %s "$1")" -gt 200 && echo packets; '
         'grep -a -c "$2" "$1"; rm "$1"'
