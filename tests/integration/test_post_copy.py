@@ -79,9 +79,17 @@ def test_memory_filled_in_from_local_images_is_the_memory_that_was(stage: Stage)
     def look(_: Session) -> None:
         seen.append(stage.sh("destination", "cat /run/sealift/restore/*/options"))
 
+    def count(session: Session) -> None:
+        assert session.cutover is not None
+        sent_in_freeze.append(session.cutover.fact("dumped", "file_bytes"))
+
+    sent_in_freeze: list[int] = []
     with counting(stage, address) as found:
-        stage.engine("redis", {"restored": look})
+        stage.engine("redis", {"restored": look, "dumped": count})
     assert seen == ["--lazy-pages"]
+    assert sent_in_freeze == [0], (
+        "no file has changed since the live pass, and no rsync was started to see that"
+    )
     assert found[0].intact, found[0].summary()
     assert digest(stage, "destination") == before
 

@@ -146,7 +146,6 @@ class Pager:
 
     def serve(self, daemon: socket.socket) -> None:
         """Answer CRIU's daemon. Returns when it has all that it wants."""
-        daemon.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while True:
             command, pages, address, image = MESSAGE.unpack(_exactly(daemon, MESSAGE.size))
             if command in {FLUSH, CLOSE}:
@@ -238,6 +237,7 @@ def main(controller: Controller) -> None:
     try:
         pager = Pager(Path(order["images"]), (order["source"][0], order["source"][1]))
         daemon, _ = listener.accept()
+        daemon.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         pager.serve(daemon)
     except (OSError, AgentError, KeyError, ValueError):
         os._exit(1)  # the daemon sees its connection end
