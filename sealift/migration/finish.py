@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sealift.errors import MigrationFailed
-from sealift.model import Evidence, Report, Step
+from sealift.errors import CommandFailed, MigrationFailed
+from sealift.model import Evidence, Report, Step, Strategy
 
 if TYPE_CHECKING:
     from sealift.attestation.record import Record
@@ -14,9 +14,20 @@ if TYPE_CHECKING:
 
 
 def finish(session: Session) -> str:
-    """After the commit. Returns what Docker says of the container at the destination."""
-    session.remove_source()
-    state = session.receiver.call("finish")
+    """After the commit. Returns what Docker says of the container at the destination.
+
+    A post-copy's source goes last: until all memory is on the other side it is the only one that has it whole.
+    """
+    if session.found.choice.strategy == Strategy.POST_COPY:
+        try:
+            state = session.receiver.call("finish")
+        except CommandFailed:
+            session.finished = True  # memory that can't be completed: the frozen copy is left to its owner
+            raise
+        session.remove_source()
+    else:
+        session.remove_source()
+        state = session.receiver.call("finish")
     if state["status"] != "running":
         raise MigrationFailed(
             f"Docker says that the container is {state['status']}",

@@ -9,6 +9,7 @@ import pytest
 from stage import DOCKER_HOSTS, counting, frozen, kill_agent, until_same, untouched
 
 from sealift.errors import MigrationFailed, SealiftError
+from sealift.host.agents import Agent
 from sealift.model import Strategy
 
 if TYPE_CHECKING:
@@ -78,9 +79,17 @@ def test_memory_filled_in_from_local_images_is_the_memory_that_was(stage: Stage)
     def look(_: Session) -> None:
         seen.append(stage.sh("destination", "cat /run/sealift/restore/*/options"))
 
+    def count(session: Session) -> None:
+        assert session.cutover is not None
+        sent_in_freeze.append(session.cutover.fact("dumped", "file_bytes"))
+
+    sent_in_freeze: list[int] = []
     with counting(stage, address) as found:
-        stage.engine("redis", {"restored": look})
+        stage.engine("redis", {"restored": look, "dumped": count})
     assert seen == ["--lazy-pages"]
+    assert sent_in_freeze == [0], (
+        "no file has changed since the live pass, and no rsync was started to see that"
+    )
     assert found[0].intact, found[0].summary()
     assert digest(stage, "destination") == before
 
@@ -135,10 +144,13 @@ def test_daemon_for_pages_is_killed_after_the_commit_and_nobody_reads_zeroes(sta
         stage.sh("destination", KILL_DAEMON)
         died.append(kill)
 
-    with counting(stage, address) as found, pytest.raises(SealiftError, match="memory"):
+    container = stage.inspect("source", "redis")["Id"]
+    with counting(stage, address) as found, pytest.raises(SealiftError, match="memory can't be completed"):
         stage.engine("redis", {"committed": kill}, strategy=Strategy.POST_COPY)
     assert died
     assert not found[0].faults, "an answer from a memory with holes"
     assert stage.owner(address) == "destination"
     assert not alive(stage, "destination")
     assert not alive(stage, "source")
+    with Agent(stage["source"], "source") as broom:  # a frozen process dies for nobody else
+        broom.call("discard", container=container, migration="none")

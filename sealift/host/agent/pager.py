@@ -44,8 +44,11 @@ IMAGE_HEAD = 8
 """Two magic numbers of 32 bits; then messages, each behind its length in 32 bits."""
 
 BLOCK_PAGES = 32
-WINDOW = 6
+WINDOW = 3
 """Blocks asked for and not yet come: enough to keep a link busy, few enough that an urgent one is not far behind."""
+
+SMALL_PAGES = 256
+"""Larger mappings wait until a process has asked for a page: before that, fetching would take time from its restore."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -85,6 +88,8 @@ class Pager:
 
     def __init__(self, images: Path, source: tuple[str, int]) -> None:
         ranges = sorted(lazy_ranges(images), key=lambda found: found[2])
+        self._small = sum(-(-pages // BLOCK_PAGES) for _, _, pages in ranges if pages <= SMALL_PAGES)
+        self._runs = False
         self._blocks: dict[tuple[int, int], Block] = {}
         self._queue: deque[Block] = deque()
         self._changed = threading.Condition()
@@ -107,7 +112,12 @@ class Pager:
         try:
             while True:
                 with self._changed:
+                    if not asked:
+                        self._changed.wait_for(lambda: self._runs or self._small > 0)
                     while not self._closing and len(asked) < WINDOW and self._queue:
+                        if not self._runs and self._small <= 0:
+                            break
+                        self._small -= 1
                         block = self._queue.popleft()
                         if not block.asked:
                             block.asked = True
@@ -146,12 +156,13 @@ class Pager:
 
     def serve(self, daemon: socket.socket) -> None:
         """Answer CRIU's daemon. Returns when it has all that it wants."""
-        daemon.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while True:
             command, pages, address, image = MESSAGE.unpack(_exactly(daemon, MESSAGE.size))
-            if command in {FLUSH, CLOSE}:
-                with self._changed:
-                    self._closing = True
+            with self._changed:
+                self._runs = True
+                self._closing = command in {FLUSH, CLOSE}
+                self._changed.notify_all()
+            if self._closing:
                 self._fetcher.join()
                 self._source.sendall(MESSAGE.pack(command, 0, 0, 0))
                 daemon.sendall(_exactly(self._source, 4))
@@ -238,6 +249,7 @@ def main(controller: Controller) -> None:
     try:
         pager = Pager(Path(order["images"]), (order["source"][0], order["source"][1]))
         daemon, _ = listener.accept()
+        daemon.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         pager.serve(daemon)
     except (OSError, AgentError, KeyError, ValueError):
         os._exit(1)  # the daemon sees its connection end

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +52,13 @@ def put_back(migration: str) -> None:
 
 @contextlib.contextmanager
 def _record() -> Iterator[dict[str, Any]]:
-    with RECORD.with_suffix(".lock").open("w") as lock:
+    lock = os.open(RECORD.parent, os.O_RDONLY)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         record = json.loads(RECORD.read_text()) if RECORD.exists() else {"migrations": [], "before": {}}
         RECORD.touch()
         yield record
         if RECORD.exists():
             RECORD.write_text(json.dumps(record))
+    finally:
+        os.close(lock)

@@ -282,7 +282,13 @@ class Source:
         """
         fetched = 0
         if self.pages is not None:
-            criu.finish(self.dump, "finish", self.images / "dump.log")
+            try:
+                criu.finish(self.dump, "finish", self.images / "dump.log")
+            except AgentError as lost:
+                raise AgentError(
+                    f"not all of the memory has been fetched, and the copy here stays frozen: {lost}",
+                    "finish",
+                ) from lost
             fetched = sum(pages for _, _, pages in lazy_ranges(self.images)) * criu.PAGE_BYTES
         remove(self.container)
         self.frozen = False
