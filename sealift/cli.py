@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.cli import app as bench_app
 from sealift.errors import SealiftError, UnusableInput
 from sealift.evidence.cli import app as evidence_app
 from sealift.provider.cli import app as provider_app
@@ -36,6 +37,7 @@ app.add_typer(network_app, name="network")
 app.add_typer(host_app, name="host")
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(provider_app, name="provider")
+app.add_typer(bench_app, name="bench")
 
 InventoryOption = Annotated[
     Path | None,
