@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure.link import shaped
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 BEFORE_S = 1.0
 AFTER_S = 1.0
-FIRST_ADDRESS = IPv4Address("10.77.8.1")
 WARM_UP_S = 0.2
 """The client's first answers wait for addresses to be resolved and code to be read."""
 
@@ -80,8 +78,7 @@ def _measure(
     )
     mover.prepare(testbed, workload)
     wish = Wish(point.strategy, point.path == "plain", migrate)
-    # Names of their own: what a killed run has left behind is in nobody's way.
-    names = {f"b{secrets.token_hex(3)}": str(FIRST_ADDRESS + number) for number in range(point.at_once)}
+    names = {f"b{secrets.token_hex(3)}": address for address in _addresses(testbed, point.at_once)}
     with ExitStack() as stack:
         stack.callback(_clean, testbed, mover, names)
         said = {}
@@ -107,6 +104,17 @@ def _measure(
     moving_s = sum(row.get(name) or 0 for name in MOVING) / 1000
     row["throughput_mb_s"] = payload / 1e6 / moving_s if moving_s else None
     return row, worst.responses, moves[0].report
+
+
+def _addresses(testbed: Testbed, number: int) -> list[str]:
+    """Addresses that nobody had lately: hosts remember for a minute which cable an address was at.
+
+    They come from the upper half of the workloads' network, which leaves the lower one to others.
+    """
+    network = testbed.inventory.network.workloads
+    half = network.num_addresses // 2
+    first = half + secrets.randbelow(half - number - 1)
+    return [str(network[first + offset]) for offset in range(number)]
 
 
 MOVING = ("sync_ms", "pre_dump_ms", "final_dump_ms", "transfer_ms")

@@ -33,6 +33,7 @@ echo "Docker did not come back as an experimental daemon" >&2; exit 1
 MOVE = PRELUDE + f"""
 upper=$(docker inspect -f '{{{{.GraphDriver.Data.UpperDir}}}}' "$1")
 id=$(docker inspect -f '{{{{.Id}}}}' "$1")
+images=$(find /run/docker /run/containerd -maxdepth 5 -type d -path "*moby/$id" 2>/dev/null | head -1)
 stamp begin
 {RSYNC} "$upper/" "peer:$3/"
 stamp synced

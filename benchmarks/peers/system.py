@@ -54,7 +54,7 @@ PRELUDE = """
 stamp() { echo "@$1 $(date +%s%N)"; }
 complain() {
 	[ $? -eq 0 ] || find "${images:-/nowhere}" -name '*.log' -exec grep -h Error {} + 2>/dev/null |
-		grep -v RLIMIT_NOFILE | head -3 | tail -1 >&2
+		grep -v RLIMIT_NOFILE | head -1 >&2
 }
 trap complain EXIT
 """
