@@ -138,7 +138,11 @@ def _show(rows: pd.DataFrame, *, as_json: bool) -> None:
     table = Table(*summary.HEADS, box=None, pad_edge=False)
     for line in summary.table(rows):
         table.add_row(*line)
-    Console().print(table)
+    width = None if sys.stdout.isatty() else 160  # nobody wraps a file
+    console = Console(width=width)
+    console.print(table)
+    for note in summary.notes(rows):
+        console.print(note, highlight=False)
 
 
 def _print_json(value: object) -> None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from sealift.errors import UnusableInput
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
 SAME = [
@@ -18,6 +18,9 @@ SAME = [
     *("latency_ms", "at_once", "path", "lab", "accelerator", "evidence"),
 ]
 """Rows that have all of these in common are repeats of one point."""
+
+USUAL = {"asked_strategy": "auto", "dirty_mb_s": 0, "locality": 1, "at_once": 1, "path": "tunnel"}
+"""Not worth a word in a point's title."""
 
 METRICS = ("client_gap_ms", "frozen_ms", "total_ms")
 LEAST = 3
@@ -66,9 +69,7 @@ def changes(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 1) -> list
     found = []
     for point in sorted(old.keys() & new.keys()):
         for metric in METRICS:
-            first, second = (
-                side[point][metric].dropna().to_numpy(dtype=float) for side in (old, new)
-            )
+            first, second = (side[point][metric].dropna().to_numpy(dtype=float) for side in (old, new))
             if min(len(first), len(second)) >= LEAST:
                 found.append(_change(point, metric, first, second, random))
     if not found:
@@ -88,16 +89,13 @@ def _by_point(rows: pd.DataFrame) -> dict[str, Any]:
 def _title(point: dict[str, Any]) -> str:
     size = f"{point['memory_bytes'] / 1e6:g} MB"
     rest = [
-        f"{name} {point[name]:g}" if isinstance(point[name], float | int) else f"{name} {point[name]}"
-        for name in SAME[2:]
-        if name != "memory_bytes" and point[name] == point[name] and _unusual(name, point[name])  # noqa: PLR0124 - not NaN
+        f"{name} {value:g}" if isinstance(value, float | int) else f"{name} {value}"
+        for name, value in point.items()
+        if name not in {"system", "workload", "memory_bytes"}
+        and not pd.isna(value)
+        and USUAL.get(name) != value
     ]
     return ", ".join([str(point["system"]), str(point["workload"]), size, *rest])
-
-
-def _unusual(name: str, value: object) -> bool:
-    usual = {"asked_strategy": "auto", "dirty_mb_s": 0, "locality": 1, "at_once": 1, "path": "tunnel"}
-    return value is not None and str(value) != "<NA>" and usual.get(name) != value
 
 
 def _change(

@@ -73,9 +73,7 @@ def _measure(
     testbed: Testbed, point: Point, migrate: Callable[..., Report]
 ) -> tuple[dict[str, Any], Responses, Report | None]:
     mover = system(point.system)
-    workload = catalogue.make(
-        point.workload, point.memory_mb, point.dirty_mb_s, point.locality, point.count
-    )
+    workload = catalogue.make(point.workload, point.memory_mb, point.dirty_mb_s, point.locality, point.count)
     mover.prepare(testbed, workload)
     wish = Wish(point.strategy, point.path == "plain", migrate)
     names = {f"b{secrets.token_hex(3)}": address for address in _addresses(testbed, point.at_once)}
@@ -94,13 +92,17 @@ def _measure(
             time.sleep(BEFORE_S)
             began = time.time()
             with ThreadPoolExecutor(point.at_once) as pool:
-                moves = list(pool.map(lambda pair: mover.move(testbed, *pair, wish), names.items()))
+                moves = list(
+                    pool.map(lambda pair: mover.move(testbed, pair[0], pair[1], wish), names.items())
+                )
             ended = time.time()
             time.sleep(AFTER_S)
             found = [client.findings() for client in at_work.values()]
     worst = max(found, key=lambda findings: findings.longest_gap_ms)
     row = {**_moved(moves), **_seen(found, began, ended), **_hosts(watched)}
-    payload = sum(row.get(name) or 0 for name in ("pages_bytes", "metadata_bytes", "image_bytes", "file_bytes"))
+    payload = sum(
+        row.get(name) or 0 for name in ("pages_bytes", "metadata_bytes", "image_bytes", "file_bytes")
+    )
     moving_s = sum(row.get(name) or 0 for name in MOVING) / 1000
     row["throughput_mb_s"] = payload / 1e6 / moving_s if moving_s else None
     return row, worst.responses, moves[0].report

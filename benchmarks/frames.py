@@ -1,7 +1,8 @@
 """Results as data frames: one row per measured point and repeat, fixed columns, stored as Parquet.
 
-Every row says where it comes from (machine, versions, revision, lab, accelerator, evidence), so that frames of different
-days and machines can be put together and taken apart again. A missing value means "not measured" or "does not apply".
+Every row says where it comes from (machine, versions, revision, lab, accelerator, evidence), so that frames of
+different days and machines can be put together and taken apart again. A missing value means "not
+measured" or "does not apply".
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ class Column:
 TEXT, REAL, COUNT, TIME = "string", "Float64", "Int64", "datetime64[us, UTC]"
 
 COLUMNS: dict[str, Column] = {
-
     "row": Column(TEXT, "Key: a hash of the point, and the number of its repeat."),
     "sweep": Column(TEXT, "Name of the sweep."),
     "started": Column(TIME, "When the measurement of this row began."),
@@ -49,23 +49,24 @@ COLUMNS: dict[str, Column] = {
     "locality": Column(REAL, "Part of the memory that is written to."),
     "link_mbit_s": Column(REAL, "Rate that the hosts' links were held to; missing: not held."),
     "latency_ms": Column(REAL, "Delay added to the source's link; missing: none."),
-    "at_once": Column(COUNT, "How many migrations ran at the same time; client columns are the worst of them."),
+    "at_once": Column(
+        COUNT, "How many migrations ran at the same time; client columns are the worst of them."
+    ),
     "path": Column(TEXT, "tunnel: WireGuard between the hosts; plain: beside it, not encrypted."),
     "repeat": Column(COUNT, "From 0."),
-
     "outcome": Column(TEXT, "committed, failed, absent."),
     "error": Column(TEXT, "Why it failed or is absent."),
-
     "client_gap_ms": Column(REAL, "Longest response time from a second before the move to the end."),
     "client_before_ms": Column(REAL, "Longest response time before the move: what noise looks like."),
     "client_median_ms": Column(REAL, "Median response time."),
     "operations": Column(COUNT, "Answers in all."),
-    "lost": Column(COUNT, "Answers that were not the expected ones: lost, repeated, reordered (10 are counted)."),
+    "lost": Column(
+        COUNT, "Answers that were not the expected ones: lost, repeated, reordered (10 are counted)."
+    ),
     "client_error": Column(TEXT, "What ended the client's connection."),
     "rate_before": Column(REAL, "Answers a second before the move."),
     "rate_during": Column(REAL, "Answers a second from the first step to the last."),
     "rate_after": Column(REAL, "Answers a second after the move."),
-
     "frozen_ms": Column(REAL, "No process of the container ran, by the source's clock."),
     "cut_ms": Column(REAL, "No packet of the container passed, by the source's clock."),
     "total_ms": Column(REAL, "From the first step to the last."),
@@ -86,18 +87,20 @@ COLUMNS: dict[str, Column] = {
     "metadata_bytes": Column(COUNT, "CRIU's images other than pages."),
     "image_bytes": Column(COUNT, "Image layers."),
     "file_bytes": Column(COUNT, "Writable layer, volumes, log."),
-    "tunnel_bytes": Column(COUNT, "What left the source by the tunnel, by the interface's counter, headers and all."),
+    "tunnel_bytes": Column(
+        COUNT, "What left the source by the tunnel, by the interface's counter, headers and all."
+    ),
     "uplink_bytes": Column(COUNT, "What left the source's other interfaces, the encrypted tunnel included."),
     "throughput_mb_s": Column(REAL, "Payload by the time of the steps that move it, in megabytes a second."),
     "tunnel_mb_s": Column(REAL, "The tunnel's rate, by iperf3 (rows of the floor)."),
-
-    "cpu_source_s": Column(REAL, "Processor time of the source's processes, from start to end of the client."),
+    "cpu_source_s": Column(
+        REAL, "Processor time of the source's processes, from start to end of the client."
+    ),
     "cpu_destination_s": Column(REAL, "The same of the destination."),
     "cpu_gateway_s": Column(REAL, "The same of the gateway."),
     "peak_source_bytes": Column(COUNT, "Most memory above that before the move."),
     "peak_destination_bytes": Column(COUNT, "The same of the destination."),
     "peak_gateway_bytes": Column(COUNT, "The same of the gateway."),
-
     "lab": Column(TEXT, "netns, vm, real."),
     "accelerator": Column(TEXT, "What ran the lab's VMs: kvm, tcg, none."),
     "evidence": Column(TEXT, "What vouched for the destination: real, emulated, absent."),
@@ -186,11 +189,6 @@ def _typed(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     if "row" in missing or "system" in missing:
         raise UnusableInput(f"{path} lacks the columns {', '.join(sorted(missing))}")
     # A file of before a column was thought of has nothing in it.
-    return pd.DataFrame(
-        {
-            name: rows[name].astype(column.dtype)
-            if name in rows
-            else pd.Series([None] * len(rows), dtype=column.dtype)
-            for name, column in COLUMNS.items()
-        }
-    )
+    nothing = [None] * len(rows)
+    typed = {name: pd.Series(rows.get(name, nothing), dtype=column.dtype) for name, column in COLUMNS.items()}
+    return pd.DataFrame(typed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -49,6 +50,8 @@ FREEZE = {
 }
 """Columns of what lies between the freeze and the client's next answer: name, colour, and a pattern for print."""
 
+PATHS = {"plain": ("#56B4E9", "not encrypted", ""), "tunnel": ("#0072B2", "WireGuard", "///")}
+
 SIZE = (8.0, 4.0)
 DOTS_PER_INCH = 110
 
@@ -75,7 +78,7 @@ def timeline(responses: Responses, report: Report) -> Figure:
         )
     axes.plot(at, responses.took_ms, ",", color="#000000")
     # A dot of its own for what is rare: among ten thousand pixels nobody sees the one that matters.
-    rare = responses.took_ms > 20 * max(float(_median(responses.took_ms)), 0.1)
+    rare = responses.took_ms > 20 * max(float(np.median(responses.took_ms)), 0.1)
     axes.plot(at[rare], responses.took_ms[rare], "o", color="#D55E00", markersize=4)
     axes.set_yscale("log")
     axes.set_xlim(float(at.min()) if len(at) else 0, max(float(at.max()) if len(at) else 0, *ends))
@@ -118,13 +121,20 @@ def freeze_breakdown(rows: pd.DataFrame) -> Figure | None:
     for column, (label, colour, pattern) in FREEZE.items():
         parts = [float(value) if value == value else 0.0 for value in medians[column].astype(float)]  # noqa: PLR0124
         axes.barh(
-            medians.index, parts, left=left, label=label, color=colour, hatch=pattern, edgecolor="black", lw=0.5
+            medians.index,
+            parts,
+            left=left,
+            label=label,
+            color=colour,
+            hatch=pattern,
+            edgecolor="black",
+            lw=0.5,
         )
         left = [done + part for done, part in zip(left, parts, strict=True)]
     gaps = medians["client_gap_ms"].astype(float)
     axes.plot(gaps, medians.index, "|", color="black", markersize=22, label="client's longest gap")
-    for system, gap in gaps.items():
-        axes.text(max(gap, left[list(medians.index).index(system)]), str(system), f"  {gap:.0f} ms", va="center")
+    for place, gap in enumerate(gaps):
+        axes.text(max(gap, left[place]), place, f"  {gap:.0f} ms", va="center")
     axes.set_xlabel(f"ms, median of repeats, {size / 1e6:g} MB in Redis")
     axes.margins(x=0.12)
     axes.legend(fontsize=8, frameon=False)
@@ -136,18 +146,19 @@ def overhead(rows: pd.DataFrame) -> Figure | None:
     chosen = _committed(rows)
     chosen = chosen[(chosen["system"] == "sealift") & (chosen["at_once"] == 1)]
     keys = ["workload", "memory_bytes", "dirty_mb_s"]
-    both = chosen.groupby(keys)["path"].transform("nunique") == 2
-    chosen = chosen[both]
+    sides = [chosen.loc[chosen["path"] == path, keys].drop_duplicates() for path in PATHS]
+    chosen = chosen.merge(sides[0], on=keys).merge(sides[1], on=keys)
     if chosen.empty:
         return None
     metrics = {"client_gap_ms": "client's longest gap", "frozen_ms": "frozen", "total_ms": "all in all"}
     medians = chosen.groupby("path")[list(metrics)].median().astype(float)
     figure, axes = _canvas()
-    styles = {"plain": ("#56B4E9", "not encrypted", ""), "tunnel": ("#0072B2", "WireGuard", "///")}
-    for offset, (path, (colour, label, pattern)) in zip((-0.2, 0.2), styles.items(), strict=True):
+    for offset, (path, (colour, label, pattern)) in zip((-0.2, 0.2), PATHS.items(), strict=True):
         places = [number + offset for number in range(len(metrics))]
-        values = medians.loc[path].tolist()
-        axes.barh(places, values, height=0.38, color=colour, label=label, hatch=pattern, edgecolor="black", lw=0.5)
+        values = [float(medians[metric][path]) for metric in metrics]
+        axes.barh(
+            places, values, height=0.38, color=colour, label=label, hatch=pattern, edgecolor="black", lw=0.5
+        )
         for place, value in zip(places, values, strict=True):
             axes.text(value, place, f"  {value:.0f} ms", va="center", fontsize=9)
     axes.set_yticks(range(len(metrics)), list(metrics.values()))
@@ -208,7 +219,7 @@ def _by_system(rows: pd.DataFrame, x: str, y: str) -> Figure | None:
     if rows.empty:
         return None
     figure, axes = _canvas()
-    for system in _order(rows["system"].unique()):
+    for system in _order(rows["system"].unique().tolist()):
         own = rows[rows["system"] == system]
         medians = own.groupby("x")["client_gap_ms"].median().astype(float)
         colour, marker = COLOURS.get(system, "#999999"), MARKERS.get(system, "o")
@@ -226,9 +237,3 @@ def _by_system(rows: pd.DataFrame, x: str, y: str) -> Figure | None:
 def _order(systems: Sequence[str]) -> list[str]:
     known = list(COLOURS)
     return sorted(systems, key=lambda name: known.index(name) if name in known else len(known))
-
-
-def _median(values: object) -> float:
-    import numpy as np  # noqa: PLC0415 - for this one line
-
-    return float(np.median(values)) if len(values) else 0.0  # type: ignore[arg-type]

@@ -24,7 +24,9 @@ class Point(BaseModel):
     memory_mb: float = Field(default=100, ge=0, description="Size of the workload's data.")
     dirty_mb_s: float = Field(default=0, ge=0, description="How much of it changes in a second.")
     locality: float = Field(default=1, gt=0, le=1, description="The part of it that the changes fall into.")
-    count: int | None = Field(default=None, ge=1, description="Processes or connections, where there are many.")
+    count: int | None = Field(
+        default=None, ge=1, description="Processes or connections, where there are many."
+    )
     strategy: str = Field(default="auto", description="What Sealift is asked for.")
     link_mbit_s: float | None = Field(default=None, gt=0, description="Rate of the hosts' links.")
     latency_ms: float | None = Field(default=None, gt=0, description="Delay added to the source's link.")
@@ -32,7 +34,7 @@ class Point(BaseModel):
     path: Path = Field(default="tunnel", description="Between the hosts: WireGuard, or beside it.")
 
     def settled(self) -> Point:
-        """The same point without choices that its system does not have: what only Sealift is asked, and is not a link."""
+        """The same point without the choices that its system does not offer."""
         if self.system == "sealift":
             return self
         return self.model_copy(update={"strategy": "auto", "path": "tunnel", "at_once": 1})
@@ -45,7 +47,9 @@ class Point(BaseModel):
     def title(self) -> str:
         """For a person, on one line."""
         own = {name: value for name, value in self.model_dump().items() if value != _DEFAULTS[name]}
-        rest = ", ".join(f"{name} {value}" for name, value in own.items() if name not in {"system", "workload"})
+        rest = ", ".join(
+            f"{name} {value}" for name, value in own.items() if name not in {"system", "workload"}
+        )
         return f"{self.system}, {self.workload}" + (f", {rest}" if rest else "")
 
 

@@ -1,4 +1,4 @@
-"""A script at work on a host: put there, started, told to end, its findings taken. Standard library only, over there."""
+"""A script at work on a host: put there, started, told to end, its findings taken."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ WHERE = "/run/sealift/clients"
 class Script:
     """Use as a context manager: entered when the script has said `ready`, ended by leaving.
 
-    The script reads standard input to its end and then prints one JSON object, on one line. `beside` are modules that it
-    imports.
+    The script reads standard input to its end and then prints one JSON object, on one line. `beside` are modules that
+    it imports.
     """
 
     def __init__(

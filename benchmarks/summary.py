@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 POINT = ["lab", "workload", "memory_bytes", "dirty_mb_s", "at_once", "path", "system"]
 HEADS = (
-    *("lab", "workload", "system", "strategy", "client's gap ms", "range", "× floor", "frozen ms"),
+    *("lab", "workload", "system", "strategy", "client's gap ms", "range", "of the floor", "frozen ms"),
     *("total s", "sent MB", "lost", "repeats"),
 )
 
@@ -24,9 +24,9 @@ def table(rows: pd.DataFrame) -> list[tuple[str, ...]]:
         ended = group[group["outcome"] == "committed"]
         title = _work(point)
         if ended.empty:
-            first = group.iloc[0]
-            why = f"{first['outcome']}: {first['error']}"
-            lines.append(((work, float("inf")), (point["lab"], title, point["system"], why, *[""] * 8)))
+            outcome = str(group.iloc[0]["outcome"])
+            cells = (str(point["lab"]), title, str(point["system"]), outcome, *[""] * 7, f"0 of {len(group)}")
+            lines.append(((work, float("inf")), cells))
             continue
         gaps = ended["client_gap_ms"].astype(float)
         floor = floors.get(work)
@@ -39,7 +39,7 @@ def table(rows: pd.DataFrame) -> list[tuple[str, ...]]:
                     str(point["system"]),
                     str(ended["strategy"].mode().iloc[0]),
                     f"{gaps.median():.0f}",
-                    f"{gaps.min():.0f}–{gaps.max():.0f}",
+                    f"{gaps.min():.0f} to {gaps.max():.0f}",
                     f"{gaps.median() / floor:.1f}" if floor else "",
                     _number(ended["frozen_ms"], 1),
                     _number(ended["total_ms"], 1000, 1),
@@ -52,10 +52,19 @@ def table(rows: pd.DataFrame) -> list[tuple[str, ...]]:
     return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
 
 
+def notes(rows: pd.DataFrame) -> list[str]:
+    """Why something was not measured, each reason once."""
+    missing = rows[rows["outcome"] != "committed"]
+    return list(
+        dict.fromkeys(f"{row['system']}, {row['workload']}: {row['error']}" for _, row in missing.iterrows())
+    )
+
+
 def markdown(rows: pd.DataFrame) -> str:
     """The table in Markdown."""
     lines = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
     lines += ["| " + " | ".join(line) + " |" for line in table(rows)]
+    lines += ["", *(f"- {note}" for note in notes(rows))] if notes(rows) else []
     return "\n".join(lines) + "\n"
 
 

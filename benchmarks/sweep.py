@@ -1,7 +1,7 @@
 """A sweep: many points, in random order, of which every finished one is kept, whatever becomes of the sweep.
 
-Its results are a folder: one small file per finished row while it goes on, one file of all rows in the end. A sweep that is
-started again in the same folder goes on with the rows that are not there.
+Its results are a folder: one small file per finished row while it goes on, one file of all rows in the end. A
+sweep that is started again in the same folder goes on with the rows that are not there.
 """
 
 from __future__ import annotations
@@ -178,7 +178,6 @@ def run(
 
 def write_responses(responses: Responses, path: Path) -> None:
     """Every response time of one measurement, beside the rows."""
-
     path.parent.mkdir(exist_ok=True)
     table = pa.table({"at_s": responses.at_s, "took_ms": responses.took_ms})
     table = table.replace_schema_metadata({b"began_unix": repr(responses.began_unix).encode()})
@@ -187,7 +186,6 @@ def write_responses(responses: Responses, path: Path) -> None:
 
 def read_responses(path: Path) -> Responses:
     """What `write_responses` has stored. UnusableInput where that is not it."""
-
     try:
         table = pq.read_table(path)
         began = float((table.schema.metadata or {})[b"began_unix"])

@@ -25,8 +25,8 @@ def compare(
         before: Result file or folder to start from.
         after: Result file or folder to judge.
 
-    Returns the changes, a line each. Raises Refused for a regression beyond the noise, UnusableInput for a file that is no
-    result set.
+    Returns the changes, a line each. Raises Refused for a regression beyond the noise, UnusableInput for a file that is
+    no result set.
 
     """
     found = changes(frames.load(before), frames.load(after))

@@ -33,7 +33,7 @@ def evaluate(
         inventory: The inventory file. Default: ./sealift.toml, or the running lab's.
         sweep: Name of the sweep that the row belongs to.
 
-    Returns the row with what pictures of it need. A system that fails, or that can't be measured here, is a row as well.
+    Returns the row with what pictures of it need. A system that fails, or can't be measured here, is a row too.
 
     """
     with Testbed.open(inventories.load(inventory), say=print) as testbed:

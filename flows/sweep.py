@@ -22,7 +22,9 @@ from sealift.inventory import lab_inventory
 @flow(name="sweep", flow_run_name="sweep {plan}")
 def sweep(
     plan: Annotated[Path, Field(description="The TOML file of axes.")],
-    results: Annotated[Path, Field(description="Folder of its results; rows that are there are not measured again.")],
+    results: Annotated[
+        Path, Field(description="Folder of its results; rows that are there are not measured again.")
+    ],
     baseline: Annotated[
         Path | None, Field(description="Results to compare with at the end. A regression fails the run.")
     ] = None,

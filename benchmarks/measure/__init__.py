@@ -1,1 +1,1 @@
-"""What is measured beside the client: each host's processor time, memory and traffic, the tunnel's rate, the machine."""
+"""What is measured beside the client: processor time, memory and traffic of each host, the tunnel's rate."""

@@ -1,12 +1,12 @@
 """Watches one host until standard input ends: processor time, memory, traffic.
 
-Runs on the host with the standard library only. Argument: the period of the samples, in seconds. Prints `ready`, then one
-JSON object: `cpu_s` spent by all processes of the host meanwhile, `peak_bytes` of memory above what was in use at the
-beginning, `interfaces` with the bytes and packets that each interface has sent and received meanwhile.
+Runs on the host with the standard library only. Argument: the period of the samples, in seconds. Prints `ready`, then
+one JSON object: `cpu_s` spent by all processes of the host meanwhile, `peak_bytes` of memory above what was in use at
+the beginning, `interfaces` with the bytes and packets that each interface has sent and received meanwhile.
 
 A namespaced host shares its kernel with others, so it is its processes that are looked at: those of this process
-namespace, with the children that they have waited for, and the images that rest on tmpfs. What the kernel itself does for
-the host is not in it.
+namespace, with the children that they have waited for, and the images that rest on tmpfs. What the kernel itself does
+for the host is not in it.
 """
 
 from __future__ import annotations

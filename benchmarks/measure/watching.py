@@ -58,4 +58,6 @@ def watching(testbed: Testbed) -> Iterator[Watched]:
 
 
 def _is_uplink(name: str) -> bool:
-    return name not in {"lo", INTERFACE} and not name.startswith(("br-", "docker", "veth", "sealift", "bench"))
+    return name not in {"lo", INTERFACE} and not name.startswith(
+        ("br-", "docker", "veth", "sealift", "bench")
+    )

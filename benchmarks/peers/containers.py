@@ -143,14 +143,16 @@ class Runc:
 
 
 def configuration(spec: dict[str, Any], name: str, workload: Workload) -> dict[str, Any]:
-    """runc's own sample configuration, made into what Docker would run."""
+    """The sample configuration of runc, made into what Docker would run."""
     user = {"root": 0, "workload": 1000}[workload.image.user]
     spec["process"] |= {
         "terminal": False,
         "user": {"uid": user, "gid": user},
         "args": list(workload.command),
         "env": [f"PATH={images.PATH}", "HOME=/"],
-        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES if user == 0 else [])
+        "capabilities": dict.fromkeys(
+            ("bounding", "effective", "permitted"), CAPABILITIES if user == 0 else []
+        )
         | {"bounding": CAPABILITIES},
         "rlimits": [],
     }

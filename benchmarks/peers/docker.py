@@ -13,6 +13,7 @@ from benchmarks.peers.ssh_path import PEER, RSYNC
 from benchmarks.peers.system import PRELUDE, Move, sent_bytes, stamps
 from benchmarks.testbed import DESTINATION, DOCKER_HOSTS, SOURCE
 from benchmarks.workloads import workload as workloads
+from sealift.lab import images
 
 if TYPE_CHECKING:
     from benchmarks.peers.system import Wish
@@ -30,7 +31,9 @@ for _ in $(seq 300); do docker info >/dev/null 2>&1 && exit 0; sleep 0.2; done
 echo "Docker did not come back as an experimental daemon" >&2; exit 1
 """
 
-MOVE = PRELUDE + f"""
+MOVE = (
+    PRELUDE
+    + f"""
 upper=$(docker inspect -f '{{{{.GraphDriver.Data.UpperDir}}}}' "$1")
 id=$(docker inspect -f '{{{{.Id}}}}' "$1")
 images=$(find /run/docker /run/containerd -maxdepth 5 -type d -path "*moby/$id" 2>/dev/null | head -1)
@@ -45,6 +48,7 @@ stamp transferred
 {PEER} docker start --checkpoint moving "$1"
 stamp restored
 """
+)
 
 
 class DockerCheckpoint:
@@ -59,7 +63,7 @@ class DockerCheckpoint:
             testbed.sh(host, EXPERIMENTAL)
             testbed[host].put(containers.CRIU_SETTINGS, containers.SETTINGS.encode())
         ssh_path.open_path(testbed)
-        containers.images.provide(testbed[DESTINATION], workload.image, say=testbed.say)
+        images.provide(testbed[DESTINATION], workload.image, say=testbed.say)
 
     def start(self, testbed: Testbed, name: str, address: str, workload: Workload) -> str:
         """The container at the source, and an empty one of the same description at the destination."""
@@ -70,9 +74,11 @@ class DockerCheckpoint:
     def move(self, testbed: Testbed, name: str, address: str, wish: Wish) -> Move:  # noqa: ARG002 - it has one way
         """Checkpoint, copy, start, and the address over there."""
         copy = self._copy[name]
-        upper = testbed[DESTINATION].run(
-            ["docker", "inspect", "-f", "{{.GraphDriver.Data.UpperDir}}", name]
-        ).stdout
+        upper = (
+            testbed[DESTINATION]
+            .run(["docker", "inspect", "-f", "{{.GraphDriver.Data.UpperDir}}", name])
+            .stdout
+        )
         said = testbed.script(SOURCE, "docker-checkpoint", MOVE, name, copy, upper.strip())
         testbed.assign(address, DESTINATION)
         return Move("stop-and-copy", script_facts(said))

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from benchmarks.testbed import Testbed
     from benchmarks.workloads.workload import Workload
 
-MOVE = PRELUDE + f"""
+MOVE = (
+    PRELUDE
+    + f"""
 images={FOLDER}/$1; bundle={BUNDLES}/$1; mkdir -p "$images"
 stamp begin
 stamp synced
@@ -34,6 +36,7 @@ runc --root {RUNC_STATE} restore --detach --bundle "$bundle" --image-path "$imag
 	--tcp-established --file-locks "$1" </dev/null >/dev/null 2>&1
 stamp restored
 """
+)
 
 
 class Floor:

@@ -1,7 +1,7 @@
 """Podman: pre-checkpoint where the kernel tracks dirty pages, checkpoint into an archive, rsync, restore from it.
 
-It is none of the lab's packages: it is laid over the hosts' trees when it is first asked for. Its OCI runtime is the lab's
-runc, as Debian's crun comes without CRIU.
+It is none of the lab's packages: it is laid over the hosts' trees when it is first asked for. Its OCI runtime is the
+lab's runc, as Debian's crun comes without CRIU.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class Podman:
         tag = _tag(workload)
         if testbed[SOURCE].run([*PODMAN.split(), "image", "exists", tag], check=False).status != 0:
             with images.build(workload.image, say=testbed.say).open("rb") as archive:
-                testbed[SOURCE].feed([*PODMAN.split(), "import", "-", tag], archive, timeout_s=INSTALL_TIMEOUT_S)
+                testbed[SOURCE].feed(
+                    [*PODMAN.split(), "import", "-", tag], archive, timeout_s=INSTALL_TIMEOUT_S
+                )
         # Not imported there as well: a restore asks for the image by its id, and every import has an id of its own.
         give = (
             f'id=$({PODMAN} image inspect --format "{{{{.Id}}}}" {tag}); {PEER} {PODMAN} image exists "$id" || '

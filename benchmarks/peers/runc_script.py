@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from benchmarks.testbed import Testbed
     from benchmarks.workloads.workload import Workload
 
-MOVE = PRELUDE + f"""
+MOVE = (
+    PRELUDE
+    + f"""
 images={FOLDER}/$1; bundle={BUNDLES}/$1; mkdir -p "$images"
 {PEER} mkdir -p "$images"
 stamp begin
@@ -41,6 +43,7 @@ stamp transferred
 	--work-path $images/final --tcp-established --file-locks $1 </dev/null >/dev/null 2>&1"
 stamp restored
 """
+)
 
 
 class RuncScript:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 FOLDER = "/run/sealift/peer"
 CONFIG = f"{FOLDER}/ssh/config"
 PEER = f"ssh -F {CONFIG} peer"
-RSYNC = f"rsync --archive --hard-links --sparse --numeric-ids --whole-file --stats --no-h -e 'ssh -F {CONFIG}'"
+RSYNC = (
+    f"rsync --archive --hard-links --sparse --numeric-ids --whole-file --stats --no-h -e 'ssh -F {CONFIG}'"
+)
 MARK = "sealift-bench"
 
 OPEN = """
@@ -37,8 +39,10 @@ sed -i "/ $2\\$/d" /root/.ssh/authorized_keys
 def open_path(testbed: Testbed) -> None:
     """Make both hosts ready for scripts that copy from one to the other; images rest on tmpfs at both."""
     host = testbed.inventory.host(DESTINATION)
-    known = f"{host.address} {host.host_key}" if host.port == 22 else (
-        f"[{host.address}]:{host.port} {host.host_key}"
+    known = (
+        f"{host.address} {host.host_key}"
+        if host.port == 22
+        else (f"[{host.address}]:{host.port} {host.host_key}")
     )
     config = (
         f"Host peer\n HostName {host.address}\n Port {host.port}\n User {host.user}\n"

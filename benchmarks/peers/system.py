@@ -40,15 +40,16 @@ class System(Protocol):
     def start(self, testbed: Testbed, name: str, address: str, workload: Workload) -> str:
         """Start the workload at the source. Returns what its `ready` printed."""
 
-    def move(self, testbed: Testbed, name: str, address: str, wish: Wish) -> Move:
+    def move(self, testbed: Testbed, name: str, address: str, wish: Wish, /) -> Move:
         """Move it, network and all."""
 
     def clean(self, testbed: Testbed, name: str) -> None:
         """Nothing of the container stays on either host, wherever the move has got to."""
 
 
-class Absent(Exception):  # noqa: N818 - named by what it says
-    """This system can't be measured here. The reason is the row's."""
+class Absent(Exception):
+    """A system can't be measured here. The reason is the row's."""
+
 
 PRELUDE = """
 stamp() { echo "@$1 $(date +%s%N)"; }

@@ -19,7 +19,9 @@ class WholeVm:
         """Say why."""
         if testbed.lab_kind == "netns":
             raise Absent("the hosts of this lab are namespaces of one kernel: there is no VM to migrate")
-        raise Absent("the lab's VMs have disks and a network of their own host: QEMU has no peer to send them to")
+        raise Absent(
+            "the lab's VMs have disks and a network of their own host: QEMU has no peer to send them to"
+        )
 
     def start(self, testbed: Testbed, name: str, address: str, workload: Workload) -> str:
         """Never called: `prepare` has raised."""

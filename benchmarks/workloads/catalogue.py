@@ -27,8 +27,8 @@ CONNECTIONS = 200
 def make(name: str, memory_mb: float, dirty_mb_s: float, locality: float, count: int | None) -> Workload:
     """The workload of that name.
 
-    `memory_mb` is the size of its data; `dirty_mb_s` how much of it changes in a second and `locality` the part that the
-    changes fall into, where the workload can choose; `count` how many processes or connections. UnusableInput for a
+    `memory_mb` is the size of its data; `dirty_mb_s` how much of it changes in a second and `locality` the part that
+    the changes fall into, where the workload can choose; `count` how many processes or connections. UnusableInput for a
     name that is not there.
     """
     makers: dict[str, Callable[[], Workload]] = {
@@ -40,7 +40,10 @@ def make(name: str, memory_mb: float, dirty_mb_s: float, locality: float, count:
         "files": lambda: _python("files", "file_writer", [memory_mb, dirty_mb_s]),
         "processes": lambda: _python("processes", "processes", [count or PROCESSES, memory_mb]),
         "connections": lambda: _python(
-            "connections", "memory_writer", [memory_mb, dirty_mb_s, locality], connections=count or CONNECTIONS
+            "connections",
+            "memory_writer",
+            [memory_mb, dirty_mb_s, locality],
+            connections=count or CONNECTIONS,
         ),
     }
     if name not in makers:

@@ -47,7 +47,7 @@ def start(
             *(tag, *serve_command(size_mb)),
         ]
     )
-    return host.run(["docker", "exec", name, *READY_COMMAND], timeout_s=60).stdout.split()[0]
+    return host.run(["docker", "exec", name, *READY_COMMAND], timeout_s=60).stdout.split(maxsplit=1)[0]
 
 
 def serve_command(size_mb: int) -> list[str]:
@@ -61,4 +61,4 @@ def serve_command(size_mb: int) -> list[str]:
 
 def client(host: Connection, address: str, digest: str) -> Client:
     """The downloading client, on the client's host."""
-    return Client(host, "http_download.py", address, str(PORT), digest.split()[0])
+    return Client(host, "http_download.py", address, str(PORT), digest.split(maxsplit=1)[0])

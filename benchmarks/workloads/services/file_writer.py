@@ -1,7 +1,7 @@
 """Files that grow and change without pause. Arguments: PORT SIZE_MB RATE_MB_S.
 
-Runs in the container, standard library only: blocks of a file of SIZE_MB are overwritten, RATE_MB_S of them a second, and
-a second file gets the number of every write appended.
+Runs in the container, standard library only: blocks of a file of SIZE_MB are overwritten, RATE_MB_S of them a second,
+and a second file gets the number of every write appended.
 """
 
 from __future__ import annotations

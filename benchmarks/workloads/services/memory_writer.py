@@ -1,7 +1,8 @@
 """Memory of a given size, written at a given rate, in a given part of it. Arguments: PORT SIZE_MB RATE_MB_S LOCALITY.
 
-Runs in the container, standard library only. A page is "written" when one number in it changes; RATE counts whole pages,
-as dirty tracking does. LOCALITY is the part of the memory that the writes fall into, between 0 and 1, spread evenly: a
+Runs in the container, standard library only. A page is "written" when one number in it changes; RATE counts whole
+pages, as dirty tracking does. LOCALITY is the part of the memory that the writes fall
+into, between 0 and 1, spread evenly: a
 writer of 100 MB with locality 0.1 dirties 10 MB again and again.
 """
 
