@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from pathlib import Path  # noqa: TC003 - Prefect reads the annotations
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 from prefect import flow
@@ -26,8 +27,15 @@ def sweep(
         Path, Field(description="Folder of its results; rows that are there are not measured again.")
     ],
     baseline: Annotated[
-        Path | None, Field(description="Results to compare with at the end. A regression fails the run.")
+        str | None,
+        Field(
+            description="Results to compare with at the end: a file, a folder, or `previous` for the dated folder "
+            "before this one. A regression fails the run."
+        ),
     ] = None,
+    dated: Annotated[
+        bool, Field(description="Measure anew into a folder of today's date below the results.")
+    ] = False,
 ) -> Path:
     """Measure every point of a plan that is not measured yet.
 
@@ -35,10 +43,14 @@ def sweep(
         plan: The TOML file of axes (`benchmarks/sweeps/` has some).
         results: Folder of its results; rows that are there are not measured again.
         baseline: Results to compare with at the end. A regression fails the run.
+        dated: Measure anew into a folder of today's date below the results: for schedules.
 
-    Returns the file of all rows. Raises UnusableInput for a plan or a folder that is none.
+    Returns the file of all rows. Raises UnusableInput for a plan or a folder that is none, Refused for a regression.
 
     """
+    before = _baseline(baseline, results)
+    if dated:
+        results /= f"{datetime.now(UTC):%Y-%m-%d}"
     chosen = sweeps.read_plan(plan)
     kept = sweeps.Results(results, chosen)
     progress = SweepProgress()
@@ -57,8 +69,8 @@ def sweep(
     made = kept.gather()
     rows = kept.load()
     publish_rows(rows, results)
-    if baseline is not None:
-        changes = compare.changes(frames.load(baseline), rows)
+    if before is not None:
+        changes = compare.changes(frames.load(before), rows)
         publish_comparison(changes)
         if worse := [change for change in changes if change.worse]:
             raise Refused(
@@ -67,6 +79,15 @@ def sweep(
                 remedy="Look at what has changed since, or measure again on a quiet machine",
             )
     return made
+
+
+def _baseline(chosen: str | None, results: Path) -> Path | None:
+    """What to compare with. The first dated run has nothing before it."""
+    if chosen != "previous":
+        return Path(chosen) if chosen else None
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    dates = sorted(path for path in results.glob("20??-??-??") if path.name < today)
+    return dates[-1] if dates else None
 
 
 def _say(text: str) -> None:

@@ -10,8 +10,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +25,9 @@ from benchmarks.evaluate import Measured
 from benchmarks.point import Point
 from benchmarks.workloads.client import Responses
 from sealift.errors import UnusableInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PLAN = """
 name = "tiny"
