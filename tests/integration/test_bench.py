@@ -1,4 +1,4 @@
-"""What the measurements say, held against independent witnesses: tcpdump, CRIU's own files, the interfaces' counters."""
+"""What the measurements say, held against other witnesses: tcpdump, CRIU's own files, the interfaces' counters."""
 
 from __future__ import annotations
 
@@ -270,9 +270,12 @@ def test_schedules_are_deployed_and_a_worker_runs_one_to_its_end(stage: Stage, t
         crons = {name: one["schedules"][0]["schedule"]["cron"] for name, one in deployed.items()}
         assert crons == {"nightly": "0 2 * * *", "weekly-peers": "0 4 * * 0"}
         assert all(one["schedules"][0]["active"] for one in deployed.values())
-        chosen = ["--param", f'plan="{plan}"', "--param", f'results="{tmp_path / "results"}"']
-        prefect("deployment", "run", "sweep/nightly", "--in", "1 second", *chosen)
-        wanted = {"flow_runs": {"deployment_id": {"any_": [deployed["nightly"]["id"]]}}}
+        nightly = deployed["nightly"]["id"]
+        chosen = {"plan": str(plan), "results": str(tmp_path / "results")}
+        scheduled = ask(
+            f"/deployments/{nightly}/create_flow_run", state={"type": "SCHEDULED"}, parameters=chosen
+        )
+        wanted = {"flow_runs": {"id": {"any_": [scheduled["id"]]}}}
         with running("worker", "start", "--pool", "sealift", "--type", "process", **env):
             states = ("COMPLETED", "FAILED", "CRASHED")
 
