@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from benchmarks.cli import app as bench_app
 from sealift.attestation.cli import attest_command, keys_app
 from sealift.errors import SealiftError, UnusableInput
 from sealift.evidence.cli import app as evidence_app
@@ -42,6 +43,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(image_app, name="image")
 app.add_typer(provider_app, name="provider")
+app.add_typer(bench_app, name="bench")
 
 InventoryOption = Annotated[
     Path | None,

@@ -86,6 +86,8 @@ class Report(_Record):
     frozen_ms: float = Field(description="No process of the container ran: by the source's clock.")
     cut_ms: float = Field(description="No packet of the container passed: by the source's clock.")
     restore_ms: float = Field(description="runc and CRIU at the destination, by its own clock.")
+    criu_dump_ms: float = Field(default=0.0, description="CRIU's own count: frozen for the final dump.")
+    criu_restore_ms: float = Field(default=0.0, description="CRIU's own count: forking and restoring.")
     total_ms: float
     memory_bytes: int = Field(description="Pages sent in all rounds and the final dump.")
     file_bytes: int = Field(description="Writable layer, volumes, log.")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import base64
+import zlib
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from sealift.errors import CommandFailed
+import numpy as np
+
+from benchmarks.script import Script
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from numpy.typing import NDArray
 
     from sealift.host.ssh import Connection
-
-START_TIMEOUT_S = 60
-END_TIMEOUT_S = 150
 
 
 @dataclass(frozen=True)
@@ -49,48 +48,53 @@ class Findings:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**self.raw, "intact": self.intact}
+        kept = {name: value for name, value in self.raw.items() if name != "responses"}
+        return {**kept, "intact": self.intact}
+
+    @property
+    def responses(self) -> Responses:
+        """Every response time."""
+        packed = zlib.decompress(base64.b64decode(self.raw["responses"]))
+        both = np.frombuffer(packed, dtype="<f4")
+        half = len(both) // 2
+        return Responses(self.raw["began_unix"], both[:half], both[half:])
 
 
-class Client:
+@dataclass(frozen=True)
+class Responses:
+    """When each question was sent, in seconds since `began_unix` (UTC), and how long its answer took."""
+
+    began_unix: float
+    at_s: NDArray[np.float32]
+    took_ms: NDArray[np.float32]
+
+    def between(self, first_unix: float, last_unix: float) -> Responses:
+        """Those of the questions that were answered after the first moment and sent before the last."""
+        answered = self.at_s + self.took_ms / 1000
+        chosen = (answered >= first_unix - self.began_unix) & (self.at_s < last_unix - self.began_unix)
+        return Responses(self.began_unix, self.at_s[chosen], self.took_ms[chosen])
+
+    @property
+    def longest_ms(self) -> float | None:
+        """The longest of them; None where there are none."""
+        return float(self.took_ms.max()) if len(self.took_ms) else None
+
+
+class Client(Script):
     """Use as a context manager; `findings` ends the client and returns what it saw."""
 
     def __init__(self, connection: Connection, script: str, *arguments: str) -> None:
-        self._connection = connection
-        self._script = script
-        self._arguments = arguments
-
-    def __enter__(self) -> Self:
-        path = f"/run/sealift/clients/{self._script}"
-        self._connection.put(path, (files("benchmarks.workloads") / "clients" / self._script).read_bytes())
-        self._channel = self._connection.open(["python3", path, *self._arguments])
-        self._channel.settimeout(START_TIMEOUT_S)
-        self._output = self._channel.makefile("rb")
-        line = self._output.readline().strip()
-        if line != b"ready":
-            complaint = self._channel.makefile_stderr("rb").read().decode(errors="replace").strip()
-            raise CommandFailed(
-                f"the client {self._script} did not start: {complaint[-300:] or line!r}",
-                host=self._connection.name,
-            )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._channel.close()
+        super().__init__(
+            connection,
+            "benchmarks.workloads",
+            f"clients/{script}",
+            *arguments,
+            beside=["clients/responses.py"],
+        )
 
     def findings(self) -> Findings:
         """Tell the client to end, and take what it saw."""
-        self._channel.settimeout(END_TIMEOUT_S)
-        self._channel.shutdown_write()
-        line = self._output.readline()
-        if not line:
-            complaint = self._channel.makefile_stderr("rb").read().decode(errors="replace").strip()
-            raise CommandFailed(
-                f"the client {self._script} broke: {complaint[-300:]}", host=self._connection.name
-            )
-        raw = json.loads(line)
+        raw = self.end()
         return Findings(
             raw["operations"],
             raw["seconds"],

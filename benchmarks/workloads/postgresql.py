@@ -21,6 +21,13 @@ CREATE TABLE counter (writer int PRIMARY KEY, number int NOT NULL);
 INSERT INTO counter SELECT writer, 0 FROM generate_series(0, {WRITERS - 1}) AS writer;
 """  # noqa: S608 - numbers of our own
 
+_WAIT = (
+    "PATH=/usr/lib/postgresql/17/bin:$PATH; until pg_isready -q -h /tmp -d postgres; do sleep 0.1; done; "
+    'exec psql -q -h /tmp -v ON_ERROR_STOP=1 -d postgres -c "$1"'
+)
+TABLES_COMMAND = ["sh", "-c", _WAIT, "tables", TABLES]
+"""Run in the container: waits for PostgreSQL and makes the client's tables."""
+
 
 def start(host: Connection, name: str, address: str, network: str, *, say: Callable[[str], None]) -> None:
     """Run PostgreSQL on a host, its data in the volume NAME-data, and make the client's tables."""
@@ -31,11 +38,7 @@ def start(host: Connection, name: str, address: str, network: str, *, say: Calla
             *("--volume", f"{name}-data:/home/workload", tag),
         ]
     )
-    tables = (
-        "PATH=/usr/lib/postgresql/17/bin:$PATH; until pg_isready -q -h /tmp -d postgres; do sleep 0.1; done; "
-        'exec psql -q -h /tmp -v ON_ERROR_STOP=1 -d postgres -c "$1"'
-    )
-    host.run(["docker", "exec", name, "sh", "-c", tables, "tables", TABLES], timeout_s=START_TIMEOUT_S)
+    host.run(["docker", "exec", name, *TABLES_COMMAND], timeout_s=START_TIMEOUT_S)
 
 
 def client(host: Connection, address: str, pause_s: float = 0) -> Client:

@@ -27,16 +27,14 @@ def start(
     host.run(
         ["docker", "run", "--detach", "--name", name, "--network", network, "--ip", address, tag, *command]
     )
-    fill = [
-        "redis-cli",
-        "DEBUG",
-        "POPULATE",
-        str(memory_mb * 1_000_000 // PER_KEY_BYTES),
-        "key",
-        str(VALUE_BYTES),
-    ]
+    host.run(["docker", "exec", name, *fill_command(memory_mb)], timeout_s=300)
+
+
+def fill_command(memory_mb: int) -> list[str]:
+    """Run in the container: waits for Redis and gives it that much data."""
+    keys = str(memory_mb * 1_000_000 // PER_KEY_BYTES)
     wait = 'until redis-cli ping >/dev/null 2>&1; do sleep 0.1; done; exec "$@"'
-    host.run(["docker", "exec", name, "sh", "-c", wait, "fill", *fill], timeout_s=300)
+    return ["sh", "-c", wait, "fill", "redis-cli", "DEBUG", "POPULATE", keys, "key", str(VALUE_BYTES)]
 
 
 def client(host: Connection, address: str, pause_s: float = 0) -> Client:

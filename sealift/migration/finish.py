@@ -59,6 +59,9 @@ def report(session: Session) -> Report:
         frozen_ms=cutover.between_ms("frozen", "restored"),
         cut_ms=cutover.between_ms("go", "committed"),
         restore_ms=cutover.fact("restored", "restore_ns") / 1e6,
+        criu_dump_ms=cutover.fact("dumped", "frozen_us") / 1000,
+        criu_restore_ms=(cutover.fact("restored", "forking_us") + cutover.fact("restored", "restore_us"))
+        / 1000,
         total_ms=(time.monotonic_ns() - session.started_ns) / 1e6,
         memory_bytes=sum(r.sent_bytes for r in found.rounds)
         + cutover.fact("received", "page_bytes")

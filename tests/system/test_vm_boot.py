@@ -70,6 +70,7 @@ def boot(count, *checks, folder):
 
 @pytest.mark.root
 @pytest.mark.vm
+@pytest.mark.whole
 def test_one_vm_answers_on_ssh_in_time_and_is_a_docker_host(accelerator, tmp_path):
     measured = boot(1, *GUEST_CHECKS, folder=tmp_path)
     assert measured["ssh_s"][0] <= SSH_WITHIN_S

@@ -41,7 +41,7 @@ def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) 
     assert first.rounds[1].skipped_bytes > first.rounds[1].sent_bytes
     assert first.lab == "vm"
     assert first.accelerator in {"tcg", "kvm"}
-    assert first.evidence == Evidence.ABSENT
+    assert first.evidence == Evidence.EMULATED
     state = stage.inspect("destination", "redis")
     group = stage.sh("destination", 'cat "/proc/$1/cgroup"', str(state["State"]["Pid"]))
     assert state["Id"] in group, "its limits are those of the control group that Docker knows"
@@ -69,6 +69,7 @@ def test_a_service_keeps_its_clocks_on_a_host_that_booted_at_another_time(stage:
     assert all(later > earlier for earlier, later in zip(first["counts"], last["counts"], strict=True))
 
 
+@pytest.mark.whole
 def test_eight_writers_find_every_acknowledged_row_in_postgresql(stage: Stage) -> None:
     address = stage.address()
     postgresql.start(stage["source"], "postgresql", address, stage.network, say=print)
@@ -81,6 +82,7 @@ def test_eight_writers_find_every_acknowledged_row_in_postgresql(stage: Stage) -
     assert found.intact, found.raw["faults"] or found.summary()
 
 
+@pytest.mark.whole
 def test_a_download_goes_on_through_the_migration_of_nginx(stage: Stage) -> None:
     address = stage.address()
     digest = nginx.start(stage["source"], "nginx", address, stage.network, 10, say=print)

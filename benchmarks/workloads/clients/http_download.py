@@ -13,6 +13,8 @@ import select
 import sys
 import time
 
+from responses import Responses
+
 PIECE_BYTES = 1 << 14
 
 
@@ -20,10 +22,9 @@ def main(address: str, port: str, expected: str) -> None:
     """Download until standard input ends."""
     connection = http.client.HTTPConnection(address, int(port), timeout=120)
     faults: list[list[str]] = []
-    gaps: list[float] = []
     received = downloads = 0
     error = None
-    began = time.monotonic()
+    kept = Responses()
     try:
         while not select.select([sys.stdin], [], [], 0)[0]:
             connection.request("GET", "/file")
@@ -34,7 +35,7 @@ def main(address: str, port: str, expected: str) -> None:
             last = time.monotonic()
             while piece := response.read1(PIECE_BYTES):
                 now = time.monotonic()
-                gaps.append(now - last)
+                kept.add(last, now)
                 last = now
                 state.update(piece)
                 if received == 0:
@@ -45,20 +46,7 @@ def main(address: str, port: str, expected: str) -> None:
                 faults.append([expected, f"{response.status} {state.hexdigest()}"])
     except (OSError, http.client.HTTPException) as lost:
         error = repr(lost)
-    print(
-        json.dumps(
-            {
-                "operations": downloads,
-                "seconds": time.monotonic() - began,
-                "received_bytes": received,
-                "longest_gap_ms": max(gaps) * 1000 if gaps else None,
-                "median_ms": sorted(gaps)[len(gaps) // 2] * 1000 if gaps else None,
-                "faults": faults[:10],
-                "error": error,
-            }
-        ),
-        flush=True,
-    )
+    print(json.dumps({**kept.findings(downloads, faults, error), "received_bytes": received}), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import threading
 import time
 from typing import Any
 
+from responses import Responses
+
 
 class Connection:
     """One session of the superuser that the workload runs as."""
@@ -71,7 +73,7 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self.number, self.connection, self.over, self.pause_s = number, connection, over, pause_s
         self.acknowledged = 0
-        self.times: list[float] = []
+        self.times: list[tuple[float, float]] = []
         self.faults: list[Any] = []
         self.error: str | None = None
 
@@ -85,7 +87,7 @@ class Writer(threading.Thread):
                     f"INSERT INTO log VALUES ({self.number}, {following}); "  # noqa: S608 - numbers of our own
                     f"UPDATE counter SET number = number + 1 WHERE writer = {self.number} RETURNING number"
                 )
-                self.times.append(time.monotonic() - sent)
+                self.times.append((sent, time.monotonic()))
                 self.acknowledged = following
                 if rows != [[str(following)]]:
                     self.faults.append([self.number, following, rows])
@@ -112,7 +114,7 @@ def main(address: str, port: str, count: str, pause_s: str = "0") -> None:
         Writer(number, Connection(address, int(port)), over, float(pause_s)) for number in range(int(count))
     ]
     reader = Connection(address, int(port))
-    began = time.monotonic()
+    kept = Responses()
     for writer in writers:
         writer.start()
     while any(not writer.times and writer.error is None for writer in writers):
@@ -122,7 +124,8 @@ def main(address: str, port: str, count: str, pause_s: str = "0") -> None:
     over.set()
     for writer in writers:
         writer.join()
-    times = [took for writer in writers for took in writer.times]
+    for sent, now in sorted(pair for writer in writers for pair in writer.times):
+        kept.add(sent, now)
     faults = [fault for writer in writers for fault in writer.faults]
     errors = [writer.error for writer in writers if writer.error]
     if not errors:
@@ -130,19 +133,7 @@ def main(address: str, port: str, count: str, pause_s: str = "0") -> None:
             faults += compare(reader, writers)
         except OSError as lost:
             errors.append(f"reader: {lost!r}")
-    print(
-        json.dumps(
-            {
-                "operations": len(times),
-                "seconds": time.monotonic() - began,
-                "longest_gap_ms": max(times) * 1000 if times else None,
-                "median_ms": sorted(times)[len(times) // 2] * 1000 if times else None,
-                "faults": faults[:10],
-                "error": "; ".join(errors) or None,
-            }
-        ),
-        flush=True,
-    )
+    print(json.dumps(kept.findings(len(kept.at), faults, "; ".join(errors) or None)), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import socket
 import sys
 import time
 
+from responses import Responses
+
 WORST = 20
 
 
@@ -24,9 +26,8 @@ def main(address: str, port: str, pause: str) -> None:
     command = b"*2\r\n$4\r\nINCR\r\n$7\r\ncounter\r\n"
     count, error = 0, None
     faults: list[list[int]] = []
-    times: list[tuple[float, float]] = []
+    kept = Responses()
     print("ready", flush=True)
-    began = time.monotonic()
     try:
         while not select.select([sys.stdin], [], [], float(pause))[0]:
             sent = time.monotonic()
@@ -37,27 +38,16 @@ def main(address: str, port: str, pause: str) -> None:
                 error = f"answer {line!r}"
                 break
             count += 1
-            times.append((sent - began, now - sent))
+            kept.add(sent, now)
             if int(line[1:]) != count:
                 faults.append([count, int(line[1:])])
                 count = int(line[1:])
     except OSError as lost:
         error = repr(lost)
-    worst = sorted(times, key=lambda item: -item[1])[:WORST]
-    print(
-        json.dumps(
-            {
-                "operations": len(times),
-                "seconds": time.monotonic() - began,
-                "longest_gap_ms": worst[0][1] * 1000 if worst else None,
-                "worst_ms": [[round(at, 4), round(took * 1000, 3)] for at, took in worst],
-                "median_ms": sorted(took for _, took in times)[len(times) // 2] * 1000 if times else None,
-                "faults": faults[:10],
-                "error": error,
-            }
-        ),
-        flush=True,
-    )
+    worst = sorted(zip(kept.at, kept.took, strict=True), key=lambda item: -item[1])[:WORST]
+    found = kept.findings(len(kept.at), faults, error)
+    found["worst_ms"] = [[round(at, 4), round(took, 3)] for at, took in worst]
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

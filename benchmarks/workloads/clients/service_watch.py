@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Any
 
+from responses import Responses
+
 SAME = ("pid", "uid", "gid", "groups", "cwd", "environment", "argv", "hostname", "threads", "memory")
 PAUSE_S = 0.01
 
@@ -54,34 +56,20 @@ def main(address: str, port: str) -> None:
 
     first = last = ask()
     faults: list[Any] = []
-    times: list[float] = []
     error = None
+    kept = Responses()
     print("ready", flush=True)
-    began = time.monotonic()
     try:
         while not select.select([sys.stdin], [], [], PAUSE_S)[0]:
             sent = time.monotonic()
             answer = ask()
-            times.append(time.monotonic() - sent)
+            kept.add(sent, time.monotonic())
             faults += faults_between(last, answer)
             last = answer
     except (OSError, ValueError) as lost:
         error = repr(lost)
-    print(
-        json.dumps(
-            {
-                "operations": len(times),
-                "seconds": time.monotonic() - began,
-                "longest_gap_ms": max(times) * 1000 if times else None,
-                "median_ms": sorted(times)[len(times) // 2] * 1000 if times else None,
-                "faults": faults[:10],
-                "error": error,
-                "first": first,
-                "last": last,
-            }
-        ),
-        flush=True,
-    )
+    found = kept.findings(len(kept.at), faults, error)
+    print(json.dumps({**found, "first": first, "last": last}), flush=True)
 
 
 if __name__ == "__main__":

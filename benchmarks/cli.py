@@ -1,0 +1,155 @@
+"""`sealift bench`: measure, show, compare. Each command imports what it needs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sealift.errors import UnusableInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(no_args_is_help=True, help="What a migration costs, and what it costs elsewhere.")
+
+ResultsOption = Annotated[
+    Path | None,
+    typer.Option("--results", help="Folder of the results; a sweep goes on with what is not there."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, on standard output.")]
+LabOption = Annotated[str, typer.Option("--lab", help="netns or vm. Taken if it is up, else brought up.")]
+Paths = Annotated[
+    list[Path] | None, typer.Argument(help="Result files or folders of them. Default: ./results.")
+]
+
+
+@app.command()
+def run(
+    plan: Annotated[Path, typer.Argument(help="The TOML file of axes.")],
+    results: ResultsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure every point of a sweep. Started again, it goes on where it was interrupted."""
+    from benchmarks import sweep as sweeps
+
+    chosen = sweeps.read_plan(plan)
+    _show(_sweep(plan, results or Path("results") / chosen.name), as_json=as_json)
+
+
+@app.command()
+def quick(kind: LabOption = "netns", results: ResultsOption = None, as_json: JsonOption = False) -> None:
+    """Everything once through, with all peers: five minutes in the netns lab."""
+    _shipped("quick", kind, results, as_json=as_json)
+
+
+@app.command()
+def peers(kind: LabOption = "netns", results: ResultsOption = None, as_json: JsonOption = False) -> None:
+    """Sealift, its peers and the floor, on the same work in the same run."""
+    _shipped("peers", kind, results, as_json=as_json)
+
+
+@app.command()
+def report(
+    paths: Paths = None,
+    output: Annotated[Path, typer.Option("--output", help="The page to write.")] = Path("report.html"),
+    readme: Annotated[
+        Path | None,
+        typer.Option("--readme", help="Rewrite this README's figures and their pictures, instead of a page."),
+    ] = None,
+) -> None:
+    """Write a page with all tables and pictures, that needs nothing beside it."""
+    from benchmarks import report as reports
+
+    chosen = paths or [Path("results")]
+    if readme is not None:
+        reports.write_readme(chosen, readme)
+        _say(f"{readme} has the figures of {', '.join(map(str, chosen))}")
+    else:
+        reports.write_page(chosen, output)
+        _say(f"{output} is written")
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="Result file or folder to start from.")],
+    after: Annotated[Path, typer.Argument(help="Result file or folder to judge.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Hold two result sets against each other. Exit status 1 if one is slower beyond the noise."""
+    from dataclasses import asdict
+
+    from benchmarks import frames
+    from benchmarks.compare import changes
+
+    found = changes(frames.load(before), frames.load(after))
+    if as_json:
+        _print_json([asdict(change) | {"worse": change.worse, "better": change.better} for change in found])
+    else:
+        for change in found:
+            sys.stdout.write(f"{'SLOWER ' if change.worse else 'faster ' if change.better else ''}{change}\n")
+    if any(change.worse for change in found):
+        raise SystemExit(1)
+
+
+def _shipped(name: str, kind: str, results: Path | None, *, as_json: bool) -> None:
+    """A sweep that comes with Sealift, in the lab of that kind. Without a folder of its own it starts anew."""
+    import tempfile
+    from datetime import UTC, datetime
+
+    if kind not in {"netns", "vm"}:
+        raise UnusableInput(f"there is no lab of the kind {kind!r}", remedy="Take netns or vm")
+    with as_file(files("benchmarks.sweeps") / f"{name}.toml") as shipped:
+        text = shipped.read_text()
+    with tempfile.TemporaryDirectory(prefix="sealift-bench-") as folder:
+        plan = Path(folder) / f"{name}.toml"
+        plan.write_text(text.replace("[[axes]]\n", f'[[axes]]\nlab = ["{kind}"]\n'))
+        chosen = results or Path("results") / f"{name}-{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        _show(_sweep(plan, chosen), as_json=as_json)
+
+
+def _sweep(plan: Path, results: Path) -> pd.DataFrame:
+    # What Prefect has to say is in its UI; the first database ever takes longer to make than the 20 seconds it allows.
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    from benchmarks import frames
+    from flows.sweep import sweep
+
+    made: Path = sweep(plan, results)
+    _say(f"results: {made}")
+    return frames.load(made)
+
+
+def _show(rows: pd.DataFrame, *, as_json: bool) -> None:
+    from benchmarks import summary
+
+    if as_json:
+        sys.stdout.write(rows.to_json(orient="records", date_format="iso", indent=2) + "\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*summary.HEADS, box=None, pad_edge=False)
+    for line in summary.table(rows):
+        table.add_row(*line)
+    width = None if sys.stdout.isatty() else 160  # nobody wraps a file
+    console = Console(width=width)
+    console.print(table)
+    for note in summary.notes(rows):
+        console.print(note, highlight=False)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,1 @@
+"""What is measured beside the client: processor time, memory and traffic of each host, the tunnel's rate."""

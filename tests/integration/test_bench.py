@@ -1,0 +1,291 @@
+"""What the measurements say, held against other witnesses: tcpdump, CRIU's own files, the interfaces' counters."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks import frames
+from benchmarks.evaluate import evaluate
+from benchmarks.peers import ssh_path
+from benchmarks.point import Point
+from benchmarks.testbed import Testbed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stage import Stage
+
+    from sealift.inventory import Inventory
+
+pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.usefixtures("prefect_api")]
+
+ROOT = Path(__file__).parents[2]
+CAPTURED = re.compile(r"^(\d+\.\d+) .*? IP [\d.]+\.(\d+) > [\d.]+\.(\d+): .*length (\d+)")
+GAP_AGREES_MS = 5
+CRIU_AGREES_MS = 10
+BYTES_AGREE = 0.02
+
+
+@pytest.fixture(scope="module")
+def testbed(netns_lab: Inventory) -> Iterator[Testbed]:
+    with Testbed.open(netns_lab, say=print) as opened:
+        yield opened
+        ssh_path.close_path(opened)
+
+
+def migrating(**arguments: Any) -> Any:
+    from flows.migrate import migrate
+
+    return migrate(**arguments)
+
+
+@contextmanager
+def captured(testbed: Testbed, port: int) -> Iterator[list[str]]:
+    """What tcpdump sees at the client's host, a line a packet."""
+    lines: list[str] = []
+    words = ["tcpdump", "-i", "any", "-nn", "-tt", "-l", "-s", "96", f"tcp port {port}"]
+    channel = testbed["client"].open(words)
+    errors = channel.makefile_stderr("rb")
+    while b"listening on" not in errors.readline():
+        pass
+    try:
+        yield lines
+        testbed.sh("client", "pkill -INT -x tcpdump")
+        lines += channel.makefile("rb").read().decode().splitlines()
+    finally:
+        channel.close()
+
+
+def longest_silence_ms(lines: list[str], port: int) -> float:
+    """The longest time from a question on the wire to its answer."""
+    asked: float | None = None
+    longest = 0.0
+    for line in lines:
+        found = CAPTURED.match(line)
+        if not found or found[4] == "0":
+            continue
+        at = float(found[1])
+        if int(found[3]) == port and asked is None:  # again: the same question once more
+            asked = at
+        elif int(found[2]) == port and asked is not None:
+            longest = max(longest, (at - asked) * 1000)
+            asked = None
+    return longest
+
+
+def test_the_gap_agrees_with_tcpdump_and_the_bytes_with_the_interfaces_counters(testbed: Testbed) -> None:
+    with captured(testbed, 6379) as lines:
+        measured = evaluate(testbed, Point(workload="redis", memory_mb=40), 0, migrating)
+    row = measured.row
+    assert row["outcome"] == "committed", row
+    on_the_wire = longest_silence_ms(lines, 6379)
+    print(f"gap {row['client_gap_ms']:.1f} ms, tcpdump {on_the_wire:.1f} ms")
+    assert row["client_gap_ms"] == pytest.approx(on_the_wire, abs=GAP_AGREES_MS)
+    payload = sum(row[name] for name in ("pages_bytes", "metadata_bytes", "image_bytes", "file_bytes"))
+    print(f"{payload} bytes, {row['tunnel_bytes']} by the tunnel's counter")
+    assert payload == pytest.approx(row["tunnel_bytes"], rel=BYTES_AGREE)
+    assert row["lost"] == 0
+    assert row["cpu_source_s"] > 0
+    assert row["peak_destination_bytes"] > 40_000_000
+    frames.frame([row])  # every column is a documented one
+
+
+def varints(data: bytes) -> dict[int, int | bytes]:
+    """A protobuf message's fields, read by the wire format's own rules and not by the agents' code."""
+    fields: dict[int, int | bytes] = {}
+    rest = list(data)
+
+    def number() -> int:
+        value = shift = 0
+        while True:
+            byte = rest.pop(0)
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while rest:
+        key = number()
+        if key % 8 == 0:
+            fields[key // 8] = number()
+        else:
+            length = number()
+            fields[key // 8] = bytes(rest[:length])
+            del rest[:length]
+    return fields
+
+
+def statistics(stage: Stage, host: str, pattern: str) -> dict[int, int]:
+    """The one message in a statistics file of CRIU (images/stats.proto), by field numbers."""
+    content = bytes.fromhex(stage.sh(host, f"od -An -v -tx1 {pattern} | tr -d ' \\n'"))
+    outer = varints(content[12:])
+    (inner,) = outer.values()
+    assert isinstance(inner, bytes)
+    return {number: value for number, value in varints(inner).items() if isinstance(value, int)}
+
+
+def test_dump_and_restore_agree_with_the_statistics_that_criu_has_written(stage: Stage) -> None:
+    stage.redis("redis", memory_mb=40)
+    found: dict[str, dict[int, int]] = {}
+
+    def look(name: str, host: str, pattern: str) -> Any:
+        return lambda _: found.update({name: statistics(stage, host, pattern)})
+
+    report = stage.engine(
+        "redis",
+        {
+            "dumped": look("dump", "source", "/run/sealift/dumps/*/final/stats-dump"),
+            "restored": look("restore", "destination", "/run/sealift/restore/*/stats-restore"),
+        },
+    )
+    dump_ms = found["dump"][2] / 1000
+    restore_ms = (found["restore"][3] + found["restore"][4]) / 1000
+    print(f"dump {dump_ms:.1f} of {report.criu_dump_ms:.1f} ms, restore {restore_ms:.1f} ms")
+    assert report.criu_dump_ms == pytest.approx(dump_ms, abs=CRIU_AGREES_MS)
+    assert report.criu_restore_ms == pytest.approx(restore_ms, abs=CRIU_AGREES_MS)
+    assert 0 < report.criu_dump_ms + report.criu_restore_ms < report.frozen_ms + CRIU_AGREES_MS
+
+
+@pytest.mark.parametrize("system", ["docker", "runc-script", "podman", "floor"])
+def test_peers_move_the_same_work_under_the_same_client(testbed: Testbed, system: Any) -> None:
+    row = evaluate(testbed, Point(system=system, workload="redis", memory_mb=5), 0, migrating).row
+    if row["outcome"] == "absent":
+        pytest.skip(row["error"])
+    assert row["outcome"] == "committed", row["error"]
+    assert (row["lost"], row["client_error"]) == (0, None)
+    assert row["client_gap_ms"] > 0
+    assert row["pages_bytes"] > 5_000_000
+    if system == "floor":
+        assert 0 < row["criu_dump_ms"] < row["final_dump_ms"]
+        assert row["tunnel_mb_s"] > 0
+
+
+def test_what_cannot_be_measured_is_a_row_with_the_reason(testbed: Testbed) -> None:
+    row = evaluate(testbed, Point(system="whole-vm"), 0, migrating).row
+    assert (row["outcome"], row["lab"], row["evidence"]) == ("absent", "netns", "absent")
+    assert "no VM" in row["error"]
+    row = evaluate(testbed, Point(workload="redis", memory_mb=1, strategy="pre-copy"), 0, migrating).row
+    if row["outcome"] != "committed":  # this kernel does not track dirty pages
+        assert row["outcome"] == "failed"
+        assert row["error"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "SEALIFT_HOME": str(ROOT), **more}
+
+
+def test_the_notebook_runs(stage: Stage, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    for name, value in environment(PREFECT_API_URL=prefect_api).items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(ROOT / "notebooks" / "evaluation.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(ROOT)}}).execute()
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 3
+
+
+@contextmanager
+def running(*words: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-m", "prefect", *words], env=environment(**env), cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def until(check: Any, timeout_s: float) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            if found := check():
+                return found
+        except OSError:
+            pass
+        time.sleep(0.5)
+    raise AssertionError(f"not within {timeout_s} s")
+
+
+def test_schedules_are_deployed_and_a_worker_runs_one_to_its_end(stage: Stage, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    api = f"http://127.0.0.1:{port}/api"
+    env = {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_API_URL": api,
+        "PREFECT_PROFILES_PATH": str(tmp_path / "profiles.toml"),
+        "SEALIFT_RESULTS": str(tmp_path / "results"),
+    }
+    plan = tmp_path / "plan.toml"
+    plan.write_text('name = "tiny"\nrepeats = 1\n[[axes]]\nmemory_mb = [1]\n')
+
+    def prefect(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", *words],
+            env=environment(**env),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def ask(path: str, **body: Any) -> Any:
+        request = urllib.request.Request(
+            f"{api}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    with running("server", "start", "--host", "127.0.0.1", "--port", str(port), **env):
+        until(lambda: urllib.request.urlopen(f"{api}/health", timeout=5).status == 200, 120)
+        prefect("work-pool", "create", "--type", "process", "sealift")
+        prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+        deployed = {one["name"]: one for one in ask("/deployments/filter")}
+        crons = {name: one["schedules"][0]["schedule"]["cron"] for name, one in deployed.items()}
+        assert crons == {"nightly": "0 2 * * *", "weekly-peers": "0 4 * * 0"}
+        assert all(one["schedules"][0]["active"] for one in deployed.values())
+        nightly = deployed["nightly"]["id"]
+        chosen = {"plan": str(plan), "results": str(tmp_path / "results")}
+        scheduled = ask(
+            f"/deployments/{nightly}/create_flow_run", state={"type": "SCHEDULED"}, parameters=chosen
+        )
+        wanted = {"flow_runs": {"id": {"any_": [scheduled["id"]]}}}
+        with running("worker", "start", "--pool", "sealift", "--type", "process", **env):
+            states = ("COMPLETED", "FAILED", "CRASHED")
+
+            def ended() -> Any:
+                runs = ask("/flow_runs/filter", **wanted)
+                return next((run for run in runs if run["state_type"] in states), None)
+
+            run = until(ended, 200)
+        assert run["state_type"] == "COMPLETED", run["state"]
+        artifacts = {one["key"] for one in ask("/artifacts/filter")}
+    rows = frames.load(tmp_path / "results")
+    assert list(rows["outcome"]) == ["committed"]
+    assert {"sweep-results", "migration-steps", "migration-timeline"} <= artifacts
