@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ NETWORK = "extRootNetNS"
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """What an agent starts for the time of a migration does not outlive it, even if it is killed."""
 
+UNMOUNT_TIMEOUT_S = 5
 PAGE_BYTES = 4096
 STATS_MAGICS = 2  # two 32-bit magic numbers, then a 32-bit length, then the message
 
@@ -72,8 +74,12 @@ def wipe(directory: Path, lock: int | None = None) -> None:
     if lock is not None:
         os.close(lock)
     shutil.rmtree(directory, ignore_errors=True)
-    if os.path.ismount(DUMPS) and not any(DUMPS.iterdir()):
-        subprocess.run(["umount", str(DUMPS)], check=False)
+    deadline = time.monotonic() + UNMOUNT_TIMEOUT_S
+    while os.path.ismount(DUMPS) and not any(DUMPS.iterdir()):
+        done = subprocess.run(["umount", str(DUMPS)], check=False, capture_output=True)
+        if done.returncode == 0 or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)  # a process that was killed a moment ago still has a file open
 
 
 def workers(directory: Path) -> list[int]:
