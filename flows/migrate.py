@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - Prefect reads the annotations
-from typing import Annotated
+from typing import Annotated, Literal
 
 from prefect import flow
 from pydantic import Field
 
 from flows.publish import Progress, publish
+from flows.recover import end_what_was_left
 from sealift import inventory as inventories
 from sealift.migration import progress
 from sealift.migration.cutover import Cutover
 from sealift.migration.finish import report
 from sealift.migration.session import Request, Session
 from sealift.model import Report, Strategy
+from tasks.attest import attest
 from tasks.final_dump import final_dump
 from tasks.finish import finish
 from tasks.network_switch import network_switch
 from tasks.pre_dump import pre_dump
 from tasks.preflight import preflight
+from tasks.provision_keys import provision_keys
 from tasks.restore import restore
 from tasks.sync import sync
 from tasks.transfer import transfer
 
 
-@flow(name="migrate", flow_run_name="migrate {container}: {source} to {destination}")
+@flow(
+    name="migrate",
+    flow_run_name="migrate {container}: {source} to {destination}",
+    on_crashed=[end_what_was_left],
+    on_cancellation=[end_what_was_left],
+)
 def migrate(
     container: Annotated[str, Field(description="Name or id of the running container.", min_length=1)],
     source: Annotated[str, Field(description="The host that it runs on, by its name in the inventory.")],
@@ -37,6 +45,12 @@ def migrate(
         Strategy, Field(description="How memory gets across; auto chooses by what the hosts can do.")
     ] = Strategy.AUTO,
     max_rounds: Annotated[int, Field(description="Most pre-dump rounds.", ge=1, le=30)] = 5,
+    evidence: Annotated[
+        Literal["snp", "sev", "none"] | None,
+        Field(
+            description="What the destination must prove. Default: what the inventory says; none only by name."
+        ),
+    ] = None,
 ) -> Report:
     """Migrate one running container, live.
 
@@ -47,16 +61,18 @@ def migrate(
         inventory: The inventory file. Default: ./sealift.toml, or the running lab's.
         strategy: How memory gets across. `auto` chooses by what the hosts can do.
         max_rounds: Most pre-dump rounds.
+        evidence: What the destination must prove: snp, sev, or none, which has to be asked for by name. By default
+            what the inventory says.
 
-    Returns the report. Raises Refused before anything was touched, MigrationFailed after a roll-back, HostUnreachable,
-    OutcomeUnknown when nobody who knows could be asked.
+    Returns the report. Raises EvidenceRejected or Refused before anything was touched, MigrationFailed after a
+    roll-back, HostUnreachable, OutcomeUnknown when nobody who knows could be asked.
 
     """
-    request = Request(container, source, destination, strategy, max_rounds)
+    request = Request(container, source, destination, strategy, max_rounds, evidence)
     with progress.listening(Progress()), Session.open(inventories.load(inventory), request) as session:
+        attest(session)
+        provision_keys(session)
         preflight(session)
-        # Here the destination proves what it is (attest) and gets its keys (provision keys). Both come with their own
-        # issue; until then every report says that evidence is absent.
         sync(session)
         pre_dump(session)
         # Armed now: from "go" to the commit the two hosts and the gateway need nobody. The four tasks are under way

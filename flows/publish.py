@@ -41,7 +41,7 @@ class Progress:
 
     def began(self, step: Step) -> None:
         """The first step brings the bar into being."""
-        if self._artifact is None and step == Step.PREFLIGHT:
+        if self._artifact is None and step == Step.ATTEST:
             with suppress(PrefectException, OSError):
                 made = create_progress_artifact(
                     progress=0.0, key="migration-progress", description="Migration"
@@ -73,6 +73,7 @@ def publish(report: Report) -> None:
         f"{report.container}: {report.source} → {report.destination}, {report.outcome}; {report.strategy.value} "
         f"({report.why}); frozen {report.frozen_ms:.0f} ms, cut {report.cut_ms:.0f} ms; {evidence}"
     )
+    summary = "\n\n".join([summary, *report.verified])
     picture = base64.b64encode(timeline_png(report)).decode()
     with suppress(PrefectException, OSError):
         create_table_artifact(key="migration-steps", table=rows, description=summary)

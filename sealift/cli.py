@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from benchmarks.cli import app as bench_app
+from sealift.attestation.cli import attest_command, keys_app
 from sealift.errors import SealiftError, UnusableInput
 from sealift.evidence.cli import app as evidence_app
+from sealift.machine.cli import app as image_app
 from sealift.provider.cli import app as provider_app
 
 if TYPE_CHECKING:
@@ -35,7 +38,10 @@ host_app = typer.Typer(no_args_is_help=True, help="Docker hosts.")
 app.add_typer(lab_app, name="lab")
 app.add_typer(network_app, name="network")
 app.add_typer(host_app, name="host")
+app.command("attest")(attest_command)
+app.add_typer(keys_app, name="keys")
 app.add_typer(evidence_app, name="evidence")
+app.add_typer(image_app, name="image")
 app.add_typer(provider_app, name="provider")
 app.add_typer(bench_app, name="bench")
 
@@ -48,6 +54,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing el
 
 def main() -> None:
     """Run the command line. Errors of Sealift's own become one sentence and their exit status."""
+    # As Ctrl-C: what was started is ended, what was taken is put back.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except SealiftError as error:
@@ -71,6 +79,13 @@ def migrate(
         str, typer.Option(help="auto, pre-copy or stop-and-copy: how memory gets across.")
     ] = "auto",
     max_rounds: Annotated[int, typer.Option(min=1, max=30, help="Most pre-dump rounds.")] = 5,
+    evidence: Annotated[
+        str | None,
+        typer.Option(
+            help="What the destination must prove: snp, sev or none. Default: what the inventory says; "
+            "none only if it is asked for here."
+        ),
+    ] = None,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,6 +95,7 @@ def migrate(
     known = inventories.load(inventory)
     for host in (source, destination):
         known.host(host)  # a slip of the pen is answered before Prefect is loaded
+    asked = _evidence(evidence)
     with _prefect():
         from flows.migrate import migrate as flow
         from sealift.migration import progress
@@ -87,8 +103,34 @@ def migrate(
 
         chosen = _strategy(strategy)
         with progress.listening(Display(sys.stderr)):
-            report: Report = flow(container, source, destination, inventory, chosen, max_rounds)
+            report: Report = flow(container, source, destination, inventory, chosen, max_rounds, asked)
         _print_report(report, as_json=as_json)
+
+
+@app.command()
+def recover(
+    migration: Annotated[
+        str | None, typer.Argument(help="One migration by its id. Default: all that nobody is at.")
+    ] = None,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End migrations that were left unfinished: by the gateway's record, each has one outcome, and both hosts are told.
+
+    Exit status 1 if a host could not be told; run it again then.
+    """
+    from dataclasses import asdict
+
+    from sealift import inventory as inventories
+    from sealift.migration import recovery
+
+    ended = recovery.recover(inventories.load(inventory), migration)
+    if as_json:
+        _print_json([{**asdict(one), "owner": one.owner} for one in ended])
+    else:
+        sys.stdout.write("".join(f"{one.sentence()}\n" for one in ended) or "nothing was left unfinished\n")
+    if any(one.left for one in ended):
+        raise SystemExit(1)
 
 
 @app.command()
@@ -111,11 +153,17 @@ def demo(
 
 
 @lab_app.command("up")
-def lab_up(kind: Annotated[str, typer.Option("--kind", help="vm or netns.")] = "vm") -> None:
+def lab_up(
+    kind: Annotated[str, typer.Option("--kind", help="vm or netns.")] = "vm",
+    evidence: Annotated[
+        str | None,
+        typer.Option(help="snp (the default) or sev: hosts prove what they are. none: they do not."),
+    ] = None,
+) -> None:
     """Bring a lab up and write its inventory."""
     from sealift.lab import lab
 
-    lab.up(_kind(kind), say=_say)
+    lab.up(_kind(kind), say=_say, evidence=_evidence(evidence))
 
 
 @lab_app.command("down")
@@ -151,7 +199,7 @@ def lab_exec(
     from sealift.host import ssh
     from sealift.lab import lab
 
-    with ssh.connected(host, lab.running().machine(host)) as connection:
+    with ssh.connected(host, lab.machine(lab.running(), host)) as connection:
         done = connection.run(command, check=False, timeout_s=3600)
     sys.stdout.write(done.stdout)
     sys.stderr.write(done.stderr)
@@ -165,7 +213,7 @@ def lab_ssh(
     """Log in to a host of the lab with OpenSSH."""
     from sealift.lab import lab
 
-    entry = lab.running().machine(host)
+    entry = lab.machine(lab.running(), host)
     known = lab.lab_dir() / "known_hosts"
     known.write_text(f"{entry.address} {entry.host_key}\n")
     options = [
@@ -190,9 +238,10 @@ def network_assign(
 ) -> None:
     """Make the gateway send a workload's packets to a host. Migrations do it by themselves."""
     from sealift import inventory as inventories
+    from sealift.attestation.record import pinned
     from sealift.network import gateway
 
-    gateway.assign(inventories.load(inventory), address, host)
+    gateway.assign(pinned(inventories.load(inventory)), address, host)
 
 
 @network_app.command("release")
@@ -226,9 +275,10 @@ def host_prepare(
 ) -> None:
     """Give a Docker host what it needs to take part: runtime wrapper, CRIU's settings, the workloads' network."""
     from sealift import inventory as inventories
+    from sealift.attestation.record import pinned
     from sealift.host import prepare, ssh
 
-    known = inventories.load(inventory)
+    known = pinned(inventories.load(inventory))
     with ssh.connected(name, known.host(name)) as connection:
         changed = prepare.files(connection)
         prepare.docker_network(connection, known.network)
@@ -241,6 +291,16 @@ def _kind(text: str) -> Kind:
     if text == "netns":
         return "netns"
     raise UnusableInput(f"there is no lab of the kind {text!r}", remedy="Take vm or netns")
+
+
+def _evidence(text: str | None) -> Literal["snp", "sev", "none"] | None:
+    if text is None:
+        return None
+    known: tuple[Literal["snp", "sev", "none"], ...] = ("snp", "sev", "none")
+    for each in known:
+        if text == each:
+            return each
+    raise UnusableInput(f"--evidence has no {text!r}", remedy="Take snp, sev or none")
 
 
 def _strategy(text: str) -> Strategy:

@@ -9,12 +9,12 @@ import os
 import tomllib
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sealift.errors import UnusableInput
-from sealift.paths import run_dir
+from sealift.paths import run_dir, state_dir
 
 FILE_NAME = "sealift.toml"
 
@@ -23,13 +23,51 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Vm(_Table):
+    """What a host must prove before it is trusted, and, where a provider starts it for us, how."""
+
+    evidence: Literal["snp", "sev"] = Field(default="snp", description="SEV-SNP, or SEV-ES (legacy SEV).")
+    policy: Path = Field(description="The owner's policy (TOML): what the evidence must say.")
+    image_folder: Path | None = Field(
+        default=None, description="The owner's copy of the image. The digest to expect is computed from it."
+    )
+    name: str | None = Field(
+        default=None, description="Its name at the provider; without one nobody starts it for us."
+    )
+    image: str | None = Field(default=None, description="The image's name at the provider.")
+    tap: str | None = Field(default=None, description="The provider's network interface for it.")
+    mac: str | None = Field(default=None, description="Its MAC address, in lower case.")
+    mtu: int = Field(default=1500, ge=576, le=65535)
+    vcpus: int = Field(default=2, ge=1)
+    memory_mib: int = Field(default=2048, ge=64)
+    cpu: str = Field(default="EPYC-Milan", description="QEMU's name for its processors; it is measured.")
+    data_disk_mib: int = Field(default=4096, ge=1, description="Of the encrypted disk, made on first use.")
+    amd_chain: Path | None = Field(
+        default=None,
+        description="AMD's ASK and ARK for legacy SEV, where the provider does not hand them out.",
+    )
+    configuration: Path | None = Field(
+        default=None, description="What its configuration disk holds (tar). The provider can read it."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.name and not (self.image and self.tap and self.mac):
+            raise ValueError("a VM that a provider starts needs image, tap and mac")
+        if self.evidence == "sev" and not self.name:
+            raise ValueError("legacy SEV is proved while a VM is launched: name, image, tap, mac are missing")
+        return self
+
+
 class Host(_Table):
-    """One machine, reached over SSH."""
+    """One machine, reached over SSH. One with `vm` proves its keys, any other has them written here."""
 
     address: str = Field(description="Where its SSH server answers: a name or an address.")
     port: int = Field(default=22, ge=1, le=65535)
     user: str = Field(default="root", description="Sealift needs root on Docker hosts and on the gateway.")
-    host_key: str = Field(description="Its SSH host key, `ssh-ed25519 AAAA…`. No other is accepted.")
+    host_key: str | None = Field(
+        default=None, description="Its SSH host key, `ssh-ed25519 AAAA…`. No other is accepted."
+    )
     key_file: Path = Field(description="The private key to log in with.")
     tunnel_address: IPv4Address | None = Field(default=None, description="Its address inside WireGuard.")
     wireguard_key: str | None = Field(default=None, description="Its WireGuard public key.")
@@ -38,6 +76,16 @@ class Host(_Table):
         description="Names for directories that containers bind-mount. A bind mount whose directory carries the "
         "same name on both hosts is moved like a volume; one without a counterpart is refused.",
     )
+    vm: Vm | None = Field(default=None, description="For an encrypted VM: what it must prove.")
+
+    @model_validator(mode="after")
+    def _known_or_proved(self) -> Self:
+        if self.host_key is None and self.vm is None:
+            raise ValueError(
+                "it has neither a host_key nor a table vm: give the host_key of a machine that you trust, or say "
+                "in `vm` what the machine must prove"
+            )
+        return self
 
 
 class Network(_Table):
@@ -65,6 +113,20 @@ class Inventory(_Table):
     client: Host | None = None
     network: Network = Field(default_factory=Network)
     lab: LabFacts | None = None
+    state: Path | None = Field(
+        default=None,
+        description="Where records of evidence and disk keys are kept. Default: the user's state.",
+    )
+
+    @property
+    def state_folder(self) -> Path:
+        """Where what was verified is on record, and the keystore."""
+        return self.state or state_dir()
+
+    def known_as(self, name: str, *, host_key: str, wireguard_key: str) -> Inventory:
+        """The inventory with the keys that a host has proved."""
+        host = self.host(name).model_copy(update={"host_key": host_key, "wireguard_key": wireguard_key})
+        return self.model_copy(update={"hosts": {**self.hosts, name: host}})
 
     def host(self, name: str) -> Host:
         """The Docker host of that name; UnusableInput where there is none."""

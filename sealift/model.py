@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class Step(StrEnum):
     """The steps, in the order of the protocol, by the names that errors and reports use."""
 
+    ATTEST = "attest"
+    PROVISION_KEYS = "provision keys"
     PREFLIGHT = "preflight"
     SYNC = "sync"
     PRE_DUMP = "pre-dump"
@@ -26,6 +28,7 @@ class Strategy(StrEnum):
 
     AUTO = "auto"
     PRE_COPY = "pre-copy"
+    POST_COPY = "post-copy"
     STOP_AND_COPY = "stop-and-copy"
 
 
@@ -93,6 +96,9 @@ class Report(_Record):
     lab: str | None = Field(description="Kind of lab, or null on real machines.")
     accelerator: str | None = Field(description="What ran the lab's VMs: kvm, tcg, none.")
     evidence: Evidence
+    verified: list[str] = Field(
+        default_factory=list, description="What was verified, of whom and when: a sentence each."
+    )
     warnings: list[str] = Field(default_factory=list)
 
     def step(self, step: Step) -> StepRecord:

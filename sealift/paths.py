@@ -16,3 +16,10 @@ def cache_dir() -> Path:
 def run_dir() -> Path:
     """What lives as long as a lab or a migration does; empty when neither does. `SEALIFT_RUN` moves it."""
     return Path(os.environ.get("SEALIFT_RUN") or "/run/sealift")
+
+
+def state_dir() -> Path:
+    """What must outlive both: records of evidence, disk keys. `SEALIFT_STATE` moves it."""
+    if chosen := os.environ.get("SEALIFT_STATE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "sealift"

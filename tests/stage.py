@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -27,7 +28,7 @@ from sealift.migration import sync as files
 from sealift.migration.cutover import Cutover
 from sealift.migration.preflight import preflight
 from sealift.migration.session import Request, Session
-from sealift.model import Step
+from sealift.model import Step, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -112,8 +113,18 @@ class Stage:
         """Migrate by the flow, in this process."""
         from flows.migrate import migrate
 
-        report: Report = migrate(container, source, destination, self.path)
+        report: Report = migrate(
+            container, source, destination, self.path, evidence=self.evidence(destination)
+        )
         return report
+
+    def evidence(self, destination: str, inventory: Inventory | None = None) -> Literal["none"] | None:
+        """What to ask of a destination: all that the inventory says, or nothing, by name, where it says nothing."""
+        return None if (inventory or self.inventory).host(destination).vm else "none"
+
+    def request(self, container: str, source: str = "source", destination: str = "destination") -> Request:
+        """What is asked for in a migration without Prefect."""
+        return Request(container, source, destination, evidence=self.evidence(destination))
 
     def engine(
         self,
@@ -121,6 +132,7 @@ class Stage:
         hooks: Mapping[str, Callable[[Session], object]] | None = None,
         source: str = "source",
         destination: str = "destination",
+        strategy: Strategy = Strategy.AUTO,
     ) -> Report:
         """Migrate without Prefect. Hooks are called when "armed", and with the source's events, by their names."""
         hooks = hooks or {}
@@ -131,8 +143,9 @@ class Stage:
                 if event["event"] in hooks:
                     hooks[event["event"]](session)
 
-        request = Request(container, source, destination)
+        request = dataclasses.replace(self.request(container, source, destination), strategy=strategy)
         with Session.open(self.inventory, request) as session:
+            arrive(session)
             with session.step(Step.PREFLIGHT):
                 preflight(session)
             with session.step(Step.SYNC):
@@ -153,13 +166,17 @@ class Stage:
         """Run the preflight alone; the refusal that it must end in."""
         from sealift.errors import SealiftError
 
-        request = Request(container, "source", "destination")
-        with (
-            pytest.raises(SealiftError) as raised,
-            Session.open(inventory or self.inventory, request) as session,
-            session.step(Step.PREFLIGHT),
-        ):
-            preflight(session)
+        evidence = self.evidence("destination", inventory)
+        request = Request(container, "source", "destination", evidence=evidence)
+
+        def look() -> None:
+            with Session.open(inventory or self.inventory, request) as session:
+                arrive(session)
+                with session.step(Step.PREFLIGHT):
+                    preflight(session)
+
+        with pytest.raises(SealiftError) as raised:
+            look()
         return raised.value  # type: ignore[return-value]
 
     def look(self, host: str) -> dict[str, list[str]]:
@@ -181,6 +198,14 @@ class Stage:
             with Agent(self["gateway"], "gateway") as gateway:
                 while self.assigned:
                     gateway.call("release", address=self.assigned.pop())
+
+
+def arrive(session: Session) -> None:
+    """The steps before all others: the destination proves what it is and gets its keys."""
+    with session.step(Step.ATTEST):
+        session.attest()
+    with session.step(Step.PROVISION_KEYS):
+        session.provision()
 
 
 @contextmanager
@@ -277,6 +302,20 @@ def untouched(stage: Stage, container: str, address: str | None = None) -> Itera
     for host, look in hosts.items():
         left = until_same(stage, host, look, allow=IMAGE)
         assert not left, f"{host}: {left}"
+
+
+def kill_agent(stage: Stage, host: str, role: str) -> Callable[[Session], None]:
+    """A hook that kills an agent so that it can put nothing away."""
+
+    def kill(_: Session) -> None:
+        script = (
+            "for p in /proc/[0-9]*; do "
+            'case "$(tr "\\0" " " <"$p/cmdline" 2>/dev/null)" in '
+            f'"python3 /run/sealift/agent-"*" {role} ") kill -9 "${{p#/proc/}}";; esac; done'
+        )
+        stage.sh(host, script)
+
+    return kill
 
 
 def frozen(stage: Stage, pid: int) -> bool:

@@ -41,6 +41,6 @@ def start(host: Connection, name: str, address: str, network: str, *, say: Calla
     host.run(["docker", "exec", name, *TABLES_COMMAND], timeout_s=START_TIMEOUT_S)
 
 
-def client(host: Connection, address: str) -> Client:
+def client(host: Connection, address: str, pause_s: float = 0) -> Client:
     """The writing client, on the client's host."""
-    return Client(host, "postgresql_writers.py", address, str(PORT), str(WRITERS))
+    return Client(host, "postgresql_writers.py", address, str(PORT), str(WRITERS), str(pause_s))

@@ -190,10 +190,11 @@ class SevRules(_Model):
 
 
 class Policy(_Model):
-    """The whole policy."""
+    """The whole policy. Evidence older than `evidence_lifetime_s` is fetched anew: with 0, each time."""
 
     version: Literal[1] = 1
     nonce_lifetime_s: Annotated[int, Field(gt=0)] = 300
+    evidence_lifetime_s: Annotated[int, Field(ge=0)] = 0
     extra_roots: tuple[ExtraRoot, ...] = ()
     snp: SnpPolicy = SnpPolicy()
     sev: SevRules = SevRules()

@@ -21,6 +21,8 @@ DOCKER_PATIENCE_S = 120
 CARRIED = (
     ("usr/libexec/sealift/runtime", 0o755),
     ("usr/libexec/sealift/restore", 0o755),
+    ("usr/libexec/sealift/armed/criu", 0o755),
+    ("usr/libexec/sealift/armed/tar", 0o755),
     ("usr/libexec/sealift/network", 0o755),
     ("etc/criu/runc.conf", 0o644),
 )

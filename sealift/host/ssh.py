@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import io
+import logging
 import shlex
 import socket
 import time
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 import paramiko
 
-from sealift.errors import HostUnreachable, UnusableInput
+from sealift.errors import EvidenceRejected, HostUnreachable, UnusableInput
 from sealift.process import Completed, failure
 
 if TYPE_CHECKING:
@@ -25,6 +27,11 @@ CONNECT_TIMEOUT_S = 10
 KEEPALIVE_S = 5
 WINDOW_BYTES = 1 << 21
 CHUNK_BYTES = 1 << 18
+ANSWER_LIMIT = 1 << 20
+
+
+# What it has to say is in the errors here; without this it would print warnings of its own to standard error.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class Connection:
@@ -122,7 +129,7 @@ def connect(name: str, host: Host, *, patience_s: float = 0) -> Connection:
         try:
             return _connect(name, host)
         except HostUnreachable as unreachable:
-            if unreachable.__cause__.__class__ in _FINAL or time.monotonic() >= deadline:
+            if is_final(unreachable) or time.monotonic() >= deadline:
                 raise
             time.sleep(0.2)
 
@@ -131,12 +138,33 @@ _FINAL = (paramiko.BadHostKeyException, paramiko.AuthenticationException)
 """Nothing that another try would change."""
 
 
+def is_final(unreachable: HostUnreachable) -> bool:
+    """Whether another try would change nothing: the host answered, with another key, or does not let us in."""
+    return unreachable.__cause__.__class__ in _FINAL
+
+
+def is_another(unreachable: HostUnreachable) -> bool:
+    """Whether a host did answer, but with another key than the pinned one."""
+    return isinstance(unreachable.__cause__, paramiko.BadHostKeyException)
+
+
 def _connect(name: str, host: Host) -> Connection:
+    if host.host_key is None:
+        raise UnusableInput(
+            "nobody has verified its SSH host key yet",
+            host=name,
+            step="connect",
+            remedy=f"`sealift attest {name}` does",
+        )
     client = paramiko.SSHClient()
     kind, key = _parse_host_key(name, host.host_key)
     entry = host.address if host.port == paramiko.config.SSH_PORT else f"[{host.address}]:{host.port}"
     client.get_host_keys().add(entry, kind, key)
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    return _log_in(name, host, client)
+
+
+def _log_in(name: str, host: Host, client: paramiko.SSHClient) -> Connection:
     try:
         client.connect(
             host.address,
@@ -180,6 +208,84 @@ def _connect(name: str, host: Host) -> Connection:
         if isinstance(transport.sock, socket.socket):
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return Connection(name, host, client)
+
+
+class Stranger:
+    """A host that shows some SSH host key, which nothing vouches for yet: it may be asked one thing, who it is.
+
+    Nothing else can be done over it until `vouch` has made a `Connection` of it.
+    """
+
+    def __init__(self, connection: Connection, shown_key: str) -> None:
+        self._connection = connection
+        self.shown_key = shown_key
+
+    def ask(self, port: int, line: bytes, *, timeout_s: float) -> bytes:
+        """Send a line to a port of its loopback interface; the line that comes back."""
+        return ask(self._connection, port, line, timeout_s=timeout_s)
+
+    def vouch(self, verified_key: str) -> Connection:
+        """The connection, now that the key it was made with is known to be the right one."""
+        if not hmac.compare_digest(self.shown_key.encode(), verified_key.encode()):
+            raise EvidenceRejected(
+                "the SSH host key that was verified is not the one that this connection was made with",
+                host=self._connection.name,
+                step="attest",
+                reasons=("ssh_host_key",),
+            )
+        self._connection.host = self._connection.host.model_copy(update={"host_key": verified_key})
+        return self._connection
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+
+def meet(name: str, host: Host, *, patience_s: float = 0) -> Stranger:
+    """Connect to a host whose key is not known, and remember which one it shows. Fails like `connect`."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        client = paramiko.SSHClient()
+        shown = _Remember()
+        client.set_missing_host_key_policy(shown)
+        try:
+            return Stranger(_log_in(name, host, client), shown.key)
+        except HostUnreachable as unreachable:
+            if is_final(unreachable) or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+
+
+class _Remember(paramiko.MissingHostKeyPolicy):
+    """Accepts any key, for the one question that `Stranger` may ask."""
+
+    key = ""
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002 - paramiko's signature
+        self.key = f"{key.get_name()} {key.get_base64()}"
+
+
+def ask(connection: Connection, port: int, line: bytes, *, timeout_s: float) -> bytes:
+    """Send a line to a port of a host's loopback interface; the line that comes back."""
+    transport = connection.client.get_transport()
+    try:
+        if transport is None:
+            raise EOFError
+        loopback = ("127.0.0.1", port)
+        channel = transport.open_channel("direct-tcpip", loopback, loopback, timeout=timeout_s)
+        with channel:
+            channel.settimeout(timeout_s)
+            channel.sendall(line + b"\n")
+            answer: bytes = channel.makefile("rb").readline(ANSWER_LIMIT)
+    except (paramiko.SSHException, OSError, EOFError) as silent:
+        raise HostUnreachable(
+            f"nobody answers at its port {port}: {silent or type(silent).__name__}",
+            host=connection.name,
+            remedy="Only a VM of an image that Sealift built answers there; it may still be starting",
+        ) from silent
+    if not answer.endswith(b"\n"):
+        raise HostUnreachable(f"its answer at port {port} broke off", host=connection.name)
+    return answer
 
 
 @contextmanager

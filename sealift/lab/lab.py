@@ -9,20 +9,26 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sealift import inventory as inventories
+from sealift.attestation.attest import attest, keystore_of
+from sealift.attestation.provision import introduce, provision
+from sealift.attestation.record import pinned
 from sealift.errors import PrerequisiteMissing, Refused, SealiftError, UnusableInput
 from sealift.host import prepare, ssh
-from sealift.lab import namespaced, teardown, wiring
-from sealift.lab.layout import HOSTS, PROVIDER, LabHost
-from sealift.lab.plan import Kind, Lab, plan
+from sealift.host.agents import Agent
+from sealift.lab import namespaced, processors, teardown, wiring
+from sealift.lab.layout import GATEWAY, HOSTS, PROVIDER, LabHost
+from sealift.lab.plan import POLICY, Asked, Kind, Lab, login_key, plan
 from sealift.machine.recipe import RECIPE, files_dir
 from sealift.machine.tree import build_tree
 from sealift.paths import run_dir
+from sealift.processor.interface import GUEST_SOCKET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from sealift.inventory import Inventory
+    from sealift.attestation.record import Record
+    from sealift.inventory import Host, Inventory
 
 SSH_PATIENCE_S = 20
 VM_SSH_PATIENCE_S = 180
@@ -35,28 +41,42 @@ def lab_dir() -> Path:
     return run_dir() / "lab"
 
 
-def up(kind: Kind, *, say: Callable[[str], None]) -> Inventory:
-    """Bring a lab up and write its inventory. Whatever goes wrong, nothing of a half-built lab stays."""
+def up(kind: Kind, *, say: Callable[[str], None], evidence: Asked | None = None) -> Inventory:
+    """Bring a lab up and write its inventory. Whatever goes wrong, nothing of a half-built lab stays.
+
+    With evidence (the default: SNP) the hosts that prove themselves are attested, and the inventory that comes back has
+    the keys that they proved.
+    """
     _may_start()
+    asked: Asked = evidence or "snp"
+    if kind == "netns" and asked == "sev":
+        raise UnusableInput(
+            "a namespaced host is not launched by a secure processor, and legacy SEV proves a launch",
+            remedy="Take `--evidence snp`, or `--kind vm`",
+            step="lab up",
+        )
     directory = lab_dir()
     tree = build_tree(RECIPE, say=say)
+    roots = processors.make_roots(say=say) if asked != "none" else None
     started = time.monotonic()
     try:
         directory.mkdir(parents=True, mode=0o700)
-        lab = plan(kind, directory)
+        lab = plan(kind, directory, asked)
+        if roots is not None:
+            (directory / POLICY).write_text(processors.policy(roots))
         if kind == "vm":
             lab = _start_vm(lab, directory, tree, say)
         else:
             _start_namespaced(lab, directory, tree, HOSTS)
         say("waiting for SSH and Docker")
-        _prepare_hosts(lab)
+        known = _prepare_hosts(lab)
         inventories.save(lab.inventory, inventories.lab_inventory())
     except BaseException:
         with suppress(SealiftError):
             teardown.remove(directory)
         raise
     say(f"the {kind} lab is up after {time.monotonic() - started:.1f} s: {inventories.lab_inventory()}")
-    return lab.inventory
+    return known
 
 
 def down() -> bool:
@@ -69,11 +89,17 @@ def down() -> bool:
 
 
 def running() -> Inventory:
-    """The inventory of the lab that is up; UnusableInput when there is none."""
+    """The inventory of the lab that is up, with the keys that its hosts have proved; UnusableInput without one."""
     path = inventories.lab_inventory()
     if not path.is_file():
         raise UnusableInput("no lab is up", remedy="`sealift lab up` brings one up", step="lab")
-    return inventories.load(path)
+    return pinned(inventories.load(path))
+
+
+def machine(inventory: Inventory, name: str) -> Host:
+    """A host of the lab that is up, as its administrator reaches it: the provider too, whose owner may only order."""
+    entry = inventory.machine(name)
+    return entry.model_copy(update={"key_file": login_key(lab_dir())}) if name == PROVIDER.name else entry
 
 
 def _may_start() -> None:
@@ -85,16 +111,28 @@ def _may_start() -> None:
         raise Refused(
             "a lab is up already, or one was killed", remedy="`sealift lab down` ends it", step="lab up"
         )
+    if (other := wiring.owner()) not in {None, str(lab_dir())}:
+        raise Refused(
+            f"another lab is up in this network namespace: {other}",
+            remedy="End it with `sealift lab down` and its SEALIFT_RUN, or start this one in `unshare --net`",
+            step="lab up",
+        )
 
 
 def _start_vm(lab: Lab, directory: Path, tree: Path, say: Callable[[str], None]) -> Lab:
     from sealift.lab import virtual  # noqa: PLC0415 - a netns lab needs nothing of it
 
-    lab, binds = virtual.prepare(lab, directory, tree, say=say)
+    lab, binds, files = virtual.prepare(lab, directory, tree, say=say)
     _start_namespaced(
-        lab, directory, tree, virtual.namespaced(), virtual=virtual.VIRTUAL, provider_binds=binds
+        lab,
+        directory,
+        tree,
+        virtual.namespaced(),
+        virtual=virtual.VIRTUAL,
+        provider_binds=binds,
+        provider_files=files,
     )
-    virtual.launch(lab, tree, say=say)
+    virtual.launch(lab, directory, tree, say=say)
     return lab
 
 
@@ -106,14 +144,30 @@ def _start_namespaced(
     *,
     virtual: tuple[LabHost, ...] = (),
     provider_binds: Sequence[tuple[Path, str]] = (),
+    provider_files: Mapping[str, tuple[bytes, int]] | None = None,
 ) -> None:
     """Start the namespaced hosts and wire them; those in `virtual` get their cables in the provider."""
     mark = str(directory)
     switch = namespaced.start_switch(mark)
     started = {}
-    for host in hosts:
+    configs = {
+        host: _write_config(
+            directory / host.name / "config",
+            {**lab.files(host), **((provider_files or {}) if host == PROVIDER else {})},
+        )
+        for host in hosts
+    }
+    # Started first: while the hosts come up, their processors do too.
+    chips = {
+        host: processors.start(host.name, directory / host.name, mark)
+        for host in hosts
+        if lab.proves_itself(host)
+    }
+    for host, config in configs.items():
         place = directory / host.name
-        config = _write_config(place / "config", lab.files(host))
+        binds = list(provider_binds) if host == PROVIDER else []
+        if host in chips:
+            binds.append((processors.guest_socket(place), GUEST_SOCKET))
         started[host] = namespaced.start(
             host.name,
             lower=f"{config}:{files_dir()}:{tree}",
@@ -121,15 +175,18 @@ def _start_namespaced(
             mark=mark,
             tmpfs_mib=DOCKER_TMPFS_MIB if host.docker else SMALL_TMPFS_MIB,
             docker=host.docker,
-            binds=provider_binds if host == PROVIDER else (),
+            binds=binds,
         )
     wiring.wire(
         switch.pid,
         {host: one.pid for host, one in started.items()},
+        mark=mark,
         virtual=virtual,
         provider=PROVIDER,
         workloads=str(lab.inventory.network.workloads),
     )
+    for chip in chips.values():
+        processors.launch(chip)
     for one in started.values():
         one.release()
 
@@ -147,15 +204,32 @@ def _write_config(config: Path, files: dict[str, tuple[bytes, int]]) -> Path:
     return config
 
 
-def _prepare_hosts(lab: Lab) -> None:
-    """Wait for SSH on all hosts, and give the Docker hosts the network of the workloads."""
+def _prepare_hosts(lab: Lab) -> Inventory:
+    """Wait for SSH on all hosts; attest and provision those that prove themselves; give Docker hosts their network."""
     patience_s = VM_SSH_PATIENCE_S if lab.inventory.lab and lab.inventory.lab.kind == "vm" else SSH_PATIENCE_S
 
-    def one(host: LabHost) -> None:
-        entry = lab.inventory.machine(host.name)
-        with ssh.connect(host.name, entry, patience_s=patience_s) as connection:
+    def one(host: LabHost) -> tuple[Record, ssh.Connection] | None:
+        if lab.proves_itself(host):
+            return attest(lab.inventory, host.name, patience_s=patience_s)
+        with ssh.connect(host.name, machine(lab.inventory, host.name), patience_s=patience_s) as connection:
             if host.docker:
                 prepare.docker_network(connection, lab.inventory.network)
+        return None
 
     with ThreadPoolExecutor(len(HOSTS)) as pool:
-        list(pool.map(one, HOSTS))
+        attested = [found for found in pool.map(one, HOSTS) if found is not None]
+        known = pinned(lab.inventory)
+        if attested:
+            keystore = keystore_of(known)
+            provisioned = [pool.submit(provision, known, *found, keystore) for found in attested]
+            with (
+                ssh.connected(GATEWAY.name, known.gateway) as connection,
+                Agent(connection, "gateway") as gateway,
+            ):
+                for record, _ in attested:
+                    introduce(known, record.host, gateway)
+            for each in provisioned:
+                each.result()
+            for _, connection in attested:
+                connection.close()
+    return known

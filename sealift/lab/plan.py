@@ -5,15 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from sealift.inventory import Host, Inventory, LabFacts, Network
-from sealift.lab.keys import SshKey, WireGuardKey, make_ssh_key, make_wireguard_key
-from sealift.lab.layout import DESTINATION, GATEWAY, HOSTS, SOURCE, TUNNEL_MTU, LabHost
+from sealift.inventory import Host, Inventory, LabFacts, Network, Vm
+from sealift.keys import SshKey, WireGuardKey, make_ssh_key, make_wireguard_key
+from sealift.lab.layout import (
+    DATA_DISK_MIB,
+    DESTINATION,
+    GATEWAY,
+    HOSTS,
+    MEMORY_MIB,
+    MTU,
+    PROVIDER,
+    SOURCE,
+    TUNNEL_MTU,
+    VCPUS,
+    LabHost,
+)
 from sealift.network import wireguard
+from sealift.provider.gate import authorized_line
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Kind = Literal["vm", "netns"]
+Asked = Literal["snp", "sev", "none"]
+POLICY = "policy.toml"
+IMAGE = "sealift"
+"""Name of the image at the provider."""
+
+PROVIDER_GATE = ["/usr/bin/python3", "-m", "sealift.provider", "gate"]
 
 
 @dataclass(frozen=True)
@@ -31,10 +50,25 @@ class Lab:
     inventory: Inventory
     keys: dict[str, HostKeys]
     login: SshKey
+    provider_login: SshKey
 
     def with_facts(self, facts: LabFacts) -> Lab:
         """The same lab, saying something else of itself."""
         return replace(self, inventory=self.inventory.model_copy(update={"lab": facts}))
+
+    def with_image(self, image: Path) -> Lab:
+        """The same lab, the owner's copy of the image that its measured VMs boot in that folder."""
+        hosts = {
+            name: host.model_copy(update={"vm": host.vm.model_copy(update={"image_folder": image})})
+            if host.vm
+            else host
+            for name, host in self.inventory.hosts.items()
+        }
+        return replace(self, inventory=self.inventory.model_copy(update={"hosts": hosts}))
+
+    def proves_itself(self, host: LabHost) -> bool:
+        """Whether nobody knows a host's keys before it has proved them."""
+        return self.inventory.machine(host.name).vm is not None
 
     def files(self, host: LabHost) -> dict[str, tuple[bytes, int]]:
         """The files that make a host the one that the inventory names: path to content and mode."""
@@ -42,9 +76,11 @@ class Lab:
         made = {
             "/etc/hostname": (f"{host.name}\n".encode(), 0o644),
             "/etc/hosts": (f"127.0.0.1 localhost {host.name}\n".encode(), 0o644),
-            "/etc/ssh/ssh_host_ed25519_key": (own.ssh.private.encode(), 0o600),
-            "/root/.ssh/authorized_keys": (f"{self.login.public}\n".encode(), 0o600),
+            "/root/.ssh/authorized_keys": (self._authorized(host).encode(), 0o600),
         }
+        if self.proves_itself(host):
+            return made  # its keys it makes itself, and what it needs it gets once it has proved them
+        made["/etc/ssh/ssh_host_ed25519_key"] = (own.ssh.private.encode(), 0o600)
         if own.wireguard:
             gateway = host == GATEWAY
             inventory = self.inventory
@@ -58,19 +94,55 @@ class Lab:
             made["/etc/sealift/wireguard.conf"] = (configuration.encode(), 0o600)
         return made
 
+    def _authorized(self, host: LabHost) -> str:
+        """Who may log in: the lab itself everywhere, and the owner at the provider, to give orders about VMs."""
+        lines = [self.login.public]
+        if host == PROVIDER:
+            lines.append(authorized_line(self.provider_login.public, PROVIDER_GATE))
+        return "".join(f"{line}\n" for line in lines)
 
-def plan(kind: Kind, directory: Path) -> Lab:
-    """Keys for everybody and the inventory that names them. Writes the key to log in with."""
-    login = make_ssh_key()
-    key_file = directory / "id_ed25519"
-    key_file.touch(mode=0o600)
-    key_file.write_text(login.private)
+
+def plan(kind: Kind, directory: Path, evidence: Asked) -> Lab:
+    """Keys for everybody and the inventory that names them. Writes the key to log in with.
+
+    Hosts with evidence have none of these keys: they make their own and prove them, or get them as a launch secret.
+    In a `vm` lab that is the destination, in a `netns` lab both Docker hosts.
+    """
+    login, provider_login = make_ssh_key(), make_ssh_key()
+    key_file = _write_key(login_key(directory), login)
+    provider_key_file = _write_key(directory / "id_provider", provider_login)
     keys = {
         h.name: HostKeys(make_ssh_key(), make_wireguard_key() if h.tunnel_address else None) for h in HOSTS
     }
 
     def entry(host: LabHost) -> Host:
         own = keys[host.name]
+        if kind == "vm" and host == DESTINATION and evidence != "none":
+            return Host(
+                address=str(host.address),
+                key_file=key_file,
+                tunnel_address=host.tunnel_address,
+                vm=Vm(
+                    evidence=evidence,
+                    policy=directory / POLICY,
+                    name=host.name,
+                    image=IMAGE,
+                    tap=host.name,
+                    mac=host.mac,
+                    mtu=MTU,
+                    vcpus=VCPUS,
+                    memory_mib=MEMORY_MIB,
+                    data_disk_mib=DATA_DISK_MIB,
+                    configuration=directory / host.name / "configuration",
+                ),
+            )
+        if kind == "netns" and host.docker and evidence == "snp":
+            return Host(
+                address=str(host.address),
+                key_file=key_file,
+                tunnel_address=host.tunnel_address,
+                vm=Vm(evidence="snp", policy=directory / POLICY),
+            )
         return Host(
             address=str(host.address),
             host_key=own.ssh.public,
@@ -83,9 +155,21 @@ def plan(kind: Kind, directory: Path) -> Lab:
     inventory = Inventory(
         hosts={SOURCE.name: hosts["source"], DESTINATION.name: hosts["destination"]},
         gateway=hosts["gateway"],
-        provider=hosts["provider"],
+        provider=hosts["provider"].model_copy(update={"key_file": provider_key_file}),
         client=hosts["client"],
         network=Network(mtu=TUNNEL_MTU),
         lab=LabFacts(kind=kind, accelerator="none"),
+        state=directory / "state",
     )
-    return Lab(inventory, keys, login)
+    return Lab(inventory, keys, login, provider_login)
+
+
+def login_key(directory: Path) -> Path:
+    """The key that opens all hosts of a lab; the owner of real ones has none for his provider's."""
+    return directory / "id_ed25519"
+
+
+def _write_key(path: Path, key: SshKey) -> Path:
+    path.touch(mode=0o600)
+    path.write_text(key.private)
+    return path

@@ -32,7 +32,7 @@ def look() -> list[HostStatus]:
     inventory = lab.running()
 
     def one(name: str) -> HostStatus:
-        entry = inventory.machine(name)
+        entry = lab.machine(inventory, name)
         try:
             with ssh.connected(name, entry) as connection:
                 kernel = connection.run(["uname", "-r"]).stdout.strip()

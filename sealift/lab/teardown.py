@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sealift.errors import CommandFailed
-from sealift.lab.layout import INTERFACE, machines_dir
+from sealift.lab.layout import machines_dir
 from sealift.lab.namespaced import cgroups, marked_processes
-from sealift.process import run
+from sealift.lab.wiring import unwire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +25,7 @@ def remove(directory: Path) -> None:
     """End all processes of the lab in that directory and remove what belonged to it; CommandFailed names what stays."""
     mark = str(directory)
     _end_processes(mark)
-    if INTERFACE in (name for _, name in socket.if_nameindex()):
-        run(["ip", "link", "delete", INTERFACE], check=False)
+    unwire(mark)
     _until(lambda: not _remove_cgroups(mark), "control groups stay")
     shutil.rmtree(directory, ignore_errors=True)
     shutil.rmtree(machines_dir(directory), ignore_errors=True)

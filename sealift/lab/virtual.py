@@ -1,4 +1,8 @@
-"""The `vm` kind of lab: source and destination are VMs under QEMU in the provider, the rest namespaced hosts."""
+"""The `vm` kind of lab: source and destination are VMs under QEMU in the provider, the rest namespaced hosts.
+
+The source is the owner's own machine: the lab starts it. With evidence, the destination is the provider's: it is
+started by an order through the provider's gate, as anybody's would be, from a measured image.
+"""
 
 from __future__ import annotations
 
@@ -8,74 +12,151 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import qemu.qmp
+import tomli_w
+
+import sealift
 from sealift.host import ssh
 from sealift.inventory import LabFacts
-from sealift.lab.layout import DESTINATION, HOSTS, MTU, PROVIDER, SOURCE, UNDERLAY, LabHost, machines_dir
+from sealift.lab import processors
+from sealift.lab.layout import (
+    DATA_DISK_MIB,
+    DESTINATION,
+    HOSTS,
+    MEMORY_MIB,
+    MTU,
+    PROVIDER,
+    SOURCE,
+    UNDERLAY,
+    VCPUS,
+    LabHost,
+    machines_dir,
+)
+from sealift.lab.plan import IMAGE, POLICY, login_key
 from sealift.machine.accelerator import choose_accelerator
 from sealift.machine.boot import GuestConfiguration, GuestFile, NetworkInterface, write_configuration
 from sealift.machine.disk import build_disk, create_data_disk
+from sealift.machine.expected import expected_digests
+from sealift.machine.image import GuestEvidence, build_image
 from sealift.machine.initrd import build_initrd, kernel_of
-from sealift.machine.qemu import VirtualMachine, qemu_argv
+from sealift.machine.qemu import Accelerator, VirtualMachine, qemu_argv
 from sealift.machine.recipe import files_dir
+from sealift.paths import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sealift.lab.plan import Lab
 
-VIRTUAL = (SOURCE, DESTINATION)
-VCPUS = 1
-"""Emulated, two of them on two cores only get into each other's way: 23 s to SSH and Docker with one, 38 s with two."""
+    Binds = list[tuple[Path, str]]
+    Files = dict[str, tuple[bytes, int]]
 
-MEMORY_MIB = 2048
+VIRTUAL = (SOURCE, DESTINATION)
+PLAIN = Path("/srv/plain")
 IMAGES = Path("/srv/images")
 MACHINES = Path("/srv/machines")
-"""In the provider: what all VMs boot (read-only to them), and what each of them has."""
+"""In the provider: what plain VMs boot, images of measured ones (both read-only to them), and what each has."""
+
+PACKAGES = Path("/usr/lib/python3/dist-packages")
+SETTINGS = "/etc/sealift/provider.toml"
 
 
-def prepare(
-    lab: Lab, directory: Path, tree: Path, *, say: Callable[[str], None]
-) -> tuple[Lab, list[tuple[Path, str]]]:
+def prepare(lab: Lab, directory: Path, tree: Path, *, say: Callable[[str], None]) -> tuple[Lab, Binds, Files]:
     """Make the disks. Returns the lab with its accelerator, and what the provider is to find where."""
     accelerator = choose_accelerator(tree, say=say)
-    disk = build_disk(tree, files_dir())
-    initrd = build_initrd(tree)
+    lab = lab.with_facts(LabFacts(kind="vm", accelerator=accelerator.value))
     machines = machines_dir(directory)
     shutil.rmtree(machines, ignore_errors=True)
-    for host in VIRTUAL:
-        place = machines / host.name
-        place.mkdir(parents=True, mode=0o700)
-        create_data_disk(place / "data")
-        write_configuration(place / "configuration", _configuration(lab, host))
-    facts = LabFacts(kind="vm", accelerator=accelerator.value)
-    binds = [
-        (kernel_of(tree), f"{IMAGES}/kernel"),
-        (initrd, f"{IMAGES}/initrd"),
-        (disk, f"{IMAGES}/root"),
+    machines.mkdir(parents=True, mode=0o700)
+    binds: Binds = [
+        (kernel_of(tree), f"{PLAIN}/kernel"),
+        (build_initrd(tree), f"{PLAIN}/initrd"),
+        (build_disk(tree, files_dir(), say=say), f"{PLAIN}/root"),
         (machines, str(MACHINES)),
     ]
-    return lab.with_facts(facts), binds
+    files: Files = {}
+    for host in VIRTUAL:
+        if lab.proves_itself(host):
+            lab, more = _measured(lab, host, directory, tree, accelerator, say)
+            binds += more
+            files[SETTINGS] = (_provider_settings(host, accelerator).encode(), 0o644)
+        else:
+            place = machines / host.name
+            place.mkdir(mode=0o700)
+            create_data_disk(place / "data", DATA_DISK_MIB << 20)
+            write_configuration(place / "configuration", _configuration(lab, host))
+    return lab, binds, files
 
 
-def launch(lab: Lab, tree: Path, *, say: Callable[[str], None]) -> None:
-    """Start the VMs, both at once, in the provider."""
+def _measured(
+    lab: Lab, host: LabHost, directory: Path, tree: Path, accelerator: Accelerator, say: Callable[[str], None]
+) -> tuple[Lab, Binds]:
+    """The image of a measured VM, the policy that names it, and the provider's programs."""
+    vm = lab.inventory.host(host.name).vm
+    if vm is None or vm.configuration is None:  # never: it proves itself
+        raise AssertionError
+    image = build_image(
+        tree,
+        files_dir(),
+        owner_key=lab.login.public,
+        evidence=GuestEvidence(vm.evidence),
+        emulated=accelerator is Accelerator.TCG,
+        say=say,
+    )
+    digests = expected_digests(image, vm.vcpus, vm.cpu)
+    (directory / POLICY).write_text(processors.policy(processors.make_roots(say=say), digests))
+    vm.configuration.parent.mkdir(mode=0o700, exist_ok=True)
+    write_configuration(vm.configuration, GuestConfiguration(host.name, (_interface(host),)))
+    chip = cache_dir() / "emulated" / "chips" / PROVIDER.name
+    chip.mkdir(parents=True, mode=0o700, exist_ok=True)
+    return lab.with_image(image), [
+        (image, f"{IMAGES}/{IMAGE}"),
+        (chip, str(_CHIP)),
+        (processors.authority_dir(), str(_AUTHORITY)),
+        (Path(sealift.__file__).parent, f"{PACKAGES}/sealift"),
+        (Path(qemu.qmp.__file__).parent, f"{PACKAGES}/qemu/qmp"),  # Debian 13 has no package of it
+    ]
+
+
+_CHIP = Path("/var/lib/sealift/chip")
+_AUTHORITY = Path("/var/lib/sealift/authority")
+
+
+def _provider_settings(host: LabHost, accelerator: Accelerator) -> str:
+    settings = {
+        "processor": "emulated",
+        "accelerator": accelerator.value,
+        "images": str(IMAGES),
+        "disks": str(MACHINES / "disks"),
+        "chip": str(_CHIP),
+        "authority": str(_AUTHORITY),
+        "taps": [host.name],
+    }
+    return tomli_w.dumps(settings)
+
+
+def launch(lab: Lab, directory: Path, tree: Path, *, say: Callable[[str], None]) -> None:
+    """Start those VMs that are not the provider's. Who attests one of those has it started."""
     say(f"starting {', '.join(host.name for host in VIRTUAL)} under QEMU")
     accelerator = choose_accelerator(tree, say=say)
-    with ssh.connect(PROVIDER.name, lab.inventory.machine(PROVIDER.name), patience_s=20) as provider:
+    entry = lab.inventory.machine(PROVIDER.name).model_copy(update={"key_file": login_key(directory)})
+    with ssh.connect(PROVIDER.name, entry, patience_s=20) as provider:
         for host in VIRTUAL:
+            if lab.proves_itself(host):
+                continue
             place = MACHINES / host.name
             machine = VirtualMachine(
                 name=host.name,
                 accelerator=accelerator,
                 vcpus=VCPUS,
                 memory_mib=MEMORY_MIB,
-                kernel=IMAGES / "kernel",
-                initrd=IMAGES / "initrd",
-                root_disk=IMAGES / "root",
+                kernel=PLAIN / "kernel",
+                initrd=PLAIN / "initrd",
+                root_disk=PLAIN / "root",
                 data_disk=place / "data",
                 configuration_disk=place / "configuration",
                 tap=host.name,
-                mac=_mac(host),
+                mac=host.mac,
                 qmp_socket=place / "qmp",
                 console_log=place / "console.log",
                 mtu=MTU,
@@ -85,16 +166,6 @@ def launch(lab: Lab, tree: Path, *, say: Callable[[str], None]) -> None:
             provider.run(["sh", "-c", command])
 
 
-def complaint(directory: Path, host: LabHost) -> str:
-    """What a VM's console or QEMU said last: the reason why it does not answer, if there is one."""
-    said = []
-    for name in ("qemu.log", "console.log"):
-        path = machines_dir(directory) / host.name / name
-        if path.is_file():
-            said += path.read_text(errors="replace").splitlines()[-3:]
-    return "; ".join(line.strip() for line in said if line.strip())
-
-
 def namespaced() -> tuple[LabHost, ...]:
     """The hosts that are no VMs."""
     return tuple(host for host in HOSTS if host not in VIRTUAL)
@@ -102,14 +173,15 @@ def namespaced() -> tuple[LabHost, ...]:
 
 def _configuration(lab: Lab, host: LabHost) -> GuestConfiguration:
     own = lab.keys[host.name]
-    interface = NetworkInterface(_mac(host), IPv4Interface((host.address, UNDERLAY.prefixlen)))
     files = tuple(
         GuestFile(path, content, mode)
         for path, (content, mode) in lab.files(host).items()
         if path.startswith("/etc/sealift/")
     )
-    return GuestConfiguration(host.name, (interface,), (lab.login.public,), own.ssh.private.encode(), files)
+    return GuestConfiguration(
+        host.name, (_interface(host),), (lab.login.public,), own.ssh.private.encode(), files
+    )
 
 
-def _mac(host: LabHost) -> str:
-    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in host.address.packed[1:])
+def _interface(host: LabHost) -> NetworkInterface:
+    return NetworkInterface(host.mac, IPv4Interface((host.address, UNDERLAY.prefixlen)))

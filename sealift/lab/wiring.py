@@ -5,6 +5,7 @@ Both bridges live in a network namespace of their own, so that all but one inter
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from sealift.lab.layout import CLIENTS, CONTROLLER, INTERFACE, MTU, UNDERLAY, LabHost
@@ -21,11 +22,15 @@ def wire(
     switch: int,
     hosts: Mapping[LabHost, int],
     *,
+    mark: str,
     virtual: Sequence[LabHost],
     provider: LabHost,
     workloads: str,
 ) -> None:
-    """Connect everything. `hosts` maps a host to its first process; `virtual` are those plugged into the provider."""
+    """Connect everything. `hosts` maps a host to its first process; `virtual` are those plugged into the provider.
+
+    The controller's interface carries the lab's mark as its alias: whose it is.
+    """
     _ip(
         switch,
         [
@@ -55,6 +60,7 @@ def wire(
             str(switch),
         ]
     )
+    run(["ip", "link", "set", INTERFACE, "alias", mark])
     run(["ip", "address", "add", f"{CONTROLLER}/{UNDERLAY.prefixlen}", "dev", INTERFACE])
     run(["ip", "link", "set", INTERFACE, "up"])
     plugs = ["link set controller master underlay up"]
@@ -67,6 +73,18 @@ def wire(
     _ip(switch, plugs)
     for host, pid in hosts.items():
         _ip(pid, _addresses(host, virtual if host == provider else (), workloads))
+
+
+def owner() -> str | None:
+    """The mark of the lab whose controller's interface is in this network namespace; None where there is none."""
+    shown = run(["ip", "-json", "link", "show", INTERFACE], check=False)
+    return str(json.loads(shown.stdout)[0].get("ifalias", "")) if shown.status == 0 else None
+
+
+def unwire(mark: str) -> None:
+    """Remove the controller's interface if it is this lab's. All else went with the lab's processes."""
+    if owner() in {mark, ""}:  # killed before it was marked: then nobody else had one
+        run(["ip", "link", "delete", INTERFACE], check=False)
 
 
 def _addresses(host: LabHost, virtual: Sequence[LabHost], workloads: str) -> list[str]:

@@ -47,12 +47,15 @@ class GuestFile:
 
 @dataclass(frozen=True)
 class GuestConfiguration:
-    """All that a VM is told when it starts. `host_key` is a private key in OpenSSH's format (ed25519)."""
+    """All that a VM is told when it starts. `host_key` is a private key in OpenSSH's format (ed25519).
+
+    A measured VM takes name and addresses only, so it gets neither keys nor files.
+    """
 
     hostname: str
     interfaces: tuple[NetworkInterface, ...]
-    authorized_keys: tuple[str, ...]
-    host_key: bytes = field(repr=False)
+    authorized_keys: tuple[str, ...] = ()
+    host_key: bytes = field(default=b"", repr=False)
     files: tuple[GuestFile, ...] = ()
 
 
@@ -94,12 +97,17 @@ def _own_files(configuration: GuestConfiguration) -> list[GuestFile]:
         f"{interface.mac.lower()} {interface.address.with_prefixlen} {interface.gateway or '-'}\n"
         for interface in configuration.interfaces
     )
+    measured = [
+        GuestFile("/etc/hostname", f"{name}\n".encode()),
+        GuestFile("/etc/sealift/network", network.encode()),
+    ]
+    if not configuration.host_key:
+        return measured
     identity = hashlib.sha256(f"sealift {name} {network}".encode()).hexdigest()[:32]
     return [
-        GuestFile("/etc/hostname", f"{name}\n".encode()),
+        *measured,
         GuestFile("/etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {name}\n".encode()),
         GuestFile("/etc/machine-id", f"{identity}\n".encode(), 0o444),
-        GuestFile("/etc/sealift/network", network.encode()),
         GuestFile("/etc/ssh/ssh_host_ed25519_key", configuration.host_key, 0o600),
         GuestFile(
             "/root/.ssh/authorized_keys",

@@ -1,8 +1,9 @@
 """The VM's disks: a read-only root made of the tree, shared by all VMs, and a data disk for each.
 
 The root is the tree, our files over it, and `vm/` beside this module over both: units of a fast boot.
-The init puts an overlay in memory above it: what a VM writes outside of `/data` is gone when it ends, and the
-root can be a verified one later. `/data` holds what Docker, containerd and Sealift keep.
+The init puts an overlay in memory above it: what a VM writes outside of `/data` is gone when it ends. Behind the
+file system stands the hash tree (verity.py) by which a measured VM checks what it reads. `/data` holds what
+Docker, containerd and Sealift keep.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING
 from sealift.machine.cache import contained, only_builder, remove_folder
 from sealift.machine.initrd import kernel_release, module_bytes
 from sealift.machine.recipe import copy_files, files_digest, lower_dirs
-from sealift.machine.units import GENERATORS, MASKED, OWN_UNIT, UNIT_FOLDERS, WANTED
+from sealift.machine.tree import FIXED_TIME
+from sealift.machine.units import GENERATORS, MASKED, OWN_UNITS, UNIT_FOLDERS, WANTED
+from sealift.machine.verity import append_hash_tree, has_beside, write_beside
 from sealift.paths import cache_dir
 from sealift.process import run
 
@@ -28,11 +31,13 @@ if TYPE_CHECKING:
 DATA_DISK_BYTES = 16 << 30
 """Sparse: it takes what is written to it."""
 
-_REVISION = 2
+_REVISION = 3
 """Goes up when a root disk of the same tree and files would come out different."""
 
 _ROOT_ID = "5ea11f70-0000-4000-8000-000000000001"
-_FIXED_TIME = "1700000000"
+_FIXED_TIMES = {"E2FSPROGS_FAKE_TIME": FIXED_TIME, "SOURCE_DATE_EPOCH": FIXED_TIME}
+"""The file system's own, and the latest that one of its files has."""
+
 _SPARE_BYTES = 32 << 20
 
 _MAKE_ROOT = """
@@ -50,22 +55,24 @@ exec chroot "$tree" mke2fs -q -t ext4 -d /mnt/view -L sealift-root -U "$id" -m 0
 def build_disk(tree: Path, files: Path, *, say: Callable[[str], None] = print) -> Path:
     """The root disk (raw, ext4) of every VM with this tree and these files, made now if not in the cache.
 
-    Needs root. Takes about 10 s.
+    What opens it as a verified one is in a file beside it (verity.py). Needs root. Takes about 15 s.
     """
     with resources.as_file(resources.files("sealift.machine") / "vm") as vm_files:
-        name = _digest(tree.name, files_digest(files), files_digest(vm_files), *MASKED, *WANTED, OWN_UNIT)
+        name = _digest(tree.name, files_digest(files), files_digest(vm_files), *MASKED, *WANTED, *OWN_UNITS)
         disk = cache_dir() / "disks" / f"{name}.ext4"
-        if disk.is_file():
+        if disk.is_file() and has_beside(disk):
             return disk
         with only_builder(disk.parent, say):
-            if disk.is_file():
+            if disk.is_file() and has_beside(disk):
                 return disk
             say("making the VMs' root disk of the Debian tree")
             building = disk.with_suffix(".building")
             (building / "view").mkdir(parents=True)
             _lay_over(building / "layer", vm_files, tree)
             _make_root(tree, files, building)
+            verity = append_hash_tree(building / "disk")
             (building / "disk").rename(disk)
+            write_beside(disk, verity)
             remove_folder(building)
     return disk
 
@@ -99,7 +106,8 @@ def _lay_over(layer: Path, vm_files: Path, tree: Path) -> None:
     _hide(layer / GENERATORS)
     wants = system / "multi-user.target.wants"
     wants.mkdir(exist_ok=True)
-    (wants / OWN_UNIT).symlink_to(f"../{OWN_UNIT}")
+    for unit in OWN_UNITS:
+        (wants / unit).symlink_to(f"../{unit}")
     for folder in ("data", "var/lib/docker", "var/lib/containerd", "var/lib/sealift"):
         (layer / folder).mkdir(parents=True)
     (layer / "lib").symlink_to("usr/lib")  # as in the tree; depmod looks there
@@ -143,7 +151,7 @@ def _make_root(tree: Path, files: Path, building: Path) -> None:
     run(
         [*contained(network=False), "sh", "-c", _MAKE_ROOT, "make-root", *variables],
         timeout_s=300,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "E2FSPROGS_FAKE_TIME": _FIXED_TIME},
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **_FIXED_TIMES},
     )
 
 

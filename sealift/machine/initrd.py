@@ -1,4 +1,4 @@
-"""The VM's initrd: the modules it needs before it has a root, busybox, and a short init.
+"""The VM's initrd: the modules it needs before it has a root, busybox, dmsetup, and a short init.
 
 Made here instead of by initramfs-tools: a tenth of the size, nothing compressed (decompression is dear under
 emulation), no udev in it, and the same bytes for the same tree, as a measured boot needs.
@@ -9,17 +9,20 @@ from __future__ import annotations
 import hashlib
 import lzma
 import os
+import re
 from importlib import resources
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
 from sealift.paths import cache_dir
+from sealift.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-BOOT_MODULES = ("virtio_blk", "virtio_net", "overlay")
+BOOT_MODULES = ("virtio_blk", "virtio_net", "overlay", "dm_verity")
 """What the init needs that Debian's cloud kernel does not have built in. ext4 and virtio_pci are."""
 
 EXPECTED_MODULES = (
@@ -30,6 +33,9 @@ EXPECTED_MODULES = (
 """What systemd and Docker load in any case. Each by a process of its own, which takes longer than loading it:
 2 s of 29 until Docker answers."""
 
+PROGRAMS = ("usr/sbin/dmsetup",)
+"""What busybox does not have: it puts the verified root together."""
+
 _FOLDERS = ("bin", "dev", "modules", "new", "proc", "run", "sys")
 _CONSOLE = (5, 1)
 _SIGNATURE_MAGIC = b"~Module signature appended~\n"
@@ -37,9 +43,13 @@ _SIGNATURE_BYTES = 12
 _S_IFDIR, _S_IFCHR, _S_IFREG = 0o040000, 0o020000, 0o100000
 
 
-def build_initrd(tree: Path, modules: Iterable[str] = (*BOOT_MODULES, *EXPECTED_MODULES)) -> Path:
+def build_initrd(
+    tree: Path,
+    modules: Iterable[str] = (*BOOT_MODULES, *EXPECTED_MODULES),
+    programs: Iterable[str] = PROGRAMS,
+) -> Path:
     """The initrd for the tree's kernel, in the cache under the hash of its content."""
-    archive = initrd_bytes(tree, tuple(modules))
+    archive = initrd_bytes(tree, tuple(modules), tuple(programs))
     path = cache_dir() / "initrds" / f"{hashlib.sha256(archive).hexdigest()[:16]}.cpio"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +72,7 @@ def kernel_release(tree: Path) -> str:
     return found[-1].name.removeprefix("vmlinuz-")
 
 
-def initrd_bytes(tree: Path, modules: tuple[str, ...]) -> bytes:
+def initrd_bytes(tree: Path, modules: tuple[str, ...], programs: tuple[str, ...] = ()) -> bytes:
     """The same as `build_initrd`, in memory: a `newc` cpio archive, not compressed."""
     folder = tree / "usr/lib/modules" / kernel_release(tree)
     order = load_order(_dependencies(folder), modules)
@@ -70,10 +80,25 @@ def initrd_bytes(tree: Path, modules: tuple[str, ...]) -> bytes:
     files = {
         "bin/busybox": (0o755, (tree / "usr/bin/busybox").read_bytes()),
         "init": (0o755, (resources.files("sealift.machine") / "init.sh").read_bytes()),
+        **dict(_program(tree, name) for name in programs),
+        **{
+            name: (0o755, (tree / "usr" / name).read_bytes())
+            for name in sorted({library for program in programs for library in _libraries(tree, program)})
+        },
         "modules/order": (0o644, "".join(f"{name}\n" for name in contents).encode()),
         **{f"modules/{name}": (0o644, content) for name, content in contents.items()},
     }
     return cpio(files)
+
+
+def _program(tree: Path, name: str) -> tuple[str, tuple[int, bytes]]:
+    return f"bin/{name.rsplit('/', 1)[-1]}", (0o755, (tree / name).read_bytes())
+
+
+def _libraries(tree: Path, program: str) -> list[str]:
+    """What a program of the tree loads, as its own loader says: names below `/` and below `/usr` alike."""
+    listed = run(["chroot", tree, "/usr/bin/ldd", f"/{program}"]).stdout
+    return re.findall(r"(?<=\s/)(lib\S*)(?= \()", listed)
 
 
 def load_order(dependencies: Mapping[str, list[str]], wanted: Iterable[str]) -> list[str]:
@@ -102,8 +127,9 @@ def cpio(files: Mapping[str, tuple[int, bytes]]) -> bytes:
 
     `files` maps names to mode and content. Owner root, time 0: the same input, the same bytes.
     """
+    folders = {*_FOLDERS, *(str(folder) for name in files for folder in PurePosixPath(name).parents[:-1])}
     members = [
-        *((folder, _S_IFDIR | 0o755, b"", (0, 0)) for folder in _FOLDERS),
+        *((folder, _S_IFDIR | 0o755, b"", (0, 0)) for folder in sorted(folders)),
         (
             "dev/console",
             _S_IFCHR | 0o600,

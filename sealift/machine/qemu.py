@@ -63,13 +63,13 @@ class VirtualMachine:
     mtu: int = 1500
 
 
-_COMMAND_LINE = (
+COMMAND_LINE = (
     "console=ttyS0 quiet panic=-1 net.ifnames=0 audit=0 "
     # No security module does anything here, but systemd loads a BPF program for them: 2 s under emulation.
     "lsm= "
     "psi=0"
 )
-_EMULATED_COMMAND_LINE = (
+EMULATED_COMMAND_LINE = (
     # An emulated processor does not speculate, and whoever runs it can read its memory anyway.
     "mitigations=off init_on_alloc=0 nokaslr"
 )
@@ -79,8 +79,8 @@ def kernel_command_line(machine: VirtualMachine) -> str:
     """What the kernel is told; part of what a measured boot measures."""
     if machine.measured is not None:
         return machine.measured.command_line
-    emulated = _EMULATED_COMMAND_LINE if machine.accelerator is Accelerator.TCG else ""
-    return " ".join(part for part in (_COMMAND_LINE, emulated, machine.append) if part)
+    emulated = EMULATED_COMMAND_LINE if machine.accelerator is Accelerator.TCG else ""
+    return " ".join(part for part in (COMMAND_LINE, emulated, machine.append) if part)
 
 
 def qemu_argv(machine: VirtualMachine) -> list[str]:

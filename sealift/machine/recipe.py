@@ -34,7 +34,7 @@ class Recipe:
     packages: tuple[str, ...]
     testing_packages: tuple[str, ...]
     left_out: tuple[str, ...]
-    revision: int = 1
+    revision: int = 2
 
     @property
     def digest(self) -> str:
@@ -76,8 +76,11 @@ RECIPE = Recipe(
         "runc",
         "tcc",  # for sealift.host.agent.limits, where a host lacks CAP_SYS_RESOURCE
         "tini",
-        # a provider, and its encrypted disks
+        # an encrypted disk in a VM, and a verified root below it
         "cryptsetup-bin",
+        "dmsetup",
+        # a provider
+        "python3-cryptography",
         "qemu-system-x86",
         "qemu-utils",
     ),

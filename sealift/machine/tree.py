@@ -1,6 +1,8 @@
 """The Debian tree: built once by mmdebstrap, kept in the cache under the hash of its recipe.
 
-It is the root of every namespaced host (read-only, below an overlay) and what the VMs' disk is made of.
+It is the root of every namespaced host (read-only, below an overlay) and what the VMs' disk is made of. The
+same packages give the same contents, whenever and wherever it is built: logs, caches and backups of the
+installation are removed, and dates that it leaves in files come from `FIXED_TIME`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,16 @@ if TYPE_CHECKING:
 
 BUILD_TIMEOUT_S = 1200
 SPACE_NEEDED_BYTES = 2 << 30
+FIXED_TIME = "1700000000"
+"""Seconds since 1970: what programs take for the date where it would get into the result."""
+
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+_TRACES = (
+    "var/log/* var/cache/* var/lib/apt/lists/* tmp/* run/*",
+    "etc/.pwd.lock etc/*- var/lib/dpkg/*-old var/lib/systemd/catalog/database",
+)
+"""What an installation leaves that says when and how it ran; nothing of a host needs it."""
 
 
 def tree_path(recipe: Recipe) -> Path:
@@ -80,9 +91,10 @@ def _bootstrap(recipe: Recipe, building: Path, say: Callable[[str], None]) -> No
         [*contained(), *_mmdebstrap(recipe, building)],
         timeout_s=BUILD_TIMEOUT_S,
         # Read by the kernel package's hook: the VM's initrd is made by initrd.py, so this saves 10 s.
-        env=os.environ | {"INITRD": "No", "LC_ALL": "C.UTF-8"},
+        env=os.environ | {"INITRD": "No", "LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": FIXED_TIME},
         remedy="If the mirror could not be reached, try again",
     )
+    _trust_compiled(building / "tree")
 
 
 def _mmdebstrap(recipe: Recipe, building: Path) -> list[str]:
@@ -109,7 +121,23 @@ def _mmdebstrap(recipe: Recipe, building: Path) -> list[str]:
         # Each host gets its own.
         '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/hostname "$1"/etc/resolv.conf',
         '--customize-hook=: > "$1"/etc/machine-id',
+        *(f'--customize-hook=cd "$1" && rm -rf {what}' for what in _TRACES),
         recipe.suite,
         str(building / "tree"),
         str(building / "sources"),
     ]
+
+
+def _trust_compiled(tree: Path) -> None:
+    """Let Python take its compiled modules as they are, without a look at their sources.
+
+    With SOURCE_DATE_EPOCH it has compiled them to be checked by a hash of the source (PEP 552), at each import.
+    By the source's time, as usual, would not do: a root disk has other times.
+    """
+    for path in (tree / "usr").rglob("*.pyc"):
+        with path.open("r+b") as compiled:
+            flags_at, checked, unchecked = 4, b"\x03\0\0\0", b"\x01\0\0\0"
+            compiled.seek(flags_at)
+            if compiled.read(4) == checked:
+                compiled.seek(flags_at)
+                compiled.write(unchecked)

@@ -16,11 +16,14 @@ WANTED = (
     "systemd-journald.socket",
 )
 
-OWN_UNIT = "sealift-network.service"
-"""Ours, beside those."""
+OWN_UNITS = ("sealift-guest.service", "sealift-network.service")
+"""Ours, beside those. The first one is a measured VM's only."""
 
 MASKED = (
     "getty.target",
+    # No shell for whoever holds the console, whatever fails.
+    *("debug-shell.service", "emergency.service", "rescue.service", "ctrl-alt-del.target"),
+    *("console-getty.service", "container-getty@.service", "getty@.service", "serial-getty@.service"),
     "systemd-logind.service",  # each SSH login would start it
     "tmp.mount",  # basic.target asks for it; the whole root is in memory already
     "docker.socket",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable, MigrationFailed, OutcomeUnknown, SealiftError
 from sealift.migration import progress
-from sealift.model import Step, StepRecord
+from sealift.model import Step, StepRecord, Strategy
 from sealift.network.wireguard import BRIDGE
 
 if TYPE_CHECKING:
@@ -58,16 +58,33 @@ class Cutover:
             "host": request.destination,
         }
         self._decider: dict[str, Any] = {"address": gateway["address"], "token": token, "facts": facts}
+        session.note("armed")
         gateway["port"] = self._decider["port"] = session.gateway.call("decide", **self._decider)
-        self._page_server = session.receiver.call(
-            "start_page_server", name="final", previous=found.last_images
-        )
+        post_copy = found.choice.strategy == Strategy.POST_COPY
+        page_server = None
+        if not post_copy:
+            page_server = session.receiver.call("start_page_server", name="final", previous=found.last_images)
         log = {"path": found.log, "marked": found.log_marked} if found.log else None
         where = found.address
-        session.receiver.call(
-            "arm", container=found.copy, gateway=gateway, address=where, bridge=BRIDGE, log=log
+        armed = session.receiver.call(
+            "arm",
+            container=found.copy,
+            gateway=gateway,
+            address=where,
+            bridge=BRIDGE,
+            log=log,
+            descriptors=found.descriptors,
+            lazy=post_copy or found.lazy_restore,
+            fetched=post_copy,
         )
-        session.sender.call("arm", gateway=gateway, address=where, bridge=BRIDGE)
+        session.sender.call(
+            "arm",
+            gateway=gateway,
+            address=where,
+            bridge=BRIDGE,
+            page_server_port=page_server,
+            external_network=armed["external_network"],
+        )
 
     def begin(self) -> None:
         """Say go. What follows is between the hosts."""
@@ -76,9 +93,7 @@ class Cutover:
 
     def _go(self) -> None:
         try:
-            self._outcome = self._session.sender.call(
-                "go", page_server_port=self._page_server, timeout_s=CUTOVER_TIMEOUT_S
-            )
+            self._outcome = self._session.sender.call("go", timeout_s=CUTOVER_TIMEOUT_S)
         except CommandFailed as failed:
             self._failure = MigrationFailed(
                 f"{failed.message}; the migration was rolled back and the container goes on at {failed.host}",

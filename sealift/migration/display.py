@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
+from sealift.model import Evidence
+
 if TYPE_CHECKING:
     from sealift.model import Report, Step, StepRecord
 
@@ -61,7 +63,11 @@ def print_report(report: Report, client: Any = None) -> None:
         f"{report.total_ms / 1000:.1f} s",
         f"sent       memory {megabytes(report.memory_bytes)}, files {megabytes(report.file_bytes)}, image "
         f"{megabytes(report.image_bytes)}, metadata {megabytes(report.metadata_bytes)}",
-        f"evidence   {report.evidence.value}",
+        f"evidence   {report.evidence.value}"
+        + (
+            "  (NOTHING vouched for the destination: asked for)" if report.evidence is Evidence.ABSENT else ""
+        ),
+        *(f"           {sentence}" for sentence in report.verified),
     ]
     if report.lab:
         lines.append(f"lab        {report.lab}, accelerator {report.accelerator}")

@@ -5,17 +5,29 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sealift.errors import MigrationFailed
-from sealift.model import Evidence, Report, Step
+from sealift.errors import CommandFailed, MigrationFailed
+from sealift.model import Evidence, Report, Step, Strategy
 
 if TYPE_CHECKING:
+    from sealift.attestation.record import Record
     from sealift.migration.session import Session
 
 
 def finish(session: Session) -> str:
-    """After the commit. Returns what Docker says of the container at the destination."""
-    session.remove_source()
-    state = session.receiver.call("finish")
+    """After the commit. Returns what Docker says of the container at the destination.
+
+    A post-copy's source goes last: until all memory is on the other side it is the only one that has it whole.
+    """
+    if session.found.choice.strategy == Strategy.POST_COPY:
+        try:
+            state = session.receiver.call("finish")
+        except CommandFailed:
+            session.finished = True  # memory that can't be completed: the frozen copy is left to its owner
+            raise
+        session.remove_source()
+    else:
+        session.remove_source()
+        state = session.receiver.call("finish")
     if state["status"] != "running":
         raise MigrationFailed(
             f"Docker says that the container is {state['status']}",
@@ -51,12 +63,21 @@ def report(session: Session) -> Report:
         criu_restore_ms=(cutover.fact("restored", "forking_us") + cutover.fact("restored", "restore_us"))
         / 1000,
         total_ms=(time.monotonic_ns() - session.started_ns) / 1e6,
-        memory_bytes=sum(r.sent_bytes for r in found.rounds) + cutover.fact("received", "page_bytes"),
+        memory_bytes=sum(r.sent_bytes for r in found.rounds)
+        + cutover.fact("received", "page_bytes")
+        + found.fetched_bytes,
         file_bytes=found.file_bytes + cutover.fact("dumped", "file_bytes"),
         image_bytes=found.image_bytes,
         metadata_bytes=cutover.fact("sent", "metadata_bytes"),
         lab=lab.kind if lab else None,
         accelerator=lab.accelerator if lab else None,
-        evidence=Evidence.ABSENT,
+        evidence=_evidence(found.record),
+        verified=found.record.sentences() if found.record else [],
         warnings=found.warnings,
     )
+
+
+def _evidence(record: Record | None) -> Evidence:
+    if record is None:
+        return Evidence.ABSENT
+    return Evidence.EMULATED if record.emulated else Evidence.REAL

@@ -15,12 +15,17 @@ from sealift.migration.counterpart import bind_target
 from sealift.model import Choice, Step, Strategy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sealift.migration.session import Session
 
 CRIU_LEAST = (4, 2)
 """CRIU 4.1 can't dump an INET socket on Linux 6.16 and later (SO_PASSSEC is refused there)."""
 
 SPACE_MARGIN_BYTES = 64 << 20
+LAZY_FROM_BYTES = 32 << 20
+"""Less memory is read in faster before the start than CRIU's daemon for filling it in afterwards is started."""
+
 IMAGES_PER_MEMORY = 2
 """At the destination the pages are in memory twice until the images are wiped: as images and as pages."""
 
@@ -63,14 +68,24 @@ def preflight(session: Session) -> list[str]:
             reasons=tuple(map(str, findings)),
             step=Step.PREFLIGHT,
         )
-    session.found.choice = choose(session.request.strategy, source["dirty_tracking"])
+    missing = [name for name, facts in _named(session, source, destination) if not facts["lazy"]]
+    session.found.choice = choose(session.request.strategy, source["dirty_tracking"], missing)
+    session.found.lazy_restore = destination["lazy"] and uses["memory_bytes"] >= LAZY_FROM_BYTES
     session.found.warnings = _warnings(container)
     return session.found.warnings
 
 
-def choose(asked: Strategy, dirty_tracking: bool) -> Choice:
-    """The strategy. Refused when the one asked for can't be had."""
-    if asked == Strategy.STOP_AND_COPY:
+def choose(asked: Strategy, dirty_tracking: bool, not_lazy: Sequence[str] = ()) -> Choice:
+    """The strategy. Refused when the one asked for can't be had.
+
+    `not_lazy` names the hosts where CRIU can't bring a process's memory after its start.
+    """
+    if asked == Strategy.POST_COPY and not_lazy:
+        why = (
+            f"CRIU can't work with userfaultfd on {' and '.join(not_lazy)}, so memory can't follow afterwards"
+        )
+        raise Refused(why, step=Step.PREFLIGHT, remedy="Take --strategy auto", reasons=(why,))
+    if asked in {Strategy.STOP_AND_COPY, Strategy.POST_COPY}:
         return Choice(strategy=asked, why="asked for")
     if dirty_tracking:
         return Choice(strategy=Strategy.PRE_COPY, why="the source's kernel tracks dirty pages")
@@ -210,9 +225,15 @@ def _uses(session: Session, uses: dict[str, Any]) -> list[Finding]:
     return found
 
 
+def _named(
+    session: Session, source: dict[str, Any], destination: dict[str, Any]
+) -> list[tuple[str, dict[str, Any]]]:
+    return [(session.source.name, source), (session.destination.name, destination)]
+
+
 def _hosts(session: Session, source: dict[str, Any], destination: dict[str, Any]) -> list[Finding]:
     found = []
-    for name, facts in ((session.source.name, source), (session.destination.name, destination)):
+    for name, facts in _named(session, source, destination):
         version = tuple(int(part) for part in re.findall(r"\d+", facts["criu"] or "")[:2])
         if not version:
             found.append(Finding(name, "CRIU is not installed", "Install CRIU 4.2 or later"))

@@ -15,29 +15,36 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sealift.errors import HostUnreachable, SealiftError, UnusableInput
+from sealift.attestation.attest import attest, keystore_of, reach
+from sealift.attestation.provision import introduce, provision
+from sealift.attestation.record import pinned
+from sealift.errors import HostUnreachable, Refused, SealiftError, UnusableInput
 from sealift.host import docker, ssh
 from sealift.host.agents import Agent
 from sealift.migration import progress
+from sealift.migration.recovery import recover
 from sealift.model import Choice, Round, Step, StepRecord, Strategy
 from sealift.network.wireguard import BRIDGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sealift.attestation.keystore import Keystore
+    from sealift.attestation.record import Record
     from sealift.inventory import Inventory
     from sealift.migration.cutover import Cutover
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for."""
+    """What is asked for. `evidence`: snp, sev, none; None is what the inventory says of the destination."""
 
     container: str
     source: str
     destination: str
     strategy: Strategy = Strategy.AUTO
     max_rounds: int = 5
+    evidence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Side:
 class Found:
     """What the steps have found out so far. Each attribute is set by the step that its comment names."""
 
+    record: Record | None = None  # attest: what the destination proved; None without evidence
     container: dict[str, Any] = field(default_factory=dict)  # preflight: Docker's description of it
     address: str = ""  # preflight
     memory_bytes: int = 0  # preflight
@@ -63,97 +71,211 @@ class Found:
         default_factory=lambda: Choice(strategy=Strategy.STOP_AND_COPY, why="")
     )  # preflight
     copy: str = ""  # sync: id of the destination's container
-    volumes: list[str] = field(default_factory=list)  # sync: those that were made for it
+    volumes: dict[str, str] = field(default_factory=dict)  # sync: those that were made for it, and when
+    lazy_restore: bool = False  # preflight: whether memory is filled in behind the restored processes
+    descriptors: list[str] = field(default_factory=list)  # sync: what the container's standard ones lead to
     log: str | None = None  # sync: where the destination keeps what the container prints
     log_marked: int = 0  # sync: how much of it is there before the freeze, in bytes
     image_bytes: int = 0  # sync
     file_bytes: int = 0  # sync, transfer
     rounds: list[Round] = field(default_factory=list)  # pre-dump
     last_images: str | None = None  # pre-dump
+    fetched_bytes: int = 0  # finish: memory that followed after the commit
 
 
 class Session:
     """Use as `with Session.open(…) as session`."""
 
-    def __init__(self, inventory: Inventory, request: Request, stack: ExitStack) -> None:
-        self.inventory = inventory
+    def __init__(
+        self, inventory: Inventory, request: Request, stack: ExitStack, keystore: Keystore | None = None
+    ) -> None:
+        self.inventory = pinned(inventory)
         self.request = request
+        self.keystore = keystore or keystore_of(inventory)
         self.migration = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         self.started_ns = time.monotonic_ns()
         self.found = Found()
         self.records: list[StepRecord] = []
         self.cutover: Cutover | None = None
         self.finished = False
+        self.noted = False
+        self.unsettled = False
         self._lock = threading.Lock()
         self._stack = stack
-        with ThreadPoolExecutor(
-            2
-        ) as pool:  # a login and two interpreters each: seconds where a VM is emulated
-            opening = [
-                pool.submit(_open_side, request.source, inventory, "source", self._on_event),
-                pool.submit(_open_side, request.destination, inventory, "destination", self._on_doubt),
-            ]
-        for side in opening:
-            if side.exception() is None:
-                stack.callback(side.result()[2].close)
-        self.source, self.sender, _ = opening[0].result()
-        self.destination, self.receiver, _ = opening[1].result()
+        self._arrived: ssh.Connection | None = None
+        self._there: tuple[Side, Agent, ExitStack] | None = None
+        # A login and two interpreters: seconds where a VM is emulated. Meanwhile the destination is attested.
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        self._here = pool.submit(self._open_source)
+        stack.callback(self._close_sides)
         self.gateway_connection = stack.enter_context(ssh.connected("gateway", inventory.gateway))
         self.gateway = stack.enter_context(Agent(self.gateway_connection, "gateway"))
 
     @classmethod
     @contextmanager
-    def open(cls, inventory: Inventory, request: Request) -> Iterator[Session]:
-        """Connect to all hosts. HostUnreachable names the one that is not there."""
+    def open(
+        cls, inventory: Inventory, request: Request, keystore: Keystore | None = None
+    ) -> Iterator[Session]:
+        """Connect to the source and the gateway; the destination comes with `attest`.
+
+        What earlier migrations have left behind is put right first. Refused where nothing would vouch for the
+        destination, and nobody asked for that by name.
+        """
         inventory.host(request.source)
-        inventory.host(request.destination)
+        check_evidence(inventory, request)
         if request.source == request.destination:
             raise UnusableInput(
                 f"source and destination are both {request.source!r}",
                 step=Step.PREFLIGHT,
                 remedy="Name two different hosts",
             )
+        ended = recover(inventory)
         with ExitStack() as stack:
-            session = cls(inventory, request, stack)
+            session = cls(inventory, request, stack, keystore)
+            session.found.warnings += [one.sentence() for one in ended]
             try:
                 yield session
             finally:
                 session.put_away()
+
+    @property
+    def source(self) -> Side:
+        """The source; HostUnreachable if it is not there."""
+        return self._here.result()[0]
+
+    @property
+    def sender(self) -> Agent:
+        """The source's agent."""
+        return self._here.result()[1]
+
+    @property
+    def destination(self) -> Side:
+        """The destination, once it has been attested and provisioned."""
+        return self._opened()[0]
+
+    @property
+    def receiver(self) -> Agent:
+        """The destination's agent."""
+        return self._opened()[1]
+
+    def attest(self) -> str:
+        """Verify what the destination is, before anything but a nonce is sent to it. Returns what was found."""
+        name = self.request.destination
+        if self._arrived is not None:
+            self._arrived.close()
+            self._arrived = None
+        if self.request.evidence == "none":
+            self._arrived = ssh.connect(name, self.inventory.host(name))
+            self.source  # noqa: B018 - raises if it could not be opened
+            return "none, as asked for: nothing vouches for this host but its pinned SSH key"
+        self.found.record, self._arrived = attest(self.inventory, name, keystore=self.keystore)
+        record = self.found.record
+        self.inventory = self.inventory.known_as(
+            name, host_key=record.ssh_host_key, wireguard_key=record.wireguard_key
+        )
+        self.source  # noqa: B018 - as above
+        return f"{record.kind}, {'EMULATED' if record.emulated else record.generation}: {record.checks} checks hold"
+
+    def provision(self) -> str:
+        """Release keys to the verified destination, make the others know it, and start its agents."""
+        if self._arrived is None:
+            raise UnusableInput(
+                "the destination was not attested", step=Step.PROVISION_KEYS, remedy="Attest it"
+            )
+        done = "none: without evidence no key is released"
+        if self.found.record is not None:
+            done = provision(self.inventory, self.found.record, self._arrived, self.keystore)
+            others = [self.source.connection]
+            introduce(self.inventory, self.request.destination, self.gateway, others)
+        if self._there is None:
+            self._there = _start_agents(
+                self.request.destination, self._arrived, "destination", self._on_doubt
+            )
+        return done
+
+    def _opened(self) -> tuple[Side, Agent, ExitStack]:
+        if self._there is None:
+            raise UnusableInput("the destination was not attested", remedy="Attest and provision it first")
+        return self._there
+
+    def _open_source(self) -> tuple[Side, Agent, ExitStack]:
+        name = self.request.source
+        connection = reach(self.inventory, name, keystore=self.keystore)
+        return _start_agents(name, connection, "source", self._on_event)
+
+    def _close_sides(self) -> None:
+        if self._here.exception() is None:
+            self._here.result()[2].close()
+        if self._there is not None:
+            self._there[2].close()
+        elif self._arrived is not None:
+            self._arrived.close()
+
+    def note(self, phase: str, **facts: Any) -> None:
+        """Write a transition into the journal at the gateway, before what it announces is done."""
+        self.gateway.call("note", migration=self.migration, phase=phase, **facts)
+        self.noted = True
 
     def put_away(self) -> None:
         """See to the end of both sides; what a host can't be told now is for it to see by itself."""
         committed = self.cutover is not None and self.cutover.settle() == "committed"
         if committed and not self.finished:
             self.remove_source()
-        for agent, sweep in ((self.sender, self._resume_source), (self.receiver, self._sweep_destination)):
+        sides: list[tuple[Agent, Callable[..., None]]] = []
+        if self._here.exception() is None:
+            sides.append((self.sender, self._sweep_source))
+        if self._there is not None:
+            sides.append((self.receiver, self._sweep_destination))
+        for agent, sweep in sides:
             try:
                 agent.call("close")
             except SealiftError as silent:
-                self.found.warnings.append(f"not put away: {silent}")
-                if not committed:
-                    sweep()
+                self._left(silent)
+                sweep(committed=committed)
         with suppress(SealiftError):  # with the agent ends what it holds
             self.gateway.call("end")
         self._sweep_gateway()
+        self._close_journal()
+
+    def _left(self, why: SealiftError) -> None:
+        self.found.warnings.append(f"not put away: {why}")
+
+    def _close_journal(self) -> None:
+        """The record goes when nothing is left of the migration; else `recover` goes on from it."""
+        if not self.noted or self.unsettled:
+            return
+        try:
+            if self.gateway.lost:
+                with Agent(self.gateway_connection, "gateway") as agent:
+                    agent.call("take", migration=self.migration)
+                    agent.call("note", migration=self.migration, phase="closed")
+            else:
+                self.gateway.call("note", migration=self.migration, phase="closed")
+        except SealiftError as silent:
+            self._left(silent)
 
     def remove_source(self) -> None:
-        """After the commit: the source's copy goes, by its agent or, where that was killed, by another."""
+        """After the commit: the source's copy goes, by its agent or, where that was killed, by another.
+
+        A post-copy's goes once all of its memory has been fetched.
+        """
         self.finished = True
         try:
-            self.sender.call("remove_container")
+            self.found.fetched_bytes = self.sender.call("remove_container")["page_bytes"]
         except HostUnreachable:
             with self._broom(self.source.connection, "source") as agent:
-                agent.call("remove", container=self.found.container["Id"])
+                agent.call("discard", migration=self.migration, container=self.found.container["Id"])
 
     def revive_gateway(self) -> None:
         """Put a new agent in the place of the gateway's, which has died: the decision is on the gateway's disk."""
         self.gateway.close()
         self.gateway = self._stack.enter_context(Agent(self.gateway_connection, "gateway"))
+        self.gateway.call("take", migration=self.migration)
         self.gateway.call("sweep", address=self.found.address)
 
-    def _resume_source(self) -> None:
+    def _sweep_source(self, *, committed: bool) -> None:
         container = self.found.container.get("Id")
-        if container is None:
+        if container is None or committed:  # after the commit `remove_source` has seen to it
             return
         with self._broom(self.source.connection, "source") as agent:
             agent.call(
@@ -164,11 +286,13 @@ class Session:
                 bridge=BRIDGE,
             )
 
-    def _sweep_destination(self) -> None:
+    def _sweep_destination(self, *, committed: bool) -> None:
+        names: dict[str, Any] = {"migration": self.migration, "container": self.found.copy}
         with self._broom(self.destination.connection, "destination") as agent:
-            agent.call(
-                "sweep", migration=self.migration, container=self.found.copy, volumes=self.found.volumes
-            )
+            if committed:
+                agent.call("complete", **names, address=self.found.address, bridge=BRIDGE)
+            else:
+                agent.call("sweep", **names, volumes=self.found.volumes)
 
     def _sweep_gateway(self) -> None:
         if self.gateway.lost and self.found.address:
@@ -177,12 +301,13 @@ class Session:
 
     @contextmanager
     def _broom(self, connection: ssh.Connection, role: str) -> Iterator[Agent]:
-        """A fresh agent where one was lost. A host that has gone with it is only noted."""
+        """A fresh agent where one was lost. A host that has gone with it is left to `recover`."""
         try:
             with Agent(connection, role) as agent:
                 yield agent
         except SealiftError as silent:
-            self.found.warnings.append(f"not put away: {silent}")
+            self.unsettled = True
+            self._left(silent)
 
     @contextmanager
     def step(self, step: Step) -> Iterator[dict[str, Any]]:
@@ -219,12 +344,33 @@ class Session:
             self._on_event(event)
 
 
-def _open_side(
-    name: str, inventory: Inventory, role: str, on_event: Callable[[dict[str, Any]], None]
+def check_evidence(inventory: Inventory, request: Request) -> None:
+    """What is asked for and what the inventory says of the destination go together. Touches nothing."""
+    host, asked = inventory.host(request.destination), request.evidence
+    if asked == "none":
+        return
+    if host.vm is None:
+        raise Refused(
+            "nothing would vouch for it: the inventory has no table `vm` that says what it must prove",
+            host=request.destination,
+            step=Step.ATTEST,
+            remedy="Add one (README, section Inventory), or ask for `--evidence none` by name",
+        )
+    if asked not in {None, host.vm.evidence}:
+        raise Refused(
+            f"{asked} is asked for, and the inventory says that it proves itself by {host.vm.evidence}",
+            host=request.destination,
+            step=Step.ATTEST,
+            remedy="Take snp, sev or none as the inventory has it",
+        )
+
+
+def _start_agents(
+    name: str, connection: ssh.Connection, role: str, on_event: Callable[[dict[str, Any]], None]
 ) -> tuple[Side, Agent, ExitStack]:
-    """Connect to one host and start its agents. What was opened is closed by the stack that comes with it."""
+    """Start the agents of one host. What was opened, the connection too, is closed by the stack that comes with it."""
     with ExitStack() as stack:
-        connection = stack.enter_context(ssh.connected(name, inventory.host(name)))
+        stack.enter_context(connection)
         api = docker.client(connection)
         stack.callback(api.close)
         facts = stack.enter_context(Agent(connection, "facts"))

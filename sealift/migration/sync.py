@@ -34,18 +34,28 @@ def create_copy(session: Session) -> Counterpart:
         if name in session.inventory.host(request.source).binds
     }
     plan = counterpart(found.container, binds, session.inventory.network.docker_network)
-    created = []
-    for volume in plan.volumes:
-        if not _is_there(api, volume):
-            created.append(volume)
+    name = found.container["Name"].lstrip("/")
+    missing = [volume for volume in plan.volumes if not _is_there(api, volume)]
+    session.note(
+        "opened",
+        source=request.source,
+        destination=request.destination,
+        address=found.address,
+        container=found.container["Id"],
+        name=name,
+        image=found.container["Image"],
+        missing=missing,
+    )
+    for volume in missing:
         described = session.source.docker.inspect_volume(volume)
         api.create_volume(volume, described["Driver"], described["Options"], described["Labels"])
-    name = found.container["Name"].lstrip("/")
+        found.volumes[volume] = api.inspect_volume(volume)["CreatedAt"]
+    session.receiver.call("adopt", container=None, volumes=found.volumes)
     answer = api._post_json(api._url("/containers/create"), plan.body, params={"name": name})  # noqa: SLF001
     # docker-py builds this body from arguments and knows only some of them; the source's own goes through whole.
     found.copy = api._result(answer, json=True)["Id"]  # noqa: SLF001
-    found.volumes = created
-    session.receiver.call("adopt", container=found.copy, volumes=created)
+    session.note("copied", copy=found.copy, volumes=found.volumes)
+    session.receiver.call("adopt", container=found.copy, volumes=found.volumes)
     return plan
 
 
@@ -58,7 +68,7 @@ def open_doors(session: Session, plan: Counterpart) -> None:
         targets["log"] = logs[1].rpartition("/")[0]
     address = str(session.inventory.host(session.request.destination).tunnel_address)
     peer = session.receiver.call("prepare", migration=session.migration, address=address, trees=targets)
-    session.sender.call(
+    session.found.descriptors = session.sender.call(
         "open",
         migration=session.migration,
         container=session.found.container["Id"],

@@ -16,7 +16,12 @@ def assign(inventory: Inventory, address: str, host: str) -> None:
     """Give an address to a host: clients that reach it through the gateway end up there from now on."""
     entry = inventory.host(host)
     if not entry.wireguard_key:
-        raise UnusableInput("it has no wireguard_key in the inventory", host=host, step="assign")
+        raise UnusableInput(
+            "its WireGuard key is not known",
+            host=host,
+            step="assign",
+            remedy="Put its wireguard_key into the inventory, or `sealift attest` it if it proves its keys",
+        )
     with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
         gateway.call("assign", address=address, peer=entry.wireguard_key, host=host)
 

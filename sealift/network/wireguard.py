@@ -30,27 +30,42 @@ class Peer:
 
 def render(private_key: str, peers: list[Peer]) -> str:
     """The text that `wg setconf` reads."""
-    lines = ["[Interface]", f"PrivateKey = {private_key}", f"ListenPort = {PORT}"]
+    head = ["[Interface]", f"PrivateKey = {private_key}", f"ListenPort = {PORT}"]
+    return "\n".join(head) + "\n\n" + render_peers(peers)
+
+
+def render_peers(peers: list[Peer]) -> str:
+    """The `[Peer]` sections alone: the private key of an attested host never leaves it."""
+    lines = []
     for peer in peers:
         lines += [
-            "",
             "[Peer]",
             f"PublicKey = {peer.public_key}",
             f"AllowedIPs = {', '.join(peer.allowed_ips)}",
         ]
         if peer.endpoint:
             lines.append(f"Endpoint = {peer.endpoint}")
-    return "\n".join(lines) + "\n"
+        lines.append("")
+    return "\n".join(lines)
 
 
 def gateway_peers(inventory: Inventory) -> list[Peer]:
-    """The gateway's peers. Which workloads live where it knows by itself (`sealift.host.agent`)."""
-    return [_peer(host, f"{host.tunnel_address}/32") for host in inventory.hosts.values()]
+    """The gateway's peers, as far as their keys are known: those of attested hosts come later.
+
+    Which workloads live where it knows by itself (`sealift.host.agent`).
+    """
+    return [
+        _peer(host, f"{host.tunnel_address}/32") for host in inventory.hosts.values() if host.wireguard_key
+    ]
 
 
 def host_peers(inventory: Inventory, name: str) -> list[Peer]:
     """A Docker host's peers: the gateway for everything, the others for themselves."""
-    others = [_peer(host, f"{host.tunnel_address}/32") for n, host in inventory.hosts.items() if n != name]
+    others = [
+        _peer(host, f"{host.tunnel_address}/32")
+        for other, host in inventory.hosts.items()
+        if other != name and host.wireguard_key
+    ]
     return [_peer(inventory.gateway, "0.0.0.0/0"), *others]
 
 

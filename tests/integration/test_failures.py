@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import DOCKER_HOSTS, counting, until_same, untouched
+from stage import DOCKER_HOSTS, counting, kill_agent, until_same, untouched
 
 from sealift.errors import MigrationFailed, SealiftError
 
@@ -25,20 +25,6 @@ BROKEN_CRIU = """#!/bin/sh
 echo "Error (broken): out of order" >&2
 exit 1
 """
-
-
-def kill_agent(stage: Stage, host: str, role: str) -> Callable[[Session], None]:
-    """A hook that kills an agent so that it can put nothing away."""
-
-    def kill(_: Session) -> None:
-        script = (
-            "for p in /proc/[0-9]*; do "
-            'case "$(tr "\\0" " " <"$p/cmdline" 2>/dev/null)" in '
-            f'"python3 /run/sealift/agent-"*" {role} ") kill -9 "${{p#/proc/}}";; esac; done'
-        )
-        stage.sh(host, script)
-
-    return kill
 
 
 def fails(stage: Stage, hooks: dict[str, Callable[[Session], object]] | None = None) -> SealiftError:

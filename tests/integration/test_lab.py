@@ -30,13 +30,10 @@ UP_S = 10
 class OwnLab:
     """A lab beside the session's: in a network namespace and a run directory of its own, by the real command line."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, neighbour: OwnLab | None = None) -> None:
         self.run = run
         self.mark = str(run / "lab")
-        self.holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL)
-        mine = Path("/proc/self/ns/net").readlink()
-        while Path(f"/proc/{self.holder.pid}/ns/net").readlink() == mine:
-            time.sleep(0.01)
+        self.holder = neighbour.holder if neighbour else _network_namespace()
 
     def command(self, *words: str) -> list[str]:
         """The command line of `sealift lab …` in there."""
@@ -68,6 +65,14 @@ class OwnLab:
             "interfaces": [name for name in interfaces if name == INTERFACE],
         }
         return {kind: left for kind, left in found.items() if left}
+
+
+def _network_namespace() -> subprocess.Popen[bytes]:
+    holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL)
+    mine = Path("/proc/self/ns/net").readlink()
+    while Path(f"/proc/{holder.pid}/ns/net").readlink() == mine:
+        time.sleep(0.01)
+    return holder
 
 
 @pytest.fixture
@@ -121,16 +126,18 @@ def test_down_leaves_nothing_of_a_lab_that_was_killed_while_it_came_up(
     assert own_lab.traces() == {}
 
 
-@pytest.mark.parametrize("after_s", [0.6, 1.5])
-def test_an_interrupted_lab_leaves_nothing(own_lab: OwnLab, after_s: float) -> None:
+@pytest.mark.parametrize(
+    ("word", "after_s"), [(signal.SIGINT, 0.6), (signal.SIGINT, 1.5), (signal.SIGTERM, 1.0)]
+)
+def test_an_interrupted_lab_leaves_nothing(own_lab: OwnLab, word: signal.Signals, after_s: float) -> None:
     process = subprocess.Popen(
         own_lab.command("up", "--kind", "netns"), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     time.sleep(after_s)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, word)
     _, said = process.communicate(timeout=30)
     if process.returncode != 0:  # else it was up before
-        assert process.returncode in {130, -signal.SIGINT}, said
+        assert process.returncode in {130, -word}, said
         assert "Traceback" not in said
         assert own_lab.traces() == {}
 
@@ -145,3 +152,13 @@ def test_a_frozen_container_does_not_keep_a_lab_from_going_down(own_lab: OwnLab)
     assert group.exists()
     assert own_lab.sealift("down").returncode == 0
     assert own_lab.traces() == {}
+
+
+def test_a_second_lab_is_refused_and_leaves_the_first_alone(own_lab: OwnLab, tmp_path: Path) -> None:
+    assert own_lab.sealift("up", "--kind", "netns").returncode == 0
+    other = OwnLab(tmp_path / "other", own_lab)
+    refused = other.sealift("up", "--kind", "netns")
+    assert refused.returncode == 1
+    assert f"another lab is up in this network namespace: {own_lab.mark}" in refused.stderr
+    assert "there was no lab" in other.sealift("down").stderr
+    assert own_lab.sealift("status").returncode == 0

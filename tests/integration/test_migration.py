@@ -270,7 +270,7 @@ def test_command_line_migrates_and_prints_the_report_as_json(stage: Stage, prefe
     assert all({"started", "duration_ms", "sent_bytes"} <= set(step) for step in report["steps"])
     assert report["rounds"] == []
     assert report["frozen_ms"] > 0
-    assert (report["strategy"], report["evidence"]) == ("stop-and-copy", "absent")
+    assert (report["strategy"], report["evidence"]) == ("stop-and-copy", "emulated")
     assert "does not track dirty pages" in report["why"]
     assert (report["lab"], report["accelerator"], report["outcome"]) == ("netns", "none", "committed")
     for step in Step:

@@ -14,8 +14,8 @@ from stage import untouched
 
 from sealift import inventory as inventories
 from sealift.errors import HostUnreachable, Refused
+from sealift.keys import make_ssh_key
 from sealift.lab import images
-from sealift.lab.keys import make_ssh_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,9 @@ def test_host_that_is_down(stage: Stage) -> None:
 def test_host_that_shows_another_host_key(stage: Stage) -> None:
     sleeper(stage, "box")
     with untouched(stage, "box"):
-        error = stage.refuse("box", changed(stage.inventory, "destination", host_key=make_ssh_key().public))
+        error = stage.refuse(
+            "box", changed(stage.inventory, "destination", host_key=make_ssh_key().public, vm=None)
+        )
     assert isinstance(error, HostUnreachable)
     says(
         error,

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import DOCKER_HOSTS, counting, own_run_directory, raised, set_up, until_same
+from stage import DOCKER_HOSTS, counting, until_same
 
+from benchmarks.workloads import nginx, postgresql, service
 from sealift.model import Evidence, Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from stage import Stage
 
 PAUSE_S = 0.02
 """Without one the client would take the whole of an emulated processor, and everything else its leftovers."""
+
+WRITERS_PAUSE_S = 0.5
 
 pytestmark = [
     pytest.mark.root,
@@ -23,12 +25,6 @@ pytestmark = [
     pytest.mark.timeout(900),  # emulated processors, and a first image to send
     pytest.mark.usefixtures("prefect_api"),
 ]
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with own_run_directory(), raised("vm") as inventory, set_up(inventory) as ready:
-        yield ready
 
 
 def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) -> None:
@@ -45,11 +41,53 @@ def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) 
     assert first.rounds[1].skipped_bytes > first.rounds[1].sent_bytes
     assert first.lab == "vm"
     assert first.accelerator in {"tcg", "kvm"}
-    assert first.evidence == Evidence.ABSENT
+    assert first.evidence == Evidence.EMULATED
     state = stage.inspect("destination", "redis")
     group = stage.sh("destination", 'cat "/proc/$1/cgroup"', str(state["State"]["Pid"]))
     assert state["Id"] in group, "its limits are those of the control group that Docker knows"
     for host in DOCKER_HOSTS:
         left = until_same(stage, host, after_first[host])
         assert not left, f"{host}: {left}"
-    stage.clean()
+
+
+def test_a_service_keeps_its_clocks_on_a_host_that_booted_at_another_time(stage: Stage) -> None:
+    address = stage.address()
+    service.start(
+        stage["source"], "service", address, stage.network, say=print, options=["--user", "1000:33"]
+    )
+    with service.client(stage["client"], address) as client:
+        time.sleep(2)
+        stage.migrate("service")
+        time.sleep(2)
+        found = client.findings()
+    print(found.summary())
+    assert found.intact, found.raw["faults"] or found.summary()
+    first, last = found.raw["first"], found.raw["last"]
+    assert last["uid"] == 1000
+    assert last["monotonic_ns"] > first["monotonic_ns"]
+    assert last["boottime_ns"] > first["boottime_ns"]
+    assert all(later > earlier for earlier, later in zip(first["counts"], last["counts"], strict=True))
+
+
+@pytest.mark.whole
+def test_eight_writers_find_every_acknowledged_row_in_postgresql(stage: Stage) -> None:
+    address = stage.address()
+    postgresql.start(stage["source"], "postgresql", address, stage.network, say=print)
+    with postgresql.client(stage["client"], address, WRITERS_PAUSE_S) as client:
+        time.sleep(2)
+        report = stage.migrate("postgresql")
+        time.sleep(2)
+        found = client.findings()
+    print(found.summary(), report.steps)
+    assert found.intact, found.raw["faults"] or found.summary()
+
+
+@pytest.mark.whole
+def test_a_download_goes_on_through_the_migration_of_nginx(stage: Stage) -> None:
+    address = stage.address()
+    digest = nginx.start(stage["source"], "nginx", address, stage.network, 10, say=print)
+    with nginx.client(stage["client"], address, digest) as client:
+        report = stage.migrate("nginx")
+        found = client.findings()
+    print(found.summary(), report.steps)
+    assert found.intact, found.raw["faults"] or found.summary()

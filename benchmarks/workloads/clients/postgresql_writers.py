@@ -1,8 +1,9 @@
-"""Writes to PostgreSQL over several connections at once, without pause, until standard input ends; then reads it all.
+"""Writes to PostgreSQL over several connections at once, without end, until standard input ends; then reads it all.
 
 Runs on the client's host with the standard library only; speaks PostgreSQL's protocol 3.0 (documentation, chapter
-"Frontend/Backend Protocol"), as far as simple queries go. Arguments: ADDRESS PORT WRITERS. Prints `ready`, then one
-JSON object: each counter must answer one more than before, and every acknowledged row must be there at the end, once.
+"Frontend/Backend Protocol"), as far as simple queries go. Arguments: ADDRESS PORT WRITERS [PAUSE_S], the pause between
+one writer's transactions. Prints `ready`, then one JSON object: each counter must answer one more than before, and
+every acknowledged row must be there at the end, once.
 """
 
 from __future__ import annotations
@@ -68,9 +69,9 @@ def _row(body: bytes) -> list[str]:
 class Writer(threading.Thread):
     """One connection that counts: a row and an update in each transaction."""
 
-    def __init__(self, number: int, connection: Connection, over: threading.Event) -> None:
+    def __init__(self, number: int, connection: Connection, over: threading.Event, pause_s: float) -> None:
         super().__init__(daemon=True)
-        self.number, self.connection, self.over = number, connection, over
+        self.number, self.connection, self.over, self.pause_s = number, connection, over, pause_s
         self.acknowledged = 0
         self.times: list[tuple[float, float]] = []
         self.faults: list[Any] = []
@@ -79,7 +80,7 @@ class Writer(threading.Thread):
     def run(self) -> None:
         """Write until told to end."""
         try:
-            while not self.over.is_set():
+            while not self.over.wait(self.pause_s):
                 following = self.acknowledged + 1
                 sent = time.monotonic()
                 rows = self.connection.query(
@@ -106,10 +107,12 @@ def compare(connection: Connection, writers: list[Writer]) -> list[Any]:
     return [*faults, ["counter", expected, counters]] if counters != expected else faults
 
 
-def main(address: str, port: str, count: str) -> None:
+def main(address: str, port: str, count: str, pause_s: str = "0") -> None:
     """Write until standard input ends."""
     over = threading.Event()
-    writers = [Writer(number, Connection(address, int(port)), over) for number in range(int(count))]
+    writers = [
+        Writer(number, Connection(address, int(port)), over, float(pause_s)) for number in range(int(count))
+    ]
     reader = Connection(address, int(port))
     kept = Responses()
     for writer in writers:

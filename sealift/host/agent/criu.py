@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +15,13 @@ from typing import TYPE_CHECKING
 from .wire import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 DUMPS = Path("/run/sealift/dumps")
 """Images rest here only: a tmpfs of its own, so that `/run`'s size does not bound a container's memory."""
+
+NETWORK = "extRootNetNS"
+"""The name under which a dump refers to a network namespace that is not in it. runc's own word for it, too."""
 
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """What an agent starts for the time of a migration does not outlive it, even if it is killed."""
@@ -33,24 +40,64 @@ def prepare_dumps() -> Path:
     return DUMPS
 
 
-def wipe(directory: Path) -> None:
-    """Remove one migration's images, and the tmpfs with the last of them."""
+def open_dumps(migration: str) -> tuple[Path, int]:
+    """Make one migration's directory, and lock it for as long as this process lives. Returns it and the lock."""
+    directory = prepare_dumps() / migration
+    directory.mkdir(mode=0o700)
+    handle = os.open(directory, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return directory, handle
+
+
+@contextlib.contextmanager
+def abandoned(migration: str) -> Iterator[Path]:
+    """A migration's directory, for who cleans up after its agent; wiped at the end. AgentError while that one lives."""
+    directory = DUMPS / migration
+    if not directory.exists():
+        yield directory
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield directory
+    except BlockingIOError as held:
+        raise AgentError(f"an agent of migration {migration} is at work here") from held
+    finally:
+        os.close(handle)
+    wipe(directory)
+
+
+def wipe(directory: Path, lock: int | None = None) -> None:
+    """Remove one migration's images, and the tmpfs with the last of them: a lock in it would keep it mounted."""
+    if lock is not None:
+        os.close(lock)
     shutil.rmtree(directory, ignore_errors=True)
     if os.path.ismount(DUMPS) and not any(DUMPS.iterdir()):
         subprocess.run(["umount", str(DUMPS)], check=False)
 
 
-def at_work(directory: Path) -> bool:
-    """Whether a runc or CRIU still works in one migration's directory."""
-    mark = str(directory).encode()
+def workers(directory: Path) -> list[int]:
+    """What still works on one migration's images: runc, CRIU, a pager. Not the agents, which only know of them."""
+    mark = os.fsencode(directory)
+    found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = path.read_bytes()
+            words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if mark in words and b"agent" not in words:
-            return True
-    return False
+        if any(word == mark or word.startswith(mark + b"/") for word in words):
+            found.append(int(path.parent.name))
+    return found
+
+
+def kill_restore(directory: Path) -> None:
+    """Kill the CRIU of a restore that works in a directory: a child of the runc there."""
+    parents = {str(pid) for pid in workers(directory)}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = path.read_text().partition("(")[2].rpartition(")")
+            if name == "criu" and rest.split()[1] in parents:
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 def runtime_root(container_id: str) -> Path:
@@ -60,8 +107,19 @@ def runtime_root(container_id: str) -> Path:
     raise AgentError(f"Docker's runtime knows no container {container_id[:12]}: it does not run")
 
 
+def descriptors(container_id: str) -> list[str]:
+    """Where the container's standard descriptors lead: runc needs it for a restore (its `descriptors.json`)."""
+    state = runtime_root(container_id) / container_id / "state.json"
+    found: list[str] = json.loads(state.read_text())["external_descriptors"]
+    return found
+
+
 def checkpoint(
-    container_id: str, images: Path, *options: str, env: dict[str, str] | None = None
+    container_id: str,
+    images: Path,
+    *options: str,
+    env: dict[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[str]:
     """Start `runc checkpoint`. Returns the process; `finish` waits for it."""
     images.mkdir(parents=True, exist_ok=True)
@@ -74,6 +132,7 @@ def checkpoint(
         stderr=subprocess.STDOUT,
         text=True,
         env=env,
+        pass_fds=pass_fds,
     )
 
 
@@ -132,9 +191,9 @@ def page_server(images: Path, address: str, port: int, previous: Path | None = N
 
 def dump_stats(images: Path) -> dict[str, int]:
     """What CRIU says of a dump (images/stats.proto): times in microseconds, pages as counts."""
-    fields = {1: "freezing_us", 2: "frozen_us", 3: "memdump_us", 4: "memwrite_us", 5: "pages_scanned"}
-    fields |= {6: "pages_skipped", 7: "pages_written"}
-    return _stats(images / "stats-dump", 1, fields)
+    names = {1: "freezing_us", 2: "frozen_us", 3: "memdump_us", 4: "memwrite_us", 5: "pages_scanned"}
+    names |= {6: "pages_skipped", 7: "pages_written"}
+    return _stats(images / "stats-dump", 1, names)
 
 
 def restore_stats(images: Path) -> dict[str, int]:
@@ -147,13 +206,13 @@ def _stats(path: Path, entry: int, names: dict[int, str]) -> dict[str, int]:
         data = path.read_bytes()[4 * STATS_MAGICS + 4 :]
     except OSError:
         return {}
-    for number, value in _protobuf(data):
+    for number, value in fields(data):
         if number == entry and isinstance(value, bytes):
-            return {names[n]: v for n, v in _protobuf(value) if n in names and isinstance(v, int)}
+            return {names[n]: v for n, v in fields(value) if n in names and isinstance(v, int)}
     return {}
 
 
-def _protobuf(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The fields of a protobuf message as (number, integer or bytes): varints and length-delimited ones."""
     position = 0
 

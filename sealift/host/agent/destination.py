@@ -12,24 +12,29 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import criu, docker_api, plug
+from . import criu, docker_api, pager, plug, sandbox
 from .files import Daemon
+from .lazy import Filler
 from .log import TAIL, cut, print_again
+from .trigger import Trigger, let_go
 from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 RESTORES = Path("/run/sealift/restore")
-ARM_TIMEOUT_S = 60
 RESTORE_TIMEOUT_S = 100
 REMOVE_TIMEOUT_S = 30
+FILL_TIMEOUT_S = 600
 ASK_AGAIN_S = 1
+NETWORK_DESCRIPTOR = 9
+"""CRIU gets the network namespace as this one: see `armed/criu`."""
 
 
 class Declined(AgentError):
@@ -42,19 +47,22 @@ class Destination:
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
         self.container: str | None = None
-        self.volumes: list[str] = []
+        self.volumes: dict[str, str] = {}
         self.daemon: Daemon | None = None
         self.cutover: threading.Thread | None = None
         self.committed = False
         self.start_error: str | None = None
         self.page_server: Any = None
+        self.trigger: Trigger | None = None
+        self.sandbox: sandbox.Sandbox | None = None
+        self.filler: Filler | None = None
+        self.pager: pager.Started | None = None
 
     def prepare(self, migration: str, address: str, trees: dict[str, str]) -> dict[str, Any]:
         """Open the doors of this migration, all on the tunnel address. Returns where they are."""
         self.address = address
         self.token = secrets.token_hex(16)
-        self.directory = criu.prepare_dumps() / migration
-        self.directory.mkdir(mode=0o700)
+        self.directory, self.lock = criu.open_dumps(migration)
         password = secrets.token_hex(16)
         self.daemon = Daemon(self.directory, address, password, trees)
         self.listener = listen(address)
@@ -86,27 +94,45 @@ class Destination:
             criu.finish(server, "transfer", self.page_images / "page-server.log")
 
     def arm(
-        self, container: str, address: str, bridge: str, gateway: dict[str, Any], log: dict[str, Any] | None
-    ) -> None:
-        """Start the container under Docker up to the point where the images are needed; pull its cable."""
+        self,
+        container: str,
+        address: str,
+        bridge: str,
+        gateway: dict[str, Any],
+        log: dict[str, Any] | None,
+        descriptors: list[str],
+        lazy: bool,
+        fetched: bool,
+    ) -> dict[str, Any]:
+        """Start the container under Docker up to the point where the images are needed; pull its cable.
+
+        `descriptors` is what the container's standard descriptors lead to at the source. With `lazy` the container
+        starts before its memory is in; with `fetched`, before it is even on this host. Returns `external_network`:
+        whether a filled network namespace is ready, so that the images are to have none.
+        """
         self.container = container
         self.workload = address
         self.gateway = gateway
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         self.restore = RESTORES / container
+        self.lazy = lazy
+        self.pager = pager.Started(self.directory) if fetched else None
+        self.images = self.directory / "final"
+        self.images.mkdir(exist_ok=True)
+        (self.images / "descriptors.json").write_text(json.dumps(descriptors))
         self.restore.mkdir(parents=True, mode=0o700)
-        os.mkfifo(self.restore / "go", 0o600)
+        (self.restore / "options").write_text("--lazy-pages\n" if lazy else "")
+        self.trigger = Trigger(self.restore, "restore")
         if log is not None:
             cut(Path(log["path"]), log["marked"])
         with _alone():
             others = plug.unclaimed(bridge)
             self.starter = threading.Thread(target=self._start, daemon=True)
             self.starter.start()
-            self._wait_for("waiting", ARM_TIMEOUT_S)
+            self.trigger.wait("waiting", self._complaint)
             process, bundle = (self.restore / "waiting").read_text().splitlines()
             self.wrapper = int(process)
-            follow_links(Path(bundle) / "config.json")
-            # Docker plugs the cable's other end into the container only when runc calls its hook, during the restore.
+            # Docker plugs the cable's other end into the container only when runc calls its hook.
             mine = plug.unclaimed(bridge) - others
         if len(mine) != 1:
             raise AgentError(
@@ -114,8 +140,24 @@ class Destination:
             )
         self.plug = plug.Plug(mine.pop(), bridge)
         self.plug.pull()
+        self._put_in_order(Path(bundle) / "config.json")
+        self.trigger.say(str(self.images))
+        self.trigger.wait("ready", self._complaint)
         self.cutover = threading.Thread(target=self._take_over, daemon=True)
         self.cutover.start()
+        return {"external_network": self.sandbox is not None}
+
+    def _put_in_order(self, config: Path) -> None:
+        """Make a bundle fit for a restore, with its network filled beforehand where that can be had."""
+        spec = json.loads(config.read_text())
+        follow_links(spec)
+        self.sandbox = sandbox.fill(spec)
+        config.write_text(json.dumps(spec))
+        settings = ""
+        if self.sandbox is not None:
+            (self.restore / "network").symlink_to(self.sandbox.path)
+            settings = f"inherit-fd fd[{NETWORK_DESCRIPTOR}]:{criu.NETWORK}\n"
+        (self.restore / "criu.conf").write_text(settings)
 
     def accept(self) -> None:
         """Wait for the source's connection."""
@@ -127,25 +169,22 @@ class Destination:
         except AgentError as failure:
             self.start_error = str(failure)
 
-    def _wait_for(self, mark: str, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not (self.restore / mark).exists():
-            if self.start_error is not None:
-                why = criu.reason(self.restore / "restore.log") or self.start_error
-                raise AgentError(why, "restore")
-            if time.monotonic() > deadline:
-                raise AgentError(
-                    f"Docker did not get the container to {mark!r} in {timeout_s:g} s", "restore"
-                )
-            time.sleep(0.001)
+    def _complaint(self) -> str | None:
+        if self.filler is not None and self.filler.has_died():
+            return self.filler.reason()
+        if self.start_error is None:
+            return None
+        return criu.reason(self.restore / "restore.log") or self.start_error
 
     def _take_over(self) -> None:
         """The cutover, from the last images to the commit. Before the commit, any failure gives up this copy."""
+        assert self.trigger is not None  # noqa: S101 - `arm` came before
         step = "transfer"
         facts: dict[str, Any] = {}
         try:
-            images = self.directory / "final"
-            for entry in self.link.receive()["images"]:
+            images = self.images
+            message = self.link.receive()
+            for entry in message["images"]:
                 self.link.receive_file(images / Path(entry["name"]).name, entry["size"])
             self.finish_page_server()
             pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
@@ -154,17 +193,25 @@ class Destination:
             if (images / TAIL).exists():
                 print_again((images / TAIL).read_bytes(), self.wrapper)
             started_ns = time.monotonic_ns()
-            self._say_go(str(images))
-            self._wait_for("restored", RESTORE_TIMEOUT_S)
+            if self.lazy:
+                if self.pager is not None:
+                    self.pager.begin(images, message["pages"])
+                self.filler = Filler(images, self.restore, self.pager.port if self.pager else None)
+            self.trigger.say("go")
+            self.trigger.wait("restored", self._complaint, RESTORE_TIMEOUT_S)
             took_ns = time.monotonic_ns() - started_ns
             self.link.send(
                 phase="restored", facts={"restore_ns": took_ns, **criu.restore_stats(self.restore)}
             )
+            if self.filler is not None:
+                self.filler.guard()
             step = "network switch"
             outcome = self._switch()
             if outcome != "committed":
                 raise AgentError(f"the gateway had it {outcome}", step)
             self.committed = True
+            if self.filler is not None:
+                self.filler.watch(self._end_incomplete)
             self.plug.put_back()
             self.plug.introduce(self.workload)
             with contextlib.suppress(AgentError, OSError):  # a gateway that dies now holds nothing either
@@ -177,6 +224,11 @@ class Destination:
             with contextlib.suppress(OSError):
                 self.link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
             self._give_up()
+
+    def _end_incomplete(self) -> None:
+        """Memory that can't be completed: ended like a process that crashed, instead of going on with zeroes."""
+        with contextlib.suppress(AgentError):
+            docker_api.call("POST", f"/containers/{self.container}/kill", accept=(204, 404, 409))
 
     def _switch(self) -> str:
         """Ask for the address. Who asked and got no answer may have won, so this asks until there is one."""
@@ -201,28 +253,34 @@ class Destination:
             raise Declined(answer["error"], "network switch")
         return answer
 
-    def _say_go(self, images: str) -> None:
-        pipe = os.open(self.restore / "go", os.O_WRONLY)
-        try:
-            if images:
-                os.write(pipe, f"{images}\n".encode())
-        finally:
-            os.close(pipe)
-
     def _give_up(self) -> None:
         """Remove the copy that did not win."""
-        if self.container is not None:
-            container, self.container = self.container, None
-            remove_copy(container, self.volumes)
+        if self.trigger is not None:
+            self.trigger.close()
+        container, self.container = self.container, None
+        volumes, self.volumes = self.volumes, {}
+        if container is not None:
+            remove_copy(container, volumes)
+        for volume, created in volumes.items():
+            remove_volume(volume, created)
+        if self.filler is not None:
+            self.filler.stop()
+        if self.pager is not None:
+            self.pager.end()
 
-    def adopt(self, container: str, volumes: list[str]) -> None:
-        """A container and volumes were created for this migration: they go again if it does not commit."""
+    def adopt(self, container: str | None, volumes: dict[str, str]) -> None:
+        """Volumes, and then a container, were created for this migration: they go again if it does not commit.
+
+        `volumes` maps names to when Docker says it created them.
+        """
         self.container = container
         self.volumes = volumes
 
     def finish(self) -> dict[str, Any]:
         """After the commit: wait for Docker to have noticed, and look at the container."""
         self.starter.join(60)
+        if self.filler is not None:
+            self.filler.wait(FILL_TIMEOUT_S)
         if self.start_error:
             raise AgentError(f"Docker reports the restored container as failed: {self.start_error}", "finish")
         state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
@@ -239,7 +297,9 @@ class Destination:
             self.cutover.join(RESTORE_TIMEOUT_S + 10)
         if hasattr(self, "decider"):
             self.decider.close()
-        if not self.committed:
+        if self.committed:
+            self._await_memory()
+        else:
             self._give_up()
         if self.page_server is not None:
             self.page_server.terminate()
@@ -249,9 +309,20 @@ class Destination:
             self.daemon.stop()
             self.daemon = None
             self.listener.close()
-            criu.wipe(self.directory)
+            criu.wipe(self.directory, self.lock)
+        for held in (self.trigger, self.sandbox):
+            if held is not None:
+                held.close()
         if hasattr(self, "restore"):
             shutil.rmtree(self.restore, ignore_errors=True)
+
+    def _await_memory(self) -> None:
+        """Images and pager are needed until the memory is complete, or lost for good."""
+        if self.filler is not None:
+            with contextlib.suppress(AgentError):  # said by `finish`
+                self.filler.wait(None)
+            if self.pager is not None:
+                self.pager.end()
 
     def gone(self) -> None:
         """The controller is gone: what was armed is decided between the hosts, then everything is put away."""
@@ -260,16 +331,18 @@ class Destination:
         self.close()
 
 
-def remove_copy(container: str, volumes: list[str]) -> None:
-    """Remove a container that was made for a migration, however far it has come, and its volumes."""
+def remove_copy(container: str, volumes: dict[str, str]) -> None:
+    """Remove a container that was made for a migration, however far it has come, and its volumes.
+
+    A volume that was created at another time than noted is somebody else's of the same name.
+    """
     restore = RESTORES / container
     deadline = time.monotonic() + REMOVE_TIMEOUT_S
     while True:
         if not (restore / "restored").exists():
-            with contextlib.suppress(OSError):  # nobody waits at the pipe
-                os.close(
-                    os.open(restore / "go", os.O_WRONLY | os.O_NONBLOCK)
-                )  # nothing written: the wrapper ends
+            let_go(restore)
+            # It traces the processes that it restores. Were they killed under its hands, both would wait for ever.
+            criu.kill_restore(restore)
         try:
             docker_api.call(
                 "DELETE", f"/containers/{container}?force=1&v=1", timeout=REMOVE_TIMEOUT_S, accept=(204, 404)
@@ -279,31 +352,84 @@ def remove_copy(container: str, volumes: list[str]) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
-    for volume in volumes:
-        docker_api.call("DELETE", f"/volumes/{volume}", accept=(204, 404))
+    for volume, created in volumes.items():
+        remove_volume(volume, created)
     shutil.rmtree(restore, ignore_errors=True)
 
 
-def follow_links(config: Path) -> None:
+def follow_links(spec: dict[str, Any]) -> None:
     """Name the sources of a bundle's bind mounts by their real paths: runc follows links, but CRIU binds the link.
 
     Debian's /usr/bin/docker-init, which `docker run --init` mounts, is one.
     """
-    spec = json.loads(config.read_text())
-    linked = [
-        m for m in spec["mounts"] if m["type"] == "bind" and os.path.realpath(m["source"]) != m["source"]
-    ]
-    if linked:
-        for mount in linked:
+    for mount in spec["mounts"]:
+        if mount["type"] == "bind":
             mount["source"] = os.path.realpath(mount["source"])
-        config.write_text(json.dumps(spec))
 
 
-def sweep(migration: str, container: str, volumes: list[str]) -> None:
+def remove_volume(name: str, created: str) -> None:
+    """Remove a volume, if it is the one that was created then."""
+    if (there := _volume(name)) is not None and there["CreatedAt"] == created:
+        docker_api.call("DELETE", f"/volumes/{name}", accept=(204, 404))
+
+
+def _volume(name: str) -> dict[str, Any] | None:
+    try:
+        described: dict[str, Any] = docker_api.call("GET", f"/volumes/{name}")
+    except docker_api.NotThere:
+        return None
+    return described
+
+
+def sweep(migration: str, container: str, volumes: dict[str, str]) -> None:
     """After an agent that was killed, and a decision against the migration: nothing of it stays."""
-    if container:
-        remove_copy(container, volumes)
-    criu.wipe(criu.DUMPS / migration)
+    with criu.abandoned(migration) as directory:
+        if container:
+            remove_copy(container, volumes)
+        for pid in criu.workers(directory):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def sweep_unnamed(migration: str, name: str, image: str, volumes: list[str]) -> None:
+    """The same where nobody wrote down what was created: a container of that name and image, if it never ran.
+
+    Of the volumes, those that are empty.
+    """
+    try:
+        found = docker_api.call("GET", f"/containers/{name}/json")
+    except docker_api.NotThere:
+        found = None
+    mine = found is not None and found["State"]["Status"] == "created" and found["Image"] == image
+    there = {volume: described for volume in volumes if (described := _volume(volume)) is not None}
+    empty = {
+        volume: described["CreatedAt"]
+        for volume, described in there.items()
+        if not any(Path(described["Mountpoint"]).iterdir())
+    }
+    sweep(migration, found["Id"] if found and mine else "", {})
+    for volume, created in empty.items():
+        remove_volume(volume, created)
+
+
+def complete(migration: str, container: str, address: str, bridge: str) -> str:
+    """After an agent that was killed, and a decision for the migration: the container is reached here.
+
+    Once all of its memory is in, its images and marks go. Returns what Docker says of it.
+    """
+    with criu.abandoned(migration) as directory:
+        state = docker_api.call("GET", f"/containers/{container}/json")["State"]
+        if state["Pid"]:
+            cable = plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge)
+            cable.put_back()
+            cable.introduce(address)
+        deadline = time.monotonic() + FILL_TIMEOUT_S
+        while criu.workers(directory):
+            if time.monotonic() > deadline:
+                raise AgentError(f"memory was not complete after {FILL_TIMEOUT_S} s", "finish")
+            time.sleep(0.05)
+        shutil.rmtree(RESTORES / container, ignore_errors=True)
+    return str(state["Status"])
 
 
 @contextlib.contextmanager
@@ -337,7 +463,7 @@ def _load_image(listener: Any, token: str) -> None:
 def main(controller: Controller) -> None:
     """Serve one controller for one migration."""
     destination = Destination(controller)
-    handlers = {
+    handlers: dict[str, Callable[..., Any]] = {
         name: getattr(destination, name)
         for name in (
             "prepare",
@@ -351,4 +477,5 @@ def main(controller: Controller) -> None:
             "close",
         )
     }
-    serve({**handlers, "sweep": sweep}, controller, destination.gone)
+    handlers |= {"sweep": sweep, "sweep_unnamed": sweep_unnamed, "complete": complete}
+    serve(handlers, controller, destination.gone)

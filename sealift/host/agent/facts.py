@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 PLAIN_DEVICES = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}
 
+WRAPPERS = ("runtime", "restore", "armed/criu", "armed/tar")
+"""Programs of ours that a host must have, in /usr/libexec/sealift."""
+
 
 def host() -> dict[str, Any]:
     """Kernel, CRIU, CPU, memory and space of this host."""
@@ -32,8 +35,9 @@ def host() -> dict[str, Any]:
         "criu": _criu_version(),
         "criu_problem": _criu_check(),
         "dirty_tracking": _criu("check", "--feature", "mem_dirty_track").returncode == 0,
+        "lazy": _criu("check", "--feature", "uffd").returncode == 0,
         "rsync": shutil.which("rsync") is not None,
-        "wrapper": os.access("/usr/libexec/sealift/runtime", os.X_OK),
+        "wrapper": all(os.access(f"/usr/libexec/sealift/{name}", os.X_OK) for name in WRAPPERS),
     }
 
 

@@ -15,10 +15,13 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import userspace
 from .hold import Hold, sweep
+from .journal import Journal
 from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
@@ -55,6 +58,17 @@ class Routes:
             self._save(record)
             apply(record["routes"], also=[gone["peer"]] if gone else [])
 
+    def adopt(self, host: str, peer: str, tunnel: str, endpoint: str) -> None:
+        """A host has a new WireGuard key: it takes the place of the one before, with all addresses of that host."""
+        _checked(tunnel)
+        with self._locked() as record:
+            for route in record["routes"].values():
+                if route["host"] == host:
+                    route["peer"] = peer
+            record.setdefault("peers", {})[host] = {"peer": peer, "tunnel": tunnel, "endpoint": endpoint}
+            self._save(record)
+            seat(record["peers"][host], record["routes"])
+
     def switch(self, migration: str, address: str, origin: str, peer: str, host: str) -> str:
         """Commit: move the address from the peer `origin` to `peer`. Returns the outcome that holds."""
         with self._locked() as record:
@@ -66,7 +80,8 @@ class Routes:
                 record["routes"][address] = {"peer": peer, "host": host}
                 outcome = record["decisions"][migration] = "committed"
                 self._save(record)
-                apply(record["routes"], also=[origin])
+                if not userspace.move(INTERFACE, address, peer):
+                    apply(record["routes"], also=[origin])
         return outcome
 
     def call_off(self, migration: str) -> str:
@@ -79,6 +94,8 @@ class Routes:
     def restore(self) -> None:
         """After a start of the gateway: give WireGuard what the record says."""
         with self._locked() as record:
+            for seated in record.get("peers", {}).values():
+                seat(seated, record["routes"])
             apply(record["routes"])
 
     def show(self) -> Record:
@@ -130,6 +147,18 @@ def apply(routes: dict[str, Any], also: Sequence[str] = ()) -> None:
         arguments += ["peer", peer, "allowed-ips", ",".join(tunnel + mine)]
     if arguments:
         _wg("set", INTERFACE, *arguments)
+
+
+def seat(seated: dict[str, str], routes: dict[str, Any]) -> None:
+    """Make a key the one that WireGuard knows for a tunnel address; whoever had that address is no peer any more."""
+    peer, own = seated["peer"], f"{seated['tunnel']}/32"
+    arguments: list[str] = []
+    for other, addresses in _allowed_ips().items():
+        if own in addresses and other != peer:
+            arguments += ["peer", other, "remove"]
+    mine = [f"{address}/32" for address, route in routes.items() if route["peer"] == peer]
+    allowed = ",".join([own, *mine])
+    _wg("set", INTERFACE, *arguments, "peer", peer, "endpoint", seated["endpoint"], "allowed-ips", allowed)
 
 
 def _is_workload(allowed: str) -> bool:
@@ -184,7 +213,8 @@ class Decider(threading.Thread):
 
     def end(self) -> None:
         """No more answers, and nothing held any more."""
-        self.release()
+        if self.hold is not None:
+            self.hold.end()
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self.listener.close()
@@ -206,10 +236,18 @@ class Decider(threading.Thread):
                 link.send(error=str(failure))
             except OSError:
                 return
+            if question in FINAL and self.hold is not None:
+                self.hold.end()  # the answer does not wait for it
 
-    def _hold(self) -> dict[str, Any]:
+    def _prepare(self) -> dict[str, Any]:
         if self.hold is None:
             self.hold = Hold(self.facts["address"])
+        return {"prepared": True}
+
+    def _hold(self) -> dict[str, Any]:
+        self._prepare()
+        if self.hold is not None:
+            self.hold.hold()
         return {"holding": True}
 
     def _switch(self) -> dict[str, Any]:
@@ -225,8 +263,13 @@ class Decider(threading.Thread):
 
 
 def main(controller: Controller) -> None:
-    """Serve one controller. A decider outlives it: the two hosts may still have to ask."""
-    routes = Routes()
+    """Serve one controller. A decider outlives it: the two hosts may still have to ask.
+
+    Who starts finds the routes as the record has them: a gateway that was restarted has forgotten them.
+    """
+    routes, journal = Routes(), Journal()
+    with contextlib.suppress(AgentError, subprocess.CalledProcessError):
+        routes.restore()
     deciders: list[Decider] = []
 
     def decide(address: str, token: str, facts: dict[str, str], port: int = 0) -> int:
@@ -236,15 +279,18 @@ def main(controller: Controller) -> None:
         return decider.port
 
     def gone() -> None:
-        for decider in deciders:
-            decider.join(ASK_UNTIL_S)
-            decider.end()
+        mine = journal.let_go()
+        until = time.monotonic() + ASK_UNTIL_S
+        while deciders and any(map(journal.is_open, mine)) and time.monotonic() < until:
+            time.sleep(LOOK_AGAIN_S)
+        end()
 
     def end() -> None:
         while deciders:
             deciders.pop().end()
 
     handlers: dict[str, Callable[..., Any]] = {
+        "adopt": routes.adopt,
         "assign": routes.assign,
         "release": routes.release,
         "show": routes.show,
@@ -252,9 +298,17 @@ def main(controller: Controller) -> None:
         "decide": decide,
         "end": end,
         "sweep": sweep,
+        "note": journal.note,
+        "unfinished": journal.unfinished,
+        "take": journal.take,
     }
     serve(handlers, controller, gone)
 
 
+FINAL = {"release", "call_off"}
+"""Questions after which nothing is held any more."""
+
 ASK_UNTIL_S = 120
-"""How long a gateway without its controller still answers the hosts."""
+"""How long a gateway without its controller still answers the hosts, unless somebody else ends the migration."""
+
+LOOK_AGAIN_S = 0.05

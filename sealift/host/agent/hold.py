@@ -39,14 +39,18 @@ RECEIVE_BYTES = 1 << 16
 
 
 class Hold:
-    """Holds every packet for one address from its making to `release`."""
+    """Holds every packet for one address from `hold` to `release`.
+
+    The kernel hands packets over from its making on, so that no program has to be started when the word comes; until
+    then they go straight on.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.number = int(ipaddress.IPv4Address(address)) & 0xFFFF
         self.held = 0
         self._last: int | None = None
-        self._passing = False
+        self._passing = True
         self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         with contextlib.suppress(OSError):
@@ -57,18 +61,29 @@ class Hold:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         self._rule("-I")
+        self._ruled = True
+
+    def hold(self) -> None:
+        """From now on nothing goes on."""
+        with self._lock:
+            self._passing = False
 
     def release(self) -> int:
         """Let all of them go on, in their order, by the routes of now. Returns how many were held."""
         with self._lock:
-            if self._passing:
-                return self.held
-            self._passing = True
-            if self._last is not None:
+            if not self._passing and self._last is not None:
                 self._send(VERDICT_BATCH, VERDICT_HDR, struct.pack(">II", ACCEPT, self._last))
-        with contextlib.suppress(AgentError):
-            self._rule("-D")
+            self._passing = True
         return self.held
+
+    def end(self) -> None:
+        """Let them go on, and have the kernel hand over no more."""
+        self.release()
+        with self._lock:
+            ruled, self._ruled = self._ruled, False
+        if ruled:
+            with contextlib.suppress(AgentError):
+                self._rule("-D")
 
     def _rule(self, action: str) -> None:
         queue = ["-j", "NFQUEUE", "--queue-num", str(self.number), "--queue-bypass"]

@@ -84,11 +84,16 @@ long syscall(long number, long a, long b, long c, long d, long e, long f)
 PRLIMIT64 = {"x86_64": 302, "aarch64": 261}
 
 
-def unreadable(pids: list[int]) -> bool:
-    """Whether CRIU can't read the limits of these processes by itself."""
+def capable() -> bool:
+    """Whether this process has CAP_SYS_RESOURCE."""
     status = Path("/proc/self/status").read_text()
     effective = int(status.partition("CapEff:")[2].split()[0], 16)
-    return not effective >> CAP_SYS_RESOURCE & 1 and any(_of_another_user(pid) for pid in pids)
+    return bool(effective >> CAP_SYS_RESOURCE & 1)
+
+
+def unreadable(pids: list[int]) -> bool:
+    """Whether CRIU can't read the limits of these processes by itself."""
+    return not capable() and any(_of_another_user(pid) for pid in pids)
 
 
 def obtainable() -> bool:

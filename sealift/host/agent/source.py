@@ -7,22 +7,29 @@ have everything it needs, afterwards only when the gateway has called the migrat
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, criu, docker_api, limits, plug
+from . import cgroup, criu, docker_api, limits, pipes, plug
 from .files import Sender
 from .log import TAIL, Log
-from .wire import AgentError, Controller, Link, serve
+from .pager import lazy_ranges
+from .trigger import Trigger, let_go
+from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 RESTORE_TIMEOUT_S = 120
 ASK_AGAIN_S = 1
 DUMP_TIMEOUT_S = 60
+FETCH_TIMEOUT_S = 600
+DUMP_CALL, LAZY_DUMP_CALL = 2, 3
+"""runc asks CRIU for its version, before a lazy dump for its features, then for the dump."""
+
 METADATA_EXCEPT = {".log", ".pid"}
 
 
@@ -40,6 +47,9 @@ class Source:
         self.gateway: dict[str, Any] = {}
         self.parent: str | None = None
         self.log: Log | None = None
+        self.trigger: Trigger | None = None
+        self.dump: Any = None
+        self.pages: tuple[str, int] | None = None
 
     def open(
         self,
@@ -48,15 +58,17 @@ class Source:
         peer: dict[str, Any],
         trees: dict[str, str],
         log: str | None,
-    ) -> None:
-        """Connect to the destination and prepare to dump."""
+    ) -> list[str]:
+        """Connect to the destination and prepare to dump. Returns what the container's standard descriptors lead to."""
+        self.migration = migration
         self.container = container
         self.peer = peer
-        self.directory = criu.prepare_dumps() / migration
-        self.directory.mkdir(mode=0o700)
+        self.directory, self.lock = criu.open_dumps(migration)
+        self.images = self.directory / "final"
         self.sender = Sender(peer["address"], peer["rsync_port"], peer["password"], trees)
         self.log = Log(log) if log else None
         self.link = Link.connect(peer["address"], peer["port"], peer["token"])
+        return criu.descriptors(container)
 
     def live_pass(self) -> int:
         """Send the files that differ. Returns the bytes sent."""
@@ -81,24 +93,79 @@ class Source:
         self.parent = name
         return criu.dump_stats(images)
 
-    def arm(self, address: str, bridge: str, gateway: dict[str, Any]) -> dict[str, Any]:
-        """Find the cable and the control group: what the cutover needs to know."""
+    def arm(
+        self,
+        address: str,
+        bridge: str,
+        gateway: dict[str, Any],
+        page_server_port: int | None,
+        external_network: bool,
+    ) -> None:
+        """Find the cable and the control group, and start runc up to the point where CRIU looks at the processes.
+
+        Without a page server at the destination the pages stay here until they are asked for (post-copy). With
+        `external_network` the network namespace is left out of the images: the destination has one ready.
+        """
         self.gateway = gateway
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
         if not state["Running"] or not state["Pid"]:
             raise AgentError("the container has stopped meanwhile", "final dump")
         self.group = cgroup.of_process(state["Pid"])
-        self.plug = plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge)
-        criu.runtime_root(self.container)
-        self.environment = limits.environment(cgroup.pids(self.group))
-        return {"processes": len(cgroup.pids(self.group)), "port": self.plug.port}
+        namespace = Path(f"/proc/{state['Pid']}/ns/net")
+        self.plug = plug.find(str(namespace), address, bridge)
+        env = limits.environment(cgroup.pids(self.group))
+        self.trigger = Trigger(self.directory / "armed", "final dump")
+        left_out = f"external net[{namespace.stat().st_ino}]:{criu.NETWORK}\n" if external_network else ""
+        if page_server_port is None:
+            self._start_lazy_dump(left_out, env)
+        else:
+            server = f"{self.peer['address']}:{page_server_port}"
+            options = ["--leave-running", "--page-server", server, *self._parent()]
+            env = self.trigger.environment(DUMP_CALL, left_out, env)
+            self.dump = criu.checkpoint(self.container, self.images, *options, env=env)
+        self.sender.catch_up()
+        self.trigger.wait("ready", self._dump_has_ended)
+        self._ask_decider("prepare")
 
-    def go(self, page_server_port: int) -> str:
+    def _start_lazy_dump(self, settings: str, env: dict[str, str] | None) -> None:
+        assert self.trigger and self.link  # noqa: S101, PT018 - `arm` came before
+        pipes.make_room(self.migration)
+        address = self.link.socket.getsockname()[0]
+        with listen(address) as probe:
+            self.pages = (address, int(probe.getsockname()[1]))
+        (self.directory / "pages").write_text(f"{address} {self.pages[1]}")
+        read_end, write_end = os.pipe()
+        self.dumped = os.fdopen(read_end, "rb", buffering=0)
+        options = ["--leave-running", "--lazy-pages", "--page-server", f"{address}:{self.pages[1]}"]
+        self.dump = criu.checkpoint(
+            self.container,
+            self.images,
+            *options,
+            "--status-fd",
+            str(write_end),
+            env=self.trigger.environment(LAZY_DUMP_CALL, settings, env),
+            pass_fds=[write_end],
+        )
+        os.close(write_end)
+
+    def _wait_for_dump(self) -> None:
+        """Until all is dumped; of a post-copy's memory until it can be asked for."""
+        if self.pages is not None and self.dumped.read(1):
+            return
+        criu.finish(self.dump, "final dump", self.images / "dump.log")
+
+    def _dump_has_ended(self) -> str | None:
+        if self.dump.poll() is None:
+            return None
+        output, _ = self.dump.communicate()
+        return criu.reason(self.images / "dump.log") or output.strip()[-500:] or "runc ended"
+
+    def go(self) -> str:
         """The cutover. Returns the outcome: "committed" or "rolled back"; tells every phase as it passes."""
         step = "final dump"
         try:
-            self._dump_and_send(page_server_port)
+            self._dump_and_send()
             for phase, step in (
                 ("received", "transfer"),
                 ("restored", "restore"),
@@ -121,13 +188,17 @@ class Source:
             self.committed = True
             return "committed"
 
-    def _dump_and_send(self, port: int) -> None:
-        assert self.plug and self.link and self.decider  # noqa: S101, PT018 - `arm` came before
-        tell = self.controller.event
-        tell("go")
-        self.decider.send(ask="hold")
+    def _ask_decider(self, question: str) -> None:
+        assert self.decider is not None  # noqa: S101 - `arm` has connected
+        self.decider.send(ask=question)
         if "error" in (answer := self.decider.receive(10)):
             raise AgentError(answer["error"], "final dump")
+
+    def _dump_and_send(self) -> None:
+        assert self.plug and self.link and self.trigger  # noqa: S101, PT018 - `arm` came before
+        tell = self.controller.event
+        tell("go")
+        self._ask_decider("hold")
         # Frozen first, cut off then: an answer that was dropped at a port without a bridge would have to wait for the
         # restored socket's retransmission timer, a whole second. What arrives in between is part of the dump.
         cgroup.freeze(self.group)
@@ -135,14 +206,12 @@ class Source:
         self.frozen_at = time.monotonic_ns()
         self.plug.pull()
         tell("frozen")
-        images = self.directory / "final"
-        server = f"{self.peer['address']}:{port}"
-        options = ["--leave-running", "--page-server", server, *self._parent()]
-        dump = criu.checkpoint(self.container, images, *options, env=self.environment)
+        images = self.images
+        self.trigger.say("go")
         try:
             file_bytes = self.sender.final_pass(cgroup.pids(self.group))
         finally:
-            criu.finish(dump, "final dump", images / "dump.log")
+            self._wait_for_dump()
         if (images / "remap-fpath.img").exists():
             # CRIU has just given names to files that had lost theirs: they have to travel too.
             file_bytes += self.sender.final_pass([])
@@ -152,7 +221,8 @@ class Source:
         metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
         sizes = {path: path.stat().st_size for path in metadata}
         self.everything_sent = True
-        self.link.send(images=[{"name": path.name, "size": size} for path, size in sizes.items()])
+        names = [{"name": path.name, "size": size} for path, size in sizes.items()]
+        self.link.send(images=names, pages=self.pages)
         for path, size in sizes.items():
             self.link.send_file(path, size)
         tell("sent", metadata_bytes=sum(sizes.values()))
@@ -188,6 +258,7 @@ class Source:
 
     def release(self) -> None:
         """Let the container run on here, as if nothing had happened."""
+        self._disarm()
         if self.plug is not None:
             self.plug.put_back()
         if self.frozen:
@@ -195,24 +266,55 @@ class Source:
             self.frozen = False
             self.controller.event("thawed", frozen_ns=time.monotonic_ns() - self.frozen_at)
 
-    def remove_container(self) -> None:
-        """After the commit: end this copy and remove it."""
+    def _disarm(self) -> None:
+        """No dump any more; one that is under way comes to its end, since CRIU has something to clear away in there."""
+        if self.trigger is not None:
+            self.trigger.close()
+        if self.dump is not None and self.dump.poll() is None:
+            if self.pages is not None and not self.committed:
+                dismiss(self.pages)
+            self.dump.communicate()
+
+    def remove_container(self) -> dict[str, int]:
+        """After the commit: end this copy and remove it, once its memory is on the other side.
+
+        Returns how much of it was fetched, in bytes.
+        """
+        fetched = 0
+        if self.pages is not None:
+            try:
+                criu.finish(self.dump, "finish", self.images / "dump.log")
+            except AgentError as lost:
+                raise AgentError(
+                    f"not all of the memory has been fetched, and the copy here stays frozen: {lost}",
+                    "finish",
+                ) from lost
+            fetched = sum(pages for _, _, pages in lazy_ranges(self.images)) * criu.PAGE_BYTES
         remove(self.container)
         self.frozen = False
+        return {"page_bytes": fetched}
 
     def close(self) -> None:
         """Forget the migration: wipe the images. Before the commit the container goes on."""
         if not self.committed:
             self.release()
+        self._disarm()
         if self.link is not None:
             self.link.close()
             self.link = None
             if self.decider is not None:
                 self.decider.close()
-            criu.wipe(self.directory)
+            criu.wipe(self.directory, self.lock)
+            pipes.put_back(self.migration)
 
     def _parent(self) -> list[str]:
         return ["--parent-path", f"../{self.parent}"] if self.parent else []
+
+
+def dismiss(pages: tuple[str, int]) -> None:
+    """Have a CRIU that waits for somebody to fetch pages give up: it is told that the fetching is over."""
+    with contextlib.suppress(OSError):
+        socket.create_connection(pages, timeout=1).close()
 
 
 def remove(container: str) -> None:
@@ -233,17 +335,36 @@ def remove(container: str) -> None:
     docker_api.call("DELETE", f"/containers/{container}?force=1&v=1")
 
 
+def discard(migration: str, container: str) -> None:
+    """After an agent that was killed, and a decision for the migration: this host's copy goes."""
+    with criu.abandoned(migration) as directory:
+        deadline = time.monotonic() + FETCH_TIMEOUT_S
+        while criu.workers(directory):  # a post-copy's memory is still being fetched
+            if time.monotonic() > deadline:
+                raise AgentError(f"memory is still being fetched after {FETCH_TIMEOUT_S} s", "finish")
+            time.sleep(0.05)
+        remove(container)
+    pipes.put_back(migration)
+
+
 def resume(migration: str, container: str, address: str, bridge: str) -> None:
     """After an agent that was killed, and a decision against the migration: the container goes on here."""
-    directory = criu.DUMPS / migration
-    deadline = time.monotonic() + DUMP_TIMEOUT_S
-    while criu.at_work(directory) and time.monotonic() < deadline:
-        time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it dumps
-    state = docker_api.call("GET", f"/containers/{container}/json")["State"]
-    if state["Pid"]:
-        plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
-        cgroup.thaw(cgroup.of_process(state["Pid"]))
-    criu.wipe(directory)
+    with criu.abandoned(migration) as directory:
+        deadline = time.monotonic() + DUMP_TIMEOUT_S
+        while criu.workers(directory) and time.monotonic() < deadline:
+            let_go(directory / "armed")
+            with contextlib.suppress(OSError, ValueError):
+                host, port = (directory / "pages").read_text().split()
+                dismiss((host, int(port)))
+            time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it dumps
+        try:
+            state = docker_api.call("GET", f"/containers/{container}/json")["State"]
+        except docker_api.NotThere:
+            state = {"Pid": 0}  # removed meanwhile, by whoever owns it
+        if state["Pid"]:
+            plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
+            cgroup.thaw(cgroup.of_process(state["Pid"]))
+    pipes.put_back(migration)
 
 
 def _travels(path: Path) -> bool:
@@ -286,6 +407,6 @@ def main(controller: Controller) -> None:
         "remove_container": source.remove_container,
         "close": source.close,
         "resume": resume,
-        "remove": remove,
+        "discard": discard,
     }
     serve(handlers, controller, source.close)

@@ -87,8 +87,6 @@ def test_sources_of_bind_mounts_are_named_by_their_real_paths(tmp_path: Path) ->
     real, linked = tmp_path / "real", tmp_path / "linked"
     real.touch()
     linked.symlink_to(real)
-    config = tmp_path / "config.json"
-    mounts = [{"type": "bind", "source": str(linked)}, {"type": "tmpfs", "source": "tmpfs"}]
-    config.write_text(json.dumps({"mounts": mounts}))
-    follow_links(config)
-    assert [mount["source"] for mount in json.loads(config.read_text())["mounts"]] == [str(real), "tmpfs"]
+    spec = {"mounts": [{"type": "bind", "source": str(linked)}, {"type": "tmpfs", "source": "tmpfs"}]}
+    follow_links(spec)
+    assert [mount["source"] for mount in spec["mounts"]] == [str(real), "tmpfs"]

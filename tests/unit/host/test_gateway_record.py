@@ -27,7 +27,13 @@ if os.environ.get("FAKE_WG_FAILS"):
     sys.exit("out of order")
 words = sys.argv[3:]
 while words:
-    _, peer, _, ips, *words = words
+    _, peer, verb, *words = words
+    if verb == "remove":
+        del held[peer]
+        continue
+    if verb == "endpoint":
+        _, _, *words = words
+    ips, *words = words
     ips = [ip for ip in ips.split(",") if ip]
     for other in held:  # an allowed IP has one owner: WireGuard takes it from who had it
         held[other] = [ip for ip in held[other] if ip not in ips]
@@ -167,3 +173,31 @@ def test_an_address_that_is_none_is_refused(routes: gateway.Routes, address: str
 def test_a_peer_that_wireguard_does_not_know_is_refused(routes: gateway.Routes) -> None:
     with pytest.raises(AgentError, match="WireGuard has no peer c="):
         routes.assign("10.77.0.7", "c=", "nowhere")
+
+
+def test_a_new_key_of_a_host_takes_the_place_of_the_one_before(
+    wireguard: FakeWireGuard, tmp_path: Path
+) -> None:
+    routes = gateway.Routes(tmp_path)
+    routes.assign("10.77.0.5", "b=", "destination")
+    routes.assign("10.77.0.6", "a=", "source")
+    for _ in range(2):  # doing it again changes nothing
+        routes.adopt("destination", "new=", "10.78.0.20", "192.0.2.1:51820")
+        assert wireguard.table() == {
+            "a=": ["10.78.0.10/32", "10.77.0.6/32"],
+            "new=": ["10.78.0.20/32", "10.77.0.5/32"],
+        }
+    assert routes.show()["routes"]["10.77.0.5"] == {"peer": "new=", "host": "destination"}
+
+
+def test_a_new_key_is_on_record_before_it_is_carried_out_and_comes_back_with_the_gateway(
+    wireguard: FakeWireGuard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routes = gateway.Routes(tmp_path)
+    routes.assign("10.77.0.5", "b=", "destination")
+    with monkeypatch.context() as patch:
+        patch.setenv("FAKE_WG_FAILS", "1")
+        with pytest.raises(AgentError):
+            routes.adopt("destination", "new=", "10.78.0.20", "192.0.2.1:51820")
+    routes.restore()
+    assert wireguard.table() == {"a=": ["10.78.0.10/32"], "new=": ["10.78.0.20/32", "10.77.0.5/32"]}

@@ -60,9 +60,9 @@ def test_the_same_tree_gives_the_same_bytes(tree, tmp_path):
 
 def test_it_is_kept_in_the_cache_under_its_hash(tree, tmp_path, monkeypatch):
     monkeypatch.setenv("SEALIFT_CACHE", str(tmp_path / "cache"))
-    path = build_initrd(tree, ("virtio_net",))
+    path = build_initrd(tree, ("virtio_net",), ())
     assert path.read_bytes() == initrd_bytes(tree, ("virtio_net",))
-    assert build_initrd(tree, ("virtio_net",)) == path
+    assert build_initrd(tree, ("virtio_net",), ()) == path
     assert kernel_of(tree).name == "vmlinuz-6.12-test"
 
 

@@ -57,3 +57,11 @@ def test_what_is_asked_for_is_done_or_refused() -> None:
         Refused, match=r"preflight: the source's kernel does not track.*--strategy stop-and-copy"
     ):
         choose(Strategy.PRE_COPY, dirty_tracking=False)
+
+
+def test_post_copy_only_on_request_and_only_where_both_hosts_can() -> None:
+    assert choose(Strategy.POST_COPY, dirty_tracking=True).strategy == Strategy.POST_COPY
+    for dirty_tracking in (True, False):
+        assert choose(Strategy.AUTO, dirty_tracking=dirty_tracking).strategy != Strategy.POST_COPY
+    with pytest.raises(Refused, match=r"userfaultfd on source and destination.*--strategy auto"):
+        choose(Strategy.POST_COPY, dirty_tracking=True, not_lazy=["source", "destination"])

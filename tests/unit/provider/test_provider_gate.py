@@ -20,7 +20,7 @@ from sealift.errors import CommandFailed, HostUnreachable, UnusableInput
 from sealift.evidence.launch_digest import Mode
 from sealift.host import ssh
 from sealift.inventory import Host
-from sealift.lab.keys import make_ssh_key
+from sealift.keys import make_ssh_key
 from sealift.machine.recipe import RECIPE
 from sealift.machine.tree import tree_path
 from sealift.process import Completed

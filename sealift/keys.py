@@ -1,4 +1,4 @@
-"""Keys that a lab makes for itself: SSH (Ed25519) and WireGuard (X25519)."""
+"""Key pairs that an owner makes, for a launch secret or a lab: SSH (Ed25519) and WireGuard (X25519)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,206 @@
+"""SEV-SNP: a host is asked who it is over the very connection that is used afterwards.
+
+The owner draws a nonce, connects, accepts whatever SSH host key is shown for this one question, and gets a report over
+both nonces and both public keys. Only if the report holds, names the measurement of the policy and binds the key that
+was shown does the connection become one that commands, files and keys may travel on.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sealift.attestation.guest import PORT
+from sealift.attestation.record import Record
+from sealift.errors import CommandFailed, EvidenceRejected, HostUnreachable, UnusableInput
+from sealift.evidence import inputs
+from sealift.evidence.report_data import NONCE_BYTES, Binding
+from sealift.evidence.snp_report import parse_snp_report
+from sealift.evidence.verdict import Reason
+from sealift.evidence.verify_snp import SnpEvidence, verify_snp
+from sealift.host import ssh
+from sealift.processor.certificates import snp_evidence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sealift.attestation.demand import Demand
+    from sealift.evidence.verdict import Verdict
+    from sealift.host.ssh import Connection
+    from sealift.inventory import Host
+
+ANSWER_TIMEOUT_S = 30
+_KEY_LIMIT = 1024
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a host said of itself. Nothing of it is true before the verdict."""
+
+    report: bytes
+    certificate_table: bytes
+    guest_nonce: bytes
+    ssh_host_key: str
+    wireguard_key: str
+    answered_by: str
+    boot_id: str
+
+
+def ask(stranger: ssh.Stranger, name: str, owner_nonce: bytes) -> Answer:
+    """Put the question. EvidenceRejected for an answer that is none, HostUnreachable for silence."""
+    question = {"order": "attest", "owner_nonce": base64.b64encode(owner_nonce).decode()}
+    line = stranger.ask(PORT, json.dumps(question).encode(), timeout_s=ANSWER_TIMEOUT_S)
+    try:
+        said = result(line, name)
+        return Answer(
+            report=base64.b64decode(said["report"], validate=True),
+            certificate_table=base64.b64decode(said["certificate_table"], validate=True),
+            guest_nonce=base64.b64decode(said["guest_nonce"], validate=True),
+            ssh_host_key=_short(said["ssh_host_key"]),
+            wireguard_key=_short(said["wireguard_key"]),
+            answered_by=_short(said["answered_by"]),
+            boot_id=_short(said["boot_id"]),
+        )
+    except (ValueError, KeyError, TypeError) as nonsense:
+        raise rejected(
+            name, [Reason("answer", "its answer to the question who it is makes no sense")]
+        ) from nonsense
+    except CommandFailed as failed:
+        raise rejected(name, [Reason("answer", failed.message)]) from failed
+
+
+def result(line: bytes, name: str) -> dict[str, Any]:
+    """What a guest's answer carries; CommandFailed with its own sentence where it says no."""
+    message = json.loads(line)
+    if "error" in message:
+        raise CommandFailed(str(message["error"])[:500], host=name)
+    carried: dict[str, Any] = message["result"]
+    return carried
+
+
+def attest_snp(
+    name: str, host: Host, demand: Demand, *, others: Sequence[Record] = (), patience_s: float = 0
+) -> tuple[Record, Connection]:
+    """Ask, verify, pin. `others` are the records of other hosts: two of them cannot be one machine.
+
+    EvidenceRejected carries every reason; the connection is closed then.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return _attest_once(name, host, demand, others, deadline - time.monotonic())
+        except HostUnreachable as silent:
+            # SSH answers a moment before the guest's own program does.
+            if ssh.is_final(silent) or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _attest_once(
+    name: str, host: Host, demand: Demand, others: Iterable[Record], patience_s: float
+) -> tuple[Record, Connection]:
+    stranger = ssh.meet(name, host, patience_s=patience_s)
+    try:
+        owner_nonce = secrets.token_bytes(NONCE_BYTES)
+        answer = ask(stranger, name, owner_nonce)
+        record = judge(name, demand, owner_nonce, answer, shown_key=stranger.shown_key, others=others)
+        return record, stranger.vouch(record.ssh_host_key)
+    except BaseException:
+        stranger.close()
+        raise
+
+
+def judge(
+    name: str,
+    demand: Demand,
+    owner_nonce: bytes,
+    answer: Answer,
+    *,
+    shown_key: str,
+    others: Iterable[Record] = (),
+) -> Record:
+    """The verdict on an answer, as a record. `shown_key`: what the connection that brought it was made with."""
+    now = datetime.now(UTC)
+    try:
+        binding = Binding(
+            owner_nonce, answer.guest_nonce, answer.ssh_host_key.encode(), answer.wireguard_key.encode()
+        )
+        evidence = _evidence(answer, demand)
+        verdict = verify_snp(evidence, demand.policy, at=now, report_data=binding.digest())
+    except UnusableInput as unreadable:
+        raise rejected(name, [Reason("evidence", unreadable.message)]) from unreadable
+    verdict = verdict.also(tuple(_identity(name, answer, shown_key, others)))
+    if not verdict.accepted:
+        raise rejected(name, verdict.reasons, verdict)
+    report = evidence.report.fields
+    return Record(
+        host=name,
+        kind="snp",
+        verified_at=now,
+        policy_sha256=demand.policy_sha256,
+        ssh_host_key=answer.ssh_host_key,
+        wireguard_key=answer.wireguard_key,
+        measurement=report.measurement.hex(),
+        generation=verdict.generation,
+        root_sha256=verdict.root_sha256,
+        emulated=verdict.emulated,
+        answered_by=answer.answered_by,
+        chip_id=report.chip_id.hex(),
+        boot_id=answer.boot_id,
+        encrypted_disk=demand.encrypted_disk,
+        checks=len(verdict.checked) + 1,
+        unchecked=list(verdict.unchecked),
+    )
+
+
+def rejected(name: str, reasons: Iterable[Reason], verdict: Verdict | None = None) -> EvidenceRejected:
+    """The error for evidence that is not accepted: every reason, and the verdict for who wants to read it."""
+    listed = tuple(f"{reason.check}: {reason.detail}" for reason in reasons)
+    error = EvidenceRejected(
+        f"it did not prove what it is ({'; '.join(listed)})",
+        reasons=listed,
+        host=name,
+        remedy="Nothing was sent to it. If the machine was changed on purpose, change the policy",
+    )
+    error.__dict__["verdict"] = verdict.to_json() if verdict else None
+    return error
+
+
+def _identity(name: str, answer: Answer, shown_key: str, others: Iterable[Record]) -> list[Reason]:
+    reasons = []
+    if shown_key != answer.ssh_host_key:
+        detail = (
+            "the SSH host key that the connection shows is not the one in the signed report: somebody stands in "
+            "between, or another machine answers at this address"
+        )
+        reasons.append(Reason("ssh_host_key", detail))
+    for other in others:
+        if other.host != name and other.ssh_host_key == answer.ssh_host_key:
+            detail = f"it shows the keys of {other.host}: the address leads to that machine"
+            reasons.append(Reason("other_host", detail))
+    return reasons
+
+
+def _evidence(answer: Answer, demand: Demand) -> SnpEvidence:
+    """With the certificates that came along, else with those that AMD's key server has for the report's chip."""
+    try:
+        return snp_evidence(answer.report, answer.certificate_table)
+    except UnusableInput:
+        if answer.certificate_table:
+            raise
+    report = parse_snp_report(answer.report)
+    wanted = inputs.ReportFiles(demand.policy_path, None, [], [], None, offline=False)
+    found = inputs.find_certificates(wanted, report, demand.policy)
+    return SnpEvidence(report, found.key, tuple(found.chain), tuple(found.crls))
+
+
+def _short(text: object) -> str:
+    if not isinstance(text, str) or len(text) > _KEY_LIMIT or not text.isprintable():
+        message = "a text is none"
+        raise ValueError(message)
+    return text

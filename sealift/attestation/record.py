@@ -1,0 +1,115 @@
+"""What was verified of which host, and when: the owner's memory between one command and the next.
+
+A record pins a host's keys. It vouches for nothing beyond the boot that it was made in: a VM draws new keys at each
+start, so that after one nobody answers to the pinned ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sealift.attestation.private import private_folder, write_private
+from sealift.errors import UnusableInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sealift.inventory import Inventory
+
+
+class Record(BaseModel):
+    """One host's verified evidence, shortened to what a person asks and what a comparison needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str
+    kind: Literal["snp", "sev"]
+    verified_at: datetime
+    policy_sha256: str
+    ssh_host_key: str
+    wireguard_key: str
+    measurement: str
+    generation: str | None = None
+    root_sha256: str | None = None
+    emulated: bool
+    answered_by: str
+    chip_id: str = ""
+    tcb: str = ""
+    boot_id: str = ""
+    launch_id: str = ""
+    encrypted_disk: bool = False
+    checks: int
+    unchecked: list[str] = []
+
+    def is_fresh(self, lifetime_s: int, policy_sha256: str, now: datetime | None = None) -> bool:
+        """Whether it still holds: by its age, and for the policy that it was verified against."""
+        age = (now or datetime.now(UTC)) - self.verified_at
+        return policy_sha256 == self.policy_sha256 and timedelta(0) <= age < timedelta(seconds=lifetime_s)
+
+    def sentences(self) -> list[str]:
+        """The verdict for a person: what was verified, by whom, and what follows from it."""
+        technology = {"snp": "SEV-SNP report", "sev": "SEV launch measurement"}[self.kind]
+        processor = "an EMULATED secure processor: it proves the protocol, not the hardware"
+        if not self.emulated:
+            processor = f"AMD's {(self.generation or 'processor').capitalize()}"
+        keys = "in the signed report" if self.kind == "snp" else "those that were injected"
+        lines = [
+            f"{technology} verified {self.verified_at:%Y-%m-%d %H:%M:%S} UTC ({self.checks} checks hold), signed by "
+            f"{processor}",
+            f"measurement {self.measurement[:16]}… is the one that the policy names",
+            f"SSH host key and WireGuard key are {keys}",
+        ]
+        if not self.encrypted_disk:
+            lines.append("no disk encryption here: what is at rest is the host's memory only")
+        return lines
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records by host, in a folder of mode 0700."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, inventory: Inventory) -> Records:
+        """Those of an inventory."""
+        return cls(inventory.state_folder / "verified")
+
+    def read(self, host: str) -> Record | None:
+        """The record of a host, or None. UnusableInput for one that was tampered with beyond reading."""
+        path = self.folder / f"{host}.json"
+        try:
+            return Record.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as unreadable:
+            raise UnusableInput(f"{path} is not a record of evidence", remedy="Remove it") from unreadable
+
+    def write(self, record: Record) -> None:
+        """Keep a record: whole, and on the disk."""
+        folder = private_folder(self.folder)
+        write_private(folder / f"{record.host}.json", record.model_dump_json(indent=1).encode())
+
+    def forget(self, host: str) -> None:
+        """Nothing vouches for that host any more."""
+        (self.folder / f"{host}.json").unlink(missing_ok=True)
+
+    def all(self) -> list[Record]:
+        """All records."""
+        names = sorted(path.stem for path in self.folder.glob("*.json")) if self.folder.is_dir() else []
+        return [record for name in names if (record := self.read(name)) is not None]
+
+
+def pinned(inventory: Inventory) -> Inventory:
+    """The inventory with the keys that its hosts proved when they were last asked."""
+    records = Records.of(inventory)
+    for name, host in inventory.hosts.items():
+        if host.vm is not None and host.host_key is None and (record := records.read(name)) is not None:
+            inventory = inventory.known_as(
+                name, host_key=record.ssh_host_key, wireguard_key=record.wireguard_key
+            )
+    return inventory

@@ -1,0 +1,121 @@
+"""Memory that comes after the start: a restored process runs, and CRIU's daemon fills its pages in behind it.
+
+The daemon answers the process's page faults (userfaultfd) and copies the rest without being asked. Were it to die with
+pages missing, the kernel would forget that they are missing and hand out zeroes. So the agent holds the same
+descriptors: a process that needs a page that nobody will bring then waits, until it is ended for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import criu
+from .pager import LOOPBACK
+from .wire import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PIDFD_GETFD = 438
+"""The number of pidfd_getfd(2), the same on every architecture."""
+
+SPARED = "-1000"
+"""The kernel's out-of-memory killer leaves such a process alone (proc(5), oom_score_adj)."""
+
+
+class Filler:
+    """`criu lazy-pages` for one restore. It outlives this process: nobody else could bring the missing pages."""
+
+    def __init__(self, images: Path, work: Path, pager_port: int | None) -> None:
+        self.work = work
+        self._guarded: list[int] = []
+        self._watch: threading.Thread | None = None
+        command = ["criu", "lazy-pages", "--images-dir", str(images), "--work-dir", str(work)]
+        command += ["-o", "lazy-pages.log", "-v1"]
+        if pager_port is not None:
+            command += ["--page-server", "--address", LOOPBACK, "--port", str(pager_port)]
+        read_end, write_end = os.pipe()
+        self._process = subprocess.Popen(
+            [*command, "--status-fd", str(write_end)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[write_end],
+            start_new_session=True,
+        )
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as status:
+            listens = status.read(1)  # one byte when it listens; end of file when it died
+        if not listens:
+            self._process.wait()
+            raise AgentError(self.reason(), "restore")
+        with contextlib.suppress(OSError):  # without CAP_SYS_RESOURCE
+            Path(f"/proc/{self._process.pid}/oom_score_adj").write_text(SPARED)
+
+    def has_died(self) -> bool:
+        """Whether it has ended with pages missing."""
+        return bool(self._process.poll())
+
+    def guard(self) -> None:
+        """Hold what the daemon holds, before anything depends on it. AgentError if it has died already."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        try:
+            daemon = os.pidfd_open(self._process.pid)
+            try:
+                for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
+                    if str(entry.readlink()) == "anon_inode:[userfaultfd]":
+                        held = libc.syscall(PIDFD_GETFD, daemon, int(entry.name), 0)
+                        if held >= 0:
+                            self._guarded.append(held)
+            finally:
+                os.close(daemon)
+        except OSError:
+            pass  # it has ended: said below, if it has not ended well
+        if self.has_died():
+            raise AgentError(self.reason(), "restore")
+
+    def watch(self, on_failure: Callable[[], None]) -> None:
+        """From here on (the commit) a daemon that ends with pages missing means `on_failure`."""
+
+        def see_to_the_end() -> None:
+            if self._process.wait() != 0:
+                on_failure()
+            self._let_go()
+
+        self._watch = threading.Thread(target=see_to_the_end, daemon=True)
+        self._watch.start()
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Wait until every page is in. AgentError when that will never be, or was not in time."""
+        try:
+            status = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as late:
+            raise AgentError(f"memory was not complete after {timeout_s} s", "finish") from late
+        if self._watch is not None:
+            self._watch.join()
+        if status != 0:
+            raise AgentError(
+                f"the container was ended, since its memory can't be completed: {self.reason()}", "finish"
+            )
+
+    def stop(self) -> None:
+        """Before the commit, once the restored processes are gone: nobody needs it any more."""
+        if self._watch is None:
+            self._process.kill()
+            self._process.wait()
+            self._let_go()
+
+    def reason(self) -> str:
+        """Why it died."""
+        why = criu.reason(self.work / "lazy-pages.log")
+        return why or f"CRIU's daemon for pages ended with status {self._process.returncode}"
+
+    def _let_go(self) -> None:
+        while self._guarded:
+            os.close(self._guarded.pop())

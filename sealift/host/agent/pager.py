@@ -1,0 +1,255 @@
+"""A post-copy's memory, fetched ahead: stands between CRIU's daemon here and CRIU's page server at the source.
+
+CRIU's daemon asks for one page when a process needs one, and waits for the way there and back each time; a process that
+has just been restored needs hundreds. This one begins to fetch before the process runs, small mappings first (stacks,
+data of programs, a heap's own records), and answers from what it has. What is asked for and not there goes first, with
+its neighbours.
+
+A program of its own, started before the freeze: it outlives the agent, since without it memory would never be complete.
+The messages are those of CRIU 4 (criu/page-xfer.c): 32 bytes, command, pages, address, image; then the pages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .criu import PAGE_BYTES, fields
+from .wire import AgentError, listen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .wire import Controller
+
+MESSAGE = struct.Struct("<IxxxxQQQ")
+GET, ADD, FLUSH, CLOSE = 7, 6, 0x1023, 0x1024
+COMMAND_BITS = 16
+PRESENT = 4
+"""PS_IOV_GET, PS_IOV_ADD_F, PS_IOV_FLUSH, PS_IOV_FLUSH_N_CLOSE, PS_CMD_BITS; PE_PRESENT (criu/include/pagemap.h)."""
+
+LAZY = 2
+"""PE_LAZY: a page that is not in the images."""
+
+IMAGE_HEAD = 8
+"""Two magic numbers of 32 bits; then messages, each behind its length in 32 bits."""
+
+BLOCK_PAGES = 32
+WINDOW = 3
+"""Blocks asked for and not yet come: enough to keep a link busy, few enough that an urgent one is not far behind."""
+
+SMALL_PAGES = 256
+"""Larger mappings wait until a process has asked for a page: before that, fetching would take time from its restore."""
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(eq=False)
+class Block:
+    """Some pages of one process: `image` is its process id in the container."""
+
+    image: int
+    address: int
+    pages: int
+    data: bytearray | None = None
+    arrived: int = 0
+    delivered: int = 0
+    asked: bool = False
+
+
+def lazy_ranges(images: Path) -> Iterator[tuple[int, int, int]]:
+    """What the images leave out: process, address, pages (images/pagemap.proto)."""
+    for path in images.glob("pagemap-*.img"):
+        name = path.stem.removeprefix("pagemap-")
+        if not name.isdigit():
+            continue  # pages of shared memory are never lazy
+        data = path.read_bytes()
+        position, first = IMAGE_HEAD, True
+        while position + 4 <= len(data):
+            (length,) = struct.unpack_from("<I", data, position)
+            entry = dict(fields(data[position + 4 : position + 4 + length]))
+            position += 4 + length
+            if not first and int(entry.get(4, 0)) & LAZY:
+                yield int(name), int(entry[1]), int(entry.get(5) or entry[2])
+            first = False
+
+
+class Pager:
+    """Fetches all of it. `serve` answers until CRIU's daemon has everything."""
+
+    def __init__(self, images: Path, source: tuple[str, int]) -> None:
+        ranges = sorted(lazy_ranges(images), key=lambda found: found[2])
+        self._small = sum(-(-pages // BLOCK_PAGES) for _, _, pages in ranges if pages <= SMALL_PAGES)
+        self._runs = False
+        self._blocks: dict[tuple[int, int], Block] = {}
+        self._queue: deque[Block] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._lost: Exception | None = None
+        for image, address, pages in ranges:
+            for start in range(0, pages, BLOCK_PAGES):
+                block = Block(image, address + start * PAGE_BYTES, min(BLOCK_PAGES, pages - start))
+                self._queue.append(block)
+                for page in range(block.pages):
+                    self._blocks[image, block.address + page * PAGE_BYTES] = block
+        self._source = socket.create_connection(source, timeout=10)
+        self._source.settimeout(None)
+        self._source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._fetcher = threading.Thread(target=self._fetch, daemon=True)
+        self._fetcher.start()
+
+    def _fetch(self) -> None:
+        asked: deque[Block] = deque()
+        try:
+            while True:
+                with self._changed:
+                    if not asked:
+                        self._changed.wait_for(lambda: self._runs or self._small > 0)
+                    while not self._closing and len(asked) < WINDOW and self._queue:
+                        if not self._runs and self._small <= 0:
+                            break
+                        self._small -= 1
+                        block = self._queue.popleft()
+                        if not block.asked:
+                            block.asked = True
+                            asked.append(block)
+                            self._ask(block)
+                    if not asked:
+                        return
+                self._take(asked)
+        except (OSError, AgentError, ValueError) as lost:
+            self._lost = lost
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _ask(self, block: Block) -> None:
+        rest = block.pages - block.arrived
+        address = block.address + block.arrived * PAGE_BYTES
+        self._source.sendall(MESSAGE.pack(GET, rest, address, block.image))
+
+    def _take(self, asked: deque[Block]) -> None:
+        """The next answer. It may have fewer pages than were asked for: the rest is asked for again."""
+        command, pages, _, _ = MESSAGE.unpack(_exactly(self._source, MESSAGE.size))
+        block = asked.popleft()
+        if command & ((1 << COMMAND_BITS) - 1) != ADD or not 0 < pages <= block.pages - block.arrived:
+            raise AgentError(f"the source's page server answers with {command:#x} and {pages} pages")
+        if block.data is None:
+            block.data = bytearray(block.pages * PAGE_BYTES)
+        view = memoryview(block.data)[block.arrived * PAGE_BYTES : (block.arrived + pages) * PAGE_BYTES]
+        _exactly_into(self._source, view)
+        with self._changed:
+            block.arrived += pages
+            self._changed.notify_all()
+        if block.arrived < block.pages:
+            asked.append(block)
+            self._ask(block)
+
+    def serve(self, daemon: socket.socket) -> None:
+        """Answer CRIU's daemon. Returns when it has all that it wants."""
+        while True:
+            command, pages, address, image = MESSAGE.unpack(_exactly(daemon, MESSAGE.size))
+            with self._changed:
+                self._runs = True
+                self._closing = command in {FLUSH, CLOSE}
+                self._changed.notify_all()
+            if self._closing:
+                self._fetcher.join()
+                self._source.sendall(MESSAGE.pack(command, 0, 0, 0))
+                daemon.sendall(_exactly(self._source, 4))
+                return
+            if command != GET:
+                raise AgentError(f"CRIU's daemon asks for {command:#x}")
+            daemon.sendall(MESSAGE.pack(ADD | PRESENT << COMMAND_BITS, pages, address, image))
+            while pages:
+                block = self._blocks[image, address]
+                first = (address - block.address) // PAGE_BYTES
+                count = min(pages, block.pages - first)
+                self._wait_for(block, first + count)
+                assert block.data is not None  # noqa: S101 - it has arrived
+                daemon.sendall(memoryview(block.data)[first * PAGE_BYTES : (first + count) * PAGE_BYTES])
+                block.delivered += count
+                if block.delivered >= block.pages:
+                    block.data = None
+                pages -= count
+                address += count * PAGE_BYTES
+
+    def _wait_for(self, block: Block, pages: int) -> None:
+        with self._changed:
+            if not block.asked:
+                self._queue.appendleft(block)
+            self._changed.wait_for(lambda: block.arrived >= pages or self._lost is not None)
+            if block.arrived < pages:
+                raise AgentError(f"the source's page server was lost: {self._lost}")
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    data = bytearray(size)
+    _exactly_into(connection, memoryview(data))
+    return bytes(data)
+
+
+def _exactly_into(connection: socket.socket, view: memoryview) -> None:
+    while view:
+        count = connection.recv_into(view)
+        if count == 0:
+            raise AgentError("the connection was closed")
+        view = view[count:]
+
+
+class Started:
+    """A pager that waits for its word. `port` is where it listens on this host's loopback."""
+
+    def __init__(self, directory: Path) -> None:
+        self._process = subprocess.Popen(
+            # The directory is for whoever has to find out later whose it is (`criu.workers`).
+            [sys.executable, sys.argv[0], "pager", str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        assert self._process.stdout  # noqa: S101 - it was asked for
+        self.port = int(json.loads(self._process.stdout.readline())["port"])
+
+    def begin(self, images: Path, source: tuple[str, int]) -> None:
+        """Have it fetch what these images leave out."""
+        assert self._process.stdin  # noqa: S101 - it was asked for
+        line = json.dumps({"images": str(images), "source": list(source)})
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+
+    def end(self) -> None:
+        """End it, if it has not by itself."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+    def wait(self) -> None:
+        """Wait for its own end, which follows the daemon's."""
+        self._process.wait()
+
+
+def main(controller: Controller) -> None:
+    """Say where it listens, take one order, serve one daemon."""
+    listener = listen(LOOPBACK)
+    controller.tell(port=listener.getsockname()[1])
+    order: dict[str, Any] | None = next(controller.orders(), None)
+    if order is None:
+        return
+    try:
+        pager = Pager(Path(order["images"]), (order["source"][0], order["source"][1]))
+        daemon, _ = listener.accept()
+        daemon.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pager.serve(daemon)
+    except (OSError, AgentError, KeyError, ValueError):
+        os._exit(1)  # the daemon sees its connection end

@@ -1,0 +1,98 @@
+"""Emulated secure processors beside the namespaced hosts, and the policy that names the lab's root.
+
+A namespaced host has no firmware to measure: a statement of what its tree is made of stands in for it. What is proved
+here is the protocol; the root's keys lie in the cache, and every verdict says that it is emulated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+from sealift.evidence.launch_digest import Mode
+from sealift.evidence.policy import ExtraRoot, write_policy
+from sealift.evidence.tcb import Generation
+from sealift.lab.namespaced import MARK
+from sealift.machine.expected import expected_policy
+from sealift.machine.recipe import RECIPE, files_dir
+from sealift.paths import cache_dir
+from sealift.processor.emulated.authority import Authority
+from sealift.processor.emulated.client import EmulatedProcessor
+from sealift.processor.emulated.process import emulator_environment, emulator_words, listening
+from sealift.processor.emulated.store import Store
+from sealift.processor.interface import SnpLaunch
+from sealift.processor.measured import MeasuredTree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+GENERATION = Generation.MILAN
+ROOT_NAME = "the root of Sealift's labs on this machine"
+
+
+def authority_dir() -> Path:
+    """Where the root of all labs of this machine is."""
+    return cache_dir() / "emulated" / "authority"
+
+
+def make_roots(*, say: Callable[[str], None]) -> tuple[bytes, bytes]:
+    """The lab's root certificates in AMD's place, for SNP (DER) and for legacy SEV (AMD's form).
+
+    Made once: their two RSA-4096 keys take seconds.
+    """
+    if not (authority_dir() / "ask.key").exists():
+        say("making the root of the emulated secure processors, once")
+    authority = Authority(Store(authority_dir()))
+    _ = authority.legacy_ask
+    return authority.x509_root(GENERATION), authority.legacy_root
+
+
+def tree() -> MeasuredTree:
+    """What a namespaced host is made of."""
+    made_of = {"what": "namespaced host", "recipe": RECIPE.digest, "files": files_dir().name}
+    return MeasuredTree(json.dumps(made_of, sort_keys=True).encode())
+
+
+def policy(roots: Iterable[bytes], digests: Mapping[Mode, bytes] | None = None) -> str:
+    """The owner's policy for the lab, as TOML: strict but for the roots (DER, or AMD's own form) that it names.
+
+    `digests` are those of an image; without them a namespaced host is what has to be measured.
+    """
+    extra = tuple(
+        ExtraRoot(sha256=hashlib.sha256(root).hexdigest(), name=ROOT_NAME, generation=GENERATION.value)
+        for root in roots
+    )
+    expected = expected_policy(digests or {Mode.SNP: tree().digest(Mode.SNP)})
+    rules = expected.snp.model_copy(update={"require_report_data": True})
+    return write_policy(expected.model_copy(update={"extra_roots": extra, "snp": rules}))
+
+
+def start(name: str, directory: Path, mark: str) -> EmulatedProcessor:
+    """Start the processor beside a host; `begin` on it waits until it runs. It ends with the lab."""
+    host, guest = directory / "host", guest_socket(directory)
+    with listening(host, guest) as sockets, (directory / "processor.log").open("ab") as log:
+        subprocess.Popen(
+            emulator_words(cache_dir() / "emulated" / "chips" / name, sockets, authority=authority_dir()),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[each.fileno() for each in sockets],
+            env=emulator_environment({**os.environ, MARK: mark}),
+            start_new_session=True,
+        )
+    return EmulatedProcessor(host, guest)
+
+
+def guest_socket(directory: Path) -> Path:
+    """What is bound into the host."""
+    return directory / "guest"
+
+
+def launch(processor: EmulatedProcessor) -> None:
+    """Measure the host's tree, and let it run."""
+    processor.begin(SnpLaunch(), tree())
+    processor.finish()

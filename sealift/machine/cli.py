@@ -1,0 +1,110 @@
+"""`sealift image`: make the image of a measured VM, say what its launch measures, look at it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sealift.errors import UnusableInput
+
+if TYPE_CHECKING:
+    from sealift.evidence.launch_digest import Mode
+
+app = typer.Typer(no_args_is_help=True, help="The image that an encrypted VM boots: all of it is measured.")
+
+ImageArgument = Annotated[Path, typer.Argument(help="The image's folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, on standard output.")]
+
+_KEY_FILE_LIMIT = 16 * 1024
+
+
+@app.command()
+def build(
+    owner_key: Annotated[Path, typer.Option(help="SSH public key of the owner: the only one that logs in.")],
+    evidence: Annotated[str, typer.Option(help="snp or sev: how the VM proves what it is.")] = "snp",
+    output: Annotated[Path | None, typer.Option(help="A new folder. Default: in the cache.")] = None,
+    emulated: Annotated[
+        bool, typer.Option("--emulated", help="For VMs without KVM: no guards against speculation, faster.")
+    ] = False,
+) -> None:
+    """Build an image and print its folder. The same recipe and key give the same bytes."""
+    from sealift.evidence.files import read_bounded
+    from sealift.machine.image import GuestEvidence, build_image
+    from sealift.machine.recipe import RECIPE, files_dir
+    from sealift.machine.tree import build_tree
+
+    if evidence not in set(GuestEvidence):
+        raise UnusableInput(f"--evidence has no {evidence!r}", remedy="Take snp or sev")
+    key = read_bounded(owner_key, _KEY_FILE_LIMIT).decode(errors="replace")
+    image = build_image(
+        build_tree(RECIPE, say=_say),
+        files_dir(),
+        owner_key=key,
+        evidence=GuestEvidence(evidence),
+        emulated=emulated,
+        into=output,
+        say=_say,
+    )
+    sys.stdout.write(f"{image}\n")
+
+
+@app.command()
+def measure(
+    image: ImageArgument,
+    vcpus: Annotated[int, typer.Option(min=1, max=512, help="Processors of the VM.")] = 2,
+    cpu: Annotated[str, typer.Option(help="QEMU's name for them.")] = "EPYC-Milan",
+    as_policy: Annotated[
+        bool, typer.Option("--policy", help="Print a policy (TOML) that accepts these digests only.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the launch digests that the image must have, by generation of the processor."""
+    import json
+
+    from sealift.evidence.policy import write_policy
+    from sealift.machine.expected import expected_digests, expected_policy
+
+    digests = expected_digests(image, vcpus, cpu)
+    if as_policy:
+        sys.stdout.write(write_policy(expected_policy(digests)))
+    elif as_json:
+        named = {_name(mode): digest.hex() for mode, digest in digests.items()}
+        sys.stdout.write(json.dumps({"vcpus": vcpus, "cpu": cpu, "digests": named}, indent=2) + "\n")
+    else:
+        for mode, digest in digests.items():
+            sys.stdout.write(f"{_name(mode):7} {digest.hex()}\n")
+
+
+@app.command()
+def show(image: ImageArgument, as_json: JsonOption = False) -> None:
+    """Print what an image consists of, and check its files. Exit status 1 if one is damaged."""
+    import json
+    from dataclasses import asdict
+
+    from sealift.machine.image import damaged_files, read_manifest
+
+    manifest = read_manifest(image)
+    damaged = damaged_files(image, manifest)
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(manifest) | {"damaged": damaged}, indent=2) + "\n")
+    else:
+        for name, digest in manifest.sha256.items():
+            sys.stdout.write(f"{name:9} {manifest.size_bytes[name]:>11} {digest}\n")
+        sys.stdout.write(f"{manifest.append}\n")
+    for name in damaged:
+        _say(f"sealift: the {name} of {image} is damaged: build or copy the image again")
+    if damaged:
+        raise SystemExit(1)
+
+
+def _name(mode: Mode) -> str:
+    from sealift.evidence.launch_digest import Mode
+
+    return {Mode.SEV: "SEV", Mode.SEVES: "SEV-ES", Mode.SNP: "SEV-SNP"}[mode]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,103 @@
+"""Recovery: whatever died in a migration, the gateway's record tells how to end it, and any controller can.
+
+The decision comes first: a migration that has not committed is called off, once and for all. Then each host is told:
+before the commit the source goes on and the destination's copy goes; after it, the other way round. A host that does
+not answer leaves the record open for the next time, and until then it can do no harm: its copy is frozen or cut off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sealift.attestation.attest import reach
+from sealift.errors import SealiftError, UnusableInput
+from sealift.host import ssh
+from sealift.host.agents import Agent
+from sealift.network.wireguard import BRIDGE
+
+if TYPE_CHECKING:
+    from sealift.inventory import Inventory
+
+STEP = "recover"
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """One migration that was on record as not over. `left` names what still has to be done, and where."""
+
+    migration: str
+    container: str
+    source: str
+    destination: str
+    outcome: str
+    left: tuple[str, ...] = ()
+
+    @property
+    def owner(self) -> str:
+        """The host that has the container."""
+        return self.destination if self.outcome == "committed" else self.source
+
+    def sentence(self) -> str:
+        """What was found and done, for a person."""
+        what = f"migration {self.migration} of {self.container}"
+        if self.outcome == "under way":
+            return f"{what} is under way: somebody is at it right now"
+        said = f"{what} had been left unfinished: {self.outcome}, the container belongs to {self.owner}"
+        return f"{said}; still to be done: {'; '.join(self.left)}" if self.left else said
+
+
+def recover(inventory: Inventory, migration: str | None = None) -> list[Recovered]:
+    """End every migration on the gateway's record that nobody is at any more, or the named one.
+
+    UnusableInput if the named one is not on record. One that somebody runs at this moment is passed over; if it is
+    the named one, its outcome is "under way".
+    """
+    with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
+        records = gateway.call("unfinished")
+        if migration is not None:
+            records = [record for record in records if record["migration"] == migration]
+            if not records:
+                raise UnusableInput(
+                    f"the gateway has no unfinished migration {migration!r}",
+                    step=STEP,
+                    remedy="`sealift recover` without a name shows and ends all that there are",
+                )
+        return [
+            ended
+            for record in records
+            if (ended := _end(inventory, gateway, record, named=migration is not None)) is not None
+        ]
+
+
+def _end(inventory: Inventory, gateway: Agent, record: dict[str, Any], *, named: bool) -> Recovered | None:
+    facts = {name: record[name] for name in ("migration", "source", "destination")}
+    if record["held"] or not gateway.call("take", migration=record["migration"]):
+        return Recovered(**facts, container=record["name"], outcome="under way") if named else None
+    outcome = str(gateway.call("call_off", migration=record["migration"]))
+    gateway.call("sweep", address=record["address"])
+    left = []
+    for host, role in ((record["source"], "source"), (record["destination"], "destination")):
+        try:
+            order, arguments = _order(role, record, committed=outcome == "committed")
+            with reach(inventory, host) as connection, Agent(connection, role) as agent:
+                agent.call(order, migration=record["migration"], **arguments)
+        except SealiftError as failed:
+            left.append(str(failed))
+    if not left:
+        gateway.call("note", migration=record["migration"], phase="closed")
+    return Recovered(**facts, container=record["name"], outcome=outcome, left=tuple(left))
+
+
+def _order(role: str, record: dict[str, Any], *, committed: bool) -> tuple[str, dict[str, Any]]:
+    """What a host has to be told, given the outcome and how far the migration came."""
+    where = {"address": record["address"], "bridge": BRIDGE}
+    if role == "source":
+        if committed:
+            return "discard", {"container": record["container"]}
+        return "resume", {"container": record["container"], **where}
+    if committed:
+        return "complete", {"container": record["copy"], **where}
+    if "copy" in record:
+        return "sweep", {"container": record["copy"], "volumes": record["volumes"]}
+    return "sweep_unnamed", {"name": record["name"], "image": record["image"], "volumes": record["missing"]}

@@ -1,0 +1,466 @@
+"""A destination that does not prove what it is: refused with the reason named, and not one byte has left the source."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from attack import (
+    GUEST_PORT,
+    IMPOSTOR_PORT,
+    chip,
+    configured,
+    counting_at_source,
+    impostor,
+    other_ssh_key,
+    relaunched,
+    until_shown,
+)
+from stage import arrive, untouched
+
+from sealift import inventory as inventories
+from sealift.attestation.attest import attest, keystore_of
+from sealift.attestation.provision import provision
+from sealift.attestation.record import Records, pinned
+from sealift.errors import EvidenceRejected, HostUnreachable, Refused, SealiftError
+from sealift.evidence.policy import parse_policy, write_policy
+from sealift.evidence.snp_report import PolicyBit
+from sealift.evidence.tcb import Tcb
+from sealift.host import ssh
+from sealift.keys import make_wireguard_key
+from sealift.lab import lab
+from sealift.migration import sync as files
+from sealift.migration.preflight import preflight
+from sealift.migration.session import Request, Session
+from sealift.model import Evidence, Step
+from sealift.processor.interface import SNP_POLICY_DEFAULT, SnpLaunch
+from sealift.processor.measured import MeasuredTree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stage import Stage
+
+    from sealift.inventory import Inventory
+
+pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.usefixtures("prefect_api")]
+
+PLACES = ("198.18.0.20", "10.78.0.20", "198.18.0.4")
+"""The destination, bare and through the tunnel, and the provider."""
+
+ATTESTATION_S = 1.0
+
+
+def changed(inventory: Inventory, host: str, **fields: Any) -> Inventory:
+    entry = inventory.hosts[host].model_copy(update=fields)
+    return inventory.model_copy(update={"hosts": {**inventory.hosts, host: entry}})
+
+
+def rejection(stage: Stage, inventory: Inventory | None = None) -> EvidenceRejected:
+    """Migrate by the flow, from its first step; the rejection that it must end in, with nothing sent."""
+    address = stage.redis("redis", memory_mb=5)
+    with (
+        untouched(stage, "redis", address),
+        counting_at_source(stage, *PLACES) as sent,
+        pytest.raises(EvidenceRejected) as raised,
+    ):
+        go(stage, inventory)
+    assert sent == dict.fromkeys(PLACES, 0)
+    assert stage.owner(address) == "source"
+    assert raised.value.step == Step.ATTEST
+    assert raised.value.host == "destination"
+    return raised.value
+
+
+def go(stage: Stage, inventory: Inventory | None) -> None:
+    """A migration by the flow: its evidence is asked for as the inventory says."""
+    from flows.migrate import migrate
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sealift.toml"
+        inventories.save(inventory or stage.inventory, path)
+        migrate("redis", "source", "destination", path)
+
+
+def names(error: EvidenceRejected, *checks: str) -> None:
+    """These checks are among the reasons, and the sentence names them too."""
+    found = {reason.partition(":")[0] for reason in error.reasons}
+    assert set(checks) <= found, f"{checks} are not all in {found}"
+    for check in checks:
+        assert check in str(error)
+
+
+def asked(stage: Stage, host: str, nonce: bytes) -> str:
+    """A host's honest answer to somebody's nonce."""
+    question = {"order": "attest", "owner_nonce": base64.b64encode(nonce).decode()}
+    return ssh.ask(stage[host], GUEST_PORT, json.dumps(question).encode(), timeout_s=20).decode()
+
+
+def test_another_measurement(stage: Stage) -> None:
+    with relaunched("destination", tree=MeasuredTree(b"something else")):
+        names(rejection(stage), "measurement")
+
+
+def test_a_policy_that_allows_debugging(stage: Stage) -> None:
+    with relaunched("destination", SnpLaunch(policy=SNP_POLICY_DEFAULT | PolicyBit.DEBUG)):
+        names(rejection(stage), "guest_policy.debug")
+
+
+def test_an_old_tcb(stage: Stage) -> None:
+    old = {"boot_loader": 3, "tee": 0, "snp": 8, "microcode": 0x73, "fmc": None}
+    assert Tcb(**old)
+    with configured("destination", current_tcb=old):
+        error = rejection(stage)
+    assert any("tcb" in reason.partition(":")[0] for reason in error.reasons), error.reasons
+
+
+def test_a_replayed_answer(stage: Stage) -> None:
+    earlier = asked(stage, "destination", secrets.token_bytes(32))
+    with impostor(stage, "destination", replay=earlier):
+        names(rejection(stage), "report_data")
+
+
+def test_a_report_over_another_wireguard_key(stage: Stage) -> None:
+    with impostor(stage, "destination", alter={"wireguard_key": make_wireguard_key().public}):
+        names(rejection(stage), "report_data")
+
+
+def test_a_report_over_another_ssh_host_key(stage: Stage) -> None:
+    with other_ssh_key(stage, "destination"):
+        shown = ssh.meet("destination", stage.inventory.host("destination"))
+        shown.close()
+        with impostor(stage, "destination", alter={"ssh_host_key": shown.shown_key}):
+            names(rejection(stage), "report_data")
+
+
+def test_a_man_in_the_middle_with_an_ssh_host_key_of_his_own(stage: Stage) -> None:
+    with other_ssh_key(stage, "destination"):
+        names(rejection(stage), "ssh_host_key")
+
+
+def test_evidence_swapped_between_two_hosts(stage: Stage) -> None:
+    source = stage.inventory.host("source").address
+    with (
+        impostor(stage, "source", redirect=False),
+        impostor(stage, "destination", forward=f"{source}:{IMPOSTOR_PORT}"),
+    ):
+        names(rejection(stage), "ssh_host_key", "other_host")
+
+
+def test_a_provider_that_shows_the_evidence_of_an_honest_vm_and_routes_to_another(stage: Stage) -> None:
+    """The address leads to the provider's own machine, which lets the honest one answer."""
+    honest = stage.inventory.host("destination").address
+    provider = stage.inventory.provider
+    assert provider is not None
+    elsewhere = changed(stage.inventory, "destination", address=provider.address)
+    with ssh.connected("provider", lab.machine(stage.inventory, "provider")) as connection:
+        stage.connections["provider"] = connection
+        with (
+            impostor(stage, "destination", redirect=False),
+            impostor(stage, "provider", forward=f"{honest}:{IMPOSTOR_PORT}"),
+        ):
+            names(rejection(stage, elsewhere), "ssh_host_key")
+        del stage.connections["provider"]
+
+
+def test_an_address_that_leads_to_another_attested_host(stage: Stage) -> None:
+    source = stage.inventory.host("source").address
+    with pytest.raises(EvidenceRejected) as raised:
+        attest(changed(stage.inventory, "destination", address=source), "destination")
+    names(raised.value, "other_host")
+
+
+def test_a_root_that_the_policy_does_not_name(stage: Stage, tmp_path: Path) -> None:
+    vm = stage.inventory.host("destination").vm
+    assert vm is not None
+    policy = parse_policy(vm.policy.read_text()).model_copy(update={"extra_roots": ()})
+    (tmp_path / "policy.toml").write_text(write_policy(policy))
+    strict = changed(
+        stage.inventory, "destination", vm=vm.model_copy(update={"policy": tmp_path / "policy.toml"})
+    )
+    names(rejection(stage, strict), "root")
+
+
+def test_no_processor_at_all(stage: Stage) -> None:
+    stage.sh("destination", "mount --bind /dev/null /run/sealift/sev-guest")
+    try:
+        error = rejection(stage)
+    finally:
+        stage.sh("destination", "umount /run/sealift/sev-guest")
+    names(error, "answer")
+
+
+def test_a_man_in_the_middle_at_wireguard(stage: Stage) -> None:
+    """Who stands at the endpoint without the attested key completes no handshake, and gets no byte of the container."""
+    address = stage.redis("redis", memory_mb=5)
+    with (
+        untouched(stage, "redis", address),
+        counting_at_source(stage, *PLACES[:1]) as sent,
+        pytest.raises(SealiftError),
+    ):
+        go_with_another_endpoint(stage)
+    assert sent[PLACES[0]] == 0
+
+
+def go_with_another_endpoint(stage: Stage) -> None:
+    """A migration whose tunnel ends at somebody else from the moment that the destination has proved its keys."""
+    with Session.open(stage.inventory, stage.request("redis")) as session:
+        arrive(session)
+        preflight(session)
+        with other_wireguard_key(stage):
+            try:
+                files.sync_image(session)
+                files.open_doors(session, files.create_copy(session))
+            finally:
+                assert handshakes(stage) == "0"
+
+
+def handshakes(stage: Stage) -> str:
+    """When the source last agreed on keys with the destination."""
+    key = stage.inventory.host("destination").wireguard_key
+    shown = stage["source"].run(["wg", "show", "sealift-wg", "latest-handshakes"]).stdout
+    return next(line.split()[1] for line in shown.splitlines() if line.split()[0] == key)
+
+
+@contextmanager
+def other_wireguard_key(stage: Stage) -> Iterator[None]:
+    """Another key at the destination's endpoint, and the session from before gone, as with another machine there."""
+    change = "wg set sealift-wg private-key /dev/stdin"
+    stage["destination"].run(["sh", "-c", change], stdin=make_wireguard_key().private.encode())
+    key = stage.inventory.host("destination").wireguard_key
+    endpoint = f"{stage.inventory.host('destination').address}:51820"
+    tunnel = f"{stage.inventory.host('destination').tunnel_address}/32"
+    stage["source"].run(["wg", "set", "sealift-wg", "peer", str(key), "remove"])
+    stage["source"].run(
+        ["wg", "set", "sealift-wg", "peer", str(key), "endpoint", endpoint, "allowed-ips", tunnel]
+    )
+    try:
+        yield
+    finally:
+        stage.sh("destination", "wg set sealift-wg private-key /run/sealift/keys/wireguard")
+
+
+def test_a_destination_that_nothing_vouches_for_needs_none_by_name(stage: Stage) -> None:
+    address = stage.redis("redis")
+    plain = changed(stage.inventory, "destination", vm=None)
+    plainly = Request("redis", "source", "destination")
+    with untouched(stage, "redis", address):
+        with pytest.raises(Refused, match="--evidence none") as raised, Session.open(plain, plainly):
+            pass
+        assert not isinstance(raised.value, EvidenceRejected)
+        otherwise = Request("redis", "source", "destination", evidence="sev")
+        with pytest.raises(Refused, match="sev is asked for"), Session.open(stage.inventory, otherwise):
+            pass
+
+
+def test_a_migration_without_evidence_says_so(stage: Stage) -> None:
+    from flows.migrate import migrate
+
+    stage.redis("redis")
+    report = migrate("redis", "source", "destination", stage.path, evidence="none")
+    assert report.evidence is Evidence.ABSENT
+    assert report.verified == []
+
+
+def test_a_migration_with_evidence_says_what_was_verified_and_that_it_is_emulated(stage: Stage) -> None:
+    stage.redis("redis")
+    there = stage.migrate("redis")
+    assert there.evidence is Evidence.EMULATED
+    assert [record.step for record in there.steps][:2] == [Step.ATTEST, Step.PROVISION_KEYS]
+    assert "EMULATED" in there.verified[0]
+    assert any("no disk encryption" in sentence for sentence in there.verified)
+    back = stage.migrate("redis", "destination", "source")
+    assert (back.outcome, back.evidence) == ("committed", Evidence.EMULATED)
+
+
+def test_attestation_costs_at_most_a_second(stage: Stage) -> None:
+    took = []
+    for _ in range(3):
+        started = time.monotonic()
+        attest(stage.inventory, "destination")[1].close()
+        took.append(time.monotonic() - started)
+    print(f"attested in {min(took):.3f} to {max(took):.3f} s")
+    assert min(took) <= ATTESTATION_S
+
+
+def test_evidence_is_used_again_only_within_the_age_that_the_policy_sets(
+    stage: Stage, tmp_path: Path
+) -> None:
+    vm = stage.inventory.host("destination").vm
+    assert vm is not None
+    policy = parse_policy(vm.policy.read_text()).model_copy(update={"evidence_lifetime_s": 2})
+    (tmp_path / "policy.toml").write_text(write_policy(policy))
+    patient = changed(
+        stage.inventory, "destination", vm=vm.model_copy(update={"policy": tmp_path / "policy.toml"})
+    )
+
+    def verified() -> Any:
+        record, connection = attest(patient, "destination")
+        connection.close()
+        return record.verified_at
+
+    first = verified()
+    assert verified() == first
+    time.sleep(2.1)
+    assert verified() > first
+
+
+def test_evidence_from_before_the_last_start_is_fetched_anew(stage: Stage, tmp_path: Path) -> None:
+    """A VM that was started again has other keys: nobody answers to those on record, however young that is."""
+    vm = stage.inventory.host("destination").vm
+    assert vm is not None
+    policy = parse_policy(vm.policy.read_text()).model_copy(update={"evidence_lifetime_s": 3600})
+    (tmp_path / "policy.toml").write_text(write_policy(policy))
+    patient = changed(
+        stage.inventory, "destination", vm=vm.model_copy(update={"policy": tmp_path / "policy.toml"})
+    )
+    first, connection = attest(patient, "destination")
+    connection.close()
+    again = "cd /etc/ssh; cp -a ssh_host_ed25519_key ssh_host_ed25519_key.pub /run/; rm ssh_host_ed25519_key"
+    stage.sh("destination", f"{again}; /usr/libexec/sealift/guest boot snp; kill -HUP $(cat /run/sshd.pid)")
+    until_shown(stage, "destination", stage.sh("destination", "cat /etc/ssh/ssh_host_ed25519_key.pub"))
+    try:
+        second, connection = attest(patient, "destination")
+        connection.close()
+        assert second.verified_at > first.verified_at
+        assert second.ssh_host_key != first.ssh_host_key
+    finally:
+        stage.sh("destination", "mv /run/ssh_host_ed25519_key* /etc/ssh/; kill -HUP $(cat /run/sshd.pid)")
+        until_shown(stage, "destination", first.ssh_host_key)
+        attest(stage.inventory, "destination")[1].close()
+    assert Records.of(stage.inventory).read("destination").ssh_host_key == first.ssh_host_key
+
+
+def kill_guest_program(stage: Stage) -> None:
+    """The guest's program ends as by SIGKILL; the lab's init starts it again a second later."""
+    stage.sh(
+        "destination",
+        'kill -9 $(ss -Hltnp "sport = :$1" | sed -n "s/.*pid=\\([0-9]*\\).*/\\1/p")',
+        str(GUEST_PORT),
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
+def test_provisioning_that_is_killed_succeeds_the_next_time(stage: Stage, after_s: float) -> None:
+    record, connection = attest(stage.inventory, "destination", patience_s=20)
+    known, store = pinned(stage.inventory), keystore_of(stage.inventory)
+    stage.sh("destination", "ip link delete sealift-wg")
+    with connection, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(provision, known, record, connection, store)
+        time.sleep(after_s)
+        kill_guest_program(stage)
+        assert first.exception() is None or isinstance(first.exception(), HostUnreachable)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                provision(known, record, connection, store)
+                break
+            except HostUnreachable:
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
+    # From here: the gateway would go on for a while in the session that went with the interface.
+    stage.sh("destination", "for _ in 1 2 3 4 5; do ping -c 1 -W 2 10.78.0.1 && exit; done; exit 1")
+
+
+def test_the_command_line_prints_the_verdict_alone(stage: Stage) -> None:
+    import sys
+
+    def sealift(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sealift.cli", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    said = sealift("attest", "destination")
+    assert said.returncode == 0, said.stderr
+    assert "accepted" in said.stdout
+    assert "EMULATED" in said.stdout
+    found = json.loads(sealift("attest", "destination", "--json").stdout)
+    assert (found["accepted"], found["emulated"]) == (True, True)
+    chip("destination").configure(
+        current_tcb={"boot_loader": 3, "tee": 0, "snp": 8, "microcode": 1, "fmc": None}
+    )
+    try:
+        refused = sealift("attest", "destination", "--json")
+    finally:
+        from sealift.processor.emulated.profile import Profile
+        from sealift.processor.wire import to_json
+
+        chip("destination").configure(**to_json(Profile()))
+    assert refused.returncode == 1
+    assert json.loads(refused.stdout)["accepted"] is False
+
+
+CANARY = """
+import os, sys, time
+secret = os.environ["CANARY"]
+kept = secret.encode() * 3
+open("/home/written", "w").write(secret)
+open("/data/kept", "w").write(secret)
+while True:
+    time.sleep(1)
+"""
+
+
+LISTEN = """
+import socket
+listener = socket.create_server(("0.0.0.0", 9999))
+print("ready", flush=True)
+listener.accept()[0].recv(1000)
+"""
+SEND = """
+import socket, sys
+with socket.create_connection(("198.18.0.20", 9999), timeout=10) as peer:
+    peer.sendall(sys.argv[1].encode())
+"""
+
+
+def test_nothing_of_the_container_is_on_the_wire_in_the_clear(stage: Stage) -> None:
+    """A canary in memory, environment, writable layer and volume; the same search finds a copy sent in the clear."""
+    from sealift.lab import images
+
+    canary = secrets.token_hex(32)
+    tag = images.provide(stage["source"], images.PYTHON, say=print)
+    network = ["--network", stage.network, "--ip", stage.address()]
+    options = [*network, "--env", f"CANARY={canary}", "--volume", "kept:/data"]
+    stage.docker("source", "run", "-d", "--name", "bird", *options, tag, "python3", "-c", CANARY)
+    stage.sh("source", "until docker exec bird cat /data/kept >/dev/null 2>&1; do sleep 0.1; done")
+    with captured(stage, canary) as found:
+        report = stage.migrate("bird")
+    assert report.outcome == "committed"
+    assert stage.docker("destination", "exec", "bird", "cat", "/data/kept", "/home/written") == canary * 2
+    assert found == {"packets": True, "canary": False}
+    with captured(stage, canary) as found:
+        listener = stage["destination"].open(["python3", "-c", LISTEN])
+        assert listener.makefile("rb").readline() == b"ready\n"
+        stage["source"].run(["python3", "-c", SEND, canary])
+        listener.close()
+    assert found == {"packets": True, "canary": True}
+
+
+@contextmanager
+def captured(stage: Stage, canary: str) -> Iterator[dict[str, bool]]:
+    """Whether the canary was in what the source sent and got on the underlay while the block ran."""
+    file = "/run/capture"
+    # Without the immediate mode a packet stays in the kernel's ring for up to a second, and is lost with tcpdump.
+    command = ["tcpdump", "-i", "eth0", "--immediate-mode", "-U", "-s", "0", "-B", "65536", "-w", file]
+    channel = stage["source"].open(command)
+    assert b"listening on" in channel.makefile_stderr("rb").readline()
+    found: dict[str, bool] = {}
+    yield found
+    time.sleep(1.5)
+    script = (
+        'kill $(pgrep -x tcpdump); sleep 0.3; test "$(stat -c %s "$1")" -gt 200 && echo packets; '
+        'grep -a -c "$2" "$1"; rm "$1"'
+    )
+    said = stage.sh("source", script, file, canary, check=False).split()
+    channel.close()
+    found.update(packets="packets" in said, canary=said[-1] != "0")

@@ -1,0 +1,156 @@
+"""Post-copy: a container that runs before its memory is there, and what happens when the memory does not come."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from stage import DOCKER_HOSTS, counting, frozen, kill_agent, until_same, untouched
+
+from sealift.errors import MigrationFailed, SealiftError
+from sealift.host.agents import Agent
+from sealift.model import Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stage import Stage
+
+    from sealift.migration.session import Session
+
+pytestmark = [pytest.mark.root, pytest.mark.netns]
+
+KILL_DAEMON = """
+for turn in $(seq 2000); do
+	for p in /proc/[0-9]*; do
+		case "$(tr '\\0' ' ' <"$p/cmdline" 2>/dev/null)" in
+		"criu lazy-pages "*) kill -9 "${p#/proc/}" && exit 0 ;;
+		esac
+	done
+	sleep 0.005
+done
+exit 1
+"""
+
+
+def digest(stage: Stage, host: str) -> str:
+    """Redis's own digest of all it holds but the client's counter."""
+    stage.docker(host, "exec", "redis", "redis-cli", "DEL", "counter")
+    return stage.docker(host, "exec", "redis", "redis-cli", "DEBUG", "DIGEST")
+
+
+def running(stage: Stage) -> list[str]:
+    """Hosts on which Docker says that the container runs."""
+    return [h for h in DOCKER_HOSTS if stage.docker(h, "ps", "-q", "--filter", "name=redis")]
+
+
+def alive(stage: Stage, host: str) -> bool:
+    """Whether the container on a host can execute an instruction."""
+    pid = stage.inspect(host, "redis")["State"]["Pid"]
+    return pid > 0 and not frozen(stage, pid)
+
+
+def test_memory_that_follows_is_the_memory_that_was(stage: Stage) -> None:
+    address = stage.redis("redis", memory_mb=100)
+    before, hosts = digest(stage, "source"), {host: stage.look(host) for host in DOCKER_HOSTS}
+    with counting(stage, address) as found:
+        report = stage.engine("redis", strategy=Strategy.POST_COPY)
+        time.sleep(0.5)
+    print(found[0].summary(), f"frozen {report.frozen_ms:.0f} ms, cut {report.cut_ms:.0f} ms")
+    assert found[0].intact, found[0].summary()
+    assert report.strategy == Strategy.POST_COPY
+    assert report.memory_bytes > 100_000_000, "the pages that were fetched are in the report"
+    assert digest(stage, "destination") == before
+    assert running(stage) == ["destination"]
+    gone = frozenset(
+        {"containers", "container directories", "layers", "links", "routes", "processes", "mounts"}
+    )
+    left = until_same(stage, "source", hosts["source"], allow=gone)
+    assert not left, left
+    assert stage.sh("source", "cat /proc/sys/fs/pipe-user-pages-soft") != "0"
+
+
+def test_memory_filled_in_from_local_images_is_the_memory_that_was(stage: Stage) -> None:
+    address = stage.redis("redis", memory_mb=100)
+    before = digest(stage, "source")
+    seen: list[str] = []
+
+    def look(_: Session) -> None:
+        seen.append(stage.sh("destination", "cat /run/sealift/restore/*/options"))
+
+    def count(session: Session) -> None:
+        assert session.cutover is not None
+        sent_in_freeze.append(session.cutover.fact("dumped", "file_bytes"))
+
+    sent_in_freeze: list[int] = []
+    with counting(stage, address) as found:
+        stage.engine("redis", {"restored": look, "dumped": count})
+    assert seen == ["--lazy-pages"]
+    assert sent_in_freeze == [0], (
+        "no file has changed since the live pass, and no rsync was started to see that"
+    )
+    assert found[0].intact, found[0].summary()
+    assert digest(stage, "destination") == before
+
+
+@pytest.mark.parametrize(
+    ("host", "moment"),
+    [("source", "armed"), ("source", "frozen"), ("destination", "armed"), ("destination", "sent")],
+)
+def test_agent_is_killed_before_the_commit(stage: Stage, host: str, moment: str) -> None:
+    address = stage.redis("redis", memory_mb=20)
+    before = digest(stage, "source")
+    with untouched(stage, "redis", address), pytest.raises(SealiftError):
+        stage.engine("redis", {moment: kill_agent(stage, host, host)}, strategy=Strategy.POST_COPY)
+    assert stage.owner(address) == "source"
+    assert digest(stage, "source") == before
+
+
+@pytest.mark.parametrize("host", DOCKER_HOSTS)
+def test_agent_is_killed_after_the_commit_and_memory_still_follows(stage: Stage, host: str) -> None:
+    address = stage.redis("redis", memory_mb=100)
+    before = digest(stage, "source")
+    with counting(stage, address) as found:
+        kill = kill_agent(stage, host, host)
+        try:
+            stage.engine("redis", {"committed": kill}, strategy=Strategy.POST_COPY)
+        except SealiftError as lost:
+            print(lost)
+        time.sleep(0.5)
+    assert found[0].intact, found[0].summary()
+    assert digest(stage, "destination") == before
+    assert running(stage) == ["destination"]
+    assert stage.sh(host, "ls /run/sealift/dumps 2>/dev/null", check=False) == ""
+
+
+@pytest.mark.parametrize("strategy", [Strategy.POST_COPY, Strategy.STOP_AND_COPY])
+def test_daemon_for_pages_is_killed_before_the_commit(stage: Stage, strategy: Strategy) -> None:
+    address = stage.redis("redis", memory_mb=50)
+
+    def lie_in_wait(_: Session) -> None:
+        stage.sh("destination", f"({KILL_DAEMON}) >/dev/null 2>&1 </dev/null &")
+
+    with untouched(stage, "redis", address), pytest.raises(MigrationFailed) as raised:
+        stage.engine("redis", {"armed": lie_in_wait}, strategy=strategy)
+    assert raised.value.step == "restore"
+
+
+def test_daemon_for_pages_is_killed_after_the_commit_and_nobody_reads_zeroes(stage: Stage) -> None:
+    address = stage.redis("redis", memory_mb=300)
+    died: list[Callable[..., object]] = []
+
+    def kill(_: Session) -> None:
+        stage.sh("destination", KILL_DAEMON)
+        died.append(kill)
+
+    container = stage.inspect("source", "redis")["Id"]
+    with counting(stage, address) as found, pytest.raises(SealiftError, match="memory can't be completed"):
+        stage.engine("redis", {"committed": kill}, strategy=Strategy.POST_COPY)
+    assert died
+    assert not found[0].faults, "an answer from a memory with holes"
+    assert stage.owner(address) == "destination"
+    assert not alive(stage, "destination")
+    assert not alive(stage, "source")
+    with Agent(stage["source"], "source") as broom:  # a frozen process dies for nobody else
+        broom.call("discard", container=container, migration="none")

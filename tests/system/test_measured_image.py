@@ -1,0 +1,447 @@
+"""A measured VM takes nothing from its provider but addresses, reads no changed bit, and keeps its data to itself.
+
+Run as a program it is the inner half: in namespaces of its own, which end with it, a provider with the emulated
+processor boots the image, and what was seen is printed.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+import pytest
+
+from sealift.machine.accelerator import choose_accelerator
+from sealift.machine.boot import GuestConfiguration, GuestFile, NetworkInterface, configuration_bytes
+from sealift.machine.image import GuestEvidence, build_image, damaged_files, read_manifest
+from sealift.machine.qemu import QEMU, Accelerator
+from sealift.machine.recipe import RECIPE, files_dir, lower_dirs
+from sealift.machine.tree import build_tree
+from sealift.processor.interface import Backend, SnpLaunch
+from sealift.provider.orders import Phase, StartOrder, VmOrder
+from sealift.provider.record import Place
+from sealift.provider.service import Provider
+from sealift.provider.settings import Settings
+
+BOOT_TIMEOUT_S = 200
+INNER_TIMEOUT_S = 590
+"""On a quiet machine it takes a quarter of that."""
+
+pytestmark = pytest.mark.timeout(600)
+
+ADDRESS = "192.0.2.2"
+MAC = "52:54:00:5e:a1:00"
+DATA_DISK_MIB = 1024
+DEVICES = ("/dev/net/tun", "/dev/null", "/dev/urandom")
+DATA_DISK = "/usr/libexec/sealift/data-disk"
+FILE = "/data/sealift/file"
+CONTENT = "cd /data/sealift && find . -type f | sort | xargs sha256sum | sha256sum"
+UNREADABLE = "dmesg | grep -c 'INTEGRITY AEAD ERROR'"
+FLIP_FROM = 32 << 20
+"""Bytes: header (1 MiB), journal (8 MiB), and some."""
+
+NULL_CIPHER = """
+read -r key; disk=$(grep -l sealift-data /sys/block/vd*/serial); disk=/dev/$(echo "$disk" | cut -d/ -f4)
+head -c 1M "$disk" >/run/kept
+truncate -s 2M /run/null
+printf %s "$key" | cryptsetup -q luksFormat --type luks2 --cipher cipher_null-ecb --key-size 256 \\
+    --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --luks2-keyslots-size 992k --luks2-metadata-size 16k \\
+    --offset 2048 --key-file - /run/null
+echo '{"type":"sealift-data","keyslots":[]}' | cryptsetup token import --json-file - /run/null
+head -c 1M /run/null >"$disk"
+printf '%s\\n' "$key" | /usr/libexec/sealift/data-disk open
+status=$?
+cat /run/kept >"$disk"; sync
+exit $status
+"""
+"""What a provider might write: a header that opens with any key, for a disk that is not encrypted."""
+
+STATE = {
+    "disk": f"{DATA_DISK} status",
+    "docker": "systemctl is-active docker containerd sealift-network",
+    "authorized": "cat /root/.ssh/authorized_keys",
+    "planted": "cat /etc/sealift/wireguard.conf /etc/ssh/planted /etc/sealift/network.env 2>&1",
+    "host_key": "cat /etc/ssh/ssh_host_ed25519_key.pub",
+    "network": "cat /etc/sealift/network; hostname; ip -o -4 address show scope global",
+    "swap": "cat /proc/swaps",
+    "cores": "cat /proc/sys/kernel/core_pattern /proc/sys/fs/suid_dumpable; ulimit -c",
+    "sysrq": "cat /proc/sys/kernel/sysrq /proc/sys/kernel/kexec_load_disabled",
+    "terminals": "ps -eo tty,comm | grep -v '^?' ; ls -l /proc/*/fd 2>/dev/null | grep -c ttyS0",
+    "root": "dmsetup table sealift-root; findmnt -no FSTYPE /",
+    "failed": "systemctl list-units --failed --no-legend --plain",
+    "boot": "systemd-analyze time",
+}
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    choose_accelerator(build_tree(RECIPE, say=print), say=print)
+    contained = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    done = subprocess.run(  # noqa: PLW1510 -- its status is asserted
+        [*contained, sys.executable, __file__, tmp_path_factory.mktemp("image")],
+        capture_output=True,
+        text=True,
+        timeout=INNER_TIMEOUT_S,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(json.dumps(found, indent=1))
+    return found
+
+
+@pytest.mark.root
+@pytest.mark.vm
+def test_the_provider_gives_a_measured_vm_addresses_and_nothing_else(seen):
+    state = seen["state"]
+    assert state["authorized"] == seen["owner"]
+    assert seen["intruder_status"] == 255
+    assert state["planted"].count("No such file") == 3
+    assert seen["planted_host_key"] not in state["host_key"]
+    assert state["network"].splitlines()[:2] == [f"{MAC} {ADDRESS}/24 192.0.2.1", "sealed"]
+
+
+@pytest.mark.root
+@pytest.mark.vm
+def test_a_measured_vm_is_sealed(seen):
+    state = seen["state"]
+    assert state["root"].startswith("0 ")
+    assert " verity 1 " in state["root"]
+    assert state["root"].endswith("panic_on_corruption\noverlay")
+    assert len(state["swap"].splitlines()) == 1
+    assert state["cores"].split() == ["|/bin/false", "0", "0"]
+    assert state["sysrq"].split() == ["0", "1"]
+    assert state["terminals"].split() == ["TT", "COMMAND", "0"]
+    assert state["failed"] == ""
+    assert "login" not in seen["console"]
+
+
+@pytest.mark.root
+@pytest.mark.vm
+def test_docker_waits_for_the_data_disk(seen):
+    assert seen["state"]["disk"] == "empty"
+    assert seen["state"]["docker"].split() == ["inactive"] * 3
+    assert seen["first"]["open"][0] == 0
+    assert seen["first"]["again"][0] == 0
+    assert seen["first"]["status"] == "open"
+    assert "nosuid,nodev" in seen["first"]["mounts"]
+    assert seen["first"]["docker"] == "active /var/lib/docker"
+
+
+@pytest.mark.root
+@pytest.mark.vm
+def test_what_was_written_is_there_after_a_restart_for_who_has_the_key(seen):
+    second = seen["second"]
+    assert second["status"] == "locked"
+    assert second["other_key"] == [3, "data-disk: the disk does not open with this key"]
+    assert second["open"][0] == 0
+    assert second["content"] == seen["first"]["content"]
+    assert second["old_key"][0] == 3
+    assert second["new_key"][0] == 0
+
+
+@pytest.mark.root
+@pytest.mark.vm
+def test_no_sector_is_read_that_was_never_written(seen):
+    assert seen["first"]["unreadable"] == "0"
+    assert seen["second"]["unreadable"] == "0"
+    assert seen["second"]["checked"] == 0
+
+
+@pytest.mark.root
+@pytest.mark.vm
+def test_nothing_of_it_can_be_read_on_the_providers_disk(seen):
+    assert seen["found_in_clear"] == {"planted": True, "written": False}
+
+
+@pytest.mark.root
+@pytest.mark.vm
+def test_a_bit_changed_on_the_data_disk_is_an_error_and_no_other_content(seen):
+    status, said = seen["second"]["changed"]
+    assert status != 0
+    assert "Input/output error" in said
+
+
+@pytest.mark.root
+@pytest.mark.vm
+def test_a_header_that_asks_for_no_encryption_is_refused(seen):
+    status, said = seen["second"]["null_cipher"]
+    assert status == 4
+    assert said.endswith("the disk's header describes an encryption that is not ours")
+
+
+@pytest.mark.root
+@pytest.mark.vm
+def test_a_bit_changed_in_the_root_ends_the_vm_before_anybody_reaches_it(seen):
+    assert seen["tampered_ssh_s"] is None
+    assert "verity" in seen["tampered_console"]
+
+
+@pytest.mark.root
+def test_built_in_another_cache_the_image_is_the_same_bytes(tmp_path, monkeypatch):
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    tree, files = build_tree(RECIPE, say=print), files_dir()
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMZJkMMdXXRcLcp/QT4eDIqfUkkZbRAyFb10+RdIkfIA"
+    build = partial(build_image, tree, files, owner_key=key, evidence=GuestEvidence.SNP, say=print)
+    first = read_manifest(build())
+    monkeypatch.setenv("SEALIFT_CACHE", str(tmp_path / "cache"))
+    second = build()
+    try:
+        assert read_manifest(second) == first
+        assert damaged_files(second, first) == []
+    finally:
+        shutil.rmtree(tmp_path / "cache")
+
+
+class Bench:
+    """A provider's root with a bridge, an image, and a VM that boots it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        tree = build_tree(RECIPE, say=print)
+        self.accelerator = choose_accelerator(tree, say=print)
+        for name in ("owner", "intruder", "planted"):
+            sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", folder / name)
+        self.image = build_image(
+            tree,
+            files_dir(),
+            owner_key=(folder / "owner.pub").read_text(),
+            evidence=GuestEvidence.SNP,
+            emulated=self.accelerator is Accelerator.TCG,
+            into=folder / "images/sealed",
+        )
+        root = provider_root(folder, tree)
+        self.provider = Provider(
+            Settings(
+                processor=Backend.EMULATED,
+                accelerator=self.accelerator,
+                state=folder / "vms",
+                images=folder / "images",
+                disks=folder / "disks",
+                chip=folder / "chip",
+                qemu=("chroot", str(root), QEMU),
+            )
+        )
+
+    def start(self, image="sealed"):
+        """Seconds from the order until SSH answers; None if the VM ends instead."""
+        began = time.monotonic()
+        configuration = configuration_bytes(
+            GuestConfiguration(
+                hostname="sealed",
+                interfaces=(NetworkInterface(MAC, IPv4Interface(f"{ADDRESS}/24"), IPv4Address("192.0.2.1")),),
+                authorized_keys=((self.folder / "intruder.pub").read_text(),),
+                host_key=(self.folder / "planted").read_bytes(),
+                files=(
+                    GuestFile("/etc/sealift/wireguard.conf", b"planted\n"),
+                    GuestFile("/etc/sealift/network.env", b"planted\n"),
+                    GuestFile("/etc/ssh/planted", b"planted\n"),
+                ),
+            )
+        )
+        self.provider.start(
+            StartOrder(
+                *("vm", image, SnpLaunch(), "tap0", MAC),
+                vcpus=int(os.environ.get("VCPUS", "1")),
+                data_disk_mib=DATA_DISK_MIB,
+                configuration=configuration,
+            )
+        )
+        while time.monotonic() - began < BOOT_TIMEOUT_S:
+            with contextlib.suppress(OSError), socket.create_connection((ADDRESS, 22), 1) as connection:
+                connection.settimeout(5)
+                if connection.recv(64).startswith(b"SSH-"):
+                    seconds = round(time.monotonic() - began, 1)
+                    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+                    subprocess.run(self.ssh("owner", "-M", "-N", "-f"), check=True, **quiet)
+                    return seconds
+            if self.provider.list_vms().vms[0].phase is Phase.ENDED:
+                return None
+            time.sleep(0.1)
+        raise TimeoutError(self.console()[-3000:])
+
+    def console(self):
+        return (Place(self.provider.settings.state / "vm").folder / "console.log").read_text(errors="replace")
+
+    def processor_s(self):
+        """Seconds of processor time that the VM has taken: other programs on the machine hardly move that."""
+        stat = Path(f"/proc/{self.provider.list_vms().vms[0].pid}/stat").read_text()
+        user, system = stat.rsplit(")", 1)[1].split()[11:13]  # proc_pid_stat(5): utime, stime
+        return round((int(user) + int(system)) / os.sysconf("SC_CLK_TCK"), 1)
+
+    def stop(self):
+        subprocess.run(self.ssh("owner", "-O", "exit"), check=False, capture_output=True)
+        self.provider.stop(VmOrder("vm"))
+
+    def ssh(self, key, *words):
+        """A command; the owner's share one connection, whose handshake takes seconds under emulation."""
+        options = ["-q", "-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+        shared = ["-o", f"ControlPath={self.folder}/ssh"] if key == "owner" else []
+        options += ["-o", "BatchMode=yes", *shared, "-i", str(self.folder / key)]
+        return ["ssh", *options, f"root@{ADDRESS}", *words]
+
+    def ask(self, command, *, stdin="", key="owner"):
+        """Status, what it printed, and seconds."""
+        began = time.monotonic()
+        done = subprocess.run(
+            self.ssh(key, command),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return done.returncode, (done.stdout + done.stderr).strip(), round(time.monotonic() - began, 1)
+
+
+def provider_root(folder, tree):
+    """Where QEMU runs: the tree, the devices that it needs, the folder, and a bridge with an interface on it."""
+    (folder / "ram").mkdir()
+    sh("mount", "-t", "tmpfs", "ram", folder / "ram")
+    for name in ("upper", "work", "root"):
+        (folder / "ram" / name).mkdir()
+    root = folder / "ram/root"
+    upper = f"upperdir={folder}/ram/upper,workdir={folder}/ram/work"
+    sh("mount", "-t", "overlay", "-o", f"lowerdir={lower_dirs(tree, files_dir())},{upper}", "root", root)
+    for path in DEVICES:
+        bind(Path(path), root)
+    bind(folder, root)
+    sh("ip", "link", "set", "lo", "up")
+    sh("ip", "link", "add", "br0", "type", "bridge")
+    sh("ip", "address", "add", "192.0.2.1/24", "dev", "br0")
+    sh("ip", "link", "set", "br0", "up")
+    sh("ip", "tuntap", "add", "tap0", "mode", "tap")
+    sh("ip", "link", "set", "tap0", "master", "br0", "up")
+    return root
+
+
+def sh(*argv):
+    subprocess.run([str(word) for word in argv], check=True)
+
+
+def bind(path, root):
+    target = root / path.relative_to("/")
+    if path.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    sh("mount", "--bind", path, target)
+
+
+def whole_life(bench):
+    """Boot, fill the disk, pull the plug, boot again, and boot a root that was tampered with."""
+    key, other = os.urandom(32).hex(), os.urandom(32).hex()
+    canary = os.urandom(32).hex()
+    found = {"accelerator": bench.accelerator, "ssh_s": [bench.start()], "load": os.getloadavg()[0]}
+    found["ssh_processor_s"] = bench.processor_s()
+    found["owner"] = (bench.folder / "owner.pub").read_text().rsplit(" ", 1)[0]
+    found["planted_host_key"] = (bench.folder / "planted.pub").read_text().split()[1]
+    found["state"] = {name: bench.ask(command)[1] for name, command in STATE.items()}
+    found["intruder_status"] = bench.ask("true", key="intruder")[0]
+    found["first"] = first_use(bench, key, canary)
+    bench.stop()
+    found["found_in_clear"] = search(bench, canary)
+    found["ssh_s"].append(bench.start())
+    found["second"] = second_use(bench, key, other, canary)
+    found["console"] = bench.console()
+    bench.stop()
+    found["tampered_ssh_s"] = bench.start(tampered(bench))
+    found["tampered_console"] = bench.console()[-2000:]
+    bench.stop()
+    return found
+
+
+def first_use(bench, key, canary):
+    before = bench.processor_s()
+    opened = bench.ask(f"{DATA_DISK} open", stdin=f"{key}\n")
+    said = {
+        "open_processor_s": round(bench.processor_s() - before, 1),
+        "open": opened,
+        "again": bench.ask(f"{DATA_DISK} open", stdin=f"{key}\n"),
+        "status": bench.ask(f"{DATA_DISK} status")[1],
+        "mounts": bench.ask("findmnt -no OPTIONS /data")[1],
+        "write": bench.ask(f"dd if=/dev/zero of={FILE} bs=1M count=64 conv=fsync")[1].splitlines()[-1],
+        "memory": bench.ask("dd if=/dev/zero of=/run/file bs=1M count=64 && rm /run/file")[1].splitlines()[
+            -1
+        ],
+    }
+    bench.ask(f"cp -a /usr/lib/python3.13/json /data/sealift; echo {canary} >/data/sealift/canary")
+    said["content"] = bench.ask(CONTENT)[1]
+    bench.ask("systemctl start docker; sync")
+    said["docker"] = bench.ask("echo $(systemctl is-active docker) $(docker info -f {{.DockerRootDir}})")[1]
+    said["unreadable"] = bench.ask(UNREADABLE)[1]
+    bench.ask("sync")
+    return said
+
+
+def second_use(bench, key, other, canary):
+    said = {"status": bench.ask(f"{DATA_DISK} status")[1]}
+    said["other_key"] = bench.ask(f"{DATA_DISK} open", stdin=f"{other}\n")[:2]
+    said["null_cipher"] = bench.ask(NULL_CIPHER, stdin=f"{key}\n")[:2]
+    before = bench.processor_s()
+    said["open"] = bench.ask(f"{DATA_DISK} open", stdin=f"{key}\n")
+    said["open_processor_s"] = round(bench.processor_s() - before, 1)
+    said["content"] = bench.ask(CONTENT)[1]
+    said["rekey"] = bench.ask(f"{DATA_DISK} rekey", stdin=f"{key}\n{other}\n")
+    said["old_key"] = bench.ask(f"{DATA_DISK} open", stdin=f"{key}\n")[:2]
+    said["new_key"] = bench.ask(f"{DATA_DISK} open", stdin=f"{other}\n")[:2]
+    said["unreadable"] = bench.ask(UNREADABLE)[1]
+    said["checked"] = bench.ask("mount -o remount,ro /data && e2fsck -fn /dev/mapper/sealift-data")[0]
+    flip_bits(bench.provider.settings.disks / "vm")
+    said["changed"] = bench.ask(f"echo 3 >/proc/sys/vm/drop_caches; sha256sum {FILE}")[:2]
+    return said
+
+
+def search(bench, canary):
+    """Whether the disk holds the canary, and one that is put there for the proof."""
+    disk = bench.provider.settings.disks / "vm"
+    planted = bench.folder / "planted-copy"
+    planted.write_text(f"{'x' * 5000}{canary}\n")
+    return {
+        name: subprocess.run(["grep", "-qaF", canary, path], check=False).returncode == 0
+        for name, path in (("planted", planted), ("written", disk))
+    }
+
+
+def flip_bits(disk):
+    """One bit in each block of 256 KiB behind the journal: one of them is the file's."""
+    with disk.open("r+b") as file:
+        for at in range(FLIP_FROM, DATA_DISK_MIB << 20, 256 << 10):
+            file.seek(at)
+            byte = file.read(1)
+            file.seek(at)
+            file.write(bytes([byte[0] ^ 1]))
+
+
+def tampered(bench):
+    """The image with one bit changed in the first program that its root runs."""
+    image = bench.folder / "images/tampered"
+    shutil.copytree(bench.image, image)
+    root = image / "root"
+    listed = subprocess.run(
+        ["debugfs", "-R", "blocks /usr/lib/systemd/systemd", root], capture_output=True, text=True, check=True
+    )
+    with root.open("r+b") as file:
+        at = int(listed.stdout.split()[0]) * 4096 + 64
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 1]))
+    return "tampered"
+
+
+if __name__ == "__main__":
+    # No folder is removed here: below it are mounts of the machine's own, which end with the namespace.
+    bench = Bench(Path(sys.argv[1]))
+    sys.stdout.write(json.dumps(whole_life(bench)))

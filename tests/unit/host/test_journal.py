@@ -1,0 +1,101 @@
+"""The journal of migrations: what it says after a crash at any byte, and in whose hands a migration is."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import multiprocessing.synchronize
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealift.host.agent.journal import PHASES, Journal
+from sealift.host.agent.wire import AgentError
+
+WAY = ("opened", "copied", "armed")
+words = st.sampled_from([phase for phase in PHASES if phase is not None])
+
+
+@given(said=st.lists(words, max_size=6))
+def test_only_what_may_follow_is_written(said: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder))
+        now: str | None = None
+        for phase in said:
+            if phase in PHASES[now]:
+                journal.note("m", phase, **{f"fact-{phase}": phase})
+                now = None if phase == "closed" else phase
+            else:
+                with pytest.raises(AgentError):
+                    journal.note("m", phase)
+            found = journal.unfinished()
+            assert [one["phase"] for one in found] == ([now] if now else [])
+            if now:
+                reached = WAY[: WAY.index(now) + 1]
+                assert {name for name in found[0] if name.startswith("fact-")} == {
+                    f"fact-{p}" for p in reached
+                }
+
+
+@given(data=st.data(), steps=st.integers(1, 3))
+def test_after_a_crash_at_any_byte_the_last_whole_transition_holds(data: st.DataObject, steps: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder)
+        dying = Journal(state)
+        for phase in WAY[:steps]:
+            dying.note("m", phase, detail="x" * 20)
+        dying.let_go()
+        file = state / "m.jsonl"
+        content = file.read_bytes()
+        kept = data.draw(st.integers(0, len(content)))
+        file.write_bytes(content[:kept])
+        whole = content[:kept].count(b"\n")
+        following = Journal(state)
+        found = following.unfinished()
+        assert [(one["phase"], one["held"]) for one in found] == ([(WAY[whole - 1], False)] if whole else [])
+        if not whole:
+            assert not following.take("m")
+            return
+        assert following.take("m")
+        # It goes on from there, whatever was half written.
+        for phase in WAY[whole:]:
+            following.note("m", phase)
+        assert [json.loads(line)["phase"] for line in file.read_bytes().splitlines()] == list(WAY)
+        following.note("m", "closed")
+        assert not file.exists()
+
+
+def _holds(state: str, ready: multiprocessing.synchronize.Event) -> None:
+    journal = Journal(Path(state))
+    journal.note("m", "opened")
+    ready.set()
+    multiprocessing.Event().wait()
+
+
+def test_a_migration_is_taken_over_only_from_the_dead(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    holder = context.Process(target=_holds, args=(str(tmp_path), ready))
+    holder.start()
+    try:
+        assert ready.wait(30)
+        journal = Journal(tmp_path)
+        assert journal.unfinished()[0]["held"]
+        assert not journal.take("m")
+        with pytest.raises(AgentError, match="in the hands of somebody else"):
+            journal.note("m", "copied")
+    finally:
+        holder.kill()
+        holder.join()
+    assert not journal.unfinished()[0]["held"]
+    assert journal.take("m")
+    assert journal.unfinished()[0]["held"]
+
+
+@pytest.mark.parametrize("name", ["../m", "", "a/b", "m\n", "m" * 65])
+def test_no_name_leads_anywhere_else(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AgentError, match="no migration's name"):
+        Journal(tmp_path).note(name, "opened")

@@ -1,0 +1,126 @@
+"""The pager between CRIU's daemon and its page server: it brings the pages that are asked for, in any order."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sealift.host.agent import pager
+from sealift.host.agent.criu import PAGE_BYTES
+from sealift.host.agent.wire import AgentError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAP, STACK = (0x5000_0000_0000, 700), (0x7FFF_0000_0000, 3)
+FROM_IMAGES = (0x6000_0000_0000, 9)
+
+
+def varint(value: int) -> bytes:
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def message(**numbered: int) -> bytes:
+    body = b"".join(varint(int(name[1:]) << 3) + varint(value) for name, value in numbered.items())
+    return struct.pack("<I", len(body)) + body
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """One process, two of whose three mappings are not in the images."""
+    entries = [message(_1=1)]
+    entries += [
+        message(_1=address, _2=pages, _4=flags)
+        for (address, pages), flags in ((HEAP, pager.LAZY), (FROM_IMAGES, pager.PRESENT), (STACK, pager.LAZY))
+    ]
+    (tmp_path / "pagemap-7.img").write_bytes(b"\0" * pager.IMAGE_HEAD + b"".join(entries))
+    (tmp_path / "pagemap-shmem-9.img").write_bytes(b"\0" * 100)
+    return tmp_path
+
+
+def page(address: int) -> bytes:
+    return struct.pack("<Q", address) * (PAGE_BYTES // 8)
+
+
+def content(address: int, pages: int) -> bytes:
+    return b"".join(page(address + number * PAGE_BYTES) for number in range(pages))
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        chunk = connection.recv(size - len(data))
+        if not chunk:
+            raise EOFError
+        data += chunk
+    return data
+
+
+class Source(threading.Thread):
+    """A page server that answers with at most five pages at a time, as CRIU's does at the end of one of its pipes."""
+
+    def __init__(self, answers: int = 1 << 30) -> None:
+        super().__init__(daemon=True)
+        self.answers = answers
+        self.asked: list[int] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+
+    def run(self) -> None:
+        connection, _ = self.listener.accept()
+        with connection:
+            while len(self.asked) < self.answers:
+                command, pages, address, image = pager.MESSAGE.unpack(receive(connection, pager.MESSAGE.size))
+                if command == pager.FLUSH:
+                    connection.sendall(bytes(4))
+                    return
+                self.asked.append(address)
+                pages = min(pages, 5)
+                answer = pager.ADD | pager.PRESENT << pager.COMMAND_BITS
+                connection.sendall(
+                    pager.MESSAGE.pack(answer, pages, address, image) + content(address, pages)
+                )
+
+
+def test_only_what_the_images_leave_out_is_fetched(images: Path) -> None:
+    assert sorted(pager.lazy_ranges(images)) == [(7, *HEAP), (7, *STACK)]
+
+
+def test_every_page_is_brought_in_any_order_and_small_mappings_come_first(images: Path) -> None:
+    source = Source()
+    source.start()
+    served = pager.Pager(images, source.listener.getsockname())
+    here, daemon = socket.socketpair()
+    asks = [(HEAP[0] + n * PAGE_BYTES, 1) for n in range(0, 600, 3)] + [(HEAP[0] + 600 * PAGE_BYTES, 100)]
+    asks.append(STACK)
+    random.Random(1).shuffle(asks)
+    server = threading.Thread(target=served.serve, args=(here,), daemon=True)
+    server.start()
+    for address, pages in asks:
+        daemon.sendall(pager.MESSAGE.pack(pager.GET, pages, address, 7))
+        _, count, where, image = pager.MESSAGE.unpack(receive(daemon, pager.MESSAGE.size))
+        assert (count, where, image) == (pages, address, 7)
+        assert receive(daemon, pages * PAGE_BYTES) == content(address, pages)
+    daemon.sendall(pager.MESSAGE.pack(pager.FLUSH, 0, 0, 0))
+    assert receive(daemon, 4) == bytes(4)
+    server.join(5)
+    assert not server.is_alive()
+    assert source.asked[0] == STACK[0]
+
+
+def test_a_source_that_is_lost_is_said_instead_of_waited_for(images: Path) -> None:
+    source = Source(answers=3)
+    source.start()
+    served = pager.Pager(images, source.listener.getsockname())
+    here, daemon = socket.socketpair()
+    daemon.sendall(pager.MESSAGE.pack(pager.GET, 1, HEAP[0] + 650 * PAGE_BYTES, 7))
+    with pytest.raises(AgentError, match="page server was lost"):
+        served.serve(here)
