@@ -79,7 +79,6 @@ COLUMNS: dict[str, Column] = {
     "transfer_ms": Column(REAL, "Step: what was dumped gets across."),
     "restore_ms": Column(REAL, "Step: processes made of it."),
     "network_switch_ms": Column(REAL, "Step: the address moves."),
-    "post_copy_ms": Column(REAL, "Step: pages that follow after the restore."),
     "finish_ms": Column(REAL, "Step: put away."),
     "criu_dump_ms": Column(REAL, "CRIU's own count: frozen for the final dump."),
     "criu_restore_ms": Column(REAL, "CRIU's own count: forking and restoring."),

@@ -25,7 +25,6 @@ STEP_COLUMNS = {
     "provision keys": "provision_ms",
     "sync": "sync_ms",
     "pre-dump": "pre_dump_ms",
-    "post-copy": "post_copy_ms",
     "final dump": "final_dump_ms",
     "transfer": "transfer_ms",
     "restore": "restore_ms",
