@@ -41,7 +41,7 @@ COLUMNS: dict[str, Column] = {
     "sweep": Column(TEXT, "Name of the sweep."),
     "started": Column(TIME, "When the measurement of this row began."),
     "system": Column(TEXT, "sealift, docker, runc-script, podman, whole-vm, floor."),
-    "strategy": Column(TEXT, "How memory got across: pre-copy, stop-and-copy, in place."),
+    "strategy": Column(TEXT, "How memory got across: pre-copy, stop-and-copy, post-copy, in place."),
     "asked_strategy": Column(TEXT, "What Sealift was asked for."),
     "workload": Column(TEXT, "Name of the workload (benchmarks.workloads.catalogue)."),
     "memory_bytes": Column(COUNT, "Size of the workload's data, as asked for."),

@@ -7,7 +7,7 @@ import html
 from typing import TYPE_CHECKING
 
 from benchmarks import frames, plots, summary
-from benchmarks.sweep import REPORTS, RESPONSES, read_responses
+from benchmarks.sweep import REPORTS, RESPONSES, RESPONSES_SUFFIX, read_responses
 from sealift.errors import UnusableInput
 from sealift.model import Report
 
@@ -102,7 +102,8 @@ def _timelines(paths: Sequence[Path], rows: pd.DataFrame) -> Iterator[tuple[str,
         ordered = group.sort_values("client_gap_ms")
         for key in ordered["row"].iloc[[len(ordered) // 2]]:
             for path in paths:
-                responses, report = path / RESPONSES / f"{key}.parquet", path / REPORTS / f"{key}.json"
+                responses = path / RESPONSES / f"{key}{RESPONSES_SUFFIX}"
+                report = path / REPORTS / f"{key}.json"
                 if responses.is_file() and report.is_file():
                     made = Report.model_validate_json(report.read_text())
                     figure = plots.timeline(read_responses(responses), made)

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 ROWS = "rows.parquet"
 PLAN = "sweep.sha256"
 RESPONSES = "responses"
+RESPONSES_SUFFIX = ".times"
+"""Parquet too, but no rows: a folder's rows are its `.parquet` files."""
+
 REPORTS = "reports"
 
 
@@ -132,7 +135,7 @@ class Results:
         key = measured.row["row"]
         # First what belongs to the row: a row without it could not be told from one that never had it.
         if measured.responses is not None:
-            write_responses(measured.responses, self.folder / RESPONSES / f"{key}.parquet")
+            write_responses(measured.responses, self.folder / RESPONSES / f"{key}{RESPONSES_SUFFIX}")
         if measured.report is not None:
             path = self.folder / REPORTS / f"{key}.json"
             path.parent.mkdir(exist_ok=True)

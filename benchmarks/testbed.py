@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sealift.attestation.record import pinned
 from sealift.errors import UnusableInput
 from sealift.host import ssh
 from sealift.host.agents import Agent
@@ -43,6 +44,7 @@ class Testbed:
                 "the inventory has no client",
                 remedy="A measurement needs a machine behind the gateway that asks: `[client]`",
             )
+        inventory = pinned(inventory)  # hosts that prove their keys have proved them before
         names = (*DOCKER_HOSTS, GATEWAY, CLIENT)
         with ExitStack() as stack:
             opened = {

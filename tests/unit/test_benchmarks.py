@@ -337,6 +337,17 @@ def test_the_readmes_figures_come_from_the_rows_and_stand_between_the_marks(tmp_
         report.write_readme([tmp_path / "rows.parquet"], readme)
 
 
+def test_rows_are_loaded_from_a_folder_that_holds_response_times_too(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    results = sweeps.Results(tmp_path / "results", sweeps.read_plan(tmp_path / "plan.toml"))
+    times = Responses(1000.0, np.array([0.0], "f4"), np.array([1.0], "f4"))
+    results.keep(Measured(row(), times))
+    assert len(bench.load(tmp_path / "results")) == 1
+    results.gather()
+    assert len(bench.load(tmp_path)) == 1
+    assert results.finished() == {row()["row"]}
+
+
 def test_response_times_come_back_as_they_were_and_know_which_fell_into_a_time(tmp_path: Path) -> None:
     made = Responses(1000.0, np.array([0.0, 1.0, 2.0], "f4"), np.array([1.0, 900.0, 2.0], "f4"))
     sweeps.write_responses(made, tmp_path / "responses" / "a.parquet")
