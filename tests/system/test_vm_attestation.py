@@ -120,47 +120,52 @@ def canary_container(stage: Stage, name: str, canary: str) -> str:
     return address
 
 
+@contextmanager
+def running(machine: ssh.Connection, *words: str, end: str) -> Iterator[None]:
+    """A program at the provider for the length of a block; the signal `end` ends it."""
+    channel = machine.open(["sh", "-c", 'echo $$; exec "$@"', "running", *words])
+    process = channel.makefile("rb").readline().decode().strip()
+    try:
+        yield
+    finally:
+        machine.run(["kill", f"-{end}", process])
+        channel.recv_exit_status()
+        channel.close()
+
+
 def test_the_provider_sees_neither_the_container_nor_a_key(stage: Stage) -> None:
     canary, planted = secrets.token_hex(32), secrets.token_hex(32)
     with provider(stage) as machine:
-        capture = machine.open(["tcpdump", "-i", "br0", "-s", "0", "-U", "-w", UNDERLAY_CAPTURE])
-        time.sleep(1)
-        canary_container(stage, "canary", canary)
-        report = stage.migrate("canary")
+        with running(machine, "tcpdump", "-i", "br0", "-s", "0", "-U", "-w", UNDERLAY_CAPTURE, end="INT"):
+            time.sleep(1)
+            canary_container(stage, "canary", canary)
+            report = stage.migrate("canary")
+            stage["source"].run(["bash", "-c", f"echo {planted}-sent >/dev/udp/198.18.0.3/9"])
+            time.sleep(1)
         assert report.evidence is Evidence.EMULATED
         assert stage.docker(HOST, "exec", "canary", "sh", "-c", "cat /layer /kept/file").count(canary) == 6
         stage.sh(HOST, "sync")
-        # What the search is to find: sent in the clear, written to a disk, an argument of a process.
-        plain = f"echo {planted}-sent >/dev/udp/198.18.0.3/9"
-        stage["source"].run(["bash", "-c", plain])
-        machine.run(
-            ["sh", "-c", 'cat >"$1"', "plant", "/srv/machines/planted"], stdin=f"{planted}-disk".encode()
-        )
-        argument = machine.open(["sh", "-c", "sleep 1000; :", f"{planted}-argument"])
-        time.sleep(1)
-        machine.run(["pkill", "-INT", "-x", "tcpdump"])
-        capture.close()
-        keys = secret_keys(stage)
+        # What the search has to find: the above, sent in the clear; on a disk; an argument of a process.
+        plant = ["sh", "-c", 'cat >"$1"', "plant", "/srv/machines/planted"]
+        machine.run(plant, stdin=f"{planted}-disk".encode())
         needles = {
-            **{name: key.encode() for name, key in keys.items()},
+            **{name: key.encode() for name, key in secret_keys(stage).items()},
             "canary": canary.encode(),
             **{where: f"{planted}-{where}".encode() for where in ("sent", "disk", "argument")},
         }
         asked = {
             "needles": {name: base64.b64encode(content).decode() for name, content in needles.items()},
-            "paths": ["/srv/machines/disks", "/srv/images", "/run", "/tmp", "/var/log", "/etc/sealift"],
+            "paths": ["/srv/machines", "/srv/images", "/run", "/tmp", "/var/log", "/etc/sealift"],
         }
-        asked["paths"] += [UNDERLAY_CAPTURE.rpartition("/")[0]]
         machine.put("/root/search.py", SEARCH.read_bytes())
-        said = machine.run(["python3", "/root/search.py"], stdin=json.dumps(asked).encode(), timeout_s=300)
-        machine.run(
-            ["sh", "-c", f"rm -f {UNDERLAY_CAPTURE} /srv/machines/planted; pkill -x sleep"], check=False
-        )
-        argument.close()
+        with running(machine, "sh", "-c", "read -r _", f"{planted}-argument", end="TERM"):
+            search = ["python3", "/root/search.py"]
+            said = machine.run(search, stdin=json.dumps(asked).encode(), timeout_s=300)
+        machine.run(["rm", UNDERLAY_CAPTURE, "/srv/machines/planted"])
     result = json.loads(said.stdout)
     print(f"searched {result['files']} files for {', '.join(needles)}")
-    found = {
-        name: [place for place in places if not place.startswith("/srv/machines/source")]
+    found = {  # the source's machine is the owner's, though it runs here
+        name: [place for place in places if not place.startswith("/srv/machines/source/")]
         for name, places in result["found"].items()
     }
     assert UNDERLAY_CAPTURE in found.pop("sent")
