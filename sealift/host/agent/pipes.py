@@ -31,7 +31,9 @@ def make_room(migration: str) -> None:
         return
     with _record() as record:
         if not record["migrations"]:
-            record["before"] = {name: int((FS / name).read_text()) for name in SETTINGS}
+            now = {name: int((FS / name).read_text()) for name in SETTINGS}
+            # Hosts of a lab share a kernel: what is raised already, another host has raised, and will put back.
+            record["before"] = {name: value for name, value in now.items() if value != SETTINGS[name]}
         record["migrations"] = sorted({*record["migrations"], migration})
         for name, value in SETTINGS.items():
             (FS / name).write_text(str(value))
