@@ -9,31 +9,23 @@ import secrets
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from untrusted import HOST, provider, pull_plug, raise_up
 
 from sealift.attestation.attest import attest, keystore_of
-from sealift.attestation.provision import introduce, provision
-from sealift.attestation.record import Records, pinned
-from sealift.errors import EvidenceRejected, HostUnreachable
-from sealift.host import ssh
-from sealift.host.agents import Agent
-from sealift.lab import images, lab, processors
-from sealift.lab.plan import IMAGE, POLICY
-from sealift.machine.expected import expected_digests
-from sealift.machine.image import GuestEvidence, build_image, read_manifest
-from sealift.machine.recipe import RECIPE, files_dir
-from sealift.machine.tree import tree_path
+from sealift.attestation.record import Records
+from sealift.lab import images
 from sealift.model import Evidence
-from sealift.provider.client import ProviderClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stage import Stage
 
-    from sealift.inventory import Inventory
+    from sealift.host import ssh
+
 
 pytestmark = [
     pytest.mark.root,
@@ -45,44 +37,8 @@ pytestmark = [
 READY_S = 60
 KILLED_AFTER_S = 1.5
 ATTESTATION_S = 1.0
-PARTS = ("firmware", "kernel", "initrd", "append")
-HOST = "destination"
 UNDERLAY_CAPTURE = "/srv/machines/underlay.pcap"
 SEARCH = Path(__file__).parents[1] / "search.py"
-
-
-@contextmanager
-def provider(stage: Stage) -> Iterator[ssh.Connection]:
-    """The provider as its administrator."""
-    with ssh.connected("provider", lab.machine(stage.inventory, "provider")) as connection:
-        yield connection
-
-
-def pull_plug(stage: Stage) -> None:
-    """The owner has the provider end the destination's VM, as pulling its plug would."""
-    assert stage.inventory.provider is not None
-    with ssh.connected("provider", stage.inventory.provider) as connection:
-        ProviderClient(connection).stop(HOST)
-
-
-def changed(inventory: Inventory, **fields: Any) -> Inventory:
-    """The inventory with other facts about the destination's VM."""
-    host = inventory.host(HOST)
-    assert host.vm is not None
-    entry = host.model_copy(update={"vm": host.vm.model_copy(update=fields), "host_key": None})
-    return inventory.model_copy(update={"hosts": {**inventory.hosts, HOST: entry}})
-
-
-def raise_up(stage: Stage, inventory: Inventory) -> None:
-    """Attest, provision, wait for Docker; the stage goes on with the connection that came of it."""
-    record, connection = attest(inventory, HOST)
-    known = pinned(inventory)
-    provision(known, record, connection, keystore_of(known))
-    with Agent(stage["gateway"], "gateway") as gateway:
-        introduce(known, HOST, gateway, [stage["source"]])
-    stage.connections[HOST].close()
-    stage.connections[HOST] = connection
-    stage.inventory = known
 
 
 def test_attestation_costs_at_most_a_second(stage: Stage) -> None:
@@ -216,95 +172,3 @@ def test_a_restarted_vm_opens_its_disk_only_after_it_has_been_attested_again(sta
     assert stage.sh(HOST, "cat /var/lib/sealift/kept") == "kept"
     assert stage.docker(HOST, "info", "--format", "{{.ServerVersion}}")
     assert took_s <= READY_S
-
-
-def plant_image(
-    machine: ssh.Connection, name: str, manifest: dict[str, Any], altered: str | None = None
-) -> None:
-    """An image at the provider with that manifest and the honest one's files, one of them with a bit flipped."""
-    folder = f"/srv/images/{name}"
-    link = "for f in firmware kernel initrd root; do ln -s ../$1/$f $2/$f; done"
-    machine.run(["sh", "-c", f"mkdir -p $2 && {link}", "plant", IMAGE, folder])
-    if altered is not None:
-        flip = (
-            "import hashlib,sys; d=bytearray(open(sys.argv[1],'rb').read()); d[len(d)//2]^=1; "
-            "open(sys.argv[2],'wb').write(d); print(hashlib.sha256(d).hexdigest())"
-        )
-        machine.run(["rm", f"{folder}/{altered}"])
-        words = ["python3", "-c", flip, f"/srv/images/{IMAGE}/{altered}", f"{folder}/{altered}"]
-        digest = machine.run(words).stdout.strip()
-        manifest = {**manifest, "sha256": {**manifest["sha256"], altered: digest}}
-    machine.put(f"{folder}/manifest.json", json.dumps(manifest).encode())
-
-
-@pytest.fixture
-def legacy(stage: Stage, tmp_path: Path) -> Inventory:
-    """The same VM under legacy SEV: another command line, so another image, named by another policy."""
-    vm = stage.inventory.host(HOST).vm
-    assert vm is not None
-    assert vm.image_folder is not None
-    owner = read_manifest(vm.image_folder).append.partition("sealift.owner=")[2].split()[0]
-    image = build_image(
-        tree_path(RECIPE),
-        files_dir(),
-        owner_key=owner.replace(",", " "),
-        evidence=GuestEvidence.SEV,
-        emulated=stage.inventory.lab is not None and stage.inventory.lab.accelerator == "tcg",
-    )
-    digests = expected_digests(image, vm.vcpus, vm.cpu)
-    (tmp_path / POLICY).write_text(processors.policy(processors.make_roots(say=print), digests))
-    with provider(stage) as machine:
-        plant_image(machine, "legacy", json.loads((image / "manifest.json").read_text()))
-    return changed(
-        stage.inventory, evidence="sev", image="legacy", image_folder=image, policy=tmp_path / POLICY
-    )
-
-
-def test_a_legacy_launch_is_refused_for_one_bit_and_proved_without(stage: Stage, legacy: Inventory) -> None:
-    canary = stage.redis("redis", memory_mb=5)
-    vm = legacy.host(HOST).vm
-    assert vm is not None
-    assert vm.image_folder is not None
-    honest = json.loads((vm.image_folder / "manifest.json").read_text())
-    pull_plug(stage)
-    for part in PARTS:
-        with provider(stage) as machine:
-            if part == "append":
-                manifest = {**honest, "append": honest["append"].replace("loglevel=1", "loglevel=7")}
-                plant_image(machine, f"odd-{part}", manifest)
-            else:
-                plant_image(machine, f"odd-{part}", honest, part)
-        started = time.monotonic()
-        with pytest.raises(EvidenceRejected) as raised:
-            attest(changed(legacy, image=f"odd-{part}"), HOST)
-        print(f"{part}: refused after {time.monotonic() - started:.1f} s: {raised.value}")
-        assert "measurement" in str(raised.value)
-    started = time.monotonic()
-    raise_up(stage, legacy)
-    took_s = time.monotonic() - started
-    print(f"SEV: launch to attested, provisioned, Docker ready: {took_s:.1f} s")
-    assert stage.docker(HOST, "info", "--format", "{{.ServerVersion}}")
-    record = Records.of(stage.inventory).read(HOST)
-    assert record is not None
-    assert (record.kind, record.emulated) == ("sev", True)
-    assert canary
-    # The launch that runs vouches for itself again, over a fresh nonce.
-    again, connection = attest(stage.inventory, HOST)
-    connection.close()
-    assert again.ssh_host_key == record.ssh_host_key
-
-
-@pytest.mark.whole
-def test_another_image_is_refused_though_its_vm_runs(stage: Stage) -> None:
-    vm = stage.inventory.host(HOST).vm
-    assert vm is not None
-    assert vm.image_folder is not None
-    honest = json.loads((vm.image_folder / "manifest.json").read_text())
-    pull_plug(stage)
-    with provider(stage) as machine:
-        plant_image(machine, "other", {**honest, "append": honest["append"] + " audit=0"})
-    with pytest.raises(EvidenceRejected) as raised:
-        attest(changed(stage.inventory, image="other"), HOST)
-    assert "measurement" in str(raised.value)
-    with pytest.raises(HostUnreachable):
-        ssh.connect(HOST, stage.inventory.host(HOST)).run(["true"])
