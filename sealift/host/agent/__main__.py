@@ -1,5 +1,7 @@
 """`python3 agent.pyz ROLE`: serve the controller on standard input and output."""
 
+import contextlib
+import os
 import signal
 import sys
 
@@ -10,4 +12,6 @@ ROLES = {"source": source.main, "destination": destination.main, "gateway": gate
 ROLES["pager"] = pager.main
 
 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the controller's end is seen as the end of standard input
+with contextlib.suppress(OSError):  # a host may not let us
+    os.nice(-10)  # on a busy host all that is done here, the freeze included, would wait for its turn
 ROLES[sys.argv[1]](Controller())
