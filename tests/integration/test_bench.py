@@ -158,7 +158,10 @@ def test_dump_and_restore_agree_with_the_statistics_that_criu_has_written(stage:
     assert 0 < report.criu_dump_ms + report.criu_restore_ms < report.frozen_ms + CRIU_AGREES_MS
 
 
-@pytest.mark.parametrize("system", ["docker", "runc-script", "podman", "floor"])
+@pytest.mark.parametrize(
+    "system",
+    ["docker", "runc-script", "floor", pytest.param("podman", marks=pytest.mark.whole)],
+)
 def test_peers_move_the_same_work_under_the_same_client(testbed: Testbed, system: Any) -> None:
     row = evaluate(testbed, Point(system=system, workload="redis", memory_mb=5), 0, migrating).row
     if row["outcome"] == "absent":
@@ -229,6 +232,7 @@ def until(check: Any, timeout_s: float) -> Any:
     raise AssertionError(f"not within {timeout_s} s")
 
 
+@pytest.mark.whole
 def test_schedules_are_deployed_and_a_worker_runs_one_to_its_end(stage: Stage, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

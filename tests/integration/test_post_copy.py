@@ -96,7 +96,12 @@ def test_memory_filled_in_from_local_images_is_the_memory_that_was(stage: Stage)
 
 @pytest.mark.parametrize(
     ("host", "moment"),
-    [("source", "armed"), ("source", "frozen"), ("destination", "armed"), ("destination", "sent")],
+    [
+        pytest.param("source", "armed", marks=pytest.mark.whole),
+        ("source", "frozen"),
+        pytest.param("destination", "armed", marks=pytest.mark.whole),
+        ("destination", "sent"),
+    ],
 )
 def test_agent_is_killed_before_the_commit(stage: Stage, host: str, moment: str) -> None:
     address = stage.redis("redis", memory_mb=20)

@@ -38,19 +38,22 @@ def running(stage: Stage, container: str) -> list[str]:
     return [host for host in DOCKER_HOSTS if stage.docker(host, "ps", "-q", "--filter", f"name={container}")]
 
 
+WHOLE = pytest.mark.whole
+
+
 @pytest.mark.parametrize(
     ("moment", "agents"),
     [
-        ("armed", ALL),
+        pytest.param("armed", ALL, marks=WHOLE),
         ("frozen", ALL),
-        ("dumped", ALL),
-        ("sent", ALL),
+        pytest.param("dumped", ALL, marks=WHOLE),
+        pytest.param("sent", ALL, marks=WHOLE),
         ("received", ALL),
-        ("restored", ALL),
+        pytest.param("restored", ALL, marks=WHOLE),
         ("committed", ALL),
         ("frozen", ()),
-        ("committed", ()),
-        ("sent", ("destination@destination",)),
+        pytest.param("committed", (), marks=WHOLE),
+        pytest.param("sent", ("destination@destination",), marks=WHOLE),
     ],
 )
 def test_one_live_copy_is_left_and_nothing_else(stage: Stage, moment: str, agents: tuple[str, ...]) -> None:
