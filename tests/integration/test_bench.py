@@ -189,6 +189,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "SEALIFT_HOME": str(ROOT), **more}
 
 
+@pytest.mark.whole
 def test_the_notebook_runs(stage: Stage, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
     from nbclient import NotebookClient
