@@ -140,7 +140,9 @@ def test_an_interrupted_lab_leaves_nothing(own_lab: OwnLab, word: signal.Signals
         process.send_signal(word)
     _, said = process.communicate(timeout=30)
     if process.returncode != 0:  # else it was up before
-        assert process.returncode in {130, -word}, said
+        assert process.returncode in {130, -word, -signal.SIGINT}, (
+            said
+        )  # the last: Python had not begun, or was done
         assert "Traceback" not in said
         assert own_lab.traces() == {}
 

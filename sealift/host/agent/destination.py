@@ -243,7 +243,7 @@ class Destination:
             with contextlib.suppress(OSError, AgentError):
                 self.decider.close()
                 self.decider = Link.connect(
-                    self.gateway["address"], self.gateway["port"], self.gateway["token"]
+                    self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=10
                 )
 
     def _ask_gateway(self, question: str) -> dict[str, Any]:

@@ -58,8 +58,11 @@ class Link:
         self.reader = io.BufferedReader(socket.SocketIO(connection, "r"), 1 << 16)
 
     @classmethod
-    def connect(cls, address: str, port: int, token: str, timeout: float = 10) -> Link:
-        """Connect to a listening agent and show the token."""
+    def connect(cls, address: str, port: int, token: str, timeout: float = 20) -> Link:
+        """Connect to a listening agent and show the token.
+
+        Patient, since a tunnel whose end has just got another key may lose packets until its next handshake.
+        """
         link = cls(socket.create_connection((address, port), timeout=timeout))
         link.socket.settimeout(None)
         link.send(token=token)
