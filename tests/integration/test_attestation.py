@@ -172,6 +172,7 @@ def test_a_provider_that_shows_the_evidence_of_an_honest_vm_and_routes_to_anothe
         del stage.connections["provider"]
 
 
+@pytest.mark.whole
 def test_an_address_that_leads_to_another_attested_host(stage: Stage) -> None:
     source = stage.inventory.host("source").address
     with pytest.raises(EvidenceRejected) as raised:
@@ -179,6 +180,7 @@ def test_an_address_that_leads_to_another_attested_host(stage: Stage) -> None:
     names(raised.value, "other_host")
 
 
+@pytest.mark.whole
 def test_a_root_that_the_policy_does_not_name(stage: Stage, tmp_path: Path) -> None:
     vm = stage.inventory.host("destination").vm
     assert vm is not None

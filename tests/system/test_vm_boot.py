@@ -86,6 +86,7 @@ def test_one_vm_answers_on_ssh_in_time_and_is_a_docker_host(accelerator, tmp_pat
     assert said["failed"] == ""
 
 
+@pytest.mark.whole
 @pytest.mark.root
 @pytest.mark.vm
 def test_two_vms_started_at_once_answer_in_time(accelerator, tmp_path):

@@ -50,6 +50,7 @@ def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) 
         assert not left, f"{host}: {left}"
 
 
+@pytest.mark.whole
 def test_a_service_keeps_its_clocks_on_a_host_that_booted_at_another_time(stage: Stage) -> None:
     address = stage.address()
     service.start(
