@@ -160,7 +160,10 @@ def test_dump_and_restore_agree_with_the_statistics_that_criu_has_written(stage:
 
 @pytest.mark.parametrize(
     "system",
-    ["docker", "runc-script", "floor", pytest.param("podman", marks=pytest.mark.whole)],
+    [
+        "runc-script",
+        *(pytest.param(other, marks=pytest.mark.whole) for other in ("docker", "podman", "floor")),
+    ],
 )
 def test_peers_move_the_same_work_under_the_same_client(testbed: Testbed, system: Any) -> None:
     row = evaluate(testbed, Point(system=system, workload="redis", memory_mb=5), 0, migrating).row

@@ -27,6 +27,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.whole
 def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) -> None:
     address = stage.redis("redis", memory_mb=10)
     with counting(stage, address, PAUSE_S) as found:
