@@ -34,7 +34,7 @@ BOOT_TIMEOUT_S = 200
 INNER_TIMEOUT_S = 590
 """On a quiet machine it takes a quarter of that."""
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.whole]
 
 ADDRESS = "192.0.2.2"
 MAC = "52:54:00:5e:a1:00"
