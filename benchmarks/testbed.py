@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sealift.attestation.record import pinned
@@ -34,6 +34,8 @@ class Testbed:
     connections: dict[str, Connection]
     gateway: Agent
     say: Callable[[str], None]
+    ends: list[Callable[[Testbed], None]] = field(default_factory=list)
+    """What is called when the testbed is left: it takes back what was given to the hosts for all measurements."""
 
     @classmethod
     @contextmanager
@@ -51,7 +53,12 @@ class Testbed:
                 name: stack.enter_context(ssh.connected(name, inventory.machine(name))) for name in names
             }
             gateway = stack.enter_context(Agent(opened[GATEWAY], "gateway"))
-            yield cls(inventory, opened, gateway, say)
+            testbed = cls(inventory, opened, gateway, say)
+            try:
+                yield testbed
+            finally:
+                for end in testbed.ends:
+                    end(testbed)
 
     def __getitem__(self, host: str) -> Connection:
         return self.connections[host]

@@ -37,7 +37,12 @@ sed -i "/ $2\\$/d" /root/.ssh/authorized_keys
 
 
 def open_path(testbed: Testbed) -> None:
-    """Make both hosts ready for scripts that copy from one to the other; images rest on tmpfs at both."""
+    """Make both hosts ready for scripts that copy from one to the other; images rest on tmpfs at both.
+
+    It is closed with the testbed: no key of the source's is left at the destination.
+    """
+    if close_path not in testbed.ends:
+        testbed.ends.append(close_path)
     host = testbed.inventory.host(DESTINATION)
     known = (
         f"{host.address} {host.host_key}"
