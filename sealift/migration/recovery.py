@@ -17,6 +17,8 @@ from sealift.host.agents import Agent
 from sealift.network.wireguard import BRIDGE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sealift.inventory import Inventory
 
 STEP = "recover"
@@ -54,26 +56,28 @@ def recover(inventory: Inventory, migration: str | None = None) -> list[Recovere
     the named one, its outcome is "under way".
     """
     with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
-        records = gateway.call("unfinished")
-        if migration is not None:
-            records = [record for record in records if record["migration"] == migration]
-            if not records:
-                raise UnusableInput(
-                    f"the gateway has no unfinished migration {migration!r}",
-                    step=STEP,
-                    remedy="`sealift recover` without a name shows and ends all that there are",
-                )
-        return [
-            ended
-            for record in records
-            if (ended := _end(inventory, gateway, record, named=migration is not None)) is not None
-        ]
+        if migration is None:
+            return end_unfinished(inventory, gateway)
+        records = [record for record in gateway.call("unfinished") if record["migration"] == migration]
+        if not records:
+            raise UnusableInput(
+                f"the gateway has no unfinished migration {migration!r}",
+                step=STEP,
+                remedy="`sealift recover` without a name shows and ends all that there are",
+            )
+        return [_end(inventory, gateway, record) or _recovered(record, "under way") for record in records]
 
 
-def _end(inventory: Inventory, gateway: Agent, record: dict[str, Any], *, named: bool) -> Recovered | None:
-    facts = {name: record[name] for name in ("migration", "source", "destination")}
+def end_unfinished(inventory: Inventory, gateway: Agent) -> list[Recovered]:
+    """End every migration on the record of this gateway that nobody is at any more."""
+    records = gateway.call("unfinished")
+    return [ended for record in records if (ended := _end(inventory, gateway, record)) is not None]
+
+
+def _end(inventory: Inventory, gateway: Agent, record: dict[str, Any]) -> Recovered | None:
+    """End one; None while somebody is at it."""
     if record["held"] or not gateway.call("take", migration=record["migration"]):
-        return Recovered(**facts, container=record["name"], outcome="under way") if named else None
+        return None
     outcome = str(gateway.call("call_off", migration=record["migration"]))
     gateway.call("sweep", address=record["address"])
     left = []
@@ -86,6 +90,11 @@ def _end(inventory: Inventory, gateway: Agent, record: dict[str, Any], *, named:
             left.append(str(failed))
     if not left:
         gateway.call("note", migration=record["migration"], phase="closed")
+    return _recovered(record, outcome, left)
+
+
+def _recovered(record: dict[str, Any], outcome: str, left: Iterable[str] = ()) -> Recovered:
+    facts = {name: record[name] for name in ("migration", "source", "destination")}
     return Recovered(**facts, container=record["name"], outcome=outcome, left=tuple(left))
 
 

@@ -22,7 +22,7 @@ from sealift.errors import HostUnreachable, Refused, SealiftError, UnusableInput
 from sealift.host import docker, ssh
 from sealift.host.agents import Agent
 from sealift.migration import progress
-from sealift.migration.recovery import recover
+from sealift.migration.recovery import end_unfinished
 from sealift.model import Choice, Round, Step, StepRecord, Strategy
 from sealift.network.wireguard import BRIDGE
 
@@ -110,6 +110,8 @@ class Session:
         stack.callback(self._close_sides)
         self.gateway_connection = stack.enter_context(ssh.connected("gateway", inventory.gateway))
         self.gateway = stack.enter_context(Agent(self.gateway_connection, "gateway"))
+        ended = end_unfinished(inventory, self.gateway)
+        self.found.warnings += [one.sentence() for one in ended]
 
     @classmethod
     @contextmanager
@@ -129,10 +131,8 @@ class Session:
                 step=Step.PREFLIGHT,
                 remedy="Name two different hosts",
             )
-        ended = recover(inventory)
         with ExitStack() as stack:
             session = cls(inventory, request, stack, keystore)
-            session.found.warnings += [one.sentence() for one in ended]
             try:
                 yield session
             finally:
