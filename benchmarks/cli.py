@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sealift.errors import UnusableInput
+from sealift.options import JsonOption  # noqa: TC001 - typer reads the annotations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,6 @@ ResultsOption = Annotated[
     Path | None,
     typer.Option("--results", help="Folder of the results; a sweep goes on with what is not there."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, on standard output.")]
 LabOption = Annotated[str, typer.Option("--lab", help="netns or vm. Taken if it is up, else brought up.")]
 Paths = Annotated[
     list[Path] | None, typer.Argument(help="Result files or folders of them. Default: ./results.")

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -16,6 +15,7 @@ from sealift.attestation.cli import attest_command, keys_app
 from sealift.errors import SealiftError, UnusableInput
 from sealift.evidence.cli import app as evidence_app
 from sealift.machine.cli import app as image_app
+from sealift.options import InventoryOption, JsonOption  # noqa: TC001 - typer reads the annotations
 from sealift.provider.cli import app as provider_app
 
 if TYPE_CHECKING:
@@ -44,12 +44,6 @@ app.add_typer(evidence_app, name="evidence")
 app.add_typer(image_app, name="image")
 app.add_typer(provider_app, name="provider")
 app.add_typer(bench_app, name="bench")
-
-InventoryOption = Annotated[
-    Path | None,
-    typer.Option("--inventory", help="The inventory. Default: ./sealift.toml, or the running lab's."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, on standard output.")]
 
 
 def main() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from sealift.options import InventoryOption, JsonOption  # noqa: TC001 - typer reads the annotations
 
 if TYPE_CHECKING:
     from sealift.host.ssh import Connection
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
 
 keys_app = typer.Typer(no_args_is_help=True, help="Disk keys of encrypted VMs: the owner's keystore.")
 
-InventoryOption = Annotated[
-    Path | None,
-    typer.Option("--inventory", help="The inventory. Default: ./sealift.toml, or the running lab's."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, on standard output.")]
 HostArgument = Annotated[str, typer.Argument(help="A Docker host of the inventory.")]
 
 

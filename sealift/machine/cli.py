@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sealift.errors import UnusableInput
+from sealift.options import JsonOption  # noqa: TC001 - typer reads the annotations
 
 if TYPE_CHECKING:
     from sealift.evidence.launch_digest import Mode
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="The image that an encrypted VM boots: all of it is measured.")
 
 ImageArgument = Annotated[Path, typer.Argument(help="The image's folder.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, on standard output.")]
 
 _KEY_FILE_LIMIT = 16 * 1024
 
