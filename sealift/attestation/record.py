@@ -94,10 +94,6 @@ class Records:
         folder = private_folder(self.folder)
         write_private(folder / f"{record.host}.json", record.model_dump_json(indent=1).encode())
 
-    def forget(self, host: str) -> None:
-        """Nothing vouches for that host any more."""
-        (self.folder / f"{host}.json").unlink(missing_ok=True)
-
     def all(self) -> list[Record]:
         """All records."""
         names = sorted(path.stem for path in self.folder.glob("*.json")) if self.folder.is_dir() else []

@@ -57,7 +57,7 @@ def up(kind: Kind, *, say: Callable[[str], None], evidence: Asked | None = None)
         )
     directory = lab_dir()
     tree = build_tree(RECIPE, say=say)
-    roots = processors.make_roots(say=say) if asked != "none" else None
+    roots = processors.make_roots(say=say) if kind == "netns" and asked != "none" else None
     started = time.monotonic()
     try:
         directory.mkdir(parents=True, mode=0o700)
