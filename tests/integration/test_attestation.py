@@ -294,19 +294,23 @@ def test_attestation_costs_at_most_a_second(stage: Stage) -> None:
     assert min(took) <= ATTESTATION_S
 
 
+def patient(stage: Stage, folder: Path, lifetime_s: int) -> Inventory:
+    """The inventory with evidence of the destination's that may be used again for that long."""
+    vm = stage.inventory.host("destination").vm
+    assert vm is not None
+    policy = parse_policy(vm.policy.read_text()).model_copy(update={"evidence_lifetime_s": lifetime_s})
+    (folder / "policy.toml").write_text(write_policy(policy))
+    lasting = vm.model_copy(update={"policy": folder / "policy.toml"})
+    return changed(stage.inventory, "destination", vm=lasting)
+
+
 def test_evidence_is_used_again_only_within_the_age_that_the_policy_sets(
     stage: Stage, tmp_path: Path
 ) -> None:
-    vm = stage.inventory.host("destination").vm
-    assert vm is not None
-    policy = parse_policy(vm.policy.read_text()).model_copy(update={"evidence_lifetime_s": 2})
-    (tmp_path / "policy.toml").write_text(write_policy(policy))
-    patient = changed(
-        stage.inventory, "destination", vm=vm.model_copy(update={"policy": tmp_path / "policy.toml"})
-    )
+    inventory = patient(stage, tmp_path, 2)
 
     def verified() -> Any:
-        record, connection = attest(patient, "destination")
+        record, connection = attest(inventory, "destination")
         connection.close()
         return record.verified_at
 
@@ -318,20 +322,14 @@ def test_evidence_is_used_again_only_within_the_age_that_the_policy_sets(
 
 def test_evidence_from_before_the_last_start_is_fetched_anew(stage: Stage, tmp_path: Path) -> None:
     """A VM that was started again has other keys: nobody answers to those on record, however young that is."""
-    vm = stage.inventory.host("destination").vm
-    assert vm is not None
-    policy = parse_policy(vm.policy.read_text()).model_copy(update={"evidence_lifetime_s": 3600})
-    (tmp_path / "policy.toml").write_text(write_policy(policy))
-    patient = changed(
-        stage.inventory, "destination", vm=vm.model_copy(update={"policy": tmp_path / "policy.toml"})
-    )
-    first, connection = attest(patient, "destination")
+    inventory = patient(stage, tmp_path, 3600)
+    first, connection = attest(inventory, "destination")
     connection.close()
     again = "cd /etc/ssh; cp -a ssh_host_ed25519_key ssh_host_ed25519_key.pub /run/; rm ssh_host_ed25519_key"
     stage.sh("destination", f"{again}; /usr/libexec/sealift/guest boot snp; kill -HUP $(cat /run/sshd.pid)")
     until_shown(stage, "destination", stage.sh("destination", "cat /etc/ssh/ssh_host_ed25519_key.pub"))
     try:
-        second, connection = attest(patient, "destination")
+        second, connection = attest(inventory, "destination")
         connection.close()
         assert second.verified_at > first.verified_at
         assert second.ssh_host_key != first.ssh_host_key

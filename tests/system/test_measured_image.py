@@ -17,12 +17,13 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import pytest
+from inner import inner_half, provider_root, sh
 
 from sealift.machine.accelerator import choose_accelerator
 from sealift.machine.boot import GuestConfiguration, GuestFile, NetworkInterface, configuration_bytes
 from sealift.machine.image import GuestEvidence, build_image, damaged_files, read_manifest
 from sealift.machine.qemu import QEMU, Accelerator
-from sealift.machine.recipe import RECIPE, files_dir, lower_dirs
+from sealift.machine.recipe import RECIPE, files_dir
 from sealift.machine.tree import build_tree
 from sealift.processor.interface import Backend, SnpLaunch
 from sealift.provider.orders import Phase, StartOrder, VmOrder
@@ -39,7 +40,6 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.whole]
 ADDRESS = "192.0.2.2"
 MAC = "52:54:00:5e:a1:00"
 DATA_DISK_MIB = 1024
-DEVICES = ("/dev/net/tun", "/dev/null", "/dev/urandom")
 DATA_DISK = "/usr/libexec/sealift/data-disk"
 FILE = "/data/sealift/file"
 CONTENT = "cd /data/sealift && find . -type f | sort | xargs sha256sum | sha256sum"
@@ -85,18 +85,7 @@ def seen(tmp_path_factory):
     if os.geteuid() != 0:
         pytest.skip("needs root")
     choose_accelerator(build_tree(RECIPE, say=print), say=print)
-    contained = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    done = subprocess.run(  # noqa: PLW1510 -- its status is asserted
-        [*contained, sys.executable, __file__, tmp_path_factory.mktemp("image")],
-        capture_output=True,
-        text=True,
-        timeout=INNER_TIMEOUT_S,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    print(json.dumps(found, indent=1))
-    return found
+    return inner_half(__file__, tmp_path_factory.mktemp("image"), timeout_s=INNER_TIMEOUT_S)
 
 
 @pytest.mark.root
@@ -221,6 +210,8 @@ class Bench:
             into=folder / "images/sealed",
         )
         root = provider_root(folder, tree)
+        sh("ip", "tuntap", "add", "tap0", "mode", "tap")
+        sh("ip", "link", "set", "tap0", "master", "br0", "up")
         self.provider = Provider(
             Settings(
                 processor=Backend.EMULATED,
@@ -302,41 +293,6 @@ class Bench:
             check=False,
         )
         return done.returncode, (done.stdout + done.stderr).strip(), round(time.monotonic() - began, 1)
-
-
-def provider_root(folder, tree):
-    """Where QEMU runs: the tree, the devices that it needs, the folder, and a bridge with an interface on it."""
-    (folder / "ram").mkdir()
-    sh("mount", "-t", "tmpfs", "ram", folder / "ram")
-    for name in ("upper", "work", "root"):
-        (folder / "ram" / name).mkdir()
-    root = folder / "ram/root"
-    upper = f"upperdir={folder}/ram/upper,workdir={folder}/ram/work"
-    sh("mount", "-t", "overlay", "-o", f"lowerdir={lower_dirs(tree, files_dir())},{upper}", "root", root)
-    for path in DEVICES:
-        bind(Path(path), root)
-    bind(folder, root)
-    sh("ip", "link", "set", "lo", "up")
-    sh("ip", "link", "add", "br0", "type", "bridge")
-    sh("ip", "address", "add", "192.0.2.1/24", "dev", "br0")
-    sh("ip", "link", "set", "br0", "up")
-    sh("ip", "tuntap", "add", "tap0", "mode", "tap")
-    sh("ip", "link", "set", "tap0", "master", "br0", "up")
-    return root
-
-
-def sh(*argv):
-    subprocess.run([str(word) for word in argv], check=True)
-
-
-def bind(path, root):
-    target = root / path.relative_to("/")
-    if path.is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.touch()
-    sh("mount", "--bind", path, target)
 
 
 def whole_life(bench):

@@ -16,19 +16,19 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import pytest
+from inner import inner_half, provider_root, sh
 
 from sealift.machine.accelerator import choose_accelerator
 from sealift.machine.boot import GuestConfiguration, NetworkInterface, write_configuration
 from sealift.machine.disk import build_disk, create_data_disk
 from sealift.machine.initrd import build_initrd, kernel_of
 from sealift.machine.qemu import VirtualMachine, qemu_argv
-from sealift.machine.recipe import RECIPE, files_dir, lower_dirs
+from sealift.machine.recipe import RECIPE, files_dir
 from sealift.machine.tree import build_tree
 
 SSH_WITHIN_S = 30
 BOTH_SSH_WITHIN_S = 60
 DOCKER_WITHIN_S = 100
-DEVICES = ("/dev/net/tun", "/dev/null", "/dev/urandom")
 GUEST_CHECKS = {
     "criu": "criu check --all 2>&1",
     "wireguard": "ip link add wg9 type wireguard && ip -d link show wg9 && ip link delete wg9",
@@ -54,18 +54,7 @@ def accelerator():
 
 
 def boot(count, *checks, folder):
-    contained = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    done = subprocess.run(  # noqa: PLW1510 -- its status is asserted
-        [*contained, sys.executable, __file__, folder, str(count), *checks],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert done.returncode == 0, done.stderr
-    measured = json.loads(done.stdout.splitlines()[-1])
-    print(json.dumps(measured, indent=1))
-    return measured
+    return inner_half(__file__, folder, count, *checks, timeout_s=280)
 
 
 @pytest.mark.root
@@ -107,23 +96,7 @@ class Bench:
         self.key = folder / "key"
         sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key)
         sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "host_key")
-        (folder / "ram").mkdir()
-        sh("mount", "-t", "tmpfs", "ram", folder / "ram")
-        self.root = folder / "ram/root"
-        for name in ("upper", "work", "root"):
-            (folder / "ram" / name).mkdir()
-        lower = f"lowerdir={lower_dirs(self.tree, files)}"
-        upper = f"upperdir={folder}/ram/upper,workdir={folder}/ram/work"
-        sh("mount", "-t", "overlay", "-o", f"{lower},{upper}", "root", self.root)
-        for path in DEVICES:
-            bind(Path(path), self.root)
-        for path in (self.disk, self.initrd):
-            bind(path, self.root, "ro")
-        bind(folder, self.root)
-        sh("ip", "link", "set", "lo", "up")
-        sh("ip", "link", "add", "br0", "type", "bridge")
-        sh("ip", "address", "add", "192.0.2.1/24", "dev", "br0")
-        sh("ip", "link", "set", "br0", "up")
+        self.root = provider_root(folder, self.tree, (self.disk, self.initrd))
 
     def machine(self, index):
         mac = f"52:54:00:5e:a1:{index:02x}"
@@ -170,22 +143,6 @@ class Bench:
             "none",
         )
         return ["ssh", *options, "-i", str(self.key), f"root@192.0.2.{index + 2}", *arguments]
-
-
-def sh(*argv):
-    subprocess.run([str(word) for word in argv], check=True)
-
-
-def bind(path, root, *options):
-    target = root / path.relative_to("/")
-    if path.is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.touch()
-    sh("mount", "--bind", path, target)
-    if options:
-        sh("mount", "-o", f"remount,bind,{','.join(options)}", target)
 
 
 def wait_for_banner(index):

@@ -5,24 +5,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from protobuf import field
+
 from sealift.host.agent import criu
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def varint(value: int) -> bytes:
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def field(number: int, value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
 
 
 def statistics(entry: int, fields: dict[int, int]) -> bytes:

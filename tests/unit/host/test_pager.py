@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from protobuf import field
 
 from sealift.host.agent import pager
 from sealift.host.agent.criu import PAGE_BYTES
@@ -21,16 +22,8 @@ HEAP, STACK = (0x5000_0000_0000, 700), (0x7FFF_0000_0000, 3)
 FROM_IMAGES = (0x6000_0000_0000, 9)
 
 
-def varint(value: int) -> bytes:
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
 def message(**numbered: int) -> bytes:
-    body = b"".join(varint(int(name[1:]) << 3) + varint(value) for name, value in numbered.items())
+    body = b"".join(field(int(name[1:]), value) for name, value in numbered.items())
     return struct.pack("<I", len(body)) + body
 
 
