@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LAB ?= vm
-# `make test WHOLE=yes` leaves nothing out: half an hour more where VMs are emulated.
+# `make test WHOLE=yes` leaves nothing out: what takes minutes in emulated VMs, too.
 WHOLE ?=
 
 # What the machine itself lends: the rest (QEMU, CRIU, Docker, runc, WireGuard) comes out of the lab's own Debian tree.
