@@ -180,7 +180,6 @@ class Destination:
         """The cutover, from the last images to the commit. Before the commit, any failure gives up this copy."""
         assert self.trigger is not None  # noqa: S101 - `arm` came before
         step = "transfer"
-        facts: dict[str, Any] = {}
         try:
             images = self.images
             message = self.link.receive()
@@ -210,12 +209,7 @@ class Destination:
             if outcome != "committed":
                 raise AgentError(f"the gateway had it {outcome}", step)
             self.committed = True
-            if self.filler is not None:
-                self.filler.watch(self._end_incomplete)
-            self.plug.put_back()
-            self.plug.introduce(self.workload)
-            with contextlib.suppress(AgentError, OSError):  # a gateway that dies now holds nothing either
-                facts["held_packets"] = self._ask_gateway("release")["held"]
+            facts = self._connect()
             self.link.send(phase="committed", facts=facts)
             self.controller.event("committed")
         except Exception as failure:  # noqa: BLE001 - the other side waits for a word, whatever went wrong
@@ -224,6 +218,19 @@ class Destination:
             with contextlib.suppress(OSError):
                 self.link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
             self._give_up()
+
+    def _connect(self) -> dict[str, int]:
+        """After the commit: the container is reached, and the rest of its memory may come. Returns `held_packets`."""
+        facts: dict[str, int] = {}
+        if self.filler is not None:
+            self.filler.watch(self._end_incomplete)
+        self.plug.put_back()
+        self.plug.introduce(self.workload)
+        with contextlib.suppress(AgentError, OSError):  # a gateway that dies now holds nothing either
+            facts["held_packets"] = self._ask_gateway("release")["held"]
+        if self.pager is not None:
+            self.pager.run()
+        return facts
 
     def _end_incomplete(self) -> None:
         """Memory that can't be completed: ended like a process that crashed, instead of going on with zeroes."""

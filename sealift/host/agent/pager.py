@@ -11,6 +11,7 @@ The messages are those of CRIU 4 (criu/page-xfer.c): 32 bytes, command, pages, a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -18,8 +19,11 @@ import struct
 import subprocess
 import sys
 import threading
+import time
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +52,11 @@ WINDOW = 3
 """Blocks asked for and not yet come: enough to keep a link busy, few enough that an urgent one is not far behind."""
 
 SMALL_PAGES = 256
-"""Larger mappings wait until a process has asked for a page: before that, fetching would take time from its restore."""
+"""Larger mappings wait until the container has been committed: before, fetching would take time from its restore."""
+
+GENTLE_S = 0.3
+"""So long after the commit only what is asked for is fetched: what runs again needs a few pages of large mappings
+first, and each would wait for what is on its way already."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -83,46 +91,71 @@ def lazy_ranges(images: Path) -> Iterator[tuple[int, int, int]]:
             first = False
 
 
+class Mapping:
+    """Pages of one process, in a row, that the images leave out. Its blocks are made when they are needed."""
+
+    def __init__(self, image: int, address: int, pages: int) -> None:
+        self.image = image
+        self.address = address
+        self.pages = pages
+        self._blocks: list[Block | None] = [None] * -(-pages // BLOCK_PAGES)
+
+    def __iter__(self) -> Iterator[Block]:
+        return (self.block(number * BLOCK_PAGES) for number in range(len(self._blocks)))
+
+    def block(self, page: int) -> Block:
+        """The block that a page is in, counted from the mapping's first."""
+        number = page // BLOCK_PAGES
+        block = self._blocks[number]
+        if block is None:
+            first = number * BLOCK_PAGES
+            address = self.address + first * PAGE_BYTES
+            block = self._blocks[number] = Block(self.image, address, min(BLOCK_PAGES, self.pages - first))
+        return block
+
+
 class Pager:
     """Fetches all of it. `serve` answers until CRIU's daemon has everything."""
 
     def __init__(self, images: Path, source: tuple[str, int]) -> None:
-        ranges = sorted(lazy_ranges(images), key=lambda found: found[2])
-        self._small = sum(-(-pages // BLOCK_PAGES) for _, _, pages in ranges if pages <= SMALL_PAGES)
-        self._runs = False
-        self._blocks: dict[tuple[int, int], Block] = {}
-        self._queue: deque[Block] = deque()
+        mappings = [Mapping(*found) for found in lazy_ranges(images)]
+        mappings.sort(key=lambda mapping: mapping.pages)
+        self._ahead = chain.from_iterable(mapping for mapping in mappings if mapping.pages <= SMALL_PAGES)
+        self._behind = chain.from_iterable(mapping for mapping in mappings if mapping.pages > SMALL_PAGES)
+        self._urgent: deque[Block] = deque()
+        self._by_address = sorted(mappings, key=lambda mapping: (mapping.image, mapping.address))
+        self._addresses = [(mapping.image, mapping.address) for mapping in self._by_address]
+        self._behind_from: float | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._lost: Exception | None = None
-        for image, address, pages in ranges:
-            for start in range(0, pages, BLOCK_PAGES):
-                block = Block(image, address + start * PAGE_BYTES, min(BLOCK_PAGES, pages - start))
-                self._queue.append(block)
-                for page in range(block.pages):
-                    self._blocks[image, block.address + page * PAGE_BYTES] = block
         self._source = socket.create_connection(source, timeout=10)
         self._source.settimeout(None)
         self._source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._fetcher = threading.Thread(target=self._fetch, daemon=True)
         self._fetcher.start()
 
+    def run(self) -> None:
+        """The container has been committed to this host: all the rest may follow, once it has found its feet."""
+        with self._changed:
+            self._behind_from = time.monotonic() + GENTLE_S
+            self._changed.notify_all()
+
     def _fetch(self) -> None:
         asked: deque[Block] = deque()
         try:
             while True:
                 with self._changed:
-                    if not asked:
-                        self._changed.wait_for(lambda: self._runs or self._small > 0)
-                    while not self._closing and len(asked) < WINDOW and self._queue:
-                        if not self._runs and self._small <= 0:
-                            break
-                        self._small -= 1
-                        block = self._queue.popleft()
-                        if not block.asked:
+                    while not self._closing and len(asked) < WINDOW:
+                        block = self._choose()
+                        if block is not None:
                             block.asked = True
                             asked.append(block)
                             self._ask(block)
+                        elif asked:
+                            break
+                        else:
+                            self._changed.wait(self._patience())
                     if not asked:
                         return
                 self._take(asked)
@@ -131,6 +164,30 @@ class Pager:
         finally:
             with self._changed:
                 self._changed.notify_all()
+
+    def _choose(self) -> Block | None:
+        """What is to be asked for now, if anything."""
+        while self._urgent:
+            if not (block := self._urgent.popleft()).asked:
+                return block
+        sources = [self._ahead]
+        if self._behind_from is not None and time.monotonic() >= self._behind_from:
+            sources.append(self._behind)
+        return next((block for blocks in sources for block in blocks if not block.asked), None)
+
+    def _patience(self) -> float | None:
+        """How long to wait for a word before looking again, in seconds."""
+        if self._behind_from is None:
+            return None
+        left = self._behind_from - time.monotonic()
+        return left if left > 0 else None
+
+    def _find(self, image: int, address: int) -> Mapping:
+        position = bisect_right(self._addresses, (image, address)) - 1
+        mapping = self._by_address[position]
+        if position < 0 or mapping.image != image or address >= mapping.address + mapping.pages * PAGE_BYTES:
+            raise AgentError(f"CRIU's daemon asks for {address:#x} of process {image}, which the images have")
+        return mapping
 
     def _ask(self, block: Block) -> None:
         rest = block.pages - block.arrived
@@ -158,11 +215,10 @@ class Pager:
         """Answer CRIU's daemon. Returns when it has all that it wants."""
         while True:
             command, pages, address, image = MESSAGE.unpack(_exactly(daemon, MESSAGE.size))
-            with self._changed:
-                self._runs = True
-                self._closing = command in {FLUSH, CLOSE}
-                self._changed.notify_all()
-            if self._closing:
+            if command in {FLUSH, CLOSE}:
+                with self._changed:
+                    self._closing = True
+                    self._changed.notify_all()
                 self._fetcher.join()
                 self._source.sendall(MESSAGE.pack(command, 0, 0, 0))
                 daemon.sendall(_exactly(self._source, 4))
@@ -171,7 +227,8 @@ class Pager:
                 raise AgentError(f"CRIU's daemon asks for {command:#x}")
             daemon.sendall(MESSAGE.pack(ADD | PRESENT << COMMAND_BITS, pages, address, image))
             while pages:
-                block = self._blocks[image, address]
+                mapping = self._find(image, address)
+                block = mapping.block((address - mapping.address) // PAGE_BYTES)
                 first = (address - block.address) // PAGE_BYTES
                 count = min(pages, block.pages - first)
                 self._wait_for(block, first + count)
@@ -186,7 +243,8 @@ class Pager:
     def _wait_for(self, block: Block, pages: int) -> None:
         with self._changed:
             if not block.asked:
-                self._queue.appendleft(block)
+                self._urgent.append(block)
+                self._changed.notify_all()
             self._changed.wait_for(lambda: block.arrived >= pages or self._lost is not None)
             if block.arrived < pages:
                 raise AgentError(f"the source's page server was lost: {self._lost}")
@@ -223,9 +281,16 @@ class Started:
 
     def begin(self, images: Path, source: tuple[str, int]) -> None:
         """Have it fetch what these images leave out."""
+        self._say({"images": str(images), "source": list(source)})
+
+    def run(self) -> None:
+        """Tell it that the container has been committed to this host."""
+        with contextlib.suppress(BrokenPipeError):  # it is through
+            self._say({"committed": True})
+
+    def _say(self, word: dict[str, Any]) -> None:
         assert self._process.stdin  # noqa: S101 - it was asked for
-        line = json.dumps({"images": str(images), "source": list(source)})
-        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.write(f"{json.dumps(word)}\n".encode())
         self._process.stdin.flush()
 
     def end(self) -> None:
@@ -239,15 +304,22 @@ class Started:
         self._process.wait()
 
 
+def _await_word(orders: Iterator[dict[str, Any]], pager: Pager) -> None:
+    next(orders, None)
+    pager.run()
+
+
 def main(controller: Controller) -> None:
-    """Say where it listens, take one order, serve one daemon."""
+    """Say where it listens, take one order, serve one daemon. The next word, or the agent's end, lets it run."""
     listener = listen(LOOPBACK)
     controller.tell(port=listener.getsockname()[1])
-    order: dict[str, Any] | None = next(controller.orders(), None)
+    orders = controller.orders()
+    order: dict[str, Any] | None = next(orders, None)
     if order is None:
         return
     try:
         pager = Pager(Path(order["images"]), (order["source"][0], order["source"][1]))
+        threading.Thread(target=_await_word, args=(orders, pager), daemon=True).start()
         daemon, _ = listener.accept()
         daemon.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         pager.serve(daemon)

@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEAP, STACK = (0x5000_0000_0000, 700), (0x7FFF_0000_0000, 3)
+BESIDE = (HEAP[0] + HEAP[1] * PAGE_BYTES, 300)
 FROM_IMAGES = (0x6000_0000_0000, 9)
 
 
@@ -29,11 +31,16 @@ def message(**numbered: int) -> bytes:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """One process, two of whose three mappings are not in the images."""
+    """One process, whose mappings are not in the images, but for one. Two of them lie side by side."""
     entries = [message(_1=1)]
     entries += [
         message(_1=address, _2=pages, _4=flags)
-        for (address, pages), flags in ((HEAP, pager.LAZY), (FROM_IMAGES, pager.PRESENT), (STACK, pager.LAZY))
+        for (address, pages), flags in (
+            (HEAP, pager.LAZY),
+            (BESIDE, pager.LAZY),
+            (FROM_IMAGES, pager.PRESENT),
+            (STACK, pager.LAZY),
+        )
     ]
     (tmp_path / "pagemap-7.img").write_bytes(b"\0" * pager.IMAGE_HEAD + b"".join(entries))
     (tmp_path / "pagemap-shmem-9.img").write_bytes(b"\0" * 100)
@@ -84,7 +91,7 @@ class Source(threading.Thread):
 
 
 def test_only_what_the_images_leave_out_is_fetched(images: Path) -> None:
-    assert sorted(pager.lazy_ranges(images)) == [(7, *HEAP), (7, *STACK)]
+    assert sorted(pager.lazy_ranges(images)) == [(7, *HEAP), (7, *BESIDE), (7, *STACK)]
 
 
 def test_every_page_is_brought_in_any_order_and_small_mappings_come_first(images: Path) -> None:
@@ -92,8 +99,8 @@ def test_every_page_is_brought_in_any_order_and_small_mappings_come_first(images
     source.start()
     served = pager.Pager(images, source.listener.getsockname())
     here, daemon = socket.socketpair()
-    asks = [(HEAP[0] + n * PAGE_BYTES, 1) for n in range(0, 600, 3)] + [(HEAP[0] + 600 * PAGE_BYTES, 100)]
-    asks.append(STACK)
+    asks = [(HEAP[0] + n * PAGE_BYTES, 1) for n in range(0, 600, 3)] + [(HEAP[0] + 600 * PAGE_BYTES, 90)]
+    asks += [STACK, (HEAP[0] + 690 * PAGE_BYTES, 60)]
     random.Random(1).shuffle(asks)
     server = threading.Thread(target=served.serve, args=(here,), daemon=True)
     server.start()
@@ -107,6 +114,27 @@ def test_every_page_is_brought_in_any_order_and_small_mappings_come_first(images
     server.join(5)
     assert not server.is_alive()
     assert source.asked[0] == STACK[0]
+
+
+def test_large_mappings_follow_by_themselves_once_the_container_has_been_committed(images: Path) -> None:
+    source = Source()
+    source.start()
+    served = pager.Pager(images, source.listener.getsockname())
+    time.sleep(0.1)
+    assert source.asked == [STACK[0]]
+    served.run()
+    time.sleep(pager.GENTLE_S + 0.5)
+    assert set(range(HEAP[0], BESIDE[0], pager.BLOCK_PAGES * PAGE_BYTES)) <= set(source.asked)
+
+
+def test_a_page_that_the_images_have_is_not_asked_for(images: Path) -> None:
+    source = Source()
+    source.start()
+    served = pager.Pager(images, source.listener.getsockname())
+    here, daemon = socket.socketpair()
+    daemon.sendall(pager.MESSAGE.pack(pager.GET, 1, FROM_IMAGES[0], 7))
+    with pytest.raises(AgentError, match="which the images have"):
+        served.serve(here)
 
 
 def test_a_source_that_is_lost_is_said_instead_of_waited_for(images: Path) -> None:
