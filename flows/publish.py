@@ -35,11 +35,12 @@ CUTOVER = {Step.FINAL_DUMP, Step.TRANSFER, Step.RESTORE}
 class Progress:
     """Prefect's progress artifact, moved at the end of every step outside of the cutover."""
 
-    def __init__(self) -> None:
+    def __init__(self, containers: int = 1) -> None:
+        self._all = len(Step) * containers
         self._artifact: UUID | None = None
-        self._ended: set[Step] = set()
+        self._ended: set[tuple[str, Step]] = set()
 
-    def began(self, step: Step) -> None:
+    def began(self, container: str, step: Step) -> None:  # noqa: ARG002 - one bar for all
         """The first step brings the bar into being."""
         if self._artifact is None and step == Step.ATTEST:
             with suppress(PrefectException, OSError):
@@ -48,12 +49,12 @@ class Progress:
                 )
                 self._artifact = made if isinstance(made, UUID) else None
 
-    def ended(self, record: StepRecord) -> None:
+    def ended(self, container: str, record: StepRecord) -> None:
         """Move the bar."""
-        self._ended.add(record.step)
+        self._ended.add((container, record.step))
         if self._artifact is not None and record.step not in CUTOVER:
             with suppress(PrefectException, OSError):
-                update_progress_artifact(self._artifact, progress=100.0 * len(self._ended) / len(Step))
+                update_progress_artifact(self._artifact, progress=100.0 * len(self._ended) / self._all)
 
 
 def publish(report: Report) -> None:

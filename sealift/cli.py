@@ -66,9 +66,17 @@ def _say(text: str) -> None:
 
 @app.command()
 def migrate(
-    container: Annotated[str, typer.Argument(help="Name or id of a running container.")],
     source: Annotated[str, typer.Option("--from", help="The host that it runs on.")],
     destination: Annotated[str, typer.Option("--to", help="The host that it is to run on.")],
+    containers: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Name or id of a running container. Several freeze and move together, or not at all."
+        ),
+    ] = None,
+    project: Annotated[
+        str | None, typer.Option(help="All running containers of a Docker Compose project, together.")
+    ] = None,
     strategy: Annotated[
         str, typer.Option(help="auto, pre-copy or stop-and-copy: how memory gets across.")
     ] = "auto",
@@ -83,22 +91,40 @@ def migrate(
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Migrate a running container, live."""
+    """Migrate a running container, or several together, live."""
     from sealift import inventory as inventories
 
+    if not containers and project is None:
+        raise UnusableInput(
+            "no container is named", remedy="Name one, or several, or a Compose project by --project"
+        )
+    named = list(containers or [])
     known = inventories.load(inventory)
     for host in (source, destination):
         known.host(host)  # a slip of the pen is answered before Prefect is loaded
     asked = _evidence(evidence)
     with _prefect():
-        from flows.migrate import migrate as flow
         from sealift.migration import progress
         from sealift.migration.display import Display
 
         chosen = _strategy(strategy)
-        with progress.listening(Display(sys.stderr)):
-            report: Report = flow(container, source, destination, inventory, chosen, max_rounds, asked)
-        _print_report(report, as_json=as_json)
+        together = project is not None or len(named) > 1
+        with progress.listening(Display(sys.stderr, named=together)):
+            if together:
+                from flows.migrate_group import migrate_group
+
+                reports: list[Report] = migrate_group(
+                    source, destination, named, project, inventory, chosen, max_rounds, asked
+                )
+            else:
+                from flows.migrate import migrate as flow
+
+                reports = [flow(named[0], source, destination, inventory, chosen, max_rounds, asked)]
+        if together and as_json:
+            _print_json([report.model_dump(mode="json") for report in reports])
+            return
+        for report in reports:
+            _print_report(report, as_json=as_json)
 
 
 @app.command()

@@ -75,6 +75,10 @@ class Report(_Record):
 
     migration: str
     container: str
+    group: list[str] = Field(
+        default_factory=list,
+        description="All that had one decision with it, itself included; empty if alone.",
+    )
     address: str
     source: str
     destination: str

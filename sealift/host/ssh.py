@@ -114,7 +114,8 @@ class Connection:
 
     def put(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
         """Write a file, whole or not at all."""
-        script = 'umask 077; mkdir -p "${1%/*}" && cat >"$1.new" && chmod "$2" "$1.new" && mv "$1.new" "$1"'
+        # Under a name of its own: several migrations may bring the same file at once.
+        script = 'umask 077; mkdir -p "${1%/*}" && new=$1.$$.new && cat >"$new" && chmod "$2" "$new" && mv "$new" "$1"'
         self.run(["sh", "-c", script, "put", path, f"{mode:o}"], stdin=content)
 
 

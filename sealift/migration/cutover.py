@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from sealift.model import Step, StepRecord, Strategy
 from sealift.network.wireguard import BRIDGE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sealift.migration.session import Session
 
 PHASES = {
@@ -28,13 +31,27 @@ PHASES = {
 """Each step of the cutover with the events that begin and end it."""
 
 CUTOVER_TIMEOUT_S = 600
+TOGETHER_TIMEOUT_S = 60
 REVIVE_AGAIN_S = 5
 
 
 class Cutover:
-    """Armed by its constructor; `begin` says go; `wait` waits for a step's end."""
+    """Armed by its constructor; `begin` says go; `wait` waits for a step's end.
 
-    def __init__(self, session: Session) -> None:
+    `members` are the migrations that have one decision, this one among them, each with its container; `together` is
+    where they wait for each other before they begin.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        members: Mapping[str, str] | None = None,
+        together: threading.Barrier | None = None,
+    ) -> None:
+        self._members = list(members or {})
+        self.group = list((members or {}).values())
+        self._together = together
+        self.failed_ns: int | None = None
         self._session = session
         self._events: dict[str, dict[str, Any]] = {}
         self._changed = threading.Condition()
@@ -49,7 +66,7 @@ class Cutover:
         session, found = self._session, self._session.found
         inventory, request = session.inventory, session.request
         token = secrets.token_hex(16)
-        gateway = {"address": str(inventory.gateway.tunnel_address), "token": token}
+        gateway: dict[str, Any] = {"address": str(inventory.gateway.tunnel_address), "token": token}
         facts = {
             "migration": session.migration,
             "address": found.address,
@@ -58,6 +75,8 @@ class Cutover:
             "host": request.destination,
         }
         self._decider: dict[str, Any] = {"address": gateway["address"], "token": token, "facts": facts}
+        self._decider["members"] = self._members
+        gateway["group"] = bool(self._members)
         session.note("armed")
         gateway["port"] = self._decider["port"] = session.gateway.call("decide", **self._decider)
         post_copy = found.choice.strategy == Strategy.POST_COPY
@@ -87,7 +106,17 @@ class Cutover:
         )
 
     def begin(self) -> None:
-        """Say go. What follows is between the hosts."""
+        """Say go, with the others of a group. What follows is between the hosts. MigrationFailed if one is missing."""
+        if self._together is not None:
+            try:
+                self._together.wait(TOGETHER_TIMEOUT_S)
+            except threading.BrokenBarrierError as alone:
+                raise MigrationFailed(
+                    "another container of the group could not begin; nothing was frozen",
+                    host=self._session.request.source,
+                    step=Step.FINAL_DUMP,
+                    remedy="Put its cause right and migrate the group again",
+                ) from alone
         self._thread = threading.Thread(target=self._go, daemon=True, name="cutover")
         self._thread.start()
 
@@ -104,6 +133,8 @@ class Cutover:
         except HostUnreachable as lost:
             self._failure = self._ask_gateway(lost)
         finally:
+            if self._failure is not None:
+                self.failed_ns = time.monotonic_ns()
             self._over.set()
             with self._changed:
                 self._changed.notify_all()
@@ -150,7 +181,7 @@ class Cutover:
     def wait(self, step: Step) -> StepRecord:
         """Wait until a step is over and record it. Raises what ended the cutover if it did not get that far."""
         begin, end = PHASES[step]
-        progress.tell_began(step)
+        progress.tell_began(self._session.request.container, step)
         with self._changed:
             self._changed.wait_for(lambda: end in self._events or self._over.is_set(), CUTOVER_TIMEOUT_S)
             if end not in self._events and self._failure is not None:

@@ -14,27 +14,35 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """One line a step. On a terminal the running step is shown too; in a log only what has ended."""
+    """One line a step. On a terminal the running step is shown too; in a log only what has ended.
 
-    def __init__(self, stream: TextIO) -> None:
+    With `named` each line begins with its container.
+    """
+
+    def __init__(self, stream: TextIO, *, named: bool = False) -> None:
+        self._named = named
         self._console = Console(file=stream, highlight=False)
         self._status = self._console.status("") if self._console.is_terminal else None
 
-    def began(self, step: Step) -> None:
+    def began(self, container: str, step: Step) -> None:
         """Show the step as running."""
         if self._status is not None:
-            self._status.update(f"{step.value} …")
+            self._status.update(f"{self._name(container)}{step.value} …")
             self._status.start()
 
-    def ended(self, record: StepRecord) -> None:
+    def ended(self, container: str, record: StepRecord) -> None:
         """Show the step as done."""
         if self._status is not None:
             self._status.stop()
         amount = f"  {megabytes(record.sent_bytes)}" if record.sent_bytes else ""
         note = f"  ({record.note})" if record.note else ""
         self._console.print(
-            f"{record.step.value:<15}{record.duration_ms:9.1f} ms{amount}{note}", markup=False
+            f"{self._name(container)}{record.step.value:<15}{record.duration_ms:9.1f} ms{amount}{note}",
+            markup=False,
         )
+
+    def _name(self, container: str) -> str:
+        return f"{container:<12} " if self._named else ""
 
 
 def print_report(report: Report, client: Any = None) -> None:

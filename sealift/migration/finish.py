@@ -48,6 +48,7 @@ def report(session: Session) -> Report:
     return Report(
         migration=session.migration,
         container=found.container["Name"].lstrip("/"),
+        group=cutover.group,
         address=found.address,
         source=request.source,
         destination=request.destination,

@@ -18,11 +18,11 @@ _lock = threading.Lock()
 class Listener(Protocol):
     """Called from the thread that runs the step."""
 
-    def began(self, step: Step) -> None:
-        """A step begins."""
+    def began(self, container: str, step: Step) -> None:
+        """A step of this container's migration begins."""
 
-    def ended(self, record: StepRecord) -> None:
-        """A step has ended well."""
+    def ended(self, container: str, record: StepRecord) -> None:
+        """A step of this container's migration has ended well."""
 
 
 @contextmanager
@@ -37,13 +37,13 @@ def listening(listener: Listener) -> Iterator[None]:
             _listeners.remove(listener)
 
 
-def tell_began(step: Step) -> None:
-    """A step begins."""
+def tell_began(container: str, step: Step) -> None:
+    """A step of this container's migration begins."""
     for listener in _listeners:
-        listener.began(step)
+        listener.began(container, step)
 
 
-def tell_ended(record: StepRecord) -> None:
-    """A step has ended well."""
+def tell_ended(container: str, record: StepRecord) -> None:
+    """A step of this container's migration has ended well."""
     for listener in _listeners:
-        listener.ended(record)
+        listener.ended(container, record)

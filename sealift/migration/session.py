@@ -313,7 +313,7 @@ class Session:
     def step(self, step: Step) -> Iterator[dict[str, Any]]:
         """Record a step's time. The block may set `sent_bytes` and `note`; errors get the step's name."""
         facts: dict[str, Any] = {}
-        progress.tell_began(step)
+        progress.tell_began(self.request.container, step)
         started, started_ns = datetime.now(UTC), time.monotonic_ns()
         try:
             yield facts
@@ -328,7 +328,7 @@ class Session:
         with self._lock:
             self.records = [kept for kept in self.records if kept.step != record.step]
             self.records.append(record)
-        progress.tell_ended(record)
+        progress.tell_ended(self.request.container, record)
 
     def recorded(self, step: Step) -> StepRecord:
         """The record of a step that has ended."""

@@ -47,7 +47,14 @@ class Daemon:
         secrets = directory / "rsyncd.secrets"
         secrets.touch(mode=0o600)
         secrets.write_text(f"sealift:{password}\n")
-        lines = ["use chroot = yes", "uid = 0", "gid = 0", "read only = no", "auth users = sealift"]
+        lines = [
+            "use chroot = yes",
+            "reverse lookup = no",
+            "uid = 0",
+            "gid = 0",
+            "read only = no",
+            "auth users = sealift",
+        ]
         lines += [f"secrets file = {secrets}", f"lock file = {directory}/rsyncd.lock"]
         for name, path in modules.items():
             Path(path).mkdir(parents=True, exist_ok=True)

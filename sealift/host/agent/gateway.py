@@ -32,10 +32,17 @@ if TYPE_CHECKING:
 STATE = Path("/var/lib/sealift/gateway")
 NETWORK = Path("/etc/sealift/network.env")
 INTERFACE = "sealift-wg"
+WAITING = "waiting"
+LOOK_FOR_OTHERS_S = 0.002
+"""How often a member of a group looks whether the last of them has asked."""
 
 
 class Routes:
-    """The durable record: `routes` (address to peer) and `decisions` (migration to outcome)."""
+    """The durable record: `routes` (address to peer), `decisions` (migration to outcome).
+
+    Of a group that is not decided: `groups` (each migration to all of them) and `asked` (those that are ready, each
+    with the move that it asks for).
+    """
 
     def __init__(self, state: Path = STATE) -> None:
         self.state = state
@@ -69,27 +76,55 @@ class Routes:
             self._save(record)
             seat(record["peers"][host], record["routes"])
 
-    def switch(self, migration: str, address: str, origin: str, peer: str, host: str) -> str:
-        """Commit: move the address from the peer `origin` to `peer`. Returns the outcome that holds."""
+    def bind(self, members: list[str]) -> None:
+        """Give several migrations one decision: they commit together, once each has asked, or not at all."""
         with self._locked() as record:
-            outcome: str | None = record["decisions"].get(migration)
-            if outcome is None:
-                owner = record["routes"].get(address, {}).get("peer")
-                if owner != origin:
-                    raise AgentError(f"{address} does not belong to the source any more", "network switch")
-                record["routes"][address] = {"peer": peer, "host": host}
-                outcome = record["decisions"][migration] = "committed"
-                self._save(record)
-                if not userspace.move(INTERFACE, address, peer):
-                    apply(record["routes"], also=[origin])
-        return outcome
+            undecided = [member for member in members if member not in record["decisions"]]
+            record.setdefault("groups", {}).update(dict.fromkeys(undecided, members))
+            self._save(record)
+
+    def switch(self, migration: str, address: str, origin: str, peer: str, host: str) -> str:
+        """Commit: move the address from the peer `origin` to `peer`. Returns the outcome that holds.
+
+        The outcome is WAITING as long as others of its group have not asked; then ask again.
+        """
+        with self._locked() as record:
+            if migration in record["decisions"]:
+                return str(record["decisions"][migration])
+            owner = record["routes"].get(address, {}).get("peer")
+            if owner != origin:
+                raise AgentError(f"{address} does not belong to the source any more", "network switch")
+            asked = record.setdefault("asked", {})
+            known = migration in asked
+            asked[migration] = {"address": address, "origin": origin, "peer": peer, "host": host}
+            members = record.get("groups", {}).get(migration, [migration])
+            if any(member not in asked for member in members):
+                if not known:
+                    self._save(record)
+                return WAITING
+            moves = [asked[member] for member in members]
+            for move in moves:
+                record["routes"][move["address"]] = {"peer": move["peer"], "host": move["host"]}
+            self._decide(record, members, "committed")
+            if not all(userspace.move(INTERFACE, move["address"], move["peer"]) for move in moves):
+                apply(record["routes"], also=[move["origin"] for move in moves])
+        return "committed"
 
     def call_off(self, migration: str) -> str:
-        """Call a migration off unless it has committed. Returns the outcome that holds."""
+        """Call a migration off, and all of its group, unless it has committed. Returns the outcome that holds."""
         with self._locked() as record:
-            outcome: str = record["decisions"].setdefault(migration, "rolled back")
-            self._save(record)
+            if migration not in record["decisions"]:
+                self._decide(record, record.get("groups", {}).get(migration, [migration]), "rolled back")
+            outcome: str = record["decisions"][migration]
         return outcome
+
+    def _decide(self, record: Record, members: list[str], outcome: str) -> None:
+        """One outcome for all of them, on disk in one write."""
+        for member in members:
+            record["decisions"][member] = outcome
+            for undecided in ("asked", "groups"):
+                record.get(undecided, {}).pop(member, None)
+        self._save(record)
 
     def restore(self) -> None:
         """After a start of the gateway: give WireGuard what the record says."""
@@ -251,7 +286,9 @@ class Decider(threading.Thread):
         return {"holding": True}
 
     def _switch(self) -> dict[str, Any]:
-        return {"outcome": self.routes.switch(**self.facts)}
+        while (outcome := self.routes.switch(**self.facts)) == WAITING:
+            time.sleep(LOOK_FOR_OTHERS_S)
+        return {"outcome": outcome}
 
     def _release(self) -> dict[str, Any]:
         return {"held": self.release()}
@@ -272,7 +309,11 @@ def main(controller: Controller) -> None:
         routes.restore()
     deciders: list[Decider] = []
 
-    def decide(address: str, token: str, facts: dict[str, str], port: int = 0) -> int:
+    def decide(
+        address: str, token: str, facts: dict[str, str], members: list[str] | None = None, port: int = 0
+    ) -> int:
+        if members:
+            routes.bind(members)
         decider = Decider(address, token, facts, port)
         decider.start()
         deciders.append(decider)

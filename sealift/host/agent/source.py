@@ -235,6 +235,9 @@ class Source:
         """After a failure: the outcome. Thaws when, and only when, this side has the container."""
         if not self.everything_sent:
             self.release()
+            if self.gateway.get("group"):  # the others wait for this one
+                with contextlib.suppress(OSError, AgentError):
+                    self._call_off()
             return "rolled back"  # nobody else can have the container
         outcome = self._ask_gateway()
         if outcome != "committed":
@@ -245,16 +248,17 @@ class Source:
         told = False
         while True:
             try:
-                link = Link.connect(
-                    self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=5
-                )
-                link.send(ask="call_off")
-                return str(link.receive(10)["outcome"])
+                return self._call_off()
             except (OSError, AgentError, KeyError) as silent:
                 if not told:
                     self.controller.event("undecided", reason=f"the gateway does not answer: {silent}")
                 told = True
                 time.sleep(ASK_AGAIN_S)
+
+    def _call_off(self) -> str:
+        link = Link.connect(self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=5)
+        link.send(ask="call_off")
+        return str(link.receive(10)["outcome"])
 
     def release(self) -> None:
         """Let the container run on here, as if nothing had happened."""

@@ -124,6 +124,42 @@ def test_many_who_ask_at_once_get_one_answer(routes: gateway.Routes) -> None:
     assert len(set(answers)) == 1
 
 
+@pytest.fixture
+def group(routes: gateway.Routes) -> gateway.Routes:
+    routes.assign("10.77.0.8", "a=", "here")
+    routes.bind(["m", "n"])
+    return routes
+
+
+def test_a_group_commits_when_the_last_of_it_has_asked(
+    group: gateway.Routes, wireguard: FakeWireGuard
+) -> None:
+    assert group.switch("m", "10.77.0.9", "a=", "b=", "there") == gateway.WAITING
+    assert group.switch("m", "10.77.0.9", "a=", "b=", "there") == gateway.WAITING
+    assert wireguard.table()["a="] == ["10.78.0.10/32", "10.77.0.9/32", "10.77.0.8/32"]
+    again = gateway.Routes(group.state)  # the gateway's agent died meanwhile
+    assert again.switch("n", "10.77.0.8", "a=", "b=", "there") == "committed"
+    assert again.switch("m", "10.77.0.9", "a=", "b=", "there") == "committed"
+    assert wireguard.table() == {
+        "a=": ["10.78.0.10/32"],
+        "b=": ["10.78.0.20/32", "10.77.0.9/32", "10.77.0.8/32"],
+    }
+    assert {"groups": {}, "asked": {}}.items() <= again.show().items()
+
+
+@pytest.mark.parametrize("asked", [[], ["m"], ["n"]])
+def test_one_of_a_group_calls_off_all_of_it(group: gateway.Routes, asked: list[str]) -> None:
+    addresses = {"m": "10.77.0.9", "n": "10.77.0.8"}
+    for migration in asked:
+        group.switch(migration, addresses[migration], "a=", "b=", "there")
+    assert group.call_off("n") == "rolled back"
+    for migration, address in addresses.items():
+        assert group.switch(migration, address, "a=", "b=", "there") == "rolled back"
+        assert group.show()["routes"][address]["peer"] == "a="
+    group.bind(["m", "n"])  # by an agent that took over
+    assert group.switch("m", "10.77.0.9", "a=", "b=", "there") == "rolled back"
+
+
 def test_an_address_that_is_no_longer_the_source_s_is_not_moved(routes: gateway.Routes) -> None:
     routes.assign("10.77.0.9", "b=", "there")
     with pytest.raises(AgentError, match="does not belong to the source any more"):

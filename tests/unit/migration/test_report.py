@@ -79,9 +79,9 @@ def test_a_log_gets_one_line_for_each_step_that_has_ended(report: Report) -> Non
     stream = io.StringIO()
     with progress.listening(Display(stream)):
         for record in report.steps:
-            progress.tell_began(record.step)
-            progress.tell_ended(record)
-    progress.tell_ended(report.steps[0])
+            progress.tell_began("web", record.step)
+            progress.tell_ended("web", record)
+    progress.tell_ended("web", report.steps[0])
     lines = stream.getvalue().splitlines()
     assert [line[:15].strip() for line in lines] == [step.value for step in Step]
 

@@ -1,0 +1,135 @@
+"""Several containers freeze and resume together, and none of them moves alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from stage import arrive, counting, until_same
+
+from sealift.errors import MigrationFailed, SealiftError, UnusableInput
+from sealift.migration import sync as files
+from sealift.migration.group import PROJECT_LABEL, Group, of_project
+from sealift.migration.preflight import preflight
+
+if TYPE_CHECKING:
+    from stage import Stage
+
+    from sealift.migration.cutover import Cutover
+
+pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.usefixtures("prefect_api")]
+
+
+def replication(stage: Stage, host: str, container: str) -> dict[str, str]:
+    """What a Redis says of its replicas, or of its master."""
+    said = stage.docker(host, "exec", container, "redis-cli", "info", "replication")
+    said += "\n" + stage.docker(host, "exec", container, "redis-cli", "info", "stats")
+    return dict(line.strip().split(":", 1) for line in said.splitlines() if ":" in line)
+
+
+def test_two_that_are_connected_move_together_and_their_connection_with_them(stage: Stage) -> None:
+    from flows.migrate_group import migrate_group
+
+    master, _ = stage.redis("master", memory_mb=10), stage.redis("replica")
+    stage.docker("source", "exec", "replica", "redis-cli", "replicaof", master, "6379")
+    stage.sh(
+        "source",
+        "until docker exec replica redis-cli info replication | grep -q master_link_status:up; do sleep 0.1; done",
+    )
+    with counting(stage, master) as found:
+        reports = migrate_group(
+            "source",
+            "destination",
+            ["master", "replica"],
+            inventory=stage.path,
+            evidence=stage.evidence("destination"),
+        )
+    assert found[0].intact, found[0].summary()
+    assert [report.outcome for report in reports] == ["committed", "committed"]
+    assert all(report.group == ["master", "replica"] for report in reports)
+    assert [stage.owner(report.address) for report in reports] == ["destination", "destination"]
+    assert not stage.docker("source", "ps", "-aq")
+    stage.sh(
+        "destination",
+        "until [ $(docker exec replica redis-cli get counter) = $(docker exec master redis-cli get counter) ]; "
+        "do sleep 0.1; done",
+    )
+    assert replication(stage, "destination", "replica")["master_link_status"] == "up"
+    at_master = replication(stage, "destination", "master")
+    assert (at_master["sync_full"], at_master["sync_partial_ok"]) == ("1", "0"), "it was connected anew"
+
+
+def test_what_one_of_them_fails_in_all_are_rolled_back_from(stage: Stage) -> None:
+    addresses = {name: stage.redis(name, memory_mb=5) for name in ("one", "two")}
+    before = {host: stage.look(host) for host in ("source", "destination", "gateway")}
+    with (
+        counting(stage, addresses["one"]) as first,
+        counting(stage, addresses["two"]) as second,
+        pytest.raises(MigrationFailed) as raised,
+    ):
+        migrate_but_break_the_second(stage)
+    assert raised.value.step == "restore"
+    for found in (first[0], second[0]):
+        assert found.intact, found.summary()
+    for address in addresses.values():
+        assert stage.owner(address) == "source"
+    for host, look in before.items():
+        left = until_same(stage, host, look, allow=frozenset({"layers"}))
+        assert not left, f"{host}: {left}"
+
+
+def migrate_but_break_the_second(stage: Stage) -> None:
+    """What would restore the second one is killed; the first one has everything."""
+    with Group.open(stage.inventory, [stage.request("one"), stage.request("two")]) as group:
+        for session in group.sessions:
+            arrive(session)
+            preflight(session)
+            files.sync_image(session)
+            files.open_doors(session, files.create_copy(session))
+            files.live_pass(session)
+        cutovers = group.arm()
+        waiting = f"/run/sealift/restore/{group.sessions[1].found.copy}/waiting"
+        stage.sh("destination", f"kill -9 $(head -n 1 {waiting})")
+        failures = begin(cutovers)
+        raise group.first_failure(failures)
+
+
+def begin(cutovers: list[Cutover]) -> dict[int, SealiftError]:
+    from threading import Thread
+
+    from sealift.model import Step
+
+    failures: dict[int, SealiftError] = {}
+    threads = [Thread(target=cutover.begin) for cutover in cutovers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, cutover in enumerate(cutovers):
+        try:
+            cutover.wait(Step.NETWORK_SWITCH)
+        except SealiftError as failed:
+            failures[number] = failed
+    assert len(failures) == len(cutovers)
+    return failures
+
+
+def test_a_compose_project_is_found_by_its_label(stage: Stage) -> None:
+    stage.docker(
+        "source", "run", "--detach", "--name", "labelled", "--label", f"{PROJECT_LABEL}=shop", *sleeper(stage)
+    )
+    assert of_project(stage.inventory, "source", "shop") == ["labelled"]
+    with pytest.raises(UnusableInput, match="no container of a Compose project 'shopp' runs there"):
+        of_project(stage.inventory, "source", "shopp")
+
+
+def sleeper(stage: Stage) -> tuple[str, ...]:
+    from sealift.lab import images
+
+    return images.provide(stage["source"], images.REDIS, say=print), "sleep", "60"
+
+
+def test_a_container_named_twice_is_no_group(stage: Stage) -> None:
+    twice = [stage.request("one"), stage.request("one")]
+    with pytest.raises(UnusableInput, match="Name each container once"), Group.open(stage.inventory, twice):
+        pass
