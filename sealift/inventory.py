@@ -97,6 +97,13 @@ class Network(_Table):
     mtu: int = Field(default=1420, ge=576, le=9000)
 
 
+class Limits(_Table):
+    """How many migrations may be under way at once; others wait for their turn. A group counts as one."""
+
+    per_host: int = Field(default=8, ge=1, description="To or from one host.")
+    per_link: int = Field(default=4, ge=1, description="From one host to another.")
+
+
 class LabFacts(_Table):
     """What a lab says of itself; real machines have no such table."""
 
@@ -112,6 +119,7 @@ class Inventory(_Table):
     provider: Host | None = None
     client: Host | None = None
     network: Network = Field(default_factory=Network)
+    limits: Limits = Field(default_factory=Limits)
     lab: LabFacts | None = None
     state: Path | None = Field(
         default=None,

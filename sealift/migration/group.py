@@ -46,7 +46,11 @@ class Group:
                 remedy="Name each container once",
             )
         with ExitStack() as stack:
-            yield cls([stack.enter_context(Session.open(inventory, request)) for request in requests])
+            sessions = [
+                stack.enter_context(Session.open(inventory, request, waits=number == 0))
+                for number, request in enumerate(requests)
+            ]
+            yield cls(sessions)
 
     def arm(self) -> list[Cutover]:
         """Arm all of them. UnusableInput if two names are the same container."""

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from sealift.migration.cutover import Cutover
 
 
+ASK_AGAIN_S = 0.2
+"""How often a migration that waits for its turn asks for it."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked for. `evidence`: snp, sev, none; None is what the inventory says of the destination."""
@@ -87,7 +91,13 @@ class Session:
     """Use as `with Session.open(…) as session`."""
 
     def __init__(
-        self, inventory: Inventory, request: Request, stack: ExitStack, keystore: Keystore | None = None
+        self,
+        inventory: Inventory,
+        request: Request,
+        stack: ExitStack,
+        keystore: Keystore | None = None,
+        *,
+        waits: bool = True,
     ) -> None:
         self.inventory = pinned(inventory)
         self.request = request
@@ -110,16 +120,19 @@ class Session:
         stack.callback(self._close_sides)
         self.gateway_connection = stack.enter_context(ssh.connected("gateway", inventory.gateway))
         self.gateway = stack.enter_context(Agent(self.gateway_connection, "gateway"))
+        if waits:
+            self._wait_for_turn()
         ended = end_unfinished(inventory, self.gateway)
         self.found.warnings += [one.sentence() for one in ended]
 
     @classmethod
     @contextmanager
     def open(
-        cls, inventory: Inventory, request: Request, keystore: Keystore | None = None
+        cls, inventory: Inventory, request: Request, keystore: Keystore | None = None, *, waits: bool = True
     ) -> Iterator[Session]:
         """Connect to the source and the gateway; the destination comes with `attest`.
 
+        It `waits` until the inventory's limits allow one more migration, unless it belongs to a group that has waited.
         What earlier migrations have left behind is put right first. Refused where nothing would vouch for the
         destination, and nobody asked for that by name.
         """
@@ -132,11 +145,22 @@ class Session:
                 remedy="Name two different hosts",
             )
         with ExitStack() as stack:
-            session = cls(inventory, request, stack, keystore)
+            session = cls(inventory, request, stack, keystore, waits=waits)
             try:
                 yield session
             finally:
                 session.put_away()
+
+    def _wait_for_turn(self) -> None:
+        limits, here, there = self.inventory.limits, self.request.source, self.request.destination
+        places = {here: limits.per_host, there: limits.per_host, f"{here} to {there}": limits.per_link}
+        began = time.monotonic()
+        while full := self.gateway.call("enter", limits=places):
+            self.found.warnings = [
+                f"waited {time.monotonic() - began:.0f} s for its turn: {' and '.join(full)} had as many migrations "
+                "as the inventory's limits allow"
+            ]
+            time.sleep(ASK_AGAIN_S)
 
     @property
     def source(self) -> Side:

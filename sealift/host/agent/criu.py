@@ -44,11 +44,23 @@ def prepare_dumps() -> Path:
 
 def open_dumps(migration: str) -> tuple[Path, int]:
     """Make one migration's directory, and lock it for as long as this process lives. Returns it and the lock."""
-    directory = prepare_dumps() / migration
-    directory.mkdir(mode=0o700)
-    handle = os.open(directory, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
+    with _alone():
+        directory = prepare_dumps() / migration
+        directory.mkdir(mode=0o700)
+        handle = os.open(directory, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
     return directory, handle
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Nobody unmounts the tmpfs between its being there and a directory's being in it."""
+    handle = os.open(DUMPS.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -75,11 +87,16 @@ def wipe(directory: Path, lock: int | None = None) -> None:
         os.close(lock)
     shutil.rmtree(directory, ignore_errors=True)
     deadline = time.monotonic() + UNMOUNT_TIMEOUT_S
-    while os.path.ismount(DUMPS) and not any(DUMPS.iterdir()):
-        done = subprocess.run(["umount", str(DUMPS)], check=False, capture_output=True)
-        if done.returncode == 0 or time.monotonic() > deadline:
-            break
+    while not _unmount() and time.monotonic() < deadline:
         time.sleep(0.05)  # a process that was killed a moment ago still has a file open
+
+
+def _unmount() -> bool:
+    """Take the tmpfs away if it is empty. False if it is, and could not be."""
+    with _alone():
+        if not os.path.ismount(DUMPS) or any(DUMPS.iterdir()):
+            return True
+        return subprocess.run(["umount", str(DUMPS)], check=False, capture_output=True).returncode == 0
 
 
 def workers(directory: Path) -> list[int]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from . import userspace
 from .hold import Hold, sweep
 from .journal import Journal
+from .places import Places
 from .wire import AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
@@ -304,7 +305,7 @@ def main(controller: Controller) -> None:
 
     Who starts finds the routes as the record has them: a gateway that was restarted has forgotten them.
     """
-    routes, journal = Routes(), Journal()
+    routes, journal, places = Routes(), Journal(), Places()
     with contextlib.suppress(AgentError, subprocess.CalledProcessError):
         routes.restore()
     deciders: list[Decider] = []
@@ -339,6 +340,7 @@ def main(controller: Controller) -> None:
         "decide": decide,
         "end": end,
         "sweep": sweep,
+        "enter": places.enter,
         "note": journal.note,
         "unfinished": journal.unfinished,
         "take": journal.take,
