@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, criu, docker_api, limits, pipes, plug
+from . import cgroup, criu, docker_api, limits, pipes, plug, timerfd
 from .files import Sender
 from .log import TAIL, Log
 from .pager import lazy_ranges
@@ -212,6 +212,7 @@ class Source:
             file_bytes = self.sender.final_pass(cgroup.pids(self.group))
         finally:
             self._wait_for_dump()
+        timerfd.start_again(images)
         if (images / "remap-fpath.img").exists():
             # CRIU has just given names to files that had lost theirs: they have to travel too.
             file_bytes += self.sender.final_pass([])
