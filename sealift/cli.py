@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -46,6 +47,21 @@ app.add_typer(provider_app, name="provider")
 app.add_typer(bench_app, name="bench")
 
 
+ContainerArgument = Annotated[str, typer.Argument(help="Name or id of a running container.")]
+SourceOption = Annotated[str, typer.Option("--from", help="The host that it runs on.")]
+DestinationOption = Annotated[str, typer.Option("--to", help="The host that it is to run on.")]
+BandwidthOption = Annotated[
+    str | None, typer.Option(help="What may be sent while the container runs, in bytes a second: 100M, 1G.")
+]
+EvidenceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What the destination must prove: snp, sev or none. Default: what the inventory says; "
+        "none only if it is asked for here."
+    ),
+]
+
+
 def main() -> None:
     """Run the command line. Errors of Sealift's own become one sentence and their exit status."""
     # As Ctrl-C: what was started is ended, what was taken is put back.
@@ -66,8 +82,8 @@ def _say(text: str) -> None:
 
 @app.command()
 def migrate(
-    source: Annotated[str, typer.Option("--from", help="The host that it runs on.")],
-    destination: Annotated[str, typer.Option("--to", help="The host that it is to run on.")],
+    source: SourceOption,
+    destination: DestinationOption,
     containers: Annotated[
         list[str] | None,
         typer.Argument(
@@ -81,13 +97,7 @@ def migrate(
         str, typer.Option(help="auto, pre-copy or stop-and-copy: how memory gets across.")
     ] = "auto",
     max_rounds: Annotated[int, typer.Option(min=1, max=30, help="Most pre-dump rounds.")] = 5,
-    evidence: Annotated[
-        str | None,
-        typer.Option(
-            help="What the destination must prove: snp, sev or none. Default: what the inventory says; "
-            "none only if it is asked for here."
-        ),
-    ] = None,
+    evidence: EvidenceOption = None,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -125,6 +135,37 @@ def migrate(
             return
         for report in reports:
             _print_report(report, as_json=as_json)
+
+
+@app.command()
+def check(
+    container: ContainerArgument,
+    source: SourceOption,
+    destination: DestinationOption,
+    bandwidth: BandwidthOption = None,
+    evidence: EvidenceOption = None,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a container can be migrated, resource by resource, and change nothing. Exit status 1 if it can't."""
+    from sealift import inventory as inventories
+    from sealift.migration.check import check as look
+    from sealift.migration.display import estimate_lines
+    from sealift.migration.session import Request
+
+    request = Request(
+        container, source, destination, evidence=_evidence(evidence), bandwidth=_bytes(bandwidth)
+    )
+    checked = look(inventories.load(inventory), request)
+    if as_json:
+        _print_json(checked.as_dict())
+    else:
+        _table(
+            ("resource", "host", "verdict", "found", "remedy"), [found.words() for found in checked.findings]
+        )
+        sys.stdout.write("\n".join(["", *estimate_lines(checked.estimate), ""]))
+    if not checked.movable:
+        raise SystemExit(1)
 
 
 @app.command()
@@ -321,6 +362,16 @@ def _evidence(text: str | None) -> Literal["snp", "sev", "none"] | None:
         if text == each:
             return each
     raise UnusableInput(f"--evidence has no {text!r}", remedy="Take snp, sev or none")
+
+
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)(?:B(?:/s)?)?", text)
+    amount = int(float(found[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[found[2]]) if found else 0
+    if not amount:
+        raise UnusableInput(f"{text!r} is no amount of bytes", remedy="Write it as 500k, 100M or 1G")
+    return amount
 
 
 def _strategy(text: str) -> Strategy:

@@ -70,6 +70,34 @@ class Choice(_Record):
     why: str
 
 
+class Prediction(_Record):
+    """What one strategy would take, in milliseconds."""
+
+    strategy: Strategy
+    freeze_ms: float = Field(description="No process of the container runs.")
+    total_ms: float = Field(description="From the end of the preflight to the end of all.")
+
+
+class Estimate(_Record):
+    """What was sampled before anything was touched, and what follows from it. Null where it could not be sampled."""
+
+    memory_bytes: int = Field(description="What a dump takes.")
+    dirty_bytes_s: float | None = Field(description="Distinct bytes that get dirty in the first second.")
+    dirty_how: str = Field(
+        description="soft-dirty: counted; referenced: an upper bound; or why it is unknown."
+    )
+    link_bytes_s: float | None = Field(description="What the tunnel carries.")
+    link_how: str = Field(description="measured, asked for (--bandwidth), or why it is unknown.")
+    learned: bool = Field(
+        description="Whether an earlier migration between the two hosts told the constants."
+    )
+    predictions: list[Prediction] = Field(description="Of the strategies that can be had.")
+
+    def of(self, strategy: Strategy) -> Prediction | None:
+        """The prediction for one strategy."""
+        return next((one for one in self.predictions if one.strategy is strategy), None)
+
+
 class Report(_Record):
     """What is left of a migration. Every duration in milliseconds, every amount in bytes."""
 

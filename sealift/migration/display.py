@@ -10,7 +10,7 @@ from rich.table import Table
 from sealift.model import Evidence
 
 if TYPE_CHECKING:
-    from sealift.model import Report, Step, StepRecord
+    from sealift.model import Estimate, Report, Step, StepRecord
 
 
 class Display:
@@ -83,6 +83,23 @@ def print_report(report: Report, client: Any = None) -> None:
     if client is not None:
         lines.append(f"client     {client.summary()}")
     console.print("\n".join(lines), markup=False)
+
+
+def estimate_lines(estimate: Estimate) -> list[str]:
+    """What was sampled, and what each strategy would take by it."""
+    dirty = "unknown" if estimate.dirty_bytes_s is None else f"{megabytes(int(estimate.dirty_bytes_s))}/s"
+    link = "unknown" if estimate.link_bytes_s is None else f"{megabytes(int(estimate.link_bytes_s))}/s"
+    constants = (
+        "learned from the last migration" if estimate.learned else "assumed, before the first migration"
+    )
+    return [
+        f"memory     {megabytes(estimate.memory_bytes)}, dirty {dirty} ({estimate.dirty_how})",
+        f"link       {link} ({estimate.link_how}); what moves no bytes: {constants}",
+        *(
+            f"predicted  {one.strategy.value}: freeze {one.freeze_ms:.0f} ms, all in all {one.total_ms / 1000:.1f} s"
+            for one in estimate.predictions
+        ),
+    ]
 
 
 def megabytes(amount: int) -> str:

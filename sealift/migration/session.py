@@ -41,7 +41,10 @@ ASK_AGAIN_S = 0.2
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. `evidence`: snp, sev, none; None is what the inventory says of the destination."""
+    """What is asked for. `evidence`: snp, sev, none; None is what the inventory says of the destination.
+
+    `max_downtime_s` bounds the predicted freeze, `bandwidth` what the live phases send, in bytes a second.
+    """
 
     container: str
     source: str
@@ -49,6 +52,8 @@ class Request:
     strategy: Strategy = Strategy.AUTO
     max_rounds: int = 5
     evidence: str | None = None
+    max_downtime_s: float | None = None
+    bandwidth: int | None = None
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def test_help_imports_neither_prefect_nor_docker_nor_paramiko() -> None:
 
 def test_help_names_every_command() -> None:
     shown = cli("--help").stdout
-    for command in ("migrate", "demo", "lab", "network", "host"):
+    for command in ("migrate", "check", "demo", "lab", "network", "host"):
         assert command in shown
 
 

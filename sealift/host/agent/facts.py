@@ -6,16 +6,15 @@ import os
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, docker_api, limits
-from .wire import Controller, serve
+from . import cgroup, dirty, docker_api, limits, link, processes
+from .wire import AgentError, Controller, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-PLAIN_DEVICES = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}
 
 WRAPPERS = ("runtime", "restore", "armed/criu", "armed/tar")
 """Programs of ours that a host must have, in /usr/libexec/sealift."""
@@ -32,6 +31,9 @@ def host() -> dict[str, Any]:
         "cpu_flags": sorted(cpu.group(1).split()) if cpu else [],
         "memory_available_bytes": int(memory["MemAvailable"]) * 1024,
         "disk_free_bytes": shutil.disk_usage(docker if docker.exists() else "/").free,
+        "cgroup": 2 if (cgroup.ROOT / "cgroup.controllers").exists() else 1,
+        "apparmor": _first_letter("/sys/module/apparmor/parameters/enabled") == "Y",
+        "huge_free_bytes": _huge_free_bytes(),
         "criu": _criu_version(),
         "criu_problem": _criu_check(),
         "dirty_tracking": _criu("check", "--feature", "mem_dirty_track").returncode == 0,
@@ -43,29 +45,28 @@ def host() -> dict[str, Any]:
 
 def container(container: str) -> dict[str, Any]:
     """What the processes of a running container hold that matters for a dump, and how large they are."""
-    state = docker_api.call("GET", f"/containers/{container}/json")["State"]
-    group = cgroup.of_process(state["Pid"])
-    found: dict[str, Any] = {
-        "io_uring": [],
-        "devices": [],
-        "terminals": [],
-        "memory_bytes": 0,
-        "processes": 0,
+    init = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
+    pids = cgroup.pids(cgroup.of_process(init))
+    return {
+        **processes.look(pids, init),
+        "limits_unreadable": limits.unreadable(pids) and not limits.obtainable(),
     }
-    pids = cgroup.pids(group)
-    found["limits_unreadable"] = limits.unreadable(pids) and not limits.obtainable()
-    for pid in pids:
-        found["processes"] += 1
-        found["memory_bytes"] += _resident_bytes(pid)
-        name = _name(pid)
-        for target in _open_files(pid):
-            if target.startswith("anon_inode:[io_uring]"):
-                found["io_uring"].append(name)
-            elif target.startswith(("/dev/pts/", "/dev/tty")) or target == "/dev/console":
-                found["terminals"].append(f"{name} ({target})")
-            elif target.startswith("/dev/") and target not in PLAIN_DEVICES and not _ordinary(pid, target):
-                found["devices"].append(f"{name} ({target})")
-    return {key: sorted(set(value)) if isinstance(value, list) else value for key, value in found.items()}
+
+
+def survey(container: str, tracked: bool, door: dict[str, Any] | None) -> dict[str, Any]:
+    """What the container's processes dirty (`dirty.sample`), and meanwhile what the link to `door` carries.
+
+    `link_bytes_s` is None where that could not be measured; `link_problem` says why.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        rate = pool.submit(link.send, **door) if door else None
+        found = dirty.sample(container, tracked)
+    found |= {"link_bytes_s": None, "link_problem": ""}
+    try:
+        found["link_bytes_s"] = rate.result() if rate else None
+    except AgentError as failed:
+        found["link_problem"] = str(failed)
+    return found
 
 
 def exists(paths: list[str]) -> list[bool]:
@@ -82,43 +83,22 @@ def tree_bytes(paths: list[str]) -> int:
     return total
 
 
-def _ordinary(pid: int, target: str) -> bool:
-    """Whether something under /dev is a plain file or socket, as in /dev/shm."""
+def _first_letter(path: str) -> str:
     try:
-        mode = Path(f"/proc/{pid}/root{target}").stat().st_mode
+        return Path(path).read_text()[:1]
     except OSError:
-        return True  # deleted: it was a file
-    return not (0o020000 <= mode & 0o170000 <= 0o060000 and mode & 0o170000 != 0o040000)
+        return ""
 
 
-def _open_files(pid: int) -> list[str]:
-    found = []
-    try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            try:
-                found.append(str(Path(entry.path).readlink()))
-            except OSError:
-                continue
-    except OSError:
-        pass
-    return found
-
-
-def _name(pid: int) -> str:
-    try:
-        return f"{Path(f'/proc/{pid}/comm').read_text().strip()}, pid {pid}"
-    except OSError:
-        return f"pid {pid}"
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        anonymous = re.search(
-            r"^Pss:\s+(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE
-        )
-    except OSError:
-        return 0
-    return int(anonymous.group(1)) * 1024 if anonymous else 0
+def _huge_free_bytes() -> int:
+    """Free huge pages of all sizes; what may be added to them on demand counts too."""
+    total = 0
+    for pool in Path("/sys/kernel/mm/hugepages").glob("hugepages-*kB"):
+        size = int(pool.name.removeprefix("hugepages-").removesuffix("kB")) * 1024
+        free, reserved = (int((pool / f"{word}_hugepages").read_text()) for word in ("free", "resv"))
+        more = int((pool / "nr_overcommit_hugepages").read_text())
+        total += max(0, free - reserved + more) * size
+    return total
 
 
 def _criu(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -148,6 +128,8 @@ def main(controller: Controller) -> None:
     handlers: dict[str, Callable[..., Any]] = {
         "host": host,
         "container": container,
+        "survey": survey,
+        "receive_rate": link.receive,
         "exists": exists,
         "tree_bytes": tree_bytes,
     }

@@ -1,0 +1,119 @@
+"""How fast a container's processes dirty their memory, sampled while they run; and what a link carries meanwhile.
+
+Where the kernel tracks it (soft-dirty bits) dirty pages are counted. Elsewhere the pages that were touched, read or
+written, are an upper bound: `Referenced` after clear_refs (proc(5)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import cgroup, criu, docker_api
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE_BYTES = 4096
+MOMENTS_S = (0.2, 0.6)
+"""When the dirty pages are counted after the marks were cleared. Two counts tell a small working set from a writer that
+goes through all of its memory."""
+
+REFERENCED, SOFT_DIRTY = "1", "4"  # what clear_refs clears
+ENTRY_BYTES = 8
+CHUNK_PAGES = 1 << 20
+MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+\s*(.*)$")
+
+
+def sample(container: str, tracked: bool) -> dict[str, Any]:
+    """The dirty bytes after each of `MOMENTS_S` as pairs of seconds and bytes, and how they were found.
+
+    `how` is "soft-dirty", "referenced" (an upper bound), or "" where nothing may be cleared: a pre-dump under way
+    lives by the soft-dirty bits.
+    """
+    pid = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
+    pids = cgroup.pids(cgroup.of_process(pid))
+    found: dict[str, Any] = {"dump_bytes": sum(map(dump_bytes, pids)), "how": "", "points": []}
+    if tracked and _somebody_pre_dumps():
+        return found
+    found["how"] = "soft-dirty" if tracked else "referenced"
+    if not all(_clear(each, SOFT_DIRTY if tracked else REFERENCED) for each in pids):
+        return {**found, "how": ""}
+    started = time.monotonic()
+    for moment in MOMENTS_S:
+        time.sleep(max(0.0, started + moment - time.monotonic()))
+        after = time.monotonic() - started
+        count = _soft_dirty_bytes if tracked else _referenced_bytes
+        found["points"].append((after, min(sum(map(count, pids)), found["dump_bytes"])))
+    return found
+
+
+def dump_bytes(pid: int) -> int:
+    """What a dump of the process takes: memory that no file on disk has. Shared pages count in parts."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB$", rollup, re.MULTILINE))
+    return sum(int(sizes.get(name, 0)) for name in ("Pss_Anon", "Pss_Shmem", "SwapPss")) * 1024
+
+
+def _somebody_pre_dumps() -> bool:
+    """Whether any migration has its images here: its next round counts on the bits."""
+    with contextlib.suppress(OSError):
+        return any(criu.DUMPS.iterdir())
+    return False
+
+
+def _clear(pid: int, what: str) -> bool:
+    try:
+        Path(f"/proc/{pid}/clear_refs").write_text(what)
+    except ProcessLookupError:
+        return True  # it has ended
+    except OSError:
+        return False
+    return True
+
+
+def _dumped(pid: int) -> Iterator[tuple[int, int]]:
+    """The mappings that a dump reads: writable, and not of a file."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            found = MAPPING.match(line)
+            if found and found[3][1] == "w" and not (found[3][3] == "s" and found[4].startswith("/dev/")):
+                yield int(found[1], 16), int(found[2], 16)
+
+
+def _soft_dirty_bytes(pid: int) -> int:
+    """Pages with bit 55 that are present or swapped (bits 63, 62 of /proc/PID/pagemap)."""
+    total = 0
+    with contextlib.suppress(OSError), Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as table:
+        for start, end in _dumped(pid):
+            for page in range(start // PAGE_BYTES, end // PAGE_BYTES, CHUNK_PAGES):
+                pages = min(CHUNK_PAGES, end // PAGE_BYTES - page)
+                total += _count(os.pread(table.fileno(), pages * ENTRY_BYTES, page * ENTRY_BYTES))
+    return total * PAGE_BYTES
+
+
+def _count(entries: bytes) -> int:
+    """How many entries (64 bits, low byte first) are soft-dirty and there: whole columns of bytes at a time."""
+    dirty = int.from_bytes(entries[6::8], "little")
+    there = int.from_bytes(entries[7::8], "little")
+    mask = int.from_bytes(b"\x80" * (len(entries) // ENTRY_BYTES), "little")
+    return bin(dirty & (there | there << 1) & mask).count("1")  # noqa: FURB161 - hosts have Python 3.9
+
+
+def _referenced_bytes(pid: int) -> int:
+    total = 0
+    writable = False
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+            if found := MAPPING.match(line):
+                writable = found[3][1] == "w"
+            elif writable and line.startswith("Referenced:"):
+                total += int(line.split()[1]) * 1024
+    return total

@@ -1,0 +1,323 @@
+"""What the processes of a container hold that matters for a dump, from /proc: who holds what, by kinds.
+
+A kind is a word for what CRIU tells apart: `anon_inode:[eventpoll]`, `socket:AF_INET/SOCK_RAW/1`, `device:10:200`,
+`/secretmem`. Nothing is judged here: what can move is known to the controller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import select
+import socket
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import watches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Held = dict[str, set[str]]
+
+SYS_PIDFD_OPEN, SYS_PIDFD_GETFD = 434, 438
+SO_PROTOCOL, SO_DOMAIN = 38, 39  # socket(7); Python has no names for them
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children", "user", "uts")
+ALL_HOSTS = socket.inet_aton("224.0.0.1")
+UDP_CORK, TCP_ULP = 1, 31
+O_PATH = 0o10000000
+PTS_MAJORS = range(136, 144)
+TERMINAL_MAJORS = (4, 5)
+PTMX = os.makedev(5, 2)
+MEMORY_MAJOR = 1
+"""/dev/null, /dev/zero and their like are on every host."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def look(pids: list[int], init: int) -> dict[str, Any]:
+    """What these processes hold. `init` is the first process of the container, whose namespaces are the container's.
+
+    Lists name the holders ("redis-server, pid 12"); sizes are in bytes.
+    """
+    found: dict[str, Any] = {
+        "processes": 0,
+        "memory_bytes": 0,
+        "locked_bytes": 0,
+        "huge_bytes": 0,
+        "timers": 0,
+    }
+    held: dict[str, Held] = {
+        name: {} for name in ("descriptors", "mappings", "namespaces", "states", "profiles")
+    }
+    own = _namespaces(init)
+    inside = _tree(pids, init)
+    found["outside"] = sorted(_name(pid) for pid in pids if pid not in inside)
+    pids = inside
+    masters = {index for pid in pids for index in _terminal_masters(pid)}
+    mounts = set().union(*map(_mounts, pids))
+    found["unwatchable"] = sorted(
+        {f"{_name(pid)} ({what})" for pid in pids for what in watches.unresolvable(pid)}
+    )
+    found["mounts"] = _file_systems(init)
+    found["multicast"] = _multicast_groups(init)
+    for pid in pids:
+        name = _name(pid)
+        status = _status(pid)
+        if not status:
+            continue  # it has ended
+        found["processes"] += 1
+        found["memory_bytes"] += _resident_bytes(pid)
+        found["locked_bytes"] += _kilobytes(status, "VmLck")
+        found["huge_bytes"] += _kilobytes(status, "HugetlbPages")
+        found["timers"] += _timers(pid)
+        for group, kinds in (
+            ("descriptors", _descriptors(pid, masters, mounts)),
+            ("mappings", _mappings(pid)),
+            ("namespaces", (kind for kind, own_id in _namespaces(pid).items() if own.get(kind) != own_id)),
+            ("states", _states(status)),
+            ("profiles", _profile(pid)),
+        ):
+            for kind in kinds:
+                held[group].setdefault(kind, set()).add(name)
+    return {**found, **{group: _listed(kinds) for group, kinds in held.items()}}
+
+
+def _listed(kinds: Held) -> dict[str, list[str]]:
+    return {kind: sorted(names) for kind, names in sorted(kinds.items())}
+
+
+def _name(pid: int) -> str:
+    try:
+        return f"{Path(f'/proc/{pid}/comm').read_text().strip()}, pid {pid}"
+    except OSError:
+        return f"pid {pid}"
+
+
+def _status(pid: int) -> dict[str, str]:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return {}
+    return dict(re.findall(r"^(\w+):\s+(.*)$", text, re.MULTILINE))
+
+
+def _kilobytes(status: dict[str, str], name: str) -> int:
+    return int(status.get(name, "0").split()[0]) * 1024
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^Pss:\s+(\d+) kB$", rollup, re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else 0
+
+
+def _timers(pid: int) -> int:
+    try:
+        return Path(f"/proc/{pid}/timers").read_text().count("ID:")
+    except OSError:
+        return 0
+
+
+def _tree(pids: list[int], init: int) -> list[int]:
+    """Those of the processes that the first one is an ancestor of: what CRIU dumps. `docker exec` starts others."""
+    parents = {pid: int(_status(pid).get("PPid", "0")) for pid in pids}
+
+    def descends(pid: int) -> bool:
+        while pid in parents and pid != init:
+            pid = parents[pid]
+        return pid == init
+
+    return [pid for pid in pids if descends(pid)]
+
+
+def _states(status: dict[str, str]) -> Iterator[str]:
+    if status.get("TracerPid", "0") != "0":
+        yield "traced"
+    if status.get("State", "").startswith("T"):
+        yield "stopped"
+    if status.get("Seccomp", "0") != "0":
+        yield "seccomp"
+
+
+def _profile(pid: int) -> list[str]:
+    """The AppArmor profile, if there is one. Without a security module the file can't be read."""
+    for name in ("attr/apparmor/current", "attr/current"):
+        with contextlib.suppress(OSError):
+            found = Path(f"/proc/{pid}/{name}").read_text().strip("\0\n ")
+            return [found] if found and found != "unconfined" else []
+    return []
+
+
+def _namespaces(pid: int) -> dict[str, str]:
+    found = {}
+    for kind in NAMESPACES:
+        with contextlib.suppress(OSError):
+            found[kind] = str(Path(f"/proc/{pid}/ns/{kind}").readlink())
+    return found
+
+
+def _mappings(pid: int) -> Iterator[str]:
+    """Mapped things that are neither plain memory nor plain files."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            fields = line.split(maxsplit=5)
+            name = fields[5] if len(fields) == 6 else ""
+            if name.startswith(("anon_inode:", "/secretmem")):
+                yield name.removesuffix(" (deleted)")
+            elif re.match(r"/dev/(?!shm/|zero\b)", name):
+                yield name
+
+
+def _descriptors(pid: int, masters: set[int], mounts: set[int]) -> Iterator[str]:
+    for path, target in _open_files(pid):
+        with contextlib.suppress(OSError, LookupError):
+            opened, info = path.stat(), _fdinfo(pid, path.name)
+            if info["flags"] & O_PATH:
+                yield from ["path of a socket"] if stat.S_ISSOCK(opened.st_mode) else []
+            elif stat.S_ISSOCK(opened.st_mode):
+                yield from _socket(pid, int(path.name))
+            elif target.startswith(("anon_inode:", "/secretmem")):
+                yield target.removesuffix(" (deleted)")
+            elif stat.S_ISCHR(opened.st_mode) or stat.S_ISBLK(opened.st_mode):
+                yield from _device(target, opened, masters, visible=info["mnt_id"] in mounts)
+            elif target.startswith("/"):
+                yield from _file(target, opened, visible=info["mnt_id"] in mounts)
+            elif target.startswith("pipe:") and info["flags"] & os.O_DIRECT:
+                yield "packet pipe"
+
+
+def _file(target: str, opened: os.stat_result, *, visible: bool) -> Iterator[str]:
+    """CRIU finds a file by the file system that it was opened in, and restores it under its name."""
+    if target.startswith("/memfd:"):
+        return
+    if not visible:
+        yield f"elsewhere:{target}"
+    elif target.endswith(" (deleted)") and opened.st_nlink and stat.S_ISREG(opened.st_mode):
+        yield f"renamed:{target}"
+
+
+def _device(target: str, opened: os.stat_result, masters: set[int], *, visible: bool) -> Iterator[str]:
+    """A terminal of the container's own, both of whose ends are inside, is none that stands in the way."""
+    major = os.major(opened.st_rdev) if stat.S_ISCHR(opened.st_mode) else 0
+    if (major in PTS_MAJORS and os.minor(opened.st_rdev) in masters) or opened.st_rdev == PTMX:
+        yield f"pty:{target}"
+    elif major in PTS_MAJORS or major in TERMINAL_MAJORS:
+        yield f"terminal:{target}"
+    elif major != MEMORY_MAJOR:
+        yield f"device:{target}"
+    elif not visible:
+        yield f"elsewhere:{target}"
+
+
+def _open_files(pid: int) -> Iterator[tuple[Path, str]]:
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                yield Path(entry.path), str(Path(entry.path).readlink())
+
+
+def _file_systems(pid: int) -> dict[str, str]:
+    """What is mounted where: mount point to type of file system, but for the root."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
+            left, right = line.split(" - ", 1)
+            found[left.split()[4]] = right.split()[0]
+    found.pop("/", None)
+    return found
+
+
+def _multicast_groups(pid: int) -> list[str]:
+    """The IPv4 groups that a program of the container has joined (/proc/net/igmp, bytes in this host's order)."""
+    try:
+        lines = Path(f"/proc/{pid}/net/igmp").read_text().splitlines()
+    except OSError:
+        return []
+    joined = {int(line.split()[0], 16).to_bytes(4, sys.byteorder) for line in lines[1:] if line[0].isspace()}
+    return sorted(socket.inet_ntoa(group) for group in joined - {ALL_HOSTS})
+
+
+def _terminal_masters(pid: int) -> Iterator[int]:
+    """The numbers of the pseudoterminals whose other end a process has."""
+    for path, target in _open_files(pid):
+        if target.endswith("/ptmx"):
+            with contextlib.suppress(OSError, LookupError):
+                yield _fdinfo(pid, path.name)["tty-index"]
+
+
+def _fdinfo(pid: int, number: str) -> dict[str, int]:
+    """The numbers in a descriptor's fdinfo (proc(5)); the flags are in octal there."""
+    lines = re.findall(r"^([\w-]+):\s*(\d+)$", Path(f"/proc/{pid}/fdinfo/{number}").read_text(), re.MULTILINE)
+    return {name: int(value, 8 if name == "flags" else 10) for name, value in lines}
+
+
+def _mounts(pid: int) -> set[int]:
+    """The numbers of what a process has mounted (proc(5), mountinfo)."""
+    with contextlib.suppress(OSError):
+        return {int(line.split()[0]) for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
+    return set()
+
+
+def _socket(pid: int, number: int) -> Iterator[str]:
+    """Kind and conditions of another process's socket: asked of the socket itself, by a descriptor of our own."""
+    process = _libc.syscall(SYS_PIDFD_OPEN, pid, 0)
+    if process < 0:
+        return
+    try:
+        ours = _libc.syscall(SYS_PIDFD_GETFD, process, number, 0)
+    finally:
+        os.close(process)
+    if ours < 0:
+        return
+    try:
+        found = socket.socket(fileno=ours)
+    except OSError:  # of a family that has no names for its sockets, as AF_XDP
+        os.close(ours)
+        yield "socket:unknown"
+        return
+    with found:
+        domain, kind, protocol = (
+            found.getsockopt(socket.SOL_SOCKET, option) for option in (SO_DOMAIN, socket.SO_TYPE, SO_PROTOCOL)
+        )
+        family = _word(socket.AddressFamily, domain)
+        yield f"socket:{family}/{_word(socket.SocketKind, kind)}/{protocol}"
+        with contextlib.suppress(OSError):
+            yield from _conditions(found, domain, kind, protocol)
+
+
+def _conditions(found: socket.socket, domain: int, kind: int, protocol: int) -> Iterator[str]:
+    """What of a socket's state a dump depends on."""
+    if domain == socket.AF_PACKET and found.getsockname()[0] not in {"", "lo"}:
+        yield "packet socket bound"
+    if domain == socket.AF_NETLINK and _readable(found):
+        yield "netlink answer unread"
+    if domain in {socket.AF_INET, socket.AF_INET6}:
+        if (
+            kind == socket.SOCK_DGRAM
+            and protocol == socket.IPPROTO_UDP
+            and found.getsockopt(protocol, UDP_CORK)
+        ):
+            yield "datagram corked"
+        if protocol == socket.IPPROTO_TCP and found.getsockopt(protocol, TCP_ULP, 16).strip(b"\0"):
+            yield "kernel TLS"
+    if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and _readable(found):
+        yield "connection not accepted"
+
+
+def _readable(found: socket.socket) -> bool:
+    return bool(select.select([found], [], [], 0)[0])
+
+
+def _word(names: Any, number: int) -> str:
+    try:
+        return str(names(number).name)
+    except ValueError:
+        return str(number)

@@ -1,0 +1,133 @@
+"""`sealift check`: what a migration's preflight would find, without a migration. Nothing is changed at either host.
+
+For the estimate the marks of touched pages are cleared, and zeros fill the tunnel for a moment.
+
+The destination is attested, which sends it nonces and nothing of the container. It is given no key and no peer: of one
+that was never provisioned, and whose Docker does not run yet, is said that it could not be looked at.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sealift.attestation.attest import attest, reach
+from sealift.attestation.record import pinned
+from sealift.errors import HostUnreachable, Refused, UnusableInput
+from sealift.host import docker, ssh
+from sealift.host.agents import Agent
+from sealift.migration.checks.finding import Answer, Finding, Resource
+from sealift.migration.checks.scene import Scene
+from sealift.migration.preflight import examine
+from sealift.migration.session import Side, check_evidence
+from sealift.migration.survey import survey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sealift.host.ssh import Connection
+    from sealift.inventory import Inventory
+    from sealift.migration.session import Request
+    from sealift.model import Estimate
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The findings, in the order of the resources, and the estimate."""
+
+    container: str
+    source: str
+    destination: str
+    findings: tuple[Finding, ...]
+    estimate: Estimate
+
+    @property
+    def movable(self) -> bool:
+        """Whether nothing was found that stands in the way."""
+        return all(finding.answer is not Answer.NO for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "container": self.container,
+            "source": self.source,
+            "destination": self.destination,
+            "movable": self.movable,
+            "findings": [finding.as_dict() for finding in self.findings],
+            "estimate": self.estimate.model_dump(mode="json"),
+        }
+
+
+def check(inventory: Inventory, request: Request) -> Checked:
+    """Judge every resource, and estimate times. Refused if there is no such container that runs."""
+    with _scene(inventory, request) as (scene, evidence):
+        look = examine(scene)
+        estimate = survey(scene, look, bandwidth=request.bandwidth, max_rounds=request.max_rounds)
+    name = look.container["Name"].lstrip("/")
+    return Checked(name, request.source, request.destination, (evidence, *look.findings), estimate)
+
+
+@contextmanager
+def _scene(inventory: Inventory, request: Request) -> Iterator[tuple[Scene, Finding]]:
+    inventory.host(request.source)
+    if request.source == request.destination:
+        raise UnusableInput(
+            f"source and destination are both {request.source!r}", remedy="Name two different hosts"
+        )
+    with ExitStack() as stack:
+        evidence, connection = _arrive(inventory, request)
+        there = None
+        if connection is not None:
+            stack.enter_context(connection)
+            there = _side(request.destination, connection, stack)
+        here = _side(request.source, stack.enter_context(reach(inventory, request.source)), stack)
+        if here is None:
+            raise HostUnreachable(
+                "Docker does not answer",
+                host=request.source,
+                remedy="`systemctl status docker` there tells why",
+            )
+        line = stack.enter_context(ssh.connected("gateway", inventory.gateway))
+        gateway = stack.enter_context(Agent(line, "gateway"))
+        yield (
+            Scene(pinned(inventory), request.container, here, there, request.destination, gateway),
+            evidence,
+        )
+
+
+def _arrive(inventory: Inventory, request: Request) -> tuple[Finding, Connection | None]:
+    """What vouches for the destination, and a connection to it if there may be one."""
+    name = request.destination
+    host = pinned(inventory).host(name)
+    try:
+        check_evidence(inventory, request)
+        if request.evidence != "none":
+            record, connection = attest(inventory, name)
+            return Finding(Resource.EVIDENCE, Answer.YES, name, record.sentences()[0]), connection
+        what = "not verified, as asked for: nothing vouches for this host but its pinned SSH key"
+        evidence = Finding(Resource.EVIDENCE, Answer.UNKNOWN, name, what)
+    except Refused as refused:
+        answer = Answer.NO
+        evidence = Finding(
+            Resource.EVIDENCE, answer, name, f"not verified: {refused.message}", refused.remedy or ""
+        )
+        if host.vm is not None:  # who fails to prove itself is not asked for anything else
+            return evidence, None
+    except HostUnreachable as silent:
+        what = f"not verified: {silent.message}"
+        return Finding(Resource.EVIDENCE, Answer.UNKNOWN, name, what, silent.remedy or ""), None
+    try:
+        return evidence, ssh.connect(name, host) if host.host_key else None
+    except HostUnreachable as silent:
+        return Finding(Resource.EVIDENCE, evidence.answer, name, silent.message, silent.remedy or ""), None
+
+
+def _side(name: str, connection: Connection, stack: ExitStack) -> Side | None:
+    """A host to look at, without agents that could change it; None while its Docker does not run."""
+    try:
+        api = docker.wait_for(connection, patience_s=0)
+    except HostUnreachable:
+        return None
+    stack.callback(api.close)
+    return Side(name, connection, api, stack.enter_context(Agent(connection, "facts")))

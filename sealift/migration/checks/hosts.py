@@ -1,0 +1,136 @@
+"""The two hosts: processor, kernel, CRIU, Docker, and room at the destination."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import docker
+
+from sealift.host.docker import RUNTIME
+from sealift.migration.checks.cpu_flags import HARMLESS
+from sealift.migration.checks.finding import Bench, Resource
+
+if TYPE_CHECKING:
+    from sealift.migration.checks.finding import Finding
+    from sealift.migration.checks.scene import Look, Scene
+    from sealift.migration.session import Side
+
+CRIU_LEAST = (4, 2)
+"""CRIU 4.1 can't dump an INET socket on Linux 6.16 and later (SO_PASSSEC is refused there)."""
+
+SPACE_MARGIN_BYTES = 64 << 20
+IMAGES_PER_MEMORY = 2
+"""At the destination the pages are in memory twice until the images are wiped: as images and as pages."""
+
+
+def source(side: Side, facts: dict[str, Any], uses: dict[str, Any]) -> list[Finding]:
+    """What the source must be able to do."""
+    bench = Bench(side.name)
+    if uses["limits_unreadable"]:
+        bench.no(
+            Resource.CRIU,
+            "it lacks CAP_SYS_RESOURCE, without which CRIU can't read the resource limits of other users' processes",
+            "Grant it, or install tcc: Sealift then makes a library that reads them from /proc",
+        )
+    _tools(bench, facts)
+    bench.yes(Resource.CRIU, f"{facts['criu']}; {_tracking(facts)}")
+    return bench.findings
+
+
+def destination(side: Side, here: dict[str, Any], there: dict[str, Any]) -> list[Finding]:
+    """What the destination must be and have, given the source's facts."""
+    bench = Bench(side.name)
+    if here["machine"] != there["machine"]:
+        bench.no(Resource.CPU, f"it is {there['machine']}, the source {here['machine']}", "Take another")
+    if lacking := sorted(set(here["cpu_flags"]) - set(there["cpu_flags"]) - HARMLESS):
+        bench.no(
+            Resource.CPU,
+            f"its CPU lacks {', '.join(lacking)}",
+            "Programs may be using what the source's CPU has: take a destination with at least the same",
+        )
+    bench.yes(Resource.CPU, f"{there['machine']}, with every flag that a program of the source may be using")
+    _kernel(bench, here, there)
+    _tools(bench, there)
+    later = "memory can follow" if there["lazy"] else "memory can't follow afterwards (userfaultfd)"
+    bench.yes(Resource.CRIU, f"{there['criu']}; {later}")
+    if not there["wrapper"] or RUNTIME not in side.docker.info()["Runtimes"]:
+        bench.no(
+            Resource.DOCKER,
+            f"Docker has no runtime {RUNTIME!r}",
+            "Install /usr/libexec/sealift/runtime and register it in daemon.json (README, section Hosts)",
+        )
+    bench.yes(Resource.DOCKER, f"{side.docker.version()['Version']}, with the runtime {RUNTIME!r}")
+    return bench.findings
+
+
+def space(scene: Scene, look: Look) -> list[Finding]:
+    """Room at the destination for image, files and memory; fills in what of it is there already."""
+    if scene.destination is None or look.there is None:
+        return []
+    container, there = look.container, look.there
+    try:
+        look.image_there = (
+            scene.destination.docker.inspect_image(container["Image"])["Id"] == container["Image"]
+        )
+    except docker.errors.ImageNotFound:
+        look.image_there = False
+    paths = [container["GraphDriver"]["Data"]["UpperDir"]]
+    paths += [mount["Source"] for mount in container["Mounts"] if mount["Type"] in {"volume", "bind"}]
+    look.file_bytes = scene.source.facts.call("tree_bytes", paths=paths)
+    if not look.image_there:
+        look.image_bytes = scene.source.docker.inspect_image(container["Image"])["Size"]
+    disk = SPACE_MARGIN_BYTES + look.file_bytes + look.image_bytes
+    memory = SPACE_MARGIN_BYTES + IMAGES_PER_MEMORY * look.uses["memory_bytes"]
+    bench = Bench(scene.destination.name)
+    for of_what, free, needed in (
+        ("disk space for Docker", there["disk_free_bytes"], disk),
+        ("memory", there["memory_available_bytes"], memory),
+    ):
+        if free < needed:
+            bench.no(
+                Resource.SPACE,
+                f"{free >> 20} MiB of {of_what} free, {needed >> 20} MiB needed",
+                "Free some, or take a larger host",
+            )
+    bench.yes(Resource.SPACE, f"{disk >> 20} MiB of disk and {memory >> 20} MiB of memory are there")
+    return bench.findings
+
+
+def _tools(bench: Bench, facts: dict[str, Any]) -> None:
+    version = tuple(int(part) for part in re.findall(r"\d+", facts["criu"] or "")[:2])
+    if not version:
+        bench.no(Resource.CRIU, "CRIU is not installed", "Install CRIU 4.2 or later")
+    elif version < CRIU_LEAST:
+        least = ".".join(map(str, CRIU_LEAST))
+        bench.no(Resource.CRIU, f"CRIU {facts['criu']} is too old", f"Install CRIU {least} or later")
+    elif facts["criu_problem"]:
+        bench.no(Resource.CRIU, f"CRIU can't work: {facts['criu_problem']}", "`criu check` there says more")
+    if not facts["rsync"]:
+        bench.no(Resource.DOCKER, "rsync is not installed", "Install it")
+
+
+def _kernel(bench: Bench, here: dict[str, Any], there: dict[str, Any]) -> None:
+    if _release(there["kernel"]) < _release(here["kernel"]):
+        bench.unknown(
+            Resource.KERNEL,
+            f"its kernel is {there['kernel']}, older than the source's {here['kernel']}",
+            "What the processes use of the newer one CRIU can't restore there: take a kernel at least as new",
+        )
+    if there["cgroup"] != here["cgroup"]:
+        bench.unknown(
+            Resource.KERNEL,
+            f"it has control groups of version {there['cgroup']}, the source of version {here['cgroup']}",
+            "That has not been tried: start both with the same",
+        )
+    bench.yes(Resource.KERNEL, f"{there['kernel']}, at least the source's")
+
+
+def _release(kernel: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", kernel)[:2])
+
+
+def _tracking(facts: dict[str, Any]) -> str:
+    return (
+        "dirty pages are tracked" if facts["dirty_tracking"] else "no tracking of dirty pages, so no pre-copy"
+    )

@@ -1,0 +1,259 @@
+"""What the container's processes hold, judged by what CRIU 4.2 was seen to dump and to restore.
+
+A pure function of the facts of `sealift.host.agent.processes`. What was never seen to come through is no `yes`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from sealift.migration.checks.finding import Bench, Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sealift.migration.checks.finding import Finding
+
+    Held = Mapping[str, list[str]]
+
+ANONYMOUS = {
+    "[eventfd]",
+    "[eventpoll]",
+    "[fanotify]",
+    "[pidfd]",
+    "[signalfd]",
+    "[timerfd]",
+    "inotify",
+}
+"""Descriptors without a file that CRIU knows (criu/files.c)."""
+
+SOCKETS = (
+    r"AF_INET6?/SOCK_STREAM/6",
+    r"AF_INET6?/SOCK_DGRAM/(17|136|1|58)",
+    r"AF_INET6?/SOCK_RAW/\d+",
+    r"AF_UNIX/SOCK_(STREAM|DGRAM|SEQPACKET)/\d+",
+    r"AF_NETLINK/\w+/\d+",
+    r"AF_PACKET/SOCK_(RAW|DGRAM)/\d+",
+)
+GPU = re.compile(r"/dev/(nvidia|kfd|dri/)")
+CLOSE = "CRIU can't dump it: have the program close it, or do without"
+
+
+def judge(
+    host: str, uses: Mapping[str, Any], here: Mapping[str, Any], there: Mapping[str, Any] | None
+) -> list[Finding]:
+    """The findings of a container's processes, given the facts of the source and, if known, of the destination."""
+    bench = Bench(host)
+    _processes(bench, uses)
+    _stopped(bench, uses["states"].get("stopped", []), here["cgroup"])
+    _files(bench, uses["descriptors"], uses["unwatchable"])
+    _sockets(bench, uses["descriptors"], uses["multicast"])
+    _io_uring(bench, uses)
+    _terminals(bench, uses["descriptors"])
+    _devices(bench, uses)
+    _memory(bench, uses, there)
+    _timers(bench, uses)
+    _security(bench, uses, there)
+    bench.yes(Resource.PROCESSES, f"{uses['processes']} processes")
+    return bench.findings
+
+
+def _of(held: Held, prefix: str) -> dict[str, list[str]]:
+    return {kind.removeprefix(prefix): who for kind, who in held.items() if kind.startswith(prefix)}
+
+
+def _said(kinds: Mapping[str, list[str]]) -> str:
+    return ", ".join(f"{name} ({kind})" for kind, who in kinds.items() for name in who)
+
+
+def _holders(*lists: Iterable[str]) -> str:
+    return ", ".join(sorted({name for names in lists for name in names}))
+
+
+def _processes(bench: Bench, uses: Mapping[str, Any]) -> None:
+    states = uses["states"]
+    if uses["outside"]:
+        bench.unknown(
+            Resource.PROCESSES,
+            f"started from outside, by `docker exec` or a health check: {', '.join(uses['outside'])}",
+            "They do not move with the container: they end here",
+        )
+    if traced := states.get("traced"):
+        bench.no(
+            Resource.PROCESSES,
+            f"traced by a debugger: {_holders(traced)}",
+            "CRIU has to trace them itself: detach the debugger",
+        )
+    if nested := {kind: who for kind, who in uses["namespaces"].items() if kind != "mnt"}:
+        bench.no(
+            Resource.NAMESPACES,
+            f"in namespaces of their own: {_said(nested)}",
+            "Only those of the container itself are restored: have the program do without",
+        )
+    bench.yes(Resource.NAMESPACES, "the container's own, and no others inside")
+
+
+def _stopped(bench: Bench, stopped: list[str], cgroup: int) -> None:
+    what = f"stopped by a signal: {_holders(stopped)}"
+    if stopped and cgroup == 1:
+        bench.no(
+            Resource.PROCESSES, what, "On control groups of version 1 CRIU would wait for it: `kill -CONT` it"
+        )
+    elif stopped:
+        bench.unknown(Resource.PROCESSES, what, "This was never tried: `kill -CONT` it")
+
+
+def _files(bench: Bench, descriptors: Held, unwatchable: list[str]) -> None:
+    if unwatchable:
+        bench.no(
+            Resource.FILES,
+            f"watched where CRIU can't find it again: {', '.join(unwatchable)}",
+            "Have the program watch a volume, or a directory below /etc or /var/log",
+        )
+    unknown = {kind: who for kind, who in _of(descriptors, "anon_inode:").items() if kind not in ANONYMOUS}
+    unknown.pop("[io_uring]", None)
+    if unknown:
+        bench.no(Resource.FILES, f"open: {_said(unknown)}", CLOSE)
+    if elsewhere := _of(descriptors, "elsewhere:"):
+        bench.no(Resource.FILES, f"open, in no file system of the container: {_said(elsewhere)}", CLOSE)
+    if renamed := _of(descriptors, "renamed:"):
+        bench.no(
+            Resource.FILES,
+            f"open under a name that is gone, while the file has another: {_said(renamed)}",
+            "CRIU would restore it under a name of its own, which does not travel: have the program open it again",
+        )
+    if packets := descriptors.get("packet pipe"):
+        bench.no(Resource.FILES, f"a pipe in packet mode (O_DIRECT): {_holders(packets)}", CLOSE)
+    bench.yes(Resource.FILES, "files, pipes and the like that CRIU knows")
+
+
+def _sockets(bench: Bench, descriptors: Held, multicast: list[str]) -> None:
+    if multicast:
+        bench.no(
+            Resource.SOCKETS,
+            f"multicast groups have been joined: {', '.join(multicast)}",
+            "CRIU does not restore a socket's groups, and the program would hear nothing more: leave them first",
+        )
+    kinds = _of(descriptors, "socket:")
+    unknown = {
+        kind: who for kind, who in kinds.items() if not any(re.fullmatch(known, kind) for known in SOCKETS)
+    }
+    multipath = {kind: unknown.pop(kind) for kind in list(unknown) if kind.endswith("/262")}
+    if multipath:
+        bench.no(
+            Resource.SOCKETS,
+            f"multipath TCP: {_said(multipath)}",
+            "CRIU can't dump it: have the program use plain TCP (Go: GODEBUG=multipathtcp=0)",
+        )
+    if unknown:
+        bench.no(Resource.SOCKETS, f"open: {_said(unknown)}", CLOSE)
+    for condition, what in (
+        ("path of a socket", "a socket opened as a path (O_PATH)"),
+        ("packet socket bound", "a packet socket bound to an interface, which has another number there"),
+        ("datagram corked", "a corked datagram socket"),
+        ("kernel TLS", "TLS in the kernel"),
+    ):
+        if who := descriptors.get(condition):
+            bench.no(Resource.SOCKETS, f"{what}: {_holders(who)}", CLOSE)
+    for condition, what in (
+        ("connection not accepted", "connections wait to be accepted right now"),
+        ("netlink answer unread", "an answer of the kernel (netlink) waits to be read right now"),
+    ):
+        if who := descriptors.get(condition):
+            bench.unknown(
+                Resource.SOCKETS,
+                f"{what}: {_holders(who)}",
+                "If it is so at the freeze CRIU refuses and the migration is rolled back: try again then",
+            )
+    bench.yes(Resource.SOCKETS, f"{', '.join(sorted({kind.split('/')[0] for kind in kinds})) or 'none'}")
+
+
+def _io_uring(bench: Bench, uses: Mapping[str, Any]) -> None:
+    rings = [uses[group].get("anon_inode:[io_uring]", []) for group in ("descriptors", "mappings")]
+    if any(rings):
+        bench.no(
+            Resource.IO_URING,
+            f"io_uring is in use by {_holders(*rings)}",
+            "CRIU can't dump it: switch it off in the program, or with `sysctl kernel.io_uring_disabled=2`",
+        )
+    bench.yes(Resource.IO_URING, "not in use")
+
+
+def _terminals(bench: Bench, descriptors: Held) -> None:
+    if outside := _of(descriptors, "terminal:"):
+        bench.no(
+            Resource.TERMINALS,
+            f"a terminal is open: {_said(outside)}",
+            "End the `docker exec -t` session that it belongs to",
+        )
+    own = _of(descriptors, "pty:")
+    bench.yes(Resource.TERMINALS, "only with both ends inside" if own else "none")
+
+
+def _devices(bench: Bench, uses: Mapping[str, Any]) -> None:
+    devices = _of(uses["descriptors"], "device:")
+    mapped = {kind: who for kind, who in uses["mappings"].items() if kind.startswith("/dev/")}
+    every = {**devices, **mapped}
+    gpus = {kind: every.pop(kind) for kind in list(every) if GPU.match(kind)}
+    if gpus:
+        bench.no(Resource.GPUS, f"a GPU is open: {_said(gpus)}", "A device stays where it is: close it")
+    bench.yes(Resource.GPUS, "none")
+    if every:
+        bench.no(
+            Resource.DEVICES, f"devices are open: {_said(every)}", "A device stays where it is: close it"
+        )
+    bench.yes(Resource.DEVICES, "only such as every host has")
+
+
+def _memory(bench: Bench, uses: Mapping[str, Any], there: Mapping[str, Any] | None) -> None:
+    if secret := uses["mappings"].get("/secretmem") or uses["descriptors"].get("/secretmem"):
+        bench.no(
+            Resource.MEMORY,
+            f"memory that only its process may read (memfd_secret): {_holders(secret)}",
+            CLOSE,
+        )
+    sockets = {kind: who for kind, who in uses["mappings"].items() if kind.startswith("anon_inode:[perf")}
+    if sockets:
+        bench.no(Resource.MEMORY, f"mapped: {_said(sockets)}", CLOSE)
+    bench.yes(Resource.MEMORY, f"{uses['memory_bytes'] / 1e6:.1f} MB")
+    bench.yes(Resource.LOCKED, f"{uses['locked_bytes'] / 1e6:.1f} MB" if uses["locked_bytes"] else "none")
+    huge = uses["huge_bytes"]
+    if there is not None and huge > there["huge_free_bytes"]:
+        bench.no(
+            Resource.HUGE_PAGES,
+            f"{huge >> 20} MiB of huge pages are in use, and the destination has {there['huge_free_bytes'] >> 20} MiB",
+            "Reserve them there (`sysctl vm.nr_hugepages`)",
+        )
+    if there is None and huge:
+        bench.unknown(
+            Resource.HUGE_PAGES,
+            f"{huge >> 20} MiB of huge pages are in use",
+            "The destination must have as many free",
+        )
+    bench.yes(Resource.HUGE_PAGES, f"{huge >> 20} MiB" if huge else "none")
+
+
+def _timers(bench: Bench, uses: Mapping[str, Any]) -> None:
+    armed = "[timerfd]" in _of(uses["descriptors"], "anon_inode:")
+    parts = [f"{uses['timers']} POSIX timers"] if uses["timers"] else []
+    bench.yes(Resource.TIMERS, ", ".join([*parts, *(["timerfd"] if armed else [])]) or "none")
+
+
+def _security(bench: Bench, uses: Mapping[str, Any], there: Mapping[str, Any] | None) -> None:
+    states, profiles = uses["states"], uses["profiles"]
+    filtered = len(states.get("seccomp", []))
+    bench.yes(Resource.SECCOMP, f"filters on {filtered} processes" if filtered else "no filter")
+    if profiles and there is not None and not there["apparmor"]:
+        bench.no(
+            Resource.APPARMOR,
+            f"under the profile {_said(profiles)}, and the destination has no AppArmor",
+            "CRIU restores none without it: start the container with `--security-opt apparmor=unconfined`",
+        )
+    elif profiles:
+        bench.unknown(
+            Resource.APPARMOR,
+            f"under the profile {_said(profiles)}",
+            "The destination must have the same profile loaded; this was never tried",
+        )
+    bench.yes(Resource.APPARMOR, "no profile")

@@ -1,0 +1,42 @@
+"""What the checks look at, and what they have found out on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sealift.host.agents import Agent
+    from sealift.inventory import Inventory
+    from sealift.migration.checks.finding import Finding
+    from sealift.migration.session import Side
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A container's name, the hosts and the gateway. `destination` is None where it could not be looked at."""
+
+    inventory: Inventory
+    container: str
+    source: Side
+    destination: Side | None
+    destination_name: str
+    gateway: Agent
+
+
+@dataclass
+class Look:
+    """All that was found: Docker's description, the processes' facts, the hosts' facts, and the findings.
+
+    `file_bytes` is what the container's files hold, `image_bytes` what of its image the destination lacks.
+    """
+
+    container: dict[str, Any]
+    uses: dict[str, Any]
+    here: dict[str, Any]
+    there: dict[str, Any] | None
+    address: str = ""
+    image_there: bool = False
+    file_bytes: int = 0
+    image_bytes: int = 0
+    findings: list[Finding] = field(default_factory=list)

@@ -1,0 +1,48 @@
+"""What migrations between two hosts took besides moving bytes: remembered by the owner, for the next prediction."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from sealift.attestation.private import private_folder, write_private
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sealift.inventory import Inventory
+
+ASSUMED_FLOOR_MS, ASSUMED_FIXED_MS = 500.0, 3000.0
+
+
+@dataclass(frozen=True)
+class Constants:
+    """`floor_ms`: a freeze that moves next to nothing. `fixed_ms`: all outside of the freeze that moves no bytes."""
+
+    floor_ms: float = ASSUMED_FLOOR_MS
+    fixed_ms: float = ASSUMED_FIXED_MS
+    learned: bool = False
+
+
+def recall(inventory: Inventory, source: str, destination: str) -> Constants:
+    """What the last migration from one host to the other told, or what is assumed before the first."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        return Constants(**json.loads(_file(inventory).read_bytes())[f"{source} {destination}"])
+    return Constants()
+
+
+def learn(inventory: Inventory, source: str, destination: str, floor_ms: float, fixed_ms: float) -> None:
+    """Remember what this migration told."""
+    path = _file(inventory)
+    private_folder(path.parent)
+    known = {}
+    with suppress(OSError, ValueError):
+        known = dict(json.loads(path.read_bytes()))
+    known[f"{source} {destination}"] = asdict(Constants(max(0.0, floor_ms), max(0.0, fixed_ms), learned=True))
+    write_private(path, json.dumps(known, indent=1).encode())
+
+
+def _file(inventory: Inventory) -> Path:
+    return inventory.state_folder / "history.json"

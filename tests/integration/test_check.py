@@ -1,0 +1,165 @@
+"""`sealift check`: a yes comes through, a no is named with its remedy, and nothing is changed by asking."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from stage import untouched
+
+from sealift.lab import images
+from sealift.migration.check import check
+from sealift.migration.checks.finding import Answer, Resource
+
+if TYPE_CHECKING:
+    from stage import Stage
+
+    from sealift.migration.check import Checked
+
+pytestmark = [pytest.mark.root, pytest.mark.netns]
+
+COMES_THROUGH = """
+import ctypes, fcntl, mmap, os, pty, select, signal, socket, struct, time
+libc = ctypes.CDLL(None, use_errno=True)
+ticks = []
+signal.signal(signal.SIGALRM, lambda *_: ticks.append(1))
+signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+timer = libc.syscall(283, 1, 0)
+libc.syscall(286, timer, 0, struct.pack("qqqq", 0, 50_000_000, 0, 50_000_000), None)
+poll = select.epoll()
+poll.register(timer, select.EPOLLIN)
+watch = libc.inotify_init()
+libc.inotify_add_watch(watch, b"/etc", 0x100)
+memory = mmap.mmap(-1, 65536, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory[:5] = b"hello"
+libc.mlock(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory))), 65536)
+segment = libc.shmget(99, 4096, 0o1600)
+sealed = os.memfd_create("sealed")
+os.write(sealed, b"memfd")
+gone = open("/tmp/gone", "w+b")
+gone.write(b"ghost"); gone.flush(); os.unlink("/tmp/gone")
+left, right = socket.socketpair()
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); datagrams.bind(("127.0.0.1", 999))
+routes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); routes.bind((0, 0))
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+path = os.open("/etc", os.O_PATH)
+itself = os.pidfd_open(os.getpid())
+master, slave = os.openpty()
+lock = open("/tmp/lock", "w"); fcntl.flock(lock, fcntl.LOCK_EX)
+def check():
+    ticks.clear(); poll.poll(2); os.read(timer, 8); time.sleep(0.2); assert ticks, "timer"
+    open(f"/etc/{time.time()}", "w").close()
+    assert select.select([watch], [], [], 2)[0], "inotify"; os.read(watch, 4096)
+    assert memory[:5] == b"hello" and "VmLck:\\t      64 kB" in open("/proc/self/status").read(), "memory"
+    assert libc.shmget(99, 4096, 0) >= 0, "shm"
+    assert os.pread(sealed, 5, 0) == b"memfd" and os.pread(gone.fileno(), 5, 0) == b"ghost", "files"
+    left.send(b"x"); assert right.recv(1) == b"x", "socket"
+    os.write(slave, b"x"); assert os.read(master, 1) == b"x", "terminal"
+    for number in (datagrams.fileno(), routes.fileno(), wire.fileno(), path, itself): os.fstat(number)
+while True:
+    check(); print("intact", flush=True); time.sleep(0.1)
+"""
+
+STAYS = """
+import ctypes, os, socket, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall(447, 0)
+watch = libc.inotify_init(); libc.inotify_add_watch(watch, b"/tmp", 0x100)
+multipath = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0); wire.bind(("eth0", 3))
+packets = os.pipe2(os.O_DIRECT)
+listener = socket.create_server(("127.0.0.1", 998)); caller = socket.create_connection(("127.0.0.1", 998))
+open("/tmp/a", "w").write("x"); opened = open("/tmp/a"); os.link("/tmp/a", "/tmp/b"); os.unlink("/tmp/a")
+print("holds", flush=True)
+time.sleep(1e9)
+"""
+
+
+def start(stage: Stage, name: str, program: str, word: str, *options: str) -> None:
+    """A Python program in a container of the workloads' network, up to where it prints a word."""
+    tag = images.provide(stage["source"], images.PYTHON, say=print)
+    network = ["--network", stage.network, "--ip", stage.address()]
+    stage.docker("source", "run", "-d", "--name", name, *network, *options, tag, "python3", "-c", program)
+    stage.sh(
+        "source", f"timeout 20 sh -c 'until docker logs {name} 2>&1 | grep -q {word}; do sleep 0.1; done'"
+    )
+
+
+def look(stage: Stage, name: str) -> Checked:
+    return check(stage.inventory, stage.request(name))
+
+
+def against(checked: Checked) -> dict[Resource, str]:
+    """What stands in the way, by resource."""
+    found: dict[Resource, str] = {}
+    for finding in checked.findings:
+        if finding.answer is Answer.NO:
+            assert finding.remedy, finding
+            found[finding.resource] = f"{found.get(finding.resource, '')} {finding.what}"
+    return found
+
+
+def test_what_is_said_to_come_through_comes_through(stage: Stage) -> None:
+    start(stage, "box", COMES_THROUGH, "intact")
+    with untouched(stage, "box"):
+        checked = look(stage, "box")
+    assert against(checked) == {}
+    assert {one.answer for one in checked.findings if one.host == "source"} == {Answer.YES}
+    stage.engine("box")
+    time.sleep(1)
+    before = stage.docker("destination", "logs", "box").count("intact")
+    time.sleep(1)
+    assert stage.docker("destination", "logs", "box").count("intact") > before
+    assert stage.inspect("destination", "box")["State"]["Status"] == "running"
+
+
+def test_what_stays_is_named_with_its_remedy_all_at_once(stage: Stage) -> None:
+    start(stage, "box", STAYS, "holds", "--device", "/dev/net/tun")
+    stage.docker("source", "exec", "-d", "box", "python3", "-c", "import time; time.sleep(1e9)")
+    with untouched(stage, "box"):
+        checked = look(stage, "box")
+    found = against(checked)
+    for part in ("inotify on inode", "packet mode", "/tmp/a"):
+        assert part in found[Resource.FILES]
+    assert "multipath TCP" in found[Resource.SOCKETS]
+    assert "bound to an interface" in found[Resource.SOCKETS]
+    assert "/dev/net/tun" in found[Resource.DEVICES]
+    doubts = [one.what for one in checked.findings if one.answer is Answer.UNKNOWN]
+    assert any("wait to be accepted" in what for what in doubts)
+    assert any("docker exec" in what for what in doubts)
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "sealift.cli", "check", *words]
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("options", [(), ("--device", "/dev/net/tun")])
+def test_the_command_says_it_in_its_status_and_as_json(stage: Stage, options: tuple[str, ...]) -> None:
+    start(stage, "box", "import time; print('up', flush=True); time.sleep(1e9)", "up", *options)
+    where = ("--from", "source", "--to", "destination")
+    done = command("box", *where, "--json")
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (1 if options else 0), done.stderr
+    assert said["movable"] is not bool(options)
+    assert {finding["resource"] for finding in said["findings"]} >= {str(one) for one in Resource} - {
+        "memory"
+    }
+    assert said["findings"][0]["resource"] == "evidence"
+
+
+def test_a_destination_that_nothing_vouches_for_is_looked_at_and_said_to_be_unverified(stage: Stage) -> None:
+    start(stage, "box", "import time; print('up', flush=True); time.sleep(1e9)", "up")
+    plain = stage.inventory.hosts["destination"].model_copy(update={"vm": None})
+    hosts = {**stage.inventory.hosts, "destination": plain}
+    inventory = stage.inventory.model_copy(update={"hosts": hosts})
+    request = stage.request("box")
+    checked = check(inventory, request)
+    assert checked.findings[0].resource is Resource.EVIDENCE
+    assert checked.findings[0].answer is Answer.NO
+    assert "not verified" in checked.findings[0].what
+    assert any(one.host == "destination" and one.resource is Resource.CPU for one in checked.findings)

@@ -1,0 +1,160 @@
+"""What the processes of a container hold, judged: recorded facts of containers that CRIU was tried on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sealift.errors import Refused
+from sealift.migration.checks import processes
+from sealift.migration.checks.finding import Answer, Bench, Finding, Resource
+from sealift.migration.preflight import _without_contradictions, refuse
+
+WHO = ["python3, pid 7"]
+HERE = {"cgroup": 1}
+THERE = {"huge_free_bytes": 4 << 20, "apparmor": False}
+
+
+def uses(**facts: Any) -> dict[str, Any]:
+    """The facts of a quiet container, with changes."""
+    quiet: dict[str, Any] = {
+        "processes": 1,
+        "memory_bytes": 20_000_000,
+        "locked_bytes": 0,
+        "huge_bytes": 0,
+        "timers": 0,
+        "unwatchable": [],
+        "outside": [],
+        "multicast": [],
+        "descriptors": {},
+        "mappings": {},
+        "namespaces": {},
+        "states": {"seccomp": WHO},
+        "profiles": {},
+    }
+    return {**quiet, **facts}
+
+
+def judged(**facts: Any) -> list[Finding]:
+    return processes.judge("source", uses(**facts), HERE, THERE)
+
+
+def answer(resource: Resource, **facts: Any) -> Answer:
+    """The worst answer on one resource."""
+    order = [Answer.YES, Answer.UNKNOWN, Answer.NO]
+    return max((f.answer for f in judged(**facts) if f.resource is resource), key=order.index)
+
+
+def test_every_resource_of_a_quiet_container_is_answered_with_yes() -> None:
+    found = judged()
+    assert {finding.answer for finding in found} == {Answer.YES}
+    named = {finding.resource for finding in found}
+    assert named >= {
+        Resource.NAMESPACES,
+        Resource.DEVICES,
+        Resource.SOCKETS,
+        Resource.IO_URING,
+        Resource.TERMINALS,
+        Resource.GPUS,
+        Resource.LOCKED,
+        Resource.SECCOMP,
+        Resource.APPARMOR,
+        Resource.TIMERS,
+        Resource.HUGE_PAGES,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "resource", "expected"),
+    [
+        ("anon_inode:[eventpoll]", Resource.FILES, Answer.YES),
+        ("anon_inode:[timerfd]", Resource.TIMERS, Answer.YES),
+        ("anon_inode:inotify", Resource.FILES, Answer.YES),
+        ("anon_inode:[pidfd]", Resource.FILES, Answer.YES),
+        ("anon_inode:bpf-map", Resource.FILES, Answer.NO),
+        ("anon_inode:[perf_event]", Resource.FILES, Answer.NO),
+        ("anon_inode:[userfaultfd]", Resource.FILES, Answer.NO),
+        ("anon_inode:[io_uring]", Resource.IO_URING, Answer.NO),
+        ("anon_inode:[io_uring]", Resource.FILES, Answer.YES),
+        ("elsewhere:/q", Resource.FILES, Answer.NO),
+        ("renamed:/tmp/d (deleted)", Resource.FILES, Answer.NO),
+        ("packet pipe", Resource.FILES, Answer.NO),
+        ("socket:AF_INET/SOCK_STREAM/6", Resource.SOCKETS, Answer.YES),
+        ("socket:AF_INET6/SOCK_RAW/58", Resource.SOCKETS, Answer.YES),
+        ("socket:AF_UNIX/SOCK_SEQPACKET/0", Resource.SOCKETS, Answer.YES),
+        ("socket:AF_NETLINK/SOCK_RAW/16", Resource.SOCKETS, Answer.YES),
+        ("socket:AF_PACKET/SOCK_RAW/768", Resource.SOCKETS, Answer.YES),
+        ("socket:AF_INET/SOCK_STREAM/262", Resource.SOCKETS, Answer.NO),
+        ("socket:AF_VSOCK/SOCK_STREAM/0", Resource.SOCKETS, Answer.NO),
+        ("socket:unknown", Resource.SOCKETS, Answer.NO),
+        ("packet socket bound", Resource.SOCKETS, Answer.NO),
+        ("datagram corked", Resource.SOCKETS, Answer.NO),
+        ("path of a socket", Resource.SOCKETS, Answer.NO),
+        ("connection not accepted", Resource.SOCKETS, Answer.UNKNOWN),
+        ("netlink answer unread", Resource.SOCKETS, Answer.UNKNOWN),
+        ("pty:/dev/pts/0", Resource.TERMINALS, Answer.YES),
+        ("terminal:/dev/pts/0", Resource.TERMINALS, Answer.NO),
+        ("device:/dev/net/tun", Resource.DEVICES, Answer.NO),
+        ("device:/dev/nvidia0", Resource.GPUS, Answer.NO),
+        ("device:/dev/nvidia0", Resource.DEVICES, Answer.YES),
+    ],
+)
+def test_descriptors_by_their_kind(kind: str, resource: Resource, expected: Answer) -> None:
+    assert answer(resource, descriptors={kind: WHO}) is expected
+
+
+@pytest.mark.parametrize(
+    ("facts", "resource", "expected"),
+    [
+        ({"multicast": ["224.0.0.251"]}, Resource.SOCKETS, Answer.NO),
+        ({"outside": WHO}, Resource.PROCESSES, Answer.UNKNOWN),
+        ({"states": {"traced": WHO}}, Resource.PROCESSES, Answer.NO),
+        ({"states": {"stopped": WHO}}, Resource.PROCESSES, Answer.NO),
+        ({"namespaces": {"net": WHO}}, Resource.NAMESPACES, Answer.NO),
+        ({"namespaces": {"mnt": WHO}}, Resource.NAMESPACES, Answer.YES),
+        ({"mappings": {"/secretmem": WHO}}, Resource.MEMORY, Answer.NO),
+        ({"mappings": {"/dev/dri/card0": WHO}}, Resource.GPUS, Answer.NO),
+        ({"mappings": {"anon_inode:[io_uring]": WHO}}, Resource.IO_URING, Answer.NO),
+        ({"unwatchable": ["python3, pid 7 (inotify on inode 9)"]}, Resource.FILES, Answer.NO),
+        ({"locked_bytes": 65536}, Resource.LOCKED, Answer.YES),
+        ({"huge_bytes": 4 << 20}, Resource.HUGE_PAGES, Answer.YES),
+        ({"huge_bytes": 6 << 20}, Resource.HUGE_PAGES, Answer.NO),
+        ({"profiles": {"docker-default (enforce)": WHO}}, Resource.APPARMOR, Answer.NO),
+    ],
+)
+def test_the_rest_of_what_processes_have(facts: dict[str, Any], resource: Resource, expected: Answer) -> None:
+    assert answer(resource, **facts) is expected
+
+
+def test_a_no_names_who_and_what_to_do() -> None:
+    (against,) = [f for f in judged(mappings={"/secretmem": WHO}) if f.answer is Answer.NO]
+    assert "python3, pid 7" in against.what
+    assert against.remedy
+
+
+def test_what_is_not_known_of_the_destination_is_no_yes() -> None:
+    found = processes.judge("source", uses(huge_bytes=2 << 20, profiles={"p": WHO}), HERE, None)
+    unknown = {finding.resource for finding in found if finding.answer is Answer.UNKNOWN}
+    assert unknown == {Resource.HUGE_PAGES, Resource.APPARMOR}
+
+
+def test_a_refusal_carries_every_no_and_a_doubt_refuses_nothing() -> None:
+    bench = Bench("source")
+    bench.unknown(Resource.SOCKETS, "a doubt", "")
+    refuse("box", bench.findings)
+    bench.no(Resource.DEVICES, "one thing", "Close it")
+    bench.no(Resource.GPUS, "another", "Close it too")
+    with pytest.raises(Refused, match="box can't be migrated") as raised:
+        refuse("box", bench.findings)
+    assert raised.value.reasons == ("source: one thing. Close it", "source: another. Close it too")
+
+
+def test_no_yes_stands_beside_a_no_on_the_same_resource_of_the_same_host() -> None:
+    here, there = Bench("source"), Bench("destination")
+    here.yes(Resource.CRIU, "4.2")
+    there.yes(Resource.CRIU, "4.2")
+    again = Bench("source")
+    again.no(Resource.CRIU, "no limits", "Grant it")
+    kept = _without_contradictions([*here.findings, *there.findings, *again.findings])
+    assert [(one.host, one.answer) for one in kept] == [("destination", Answer.YES), ("source", Answer.NO)]
