@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sealift import scheduler
 from sealift.errors import UnusableInput
 from sealift.options import JsonOption  # noqa: TC001 - typer reads the annotations
 
@@ -113,11 +113,7 @@ def _shipped(name: str, kind: str, results: Path | None, *, as_json: bool) -> No
 
 
 def _sweep(plan: Path, results: Path) -> pd.DataFrame:
-    # What Prefect has to say is in its UI; the first database ever takes longer to make than the 20 seconds it allows.
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    scheduler.set_up()
     from benchmarks import frames
     from flows.sweep import sweep
 

@@ -192,3 +192,13 @@ def _typed(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     nothing = [None] * len(rows)
     typed = {name: pd.Series(rows.get(name, nothing), dtype=column.dtype) for name, column in COLUMNS.items()}
     return pd.DataFrame(typed)
+
+
+def ways(rows: pd.DataFrame) -> pd.Series[str]:
+    """Who moved the container, with what was asked for where it was not left open: `sealift, post-copy`."""
+    chosen = rows["asked_strategy"].astype("string").fillna("auto")
+    return (
+        rows["system"]
+        .astype("string")
+        .where(chosen == "auto", rows["system"].astype("string") + ", " + chosen)
+    )

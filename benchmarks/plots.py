@@ -13,6 +13,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from benchmarks.frames import ways
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -24,14 +26,17 @@ if TYPE_CHECKING:
 
 COLOURS = {
     "sealift": "#0072B2",
+    "sealift, post-copy": "#56B4E9",
     "docker": "#D55E00",
     "runc-script": "#009E73",
     "podman": "#CC79A7",
+    "whole-vm": "#E69F00",
     "floor": "#000000",
 }
 """Of Okabe and Ito's palette (Color Universal Design, 2008), which colour-blind eyes tell apart."""
 
-MARKERS = {"sealift": "o", "docker": "s", "runc-script": "^", "podman": "D", "floor": "x"}
+MARKERS = {"sealift": "o", "sealift, post-copy": "v", "docker": "s", "runc-script": "^", "podman": "D"}
+MARKERS |= {"whole-vm": "P", "floor": "x"}
 STEP_COLOURS = {
     "preflight": "#F0F0F0",
     "sync": "#D9E8F2",
@@ -115,7 +120,12 @@ def freeze_breakdown(rows: pd.DataFrame) -> Figure | None:
         return None
     size = chosen["memory_bytes"].mode().iloc[0]
     chosen = chosen[chosen["memory_bytes"] == size]
-    medians = chosen.groupby("system")[[*FREEZE, "client_gap_ms"]].median().sort_values("client_gap_ms")
+    medians = (
+        chosen.assign(way=ways(chosen))
+        .groupby("way")[[*FREEZE, "client_gap_ms"]]
+        .median()
+        .sort_values("client_gap_ms")
+    )
     figure, axes = _canvas()
     left = [0.0] * len(medians)
     for column, (label, colour, pattern) in FREEZE.items():
@@ -144,7 +154,7 @@ def freeze_breakdown(rows: pd.DataFrame) -> Figure | None:
 def overhead(rows: pd.DataFrame) -> Figure | None:
     """The same migration through the tunnel and beside it: what the cipher costs."""
     chosen = _committed(rows)
-    chosen = chosen[(chosen["system"] == "sealift") & (chosen["at_once"] == 1)]
+    chosen = chosen[(ways(chosen) == "sealift") & (chosen["at_once"] == 1)]
     keys = ["workload", "memory_bytes", "dirty_mb_s"]
     sides = [chosen.loc[chosen["path"] == path, keys].drop_duplicates() for path in PATHS]
     chosen = chosen.merge(sides[0], on=keys).merge(sides[1], on=keys)
@@ -171,7 +181,7 @@ def overhead(rows: pd.DataFrame) -> Figure | None:
 def scaling(rows: pd.DataFrame) -> Figure | None:
     """The worst client's longest gap against the number of migrations at the same time."""
     chosen = _committed(rows)
-    chosen = chosen[(chosen["system"] == "sealift") & (chosen["path"] == "tunnel")]
+    chosen = chosen[(ways(chosen) == "sealift") & (chosen["path"] == "tunnel")]
     several = chosen.loc[chosen["at_once"] > 1, ["workload", "memory_bytes"]].drop_duplicates()
     chosen = chosen.merge(several, on=["workload", "memory_bytes"])
     return _by_system(
@@ -215,12 +225,13 @@ def _plain_redis(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_system(rows: pd.DataFrame, x: str, y: str) -> Figure | None:
-    """Medians as lines, every repeat as a mark, a system a colour and a shape."""
+    """Medians as lines, every repeat as a mark, a system (and what it was asked for) a colour and a shape."""
     if rows.empty:
         return None
     figure, axes = _canvas()
-    for system in _order(rows["system"].unique().tolist()):
-        own = rows[rows["system"] == system]
+    names = ways(rows)
+    for system in _order(names.unique().tolist()):
+        own = rows[names == system]
         medians = own.groupby("x")["client_gap_ms"].median().astype(float)
         colour, marker = COLOURS.get(system, "#999999"), MARKERS.get(system, "o")
         axes.plot(

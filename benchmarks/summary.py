@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.frames import ways
+
 if TYPE_CHECKING:
     import pandas as pd
 
-POINT = ["lab", "workload", "memory_bytes", "dirty_mb_s", "at_once", "path", "system"]
+POINT = ["lab", "workload", "memory_bytes", "dirty_mb_s", "at_once", "path", "way"]
 HEADS = (
-    *("lab", "workload", "system", "strategy", "client's gap ms", "range", "of the floor", "frozen ms"),
-    *("total s", "sent MB", "lost", "repeats"),
+    *("lab", "workload", "system", "strategy", "client's gap ms", "range", "of the floor", "of docker's"),
+    *("frozen ms", "total s", "sent MB", "lost", "repeats"),
 )
 
 
 def table(rows: pd.DataFrame) -> list[tuple[str, ...]]:
     """One line a point, in the order of HEADS; within a piece of work, the fastest first."""
-    floors = _floors(rows)
+    floors, docker = _medians(rows, "floor"), _medians(rows, "docker")
+    rows = rows.assign(way=ways(rows))
     lines: list[tuple[tuple[Any, ...], tuple[str, ...]]] = []
     for key, group in rows.groupby(POINT, dropna=False):
         point = dict(zip(POINT, key, strict=True))
@@ -25,22 +28,21 @@ def table(rows: pd.DataFrame) -> list[tuple[str, ...]]:
         title = _work(point)
         if ended.empty:
             outcome = str(group.iloc[0]["outcome"])
-            cells = (str(point["lab"]), title, str(point["system"]), outcome, *[""] * 7, f"0 of {len(group)}")
+            cells = (str(point["lab"]), title, str(point["way"]), outcome, *[""] * 8, f"0 of {len(group)}")
             lines.append(((work, float("inf")), cells))
             continue
         gaps = ended["client_gap_ms"].astype(float)
-        floor = floors.get(work)
         lines.append(
             (
                 (work, gaps.median()),
                 (
                     str(point["lab"]),
                     title,
-                    str(point["system"]),
+                    str(point["way"]),
                     str(ended["strategy"].mode().iloc[0]),
                     f"{gaps.median():.0f}",
                     f"{gaps.min():.0f} to {gaps.max():.0f}",
-                    f"{gaps.median() / floor:.1f}" if floor else "",
+                    *(_share(gaps.median(), others.get(work)) for others in (floors, docker)),
                     _number(ended["frozen_ms"], 1),
                     _number(ended["total_ms"], 1000, 1),
                     _number(ended["pages_bytes"], 1e6),
@@ -82,12 +84,17 @@ def provenance(rows: pd.DataFrame) -> list[str]:
     return found
 
 
-def _floors(rows: pd.DataFrame) -> dict[tuple[str, ...], float]:
-    own = rows[(rows["system"] == "floor") & (rows["outcome"] == "committed")]
+def _medians(rows: pd.DataFrame, system: str) -> dict[tuple[str, ...], float]:
+    """The client's gap with one system, by the work."""
+    own = rows[(rows["system"] == system) & (rows["outcome"] == "committed")]
     found = {}
-    for key, group in own.groupby(POINT, dropna=False):
-        found[tuple(map(str, key[:-1]))] = float(group["client_gap_ms"].median())
+    for key, group in own.groupby(POINT[:-1], dropna=False):
+        found[tuple(map(str, key))] = float(group["client_gap_ms"].median())
     return found
+
+
+def _share(gap: float, other: float | None) -> str:
+    return f"{gap / other:.2g}" if other else ""
 
 
 def _work(point: dict[str, Any]) -> str:

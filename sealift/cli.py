@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from benchmarks.cli import app as bench_app
+from sealift import scheduler
 from sealift.attestation.cli import attest_command, keys_app
 from sealift.errors import SealiftError, UnusableInput
 from sealift.evidence.cli import app as evidence_app
@@ -20,8 +20,6 @@ from sealift.options import InventoryOption, JsonOption  # noqa: TC001 - typer r
 from sealift.provider.cli import app as provider_app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from benchmarks.workloads.client import Findings
     from sealift.lab.plan import Kind
     from sealift.model import Report, Strategy
@@ -113,28 +111,28 @@ def migrate(
     for host in (source, destination):
         known.host(host)  # a slip of the pen is answered before Prefect is loaded
     asked = _evidence(evidence)
-    with _prefect():
-        from sealift.migration import progress
-        from sealift.migration.display import Display
+    scheduler.set_up()
+    from sealift.migration import progress
+    from sealift.migration.display import Display
 
-        chosen = _strategy(strategy)
-        together = project is not None or len(named) > 1
-        with progress.listening(Display(sys.stderr, named=together)):
-            if together:
-                from flows.migrate_group import migrate_group
+    chosen = _strategy(strategy)
+    together = project is not None or len(named) > 1
+    with progress.listening(Display(sys.stderr, named=together)):
+        if together:
+            from flows.migrate_group import migrate_group
 
-                reports: list[Report] = migrate_group(
-                    source, destination, named, project, inventory, chosen, max_rounds, asked
-                )
-            else:
-                from flows.migrate import migrate as flow
+            reports: list[Report] = migrate_group(
+                source, destination, named, project, inventory, chosen, max_rounds, asked
+            )
+        else:
+            from flows.migrate import migrate as flow
 
-                reports = [flow(named[0], source, destination, inventory, chosen, max_rounds, asked)]
-        if together and as_json:
-            _print_json([report.model_dump(mode="json") for report in reports])
-            return
-        for report in reports:
-            _print_report(report, as_json=as_json)
+            reports = [flow(named[0], source, destination, inventory, chosen, max_rounds, asked)]
+    if together and as_json:
+        _print_json([report.model_dump(mode="json") for report in reports])
+        return
+    for report in reports:
+        _print_report(report, as_json=as_json)
 
 
 @app.command()
@@ -201,14 +199,14 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Bring a lab up, migrate a Redis under a client's hands, check, take the lab down."""
-    with _prefect():
-        from benchmarks.demo import run_demo
-        from sealift.migration import progress
-        from sealift.migration.display import Display
+    scheduler.set_up()
+    from benchmarks.demo import run_demo
+    from sealift.migration import progress
+    from sealift.migration.display import Display
 
-        with progress.listening(Display(sys.stderr)):
-            result = run_demo(_kind(kind), memory_mb, say=_say)
-        _print_report(result.report, as_json=as_json, client=result.client)
+    with progress.listening(Display(sys.stderr)):
+        result = run_demo(_kind(kind), memory_mb, say=_say)
+    _print_report(result.report, as_json=as_json, client=result.client)
     if not result.client.intact:
         raise SystemExit(1)
 
@@ -382,17 +380,6 @@ def _strategy(text: str) -> Strategy:
     except ValueError:
         known = ", ".join(Strategy)
         raise UnusableInput(f"--strategy has no {text!r}", remedy=f"Take one of: {known}") from None
-
-
-@contextlib.contextmanager
-def _prefect() -> Iterator[None]:
-    """Prefect, set up for a command line before it is imported: what it has to say is in the report and the UI."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    # The first one ever makes a database, which takes longer than the 20 seconds that Prefect allows.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    yield
 
 
 def _print_report(report: Report, *, as_json: bool, client: Findings | None = None) -> None:

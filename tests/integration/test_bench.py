@@ -21,6 +21,7 @@ from benchmarks.evaluate import evaluate
 from benchmarks.peers import ssh_path
 from benchmarks.point import Point
 from benchmarks.testbed import DOCKER_HOSTS, Testbed
+from sealift import scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -244,6 +245,41 @@ def until(check: Any, timeout_s: float) -> Any:
             pass
         time.sleep(0.5)
     raise AssertionError(f"not within {timeout_s} s")
+
+
+def test_a_sweep_that_is_killed_goes_on_where_it_was(stage: Stage, tmp_path: Path) -> None:
+    plan, results = tmp_path / "plan.toml", tmp_path / "results"
+    plan.write_text('name = "killed"\nrepeats = 3\n[[axes]]\nmemory_mb = [1]\n')
+    command = [
+        sys.executable,
+        "-m",
+        "sealift.cli",
+        "bench",
+        "run",
+        str(plan),
+        "--results",
+        str(results),
+        "--json",
+    ]
+    env = environment(PREFECT_HOME=str(tmp_path / "prefect"), PREFECT_API_URL="")
+    with subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.DEVNULL) as doomed:
+        until(lambda: list(results.glob("*.parquet")), 120)
+        assert scheduler.servers(str(doomed.pid)), "its own Prefect server runs"
+        doomed.kill()
+    until(lambda: not scheduler.servers(str(doomed.pid)), 20)
+    before = frames.load(results)
+    assert 0 < len(before) < 3
+    done = subprocess.run(
+        command, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    after = frames.load(results)
+    assert sorted(after["repeat"]) == [0, 1, 2]
+    assert list(after["outcome"]) == ["committed"] * 3
+    kept = after.set_index("row").loc[list(before["row"])]
+    assert list(kept["started"]) == list(before["started"]), "measured again"
+    left = [line for line in stage.look("source")["containers"] if line]
+    assert not left
 
 
 @pytest.mark.whole

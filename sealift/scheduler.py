@@ -1,0 +1,66 @@
+"""Prefect under a command line: its settings, before it is imported, and an end for the server that it starts.
+
+Where no API is configured, Prefect starts a server for the length of the process. Were that process killed, the server
+would stay for ever: a watcher, whose input ends with the process, ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+MARK = "SEALIFT_COMMAND_LINE"
+"""In the environment of what a command line starts: the process id of the command line."""
+
+SETTINGS = {
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # what it has to say is in the report and in the UI
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    # The first one ever makes a database, which takes longer than the 20 seconds that Prefect allows.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+}
+
+
+def set_up() -> None:
+    """Prepare for Prefect. To be called before it is imported."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if os.environ.get("PREFECT_API_URL") or MARK in os.environ:
+        return
+    os.environ[MARK] = str(os.getpid())
+    # Its input is a pipe whose other end only this process has: it ends when this process does, whatever ends it.
+    subprocess.Popen(
+        [sys.executable, "-S", "-E", __file__, os.environ[MARK]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def servers(command_line: str) -> list[int]:
+    """The Prefect servers that a command line has started and that still run."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if b"prefect.server" not in (entry / "cmdline").read_bytes():
+                continue
+            if f"{MARK}={command_line}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def main(command_line: str) -> None:
+    """Wait for the command line's end, then end its servers."""
+    sys.stdin.read()
+    for server in servers(command_line):
+        with suppress(ProcessLookupError):
+            os.kill(server, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
