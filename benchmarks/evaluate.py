@@ -99,7 +99,7 @@ def _measure(
             time.sleep(AFTER_S)
             found = [client.findings() for client in at_work.values()]
     worst = max(found, key=lambda findings: findings.longest_gap_ms)
-    row = {**_moved(moves), **_seen(found, began, ended), **_hosts(watched)}
+    row = {**_moved(moves), **seen(found, began, ended), **_hosts(watched)}
     payload = sum(
         row.get(name) or 0 for name in ("pages_bytes", "metadata_bytes", "image_bytes", "file_bytes")
     )
@@ -159,8 +159,8 @@ def _moved(moves: list[Move]) -> dict[str, Any]:
     return row
 
 
-def _seen(found: list[Findings], began: float, ended: float) -> dict[str, Any]:
-    """What the clients saw; of several, the worst."""
+def seen(found: list[Findings], began: float, ended: float) -> dict[str, Any]:
+    """Columns of what the clients saw, of several the worst. The move lasted from `began` to `ended` (Unix time)."""
     during = [findings.responses.between(began, ended + AFTER_S) for findings in found]
     before = [
         findings.responses.between(findings.responses.began_unix + WARM_UP_S, began) for findings in found
@@ -169,7 +169,10 @@ def _seen(found: list[Findings], began: float, ended: float) -> dict[str, Any]:
     middle = [findings.responses.between(began, ended) for findings in found]
     errors = [findings.error for findings in found if findings.error]
     return {
-        "client_gap_ms": max(part.longest_ms or 0.0 for part in during),
+        "client_gap_ms": max(
+            *(part.longest_ms or 0.0 for part in during),
+            *(_unanswered_ms(findings, ended) for findings in found),
+        ),
         "client_before_ms": max(part.longest_ms or 0.0 for part in before),
         "client_median_ms": max(findings.median_ms for findings in found),
         "operations": sum(findings.operations for findings in found),
@@ -179,6 +182,15 @@ def _seen(found: list[Findings], began: float, ended: float) -> dict[str, Any]:
         "rate_during": sum(len(part.at_s) for part in middle) / (ended - began),
         "rate_after": sum(len(part.at_s) for part in after) / AFTER_S,
     }
+
+
+def _unanswered_ms(findings: Findings, ended: float) -> float:
+    """How long a client whose connection was lost had no answer, at least: up to the end of the move."""
+    responses = findings.responses
+    if findings.error is None or not len(responses.at_s):
+        return 0.0
+    last = responses.began_unix + float((responses.at_s + responses.took_ms / 1000).max())
+    return max(0.0, ended - last) * 1000
 
 
 def _hosts(watched: Watched) -> dict[str, Any]:

@@ -321,9 +321,17 @@ def test_schedules_are_deployed_and_a_worker_runs_one_to_its_end(stage: Stage, t
         prefect("work-pool", "create", "--type", "process", "sealift")
         prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
         deployed = {one["name"]: one for one in ask("/deployments/filter")}
-        crons = {name: one["schedules"][0]["schedule"]["cron"] for name, one in deployed.items()}
-        assert crons == {"nightly": "0 2 * * *", "weekly-peers": "0 4 * * 0"}
-        assert all(one["schedules"][0]["active"] for one in deployed.values())
+        crons = {
+            name: (one["schedules"][0]["schedule"]["cron"], one["schedules"][0]["active"])
+            for name, one in deployed.items()
+            if one["schedules"]
+        }
+        assert crons == {
+            "nightly": ("0 2 * * *", True),
+            "weekly-peers": ("0 4 * * 0", True),
+            "recover": ("*/10 * * * *", False),
+        }
+        assert {"migrate", "migrate-group"} <= deployed.keys()
         nightly = deployed["nightly"]["id"]
         chosen = {"plan": str(plan), "results": str(tmp_path / "results")}
         scheduled = ask(

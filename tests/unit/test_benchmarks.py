@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +23,9 @@ import pytest
 import benchmarks as bench
 from benchmarks import compare, frames, plots, report, summary
 from benchmarks import sweep as sweeps
-from benchmarks.evaluate import Measured
+from benchmarks.evaluate import Measured, seen
 from benchmarks.point import Point
-from benchmarks.workloads.client import Responses
+from benchmarks.workloads.client import Findings, Responses
 from sealift.errors import UnusableInput
 
 if TYPE_CHECKING:
@@ -356,3 +358,13 @@ def test_response_times_come_back_as_they_were_and_know_which_fell_into_a_time(t
     assert back.took_ms.tolist() == made.took_ms.tolist()
     assert made.between(1001.5, 1001.6).longest_ms == 900.0
     assert made.between(1000.5, 1000.9).longest_ms is None
+
+
+@pytest.mark.parametrize(("error", "gap_ms"), [(None, 900), ("TimeoutError", 57_998)])
+def test_a_client_that_lost_its_connection_has_waited_to_the_end_of_the_move(
+    error: str | None, gap_ms: float
+) -> None:
+    at, took = np.array([0.0, 1.0, 2.0], "f4"), np.array([1.0, 900.0, 2.0], "f4")
+    packed = base64.b64encode(zlib.compress(np.concatenate([at, took]).tobytes())).decode()
+    found = Findings(3, 2.0, 900.0, 2.0, [], error, {"began_unix": 1000.0, "responses": packed})
+    assert seen([found], 1000.5, 1060.0)["client_gap_ms"] == pytest.approx(gap_ms, abs=1)

@@ -25,7 +25,7 @@ class Connection:
     def __init__(self, address: str, port: int) -> None:
         self.socket = socket.create_connection((address, port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.settimeout(120)
+        self.socket.settimeout(300)
         self.answers = self.socket.makefile("rb")
         body = struct.pack(">i", 3 << 16) + b"user\0workload\0database\0postgres\0\0"
         self.socket.sendall(struct.pack(">i", 4 + len(body)) + body)

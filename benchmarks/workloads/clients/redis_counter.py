@@ -21,7 +21,7 @@ WORST = 20
 def main(address: str, port: str, pause: str) -> None:
     connection = socket.create_connection((address, int(port)), timeout=30)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.settimeout(120)
+    connection.settimeout(300)
     answers = connection.makefile("rb")
     command = b"*2\r\n$4\r\nINCR\r\n$7\r\ncounter\r\n"
     count, error = 0, None

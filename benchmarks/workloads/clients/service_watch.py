@@ -46,7 +46,7 @@ def main(address: str, port: str) -> None:
     """Question until standard input ends."""
     connection = socket.create_connection((address, int(port)), timeout=30)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.settimeout(120)
+    connection.settimeout(300)
     answers = connection.makefile("rb")
 
     def ask() -> dict[str, Any]:
