@@ -1,0 +1,61 @@
+"""A process tree with one of everything moves, and comes back; a client's connection stays throughout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from menagerie import PORT
+
+from sealift.lab import images
+from sealift.model import Strategy
+
+if TYPE_CHECKING:
+    from stage import Stage
+
+pytestmark = [pytest.mark.root, pytest.mark.netns]
+
+WAIT = (
+    "import socket, sys, time\n"
+    "end = time.monotonic() + 20\n"
+    "while socket.socket().connect_ex(('127.0.0.1', int(sys.argv[1]))):\n"
+    "    assert time.monotonic() < end, 'it does not listen'\n"
+    "    time.sleep(0.1)\n"
+)
+VISIT = (
+    "import socket, sys\n"
+    "visitor = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=60)\n"
+    "answers = visitor.makefile('r')\n"
+    "for line in sys.stdin:\n"
+    "    visitor.sendall(b'look\\n')\n"
+    "    print(answers.readline(), end='', flush=True)\n"
+)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.AUTO, Strategy.POST_COPY])
+def test_everything_that_criu_carries_comes_through(stage: Stage, strategy: Strategy) -> None:
+    address = stage.address()
+    tag = images.provide(stage["source"], images.PYTHON, say=print)
+    script = (Path(__file__).parents[1] / "menagerie.py").read_text()
+    run = ["run", "--detach", "--name", "menagerie", "--network", stage.network, "--ip", address, "--init"]
+    run += ["--volume", "menagerie-data:/home/workload"]
+    stage.docker("source", *run, tag, "python3", "-u", "-c", script)
+    stage.docker("source", "exec", "menagerie", "python3", "-c", WAIT, str(PORT))
+    channel = stage["client"].open(["python3", "-u", "-c", VISIT, address, str(PORT)])
+    answers = channel.makefile("r")
+
+    def look() -> Any:
+        channel.sendall(b"look\n")
+        return json.loads(answers.readline())
+
+    assert not look()["wrong"], "before anything has happened"
+    stage.engine("menagerie", strategy=strategy)
+    there = look()
+    stage.engine("menagerie", source="destination", destination="source", strategy=strategy)
+    back = look()
+    channel.close()
+    assert not there["wrong"]
+    assert not back["wrong"]
+    assert back["animals"] > 25
