@@ -133,3 +133,13 @@ def test_the_command_line_ends_one_by_its_name(stage: Stage) -> None:
     (ended,) = json.loads(done.stdout)
     assert (ended["outcome"], ended["owner"], ended["container"]) == ("rolled back", "source", "redis")
     assert sealift().stdout == "nothing was left unfinished\n"
+
+
+def test_a_restarted_gateway_sends_each_workload_s_packets_where_its_record_says(stage: Stage) -> None:
+    address = stage.redis("redis")
+    stage.engine("redis")
+    stage.sh("gateway", "/usr/libexec/sealift/network down; /usr/libexec/sealift/network up")
+    with counting(stage, address) as found:
+        time.sleep(0.5)
+    assert found[0].intact, found[0].summary()
+    assert stage.owner(address) == "destination"

@@ -9,7 +9,7 @@ from sealift_agent import destination, facts, gateway, pager, source
 from sealift_agent.wire import Controller
 
 ROLES = {"source": source.main, "destination": destination.main, "gateway": gateway.main, "facts": facts.main}
-ROLES["pager"] = pager.main
+ROLES |= {"pager": pager.main, "routes": gateway.restore_routes}
 
 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the controller's end is seen as the end of standard input
 with contextlib.suppress(OSError):  # a host may not let us
