@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-README_PICTURES = ("gap-by-memory", "freeze-breakdown")
+README_PICTURES = ("gap-by-memory", "gap-by-dirty-rate", "freeze-breakdown")
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #111 }
