@@ -51,6 +51,13 @@ def migrate(
             description="What the destination must prove. Default: what the inventory says; none only by name."
         ),
     ] = None,
+    max_downtime: Annotated[
+        float | None,
+        Field(description="Longest predicted freeze, in seconds; refused if none keeps to it.", gt=0),
+    ] = None,
+    bandwidth: Annotated[
+        int | None, Field(description="What may be sent before the freeze, in bytes a second.", gt=0)
+    ] = None,
 ) -> Report:
     """Migrate one running container, live.
 
@@ -63,12 +70,15 @@ def migrate(
         max_rounds: Most pre-dump rounds.
         evidence: What the destination must prove: snp, sev, or none, which has to be asked for by name. By default
             what the inventory says.
+        max_downtime: Longest freeze that may be predicted, in seconds. `auto` takes the least risky strategy that keeps
+            to it; refused if there is none.
+        bandwidth: What may be sent before the freeze, in bytes a second.
 
     Returns the report. Raises EvidenceRejected or Refused before anything was touched, MigrationFailed after a
     roll-back, HostUnreachable, OutcomeUnknown when nobody who knows could be asked.
 
     """
-    request = Request(container, source, destination, strategy, max_rounds, evidence)
+    request = Request(container, source, destination, strategy, max_rounds, evidence, max_downtime, bandwidth)
     with progress.listening(Progress()), Session.open(inventories.load(inventory), request) as session:
         attest(session)
         provision_keys(session)

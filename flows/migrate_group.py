@@ -63,6 +63,13 @@ def migrate_group(
             description="What the destination must prove. Default: what the inventory says; none only by name."
         ),
     ] = None,
+    max_downtime: Annotated[
+        float | None,
+        Field(description="Longest predicted freeze, in seconds; refused if none keeps to it.", gt=0),
+    ] = None,
+    bandwidth: Annotated[
+        int | None, Field(description="What may be sent before the freeze, in bytes a second.", gt=0)
+    ] = None,
 ) -> list[Report]:
     """Migrate several running containers together.
 
@@ -75,6 +82,8 @@ def migrate_group(
         strategy: How memory gets across, as with one container.
         max_rounds: Most pre-dump rounds of each.
         evidence: What the destination must prove, as with one container.
+        max_downtime: Longest freeze that may be predicted of any, in seconds.
+        bandwidth: What may be sent before the freeze for each, in bytes a second.
 
     Returns a report for each. Raises as `migrate` does, for all of them: a MigrationFailed means that all were rolled
     back.
@@ -82,7 +91,8 @@ def migrate_group(
     """
     known = inventories.load(inventory)
     names = [*(containers or []), *(of_project(known, source, project) if project else [])]
-    requests = [Request(name, source, destination, strategy, max_rounds, evidence) for name in names]
+    asked = (strategy, max_rounds, evidence, max_downtime, bandwidth)
+    requests = [Request(name, source, destination, *asked) for name in names]
     with progress.listening(Progress(len(names))), Group.open(known, requests) as group:
         for session in group.sessions:
             attest(session)

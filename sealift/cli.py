@@ -95,6 +95,13 @@ def migrate(
         str, typer.Option(help="auto, pre-copy or stop-and-copy: how memory gets across.")
     ] = "auto",
     max_rounds: Annotated[int, typer.Option(min=1, max=30, help="Most pre-dump rounds.")] = 5,
+    max_downtime: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, help="Longest freeze, in seconds: refused if more is predicted of all strategies."
+        ),
+    ] = None,
+    bandwidth: BandwidthOption = None,
     evidence: EvidenceOption = None,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
@@ -110,7 +117,7 @@ def migrate(
     known = inventories.load(inventory)
     for host in (source, destination):
         known.host(host)  # a slip of the pen is answered before Prefect is loaded
-    asked = _evidence(evidence)
+    asked = (max_rounds, _evidence(evidence), max_downtime, _bytes(bandwidth))
     scheduler.set_up()
     from sealift.migration import progress
     from sealift.migration.display import Display
@@ -122,12 +129,12 @@ def migrate(
             from flows.migrate_group import migrate_group
 
             reports: list[Report] = migrate_group(
-                source, destination, named, project, inventory, chosen, max_rounds, asked
+                source, destination, named, project, inventory, chosen, *asked
             )
         else:
             from flows.migrate import migrate as flow
 
-            reports = [flow(named[0], source, destination, inventory, chosen, max_rounds, asked)]
+            reports = [flow(named[0], source, destination, inventory, chosen, *asked)]
     if together and as_json:
         _print_json([report.model_dump(mode="json") for report in reports])
         return

@@ -88,6 +88,8 @@ class Estimate(_Record):
     )
     link_bytes_s: float | None = Field(description="What the tunnel carries.")
     link_how: str = Field(description="measured, asked for (--bandwidth), or why it is unknown.")
+    floor_ms: float = Field(description="A freeze that moves next to nothing.")
+    fixed_ms: float = Field(description="What the rest takes besides moving bytes.")
     learned: bool = Field(
         description="Whether an earlier migration between the two hosts told the constants."
     )
@@ -121,6 +123,13 @@ class Report(_Record):
     criu_dump_ms: float = Field(default=0.0, description="CRIU's own count: frozen for the final dump.")
     criu_restore_ms: float = Field(default=0.0, description="CRIU's own count: forking and restoring.")
     total_ms: float
+    estimate: Estimate | None = Field(
+        default=None, description="What the preflight sampled, and what it predicted of each strategy."
+    )
+    since_estimate_ms: float = Field(
+        default=0.0,
+        description="From the estimate to the end of all: what `total_ms` of a prediction predicts.",
+    )
     memory_bytes: int = Field(description="Pages sent in all rounds and the final dump.")
     file_bytes: int = Field(description="Writable layer, volumes, log.")
     image_bytes: int = Field(description="Image layers; 0 when the destination had them.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from sealift.migration.predump import another_pays, pre_dump_round
+from sealift.migration import predump
 from sealift.migration.session import Session  # noqa: TC001 - Prefect reads the annotations
 from sealift.model import Step, StepRecord, Strategy
 
@@ -16,8 +16,7 @@ def pre_dump(session: Session) -> StepRecord:
     with session.step(Step.PRE_DUMP) as facts:
         rounds = session.found.rounds
         if session.found.choice.strategy == Strategy.PRE_COPY:
-            while another_pays(rounds, session.request.max_rounds):
-                pre_dump_round(session)
+            predump.pre_dump(session)
             facts["note"] = f"{len(rounds)} rounds"
         else:
             facts["note"] = f"none: {session.found.choice.why}"

@@ -133,8 +133,12 @@ class Stage:
         source: str = "source",
         destination: str = "destination",
         strategy: Strategy = Strategy.AUTO,
+        **limits: Any,
     ) -> Report:
-        """Migrate without Prefect. Hooks are called when "armed", and with the source's events, by their names."""
+        """Migrate without Prefect. Hooks are called when "armed", and with the source's events, by their names.
+
+        `limits`: max_downtime_s, bandwidth.
+        """
         hooks = hooks or {}
 
         class Hooked(Cutover):
@@ -143,15 +147,17 @@ class Stage:
                 if event["event"] in hooks:
                     hooks[event["event"]](session)
 
-        request = dataclasses.replace(self.request(container, source, destination), strategy=strategy)
+        request = dataclasses.replace(
+            self.request(container, source, destination), strategy=strategy, **limits
+        )
         with Session.open(self.inventory, request) as session:
             arrive(session)
             with session.step(Step.PREFLIGHT):
                 preflight(session)
             with session.step(Step.SYNC):
-                files.sync_image(session)
+                session.found.image_bytes = files.sync_image(session)
                 files.open_doors(session, files.create_copy(session))
-                files.live_pass(session)
+                session.found.file_bytes = files.live_pass(session)
             session.cutover = cutover = Hooked(session)
             if "armed" in hooks:
                 hooks["armed"](session)

@@ -69,6 +69,7 @@ def print_report(report: Report, client: Any = None) -> None:
         ),
         f"frozen     {report.frozen_ms:.1f} ms; traffic cut {report.cut_ms:.1f} ms; all in all "
         f"{report.total_ms / 1000:.1f} s",
+        *_predicted(report),
         f"sent       memory {megabytes(report.memory_bytes)}, files {megabytes(report.file_bytes)}, image "
         f"{megabytes(report.image_bytes)}, metadata {megabytes(report.metadata_bytes)}",
         f"evidence   {report.evidence.value}"
@@ -83,6 +84,17 @@ def print_report(report: Report, client: Any = None) -> None:
     if client is not None:
         lines.append(f"client     {client.summary()}")
     console.print("\n".join(lines), markup=False)
+
+
+def _predicted(report: Report) -> list[str]:
+    """What was predicted of the strategy taken, against what came."""
+    predicted = report.estimate.of(report.strategy) if report.estimate is not None else None
+    if predicted is None:
+        return []
+    return [
+        f"predicted  freeze {predicted.freeze_ms:.0f} ms, came {report.frozen_ms:.0f} ms; from then on "
+        f"{predicted.total_ms / 1000:.1f} s, came {report.since_estimate_ms / 1000:.1f} s"
+    ]
 
 
 def estimate_lines(estimate: Estimate) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sealift.errors import CommandFailed, MigrationFailed
+from sealift.errors import CommandFailed, MigrationFailed, SealiftError
+from sealift.migration import history
 from sealift.model import Evidence, Report, Step, Strategy
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def report(session: Session) -> Report:
         raise MigrationFailed("there was no cutover", step=Step.FINISH)
     lab = session.inventory.lab
     order = list(Step)
-    return Report(
+    made = Report(
         migration=session.migration,
         container=found.container["Name"].lstrip("/"),
         group=cutover.group,
@@ -64,6 +66,8 @@ def report(session: Session) -> Report:
         criu_restore_ms=(cutover.fact("restored", "forking_us") + cutover.fact("restored", "restore_us"))
         / 1000,
         total_ms=(time.monotonic_ns() - session.started_ns) / 1e6,
+        estimate=found.estimate,
+        since_estimate_ms=(time.monotonic_ns() - found.estimated_ns) / 1e6,
         memory_bytes=sum(r.sent_bytes for r in found.rounds)
         + cutover.fact("received", "page_bytes")
         + found.fetched_bytes,
@@ -76,6 +80,27 @@ def report(session: Session) -> Report:
         verified=found.record.sentences() if found.record else [],
         warnings=found.warnings,
     )
+    _learn(session, made, cutover.fact("received", "page_bytes"))
+    return made
+
+
+def _learn(session: Session, made: Report, frozen_page_bytes: int) -> None:
+    """Remember what this migration took besides moving bytes. That it can't be remembered is no failure of its own."""
+    estimate = made.estimate
+    if estimate is None or estimate.link_bytes_s is None or made.outcome != "committed":
+        return
+    link = estimate.link_bytes_s
+    live = min(link, session.request.bandwidth or link)
+    rounds_ms = sum(one.duration_ms for one in made.rounds)
+    moved_ms = 1000 * (made.file_bytes + made.image_bytes) / live + 1000 * session.found.fetched_bytes / link
+    with suppress(OSError, SealiftError):
+        history.learn(
+            session.inventory,
+            made.source,
+            made.destination,
+            floor_ms=made.frozen_ms - 1000 * frozen_page_bytes / link,
+            fixed_ms=made.since_estimate_ms - made.frozen_ms - rounds_ms - moved_ms,
+        )
 
 
 def _evidence(record: Record | None) -> Evidence:

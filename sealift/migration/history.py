@@ -45,4 +45,4 @@ def learn(inventory: Inventory, source: str, destination: str, floor_ms: float, 
 
 
 def _file(inventory: Inventory) -> Path:
-    return inventory.state_folder / "history.json"
+    return inventory.state_folder / "history" / "constants.json"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sealift.model import Round
+from sealift.errors import MigrationFailed
+from sealift.model import Round, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sealift.migration.session import Session
 
 PAGE_BYTES = 4096
@@ -37,10 +41,67 @@ def pre_dump_round(session: Session) -> Round:
     return made
 
 
-def another_pays(rounds: list[Round], most: int) -> bool:
-    """Whether to do another round after these."""
-    if len(rounds) >= most:
+@dataclass(frozen=True)
+class Budget:
+    """The longest freeze, and what it is made of: its floor in milliseconds, the link's rate in bytes a second."""
+
+    freeze_ms: float
+    floor_ms: float
+    link: float
+
+    def predicted_ms(self, rounds: Sequence[Round]) -> float | None:
+        """How long a freeze right after these rounds would take, by the dirty rate that they measured."""
+        left = left_bytes(rounds)
+        return None if left is None else self.floor_ms + 1000 * left / self.link
+
+    def kept_after(self, rounds: Sequence[Round]) -> bool:
+        """Whether a freeze right after these rounds is known to keep to it."""
+        predicted = self.predicted_ms(rounds)
+        return predicted is not None and predicted <= self.freeze_ms
+
+
+def left_bytes(rounds: Sequence[Round]) -> float | None:
+    """What has got dirty since the last round looked: as much in its time as it found of the time before it.
+
+    None before the second round: the first one sends everything, and tells nothing of what gets dirty.
+    """
+    if len(rounds) < 2:
+        return None
+    before, last = rounds[-2:]
+    return last.sent_bytes * min(1.0, last.duration_ms / before.duration_ms)
+
+
+def another_pays(rounds: Sequence[Round], most: int, budget: Budget | None = None) -> bool:
+    """Whether to do another round after these: not once the freeze keeps to the budget, or rounds shrink no more.
+
+    A round shrinks as far as memory gets dirty more slowly than the round before sent it.
+    """
+    if len(rounds) >= most or (budget is not None and budget.kept_after(rounds)):
         return False
     if len(rounds) < 2:
         return not rounds or rounds[-1].sent_bytes > SMALL_BYTES
     return rounds[-1].sent_bytes > SMALL_BYTES and rounds[-1].sent_bytes <= PAYS * rounds[-2].sent_bytes
+
+
+def pre_dump(session: Session) -> None:
+    """Rounds as long as they pay. MigrationFailed, with nothing frozen yet, if they leave more than was allowed."""
+    request, rounds = session.request, session.found.rounds
+    budget = _budget(session)
+    while another_pays(rounds, request.max_rounds, budget):
+        pre_dump_round(session)
+    predicted = budget.predicted_ms(rounds) if budget is not None else None
+    if budget is not None and predicted is not None and predicted > budget.freeze_ms:
+        raise MigrationFailed(
+            f"after {len(rounds)} rounds a freeze of {predicted:.0f} ms is predicted, {budget.freeze_ms:.0f} ms are "
+            "allowed; nothing was frozen",
+            host=session.source.name,
+            step=Step.PRE_DUMP,
+            remedy="Raise --max-downtime, quiet the container's writers, or take --strategy post-copy",
+        )
+
+
+def _budget(session: Session) -> Budget | None:
+    asked, estimate = session.request.max_downtime_s, session.found.estimate
+    if asked is None or estimate is None or estimate.link_bytes_s is None:
+        return None
+    return Budget(1000 * asked, estimate.floor_ms, estimate.link_bytes_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,9 @@ from sealift.errors import Refused
 from sealift.migration.checks import container, hosts, processes
 from sealift.migration.checks.finding import Answer, Finding, Resource
 from sealift.migration.checks.scene import Look, Scene
-from sealift.model import Choice, Step, Strategy
+from sealift.migration.choice import choose
+from sealift.migration.survey import survey
+from sealift.model import Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,22 +26,29 @@ LAZY_FROM_BYTES = 32 << 20
 def preflight(session: Session) -> list[str]:
     """Look at the container and both hosts. Returns warnings; Refused carries every reason."""
     request, found = session.request, session.found
-    look = examine(
-        Scene(
-            session.inventory,
-            request.container,
-            session.source,
-            session.destination,
-            request.destination,
-            session.gateway,
-        )
+    scene = Scene(
+        session.inventory,
+        request.container,
+        session.source,
+        session.destination,
+        request.destination,
+        session.gateway,
     )
+    look = examine(scene)
     refuse(request.container, look.findings)
     found.container, found.address = look.container, look.address
     found.memory_bytes, found.image_at_destination = look.uses["memory_bytes"], look.image_there
     both = {request.source: look.here, request.destination: look.there or {}}
     missing = [name for name, facts in both.items() if not facts["lazy"]]
-    found.choice = choose(request.strategy, look.here["dirty_tracking"], missing)
+    found.estimate = survey(scene, look, bandwidth=request.bandwidth, max_rounds=request.max_rounds)
+    found.estimated_ns = time.monotonic_ns()
+    found.choice = choose(
+        request.strategy,
+        look.here["dirty_tracking"],
+        missing,
+        estimate=found.estimate,
+        max_downtime_s=request.max_downtime_s,
+    )
     found.lazy_restore = both[request.destination]["lazy"] and found.memory_bytes >= LAZY_FROM_BYTES
     found.warnings += container.warnings(look.container)
     return found.warnings
@@ -94,27 +104,3 @@ def _not_looked_at(scene: Scene) -> list[Finding]:
         Finding(resource, Answer.UNKNOWN, scene.destination_name, "could not be looked at", remedy)
         for resource in resources
     ]
-
-
-def choose(asked: Strategy, dirty_tracking: bool, not_lazy: Sequence[str] = ()) -> Choice:
-    """The strategy. Refused when the one asked for can't be had.
-
-    `not_lazy` names the hosts where CRIU can't bring a process's memory after its start.
-    """
-    if asked == Strategy.POST_COPY and not_lazy:
-        why = (
-            f"CRIU can't work with userfaultfd on {' and '.join(not_lazy)}, so memory can't follow afterwards"
-        )
-        raise Refused(why, step=Step.PREFLIGHT, remedy="Take --strategy auto", reasons=(why,))
-    if asked in {Strategy.STOP_AND_COPY, Strategy.POST_COPY}:
-        return Choice(strategy=asked, why="asked for")
-    if dirty_tracking:
-        return Choice(strategy=Strategy.PRE_COPY, why="the source's kernel tracks dirty pages")
-    why = (
-        "the source's kernel does not track dirty pages (CONFIG_MEM_SOFT_DIRTY), so there can be no pre-dump"
-    )
-    if asked == Strategy.PRE_COPY:
-        raise Refused(
-            why, step=Step.PREFLIGHT, remedy="Take --strategy stop-and-copy or auto", reasons=(why,)
-        )
-    return Choice(strategy=Strategy.STOP_AND_COPY, why=why)

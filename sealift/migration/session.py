@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sealift.attestation.record import Record
     from sealift.inventory import Inventory
     from sealift.migration.cutover import Cutover
+    from sealift.model import Estimate
 
 
 ASK_AGAIN_S = 0.2
@@ -79,6 +80,8 @@ class Found:
     choice: Choice = field(
         default_factory=lambda: Choice(strategy=Strategy.STOP_AND_COPY, why="")
     )  # preflight
+    estimate: Estimate | None = None  # preflight
+    estimated_ns: int = 0  # preflight: when, by time.monotonic_ns
     copy: str = ""  # sync: id of the destination's container
     volumes: dict[str, str] = field(default_factory=dict)  # sync: those that were made for it, and when
     lazy_restore: bool = False  # preflight: whether memory is filled in behind the restored processes

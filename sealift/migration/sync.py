@@ -22,7 +22,8 @@ def sync_image(session: Session) -> int:
     address = str(session.inventory.host(session.request.destination).tunnel_address)
     door = session.receiver.call("receive_image", address=address)
     reference = reference if named else container["Image"]
-    return int(session.sender.call("send_image", reference=reference, **door))
+    bandwidth = session.request.bandwidth
+    return int(session.sender.call("send_image", reference=reference, bandwidth=bandwidth, **door))
 
 
 def create_copy(session: Session) -> Counterpart:
@@ -75,6 +76,7 @@ def open_doors(session: Session, plan: Counterpart) -> None:
         peer=peer,
         trees=sources,
         log=logs[0] if logs else None,
+        bandwidth=session.request.bandwidth,
     )
     session.receiver.call("accept")
     session.found.log = logs[1] if logs else None

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from stage import untouched
 
+from sealift.errors import Refused
 from sealift.lab import images
 from sealift.migration.check import check
 from sealift.migration.checks.finding import Answer, Resource
+from sealift.model import Step, Strategy
 
 if TYPE_CHECKING:
     from stage import Stage
@@ -62,6 +64,19 @@ def check():
     for number in (datagrams.fileno(), routes.fileno(), wire.fileno(), path, itself): os.fstat(number)
 while True:
     check(); print("intact", flush=True); time.sleep(0.1)
+"""
+
+WRITES_10_MB_S = """
+import time
+memory = bytearray(64 << 20)
+print("up", flush=True)
+at = 0
+while True:
+    began = time.monotonic()
+    for _ in range(122):
+        memory[at] = (memory[at] + 1) & 255
+        at = (at + 4096) % len(memory)
+    time.sleep(max(0, 0.05 - (time.monotonic() - began)))
 """
 
 STAYS = """
@@ -150,6 +165,46 @@ def test_the_command_says_it_in_its_status_and_as_json(stage: Stage, options: tu
         "memory"
     }
     assert said["findings"][0]["resource"] == "evidence"
+
+
+def test_a_freeze_that_is_predicted_too_long_is_refused_before_anything_is_touched(stage: Stage) -> None:
+    address = stage.redis("redis")
+    with (
+        untouched(stage, "redis", address),
+        pytest.raises(Refused, match=r"longer than the 1 ms allowed \(stop-and-copy \d+ ms.*--max-downtime"),
+    ):
+        stage.engine("redis", max_downtime_s=0.001)
+    report = stage.engine("redis", max_downtime_s=60)
+    assert report.strategy is Strategy.STOP_AND_COPY, "the least risky of those that keep to the limit"
+    assert "60000 ms are allowed" in report.why
+    assert report.estimate is not None
+    assert report.estimate.link_how == "measured"
+    assert report.estimate.of(report.strategy) is not None
+    assert 0 < report.since_estimate_ms < report.total_ms
+    again = check(stage.inventory, stage.request("redis", "destination", "source"))
+    assert not again.estimate.learned
+    stage.redis("other")
+    assert check(stage.inventory, stage.request("other")).estimate.learned, "the migration told the constants"
+
+
+def test_a_writer_is_told_from_a_container_at_rest(stage: Stage) -> None:
+    start(stage, "rest", "import time; print('up', flush=True); time.sleep(1e9)", "up")
+    start(stage, "writer", WRITES_10_MB_S, "up")
+    rest, writer = (look(stage, name).estimate for name in ("rest", "writer"))
+    assert rest.dirty_bytes_s is not None
+    assert writer.dirty_bytes_s is not None
+    assert rest.dirty_bytes_s < 3e6
+    assert 5e6 < writer.dirty_bytes_s < 20e6
+    assert writer.memory_bytes > 60e6
+
+
+def test_a_bandwidth_is_kept_before_the_freeze(stage: Stage) -> None:
+    fill = "open('/tmp/filling', 'wb').write(__import__('os').urandom(6_000_000))"
+    start(stage, "box", f"{fill}; import time; print('up', flush=True); time.sleep(1e9)", "up")
+    images.provide(stage["destination"], images.PYTHON, say=print)
+    report = stage.engine("box", bandwidth=3_000_000)
+    assert report.file_bytes > 6_000_000
+    assert report.step(Step.SYNC).duration_ms > 1800
 
 
 def test_a_destination_that_nothing_vouches_for_is_looked_at_and_said_to_be_unverified(stage: Stage) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 DUMPS = Path("/run/sealift/dumps")
 """Images rest here only: a tmpfs of its own, so that `/run`'s size does not bound a container's memory."""
 
+CONTAINER = "container"
+"""The file of a migration's directory at the source that says which container it is of."""
+
 NETWORK = "extRootNetNS"
 """The name under which a dump refers to a network namespace that is not in it. runc's own word for it, too."""
 

@@ -38,7 +38,7 @@ def sample(container: str, tracked: bool) -> dict[str, Any]:
     pid = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
     pids = cgroup.pids(cgroup.of_process(pid))
     found: dict[str, Any] = {"dump_bytes": sum(map(dump_bytes, pids)), "how": "", "points": []}
-    if tracked and _somebody_pre_dumps():
+    if tracked and _is_being_pre_dumped(container):
         return found
     found["how"] = "soft-dirty" if tracked else "referenced"
     if not all(_clear(each, SOFT_DIRTY if tracked else REFERENCED) for each in pids):
@@ -62,11 +62,9 @@ def dump_bytes(pid: int) -> int:
     return sum(int(sizes.get(name, 0)) for name in ("Pss_Anon", "Pss_Shmem", "SwapPss")) * 1024
 
 
-def _somebody_pre_dumps() -> bool:
-    """Whether any migration has its images here: its next round counts on the bits."""
-    with contextlib.suppress(OSError):
-        return any(criu.DUMPS.iterdir())
-    return False
+def _is_being_pre_dumped(container: str) -> bool:
+    """Whether a migration of it has its images here: its next round counts on the bits."""
+    return any(path.read_text() == container for path in criu.DUMPS.glob(f"*/{criu.CONTAINER}"))
 
 
 def _clear(pid: int, what: str) -> bool:

@@ -100,7 +100,9 @@ class Sender:
         port: int,
         password: str,
         trees: Mapping[str, str],
+        bandwidth: int | None = None,
     ) -> None:
+        self.live_options = [f"--bwlimit={max(1, bandwidth // 1024)}"] if bandwidth else []
         self.target = f"rsync://sealift@{address}:{port}"
         self.environment = {**os.environ, "RSYNC_PASSWORD": password}
         self.trees = {name: Path(path) for name, path in trees.items()}
@@ -116,7 +118,8 @@ class Sender:
         )
         self._sent = before if settled else None
         sent = sum(
-            self._end(name, self._start(name, f"{path}/", "--delete")) for name, path in self.trees.items()
+            self._end(name, self._start(name, f"{path}/", "--delete", *self.live_options))
+            for name, path in self.trees.items()
         )
         self.suspects = {
             name: _touched_since(path, started_ns - TICK_NS) for name, path in self.trees.items()
@@ -129,7 +132,10 @@ class Sender:
 
     def copy(self, module: str, files: Mapping[Path, str]) -> int:
         """Send single files, each under the name that it is to have. Returns the bytes sent."""
-        return sum(self._end(module, self._start(module, str(path), to=name)) for path, name in files.items())
+        return sum(
+            self._end(module, self._start(module, str(path), *self.live_options, to=name))
+            for path, name in files.items()
+        )
 
     def final_pass(self, processes: Sequence[int]) -> int:
         """Send the rest of a frozen container's files, all trees at once.

@@ -17,6 +17,7 @@ from . import cgroup, criu, docker_api, limits, pipes, plug, timerfd
 from .files import Sender
 from .log import TAIL, Log
 from .pager import lazy_ranges
+from .throttle import CHUNK_BYTES, Pace, Relay
 from .trigger import Trigger, let_go
 from .wire import AgentError, Controller, Link, listen, serve
 
@@ -58,14 +59,20 @@ class Source:
         peer: dict[str, Any],
         trees: dict[str, str],
         log: str | None,
+        bandwidth: int | None = None,
     ) -> list[str]:
-        """Connect to the destination and prepare to dump. Returns what the container's standard descriptors lead to."""
+        """Connect to the destination and prepare to dump. Returns what the container's standard descriptors lead to.
+
+        `bandwidth` limits what is sent before the freeze, in bytes a second.
+        """
         self.migration = migration
         self.container = container
         self.peer = peer
+        self.bandwidth = bandwidth
         self.directory, self.lock = criu.open_dumps(migration)
+        (self.directory / criu.CONTAINER).write_text(container)
         self.images = self.directory / "final"
-        self.sender = Sender(peer["address"], peer["rsync_port"], peer["password"], trees)
+        self.sender = Sender(peer["address"], peer["rsync_port"], peer["password"], trees, bandwidth)
         self.log = Log(log) if log else None
         self.link = Link.connect(peer["address"], peer["port"], peer["token"])
         return criu.descriptors(container)
@@ -85,13 +92,20 @@ class Source:
     def pre_dump(self, name: str, port: int) -> dict[str, int]:
         """One round: the pages dirtied since the last one, straight to the destination's page server."""
         images = self.directory / name
-        options = ["--pre-dump", "--page-server", f"{self.peer['address']}:{port}", *self._parent()]
+        with contextlib.ExitStack() as stack:
+            server = f"{self.peer['address']}:{port}"
+            if self.bandwidth is not None:
+                relay = stack.enter_context(Relay(self.peer["address"], port, self.bandwidth))
+                server = f"127.0.0.1:{relay.port}"
+            self._pre_dump(images, ["--pre-dump", "--page-server", server, *self._parent()])
+        self.parent = name
+        return criu.dump_stats(images)
+
+    def _pre_dump(self, images: Path, options: list[str]) -> None:
         pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
         env = limits.environment(cgroup.pids(cgroup.of_process(pid)))
         dump = criu.checkpoint(self.container, images, *options, env=env)
         criu.finish(dump, "pre-dump", images / "dump.log")
-        self.parent = name
-        return criu.dump_stats(images)
 
     def arm(
         self,
@@ -376,8 +390,9 @@ def _travels(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and path.suffix not in METADATA_EXCEPT
 
 
-def send_image(reference: str, address: str, port: int, token: str) -> int:
-    """Stream an image (`docker save`) to the destination. Returns the bytes sent."""
+def send_image(reference: str, address: str, port: int, token: str, bandwidth: int | None = None) -> int:
+    """Stream an image (`docker save`) to the destination. Returns the bytes sent; `bandwidth` limits their rate."""
+    pace = Pace(bandwidth)
     link = Link.connect(address, port, token)
     connection, response = docker_api.request("GET", f"/images/{reference}/get", timeout=600)
     sent = 0
@@ -385,9 +400,10 @@ def send_image(reference: str, address: str, port: int, token: str) -> int:
         if response.status != 200:
             raise AgentError(f"Docker refuses to save the image {reference}", "sync")
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the other side says why below
-            while chunk := response.read(1 << 20):
+            while chunk := response.read(1 << 20 if bandwidth is None else CHUNK_BYTES):
                 link.socket.sendall(chunk)
                 sent += len(chunk)
+                pace.spent(len(chunk))
             link.socket.shutdown(socket.SHUT_WR)
         answer = link.receive(600)
         if "error" in answer:

@@ -10,7 +10,7 @@ import pytest
 from sealift.migration import progress
 from sealift.migration.display import Display, megabytes, print_report
 from sealift.migration.timeline import timeline_png
-from sealift.model import Evidence, Report, Round, Step, StepRecord, Strategy
+from sealift.model import Estimate, Evidence, Prediction, Report, Round, Step, StepRecord, Strategy
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -45,6 +45,18 @@ def report() -> Report:
         lab="netns",
         accelerator="none",
         evidence=Evidence.ABSENT,
+        estimate=Estimate(
+            memory_bytes=5_000_000,
+            dirty_bytes_s=1e6,
+            dirty_how="soft-dirty",
+            link_bytes_s=1e8,
+            link_how="measured",
+            floor_ms=150,
+            fixed_ms=3000,
+            learned=True,
+            predictions=[Prediction(strategy=Strategy.PRE_COPY, freeze_ms=180, total_ms=4100)],
+        ),
+        since_estimate_ms=5200,
         warnings=["beware"],
     )
 
@@ -64,6 +76,7 @@ def test_the_printed_report_says_everything(report: Report, capsys: pytest.Captu
         "pre-copy",
         "round 1    5.0 MB",
         "frozen     200.4 ms",
+        "predicted  freeze 180 ms, came 200 ms; from then on 4.1 s, came 5.2 s",
         "absent",
     ):
         assert part in shown
