@@ -58,6 +58,9 @@ def migrate(
     bandwidth: Annotated[
         int | None, Field(description="What may be sent before the freeze, in bytes a second.", gt=0)
     ] = None,
+    throttle: Annotated[
+        bool, Field(description="Slow a writer down that gets memory dirty faster than the link carries it.")
+    ] = False,
 ) -> Report:
     """Migrate one running container, live.
 
@@ -73,12 +76,16 @@ def migrate(
         max_downtime: Longest freeze that may be predicted, in seconds. `auto` takes the least risky strategy that keeps
             to it; refused if there is none.
         bandwidth: What may be sent before the freeze, in bytes a second.
+        throttle: Whether a writer that gets memory dirty faster than the link carries it may be slowed down until the
+            freeze.
 
     Returns the report. Raises EvidenceRejected or Refused before anything was touched, MigrationFailed after a
     roll-back, HostUnreachable, OutcomeUnknown when nobody who knows could be asked.
 
     """
-    request = Request(container, source, destination, strategy, max_rounds, evidence, max_downtime, bandwidth)
+    request = Request(
+        container, source, destination, strategy, max_rounds, evidence, max_downtime, bandwidth, throttle
+    )
     with progress.listening(Progress()), Session.open(inventories.load(inventory), request) as session:
         attest(session)
         provision_keys(session)

@@ -70,6 +70,9 @@ def migrate_group(
     bandwidth: Annotated[
         int | None, Field(description="What may be sent before the freeze, in bytes a second.", gt=0)
     ] = None,
+    throttle: Annotated[
+        bool, Field(description="Slow a writer down that gets memory dirty faster than the link carries it.")
+    ] = False,
 ) -> list[Report]:
     """Migrate several running containers together.
 
@@ -84,6 +87,7 @@ def migrate_group(
         evidence: What the destination must prove, as with one container.
         max_downtime: Longest freeze that may be predicted of any, in seconds.
         bandwidth: What may be sent before the freeze for each, in bytes a second.
+        throttle: Whether writers that never converge may be slowed down until the freeze.
 
     Returns a report for each. Raises as `migrate` does, for all of them: a MigrationFailed means that all were rolled
     back.
@@ -91,7 +95,7 @@ def migrate_group(
     """
     known = inventories.load(inventory)
     names = [*(containers or []), *(of_project(known, source, project) if project else [])]
-    asked = (strategy, max_rounds, evidence, max_downtime, bandwidth)
+    asked = (strategy, max_rounds, evidence, max_downtime, bandwidth, throttle)
     requests = [Request(name, source, destination, *asked) for name in names]
     with progress.listening(Progress(len(names))), Group.open(known, requests) as group:
         for session in group.sessions:

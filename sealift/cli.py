@@ -102,6 +102,12 @@ def migrate(
         ),
     ] = None,
     bandwidth: BandwidthOption = None,
+    throttle: Annotated[
+        bool,
+        typer.Option(
+            "--throttle", help="Slow a writer down that gets memory dirty faster than the link carries it."
+        ),
+    ] = False,
     evidence: EvidenceOption = None,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
@@ -117,7 +123,7 @@ def migrate(
     known = inventories.load(inventory)
     for host in (source, destination):
         known.host(host)  # a slip of the pen is answered before Prefect is loaded
-    asked = (max_rounds, _evidence(evidence), max_downtime, _bytes(bandwidth))
+    asked = (max_rounds, _evidence(evidence), max_downtime, _bytes(bandwidth), throttle)
     scheduler.set_up()
     from sealift.migration import progress
     from sealift.migration.display import Display

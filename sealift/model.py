@@ -117,6 +117,10 @@ class Report(_Record):
     why: str
     steps: list[StepRecord]
     rounds: list[Round]
+    throttled_cpus: float | None = Field(
+        default=None,
+        description="To how many CPUs a writer that never converged was slowed down, before the freeze.",
+    )
     frozen_ms: float = Field(description="No process of the container ran: by the source's clock.")
     cut_ms: float = Field(description="No packet of the container passed: by the source's clock.")
     restore_ms: float = Field(description="runc and CRIU at the destination, by its own clock.")

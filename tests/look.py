@@ -21,7 +21,7 @@ MASKS = (
 OWN = re.compile(r"^(sshd\b|/usr/s?bin/sshd|/usr/lib/openssh/|python3 (-|/run/sealift/agent-)|wireguard-go)")
 """The looking itself, the test's connections and agents, and what changes its threads at will."""
 
-KEPT = re.compile(r"/run/sealift/(agent-|clients)|/run/sealift/(restore|dumps|restore/\.lock)$")
+KEPT = re.compile(r"/run/sealift/(agent-|clients|places)|/run/sealift/(restore|dumps|restore/\.lock)$")
 
 
 def masked(text: str) -> str:

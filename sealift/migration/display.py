@@ -67,6 +67,11 @@ def print_report(report: Report, client: Any = None) -> None:
             f"{megabytes(made.skipped_bytes)} unchanged"
             for made in report.rounds
         ),
+        *(
+            [f"throttled  to {report.throttled_cpus:.2f} CPUs, until the freeze"]
+            if report.throttled_cpus is not None
+            else []
+        ),
         f"frozen     {report.frozen_ms:.1f} ms; traffic cut {report.cut_ms:.1f} ms; all in all "
         f"{report.total_ms / 1000:.1f} s",
         *_predicted(report),

@@ -59,6 +59,7 @@ def report(session: Session) -> Report:
         why=found.choice.why,
         steps=sorted(session.records, key=lambda record: order.index(record.step)),
         rounds=found.rounds,
+        throttled_cpus=found.throttled_cpus,
         frozen_ms=cutover.between_ms("frozen", "restored"),
         cut_ms=cutover.between_ms("go", "committed"),
         restore_ms=cutover.fact("restored", "restore_ns") / 1e6,

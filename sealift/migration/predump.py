@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sealift.errors import MigrationFailed
+from sealift.errors import CommandFailed, MigrationFailed
 from sealift.model import Round, Step
 
 if TYPE_CHECKING:
@@ -84,10 +84,15 @@ def another_pays(rounds: Sequence[Round], most: int, budget: Budget | None = Non
 
 
 def pre_dump(session: Session) -> None:
-    """Rounds as long as they pay. MigrationFailed, with nothing frozen yet, if they leave more than was allowed."""
+    """Rounds as long as they pay, with a slower writer if that may be.
+
+    MigrationFailed, with nothing frozen yet, if they leave more for the freeze than was allowed.
+    """
     request, rounds = session.request, session.found.rounds
     budget = _budget(session)
-    while another_pays(rounds, request.max_rounds, budget):
+    while another_pays(rounds, request.max_rounds, budget) or (
+        request.throttle and would_converge(rounds, request.max_rounds, budget) and _slow_down(session)
+    ):
         pre_dump_round(session)
     predicted = budget.predicted_ms(rounds) if budget is not None else None
     if budget is not None and predicted is not None and predicted > budget.freeze_ms:
@@ -96,8 +101,28 @@ def pre_dump(session: Session) -> None:
             "allowed; nothing was frozen",
             host=session.source.name,
             step=Step.PRE_DUMP,
-            remedy="Raise --max-downtime, quiet the container's writers, or take --strategy post-copy",
+            remedy="Raise --max-downtime, have writers slowed down (--throttle), or take --strategy post-copy",
         )
+
+
+def would_converge(rounds: Sequence[Round], most: int, budget: Budget | None = None) -> bool:
+    """Whether rounds have come to an end only because memory gets dirty too fast: a slower writer would help."""
+    if len(rounds) >= most or (budget is not None and budget.kept_after(rounds)):
+        return False
+    return len(rounds) > 1 and rounds[-1].sent_bytes > SMALL_BYTES
+
+
+def _slow_down(session: Session) -> bool:
+    """Leave the container half of the CPU time that it uses, until its freeze or whatever else ends the migration."""
+    try:
+        left = session.sender.call("slow_down")
+    except CommandFailed as failed:
+        session.found.warnings.append(f"not throttled: {failed.message}")
+        return False
+    if left is None:
+        return False
+    session.found.throttled_cpus = left
+    return True
 
 
 def _budget(session: Session) -> Budget | None:

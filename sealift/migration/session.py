@@ -45,6 +45,7 @@ class Request:
     """What is asked for. `evidence`: snp, sev, none; None is what the inventory says of the destination.
 
     `max_downtime_s` bounds the predicted freeze, `bandwidth` what the live phases send, in bytes a second.
+    `throttle`: whether a writer that never converges may be slowed down.
     """
 
     container: str
@@ -55,6 +56,7 @@ class Request:
     evidence: str | None = None
     max_downtime_s: float | None = None
     bandwidth: int | None = None
+    throttle: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Found:
     file_bytes: int = 0  # sync, transfer
     rounds: list[Round] = field(default_factory=list)  # pre-dump
     last_images: str | None = None  # pre-dump
+    throttled_cpus: float | None = None  # pre-dump: what was left to a writer that never converged
     fetched_bytes: int = 0  # finish: memory that followed after the commit
 
 

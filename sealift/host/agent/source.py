@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, criu, docker_api, limits, pipes, plug, timerfd
+from . import brake, cgroup, criu, docker_api, limits, pipes, plug, timerfd
 from .files import Sender
 from .log import TAIL, Log
 from .pager import lazy_ranges
@@ -106,6 +106,11 @@ class Source:
         env = limits.environment(cgroup.pids(cgroup.of_process(pid)))
         dump = criu.checkpoint(self.container, images, *options, env=env)
         criu.finish(dump, "pre-dump", images / "dump.log")
+
+    def slow_down(self) -> float | None:
+        """Halve what the container uses of the CPUs, until `release`. Returns how many; None if it is at the least."""
+        pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
+        return brake.slow_down(self.directory, pid)
 
     def arm(
         self,
@@ -278,6 +283,8 @@ class Source:
     def release(self) -> None:
         """Let the container run on here, as if nothing had happened."""
         self._disarm()
+        if self.link is not None:
+            brake.put_back(self.directory)
         if self.plug is not None:
             self.plug.put_back()
         if self.frozen:
@@ -380,6 +387,7 @@ def resume(migration: str, container: str, address: str, bridge: str) -> None:
             state = docker_api.call("GET", f"/containers/{container}/json")["State"]
         except docker_api.NotThere:
             state = {"Pid": 0}  # removed meanwhile, by whoever owns it
+        brake.put_back(directory)
         if state["Pid"]:
             plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
             cgroup.thaw(cgroup.of_process(state["Pid"]))
@@ -423,6 +431,7 @@ def main(controller: Controller) -> None:
         "live_pass": source.live_pass,
         "send_log": source.send_log,
         "pre_dump": source.pre_dump,
+        "slow_down": source.slow_down,
         "arm": source.arm,
         "go": source.go,
         "remove_container": source.remove_container,

@@ -1,0 +1,94 @@
+"""When a writer is slowed down: only where that is what keeps the rounds from coming to an end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
+
+import pytest
+
+from sealift.errors import CommandFailed, MigrationFailed
+from sealift.migration import predump
+from sealift.model import Round
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def session(sent_mb: Callable[[float], float], *, max_rounds: int = 8, **request: Any) -> Mock:
+    """A session whose rounds send what a writer with so many CPUs gets dirty."""
+    made = Mock()
+    made.request = Mock(max_rounds=max_rounds, max_downtime_s=None, throttle=True, **request)
+    made.found = Mock(rounds=[], throttled_cpus=None, warnings=[])
+    made.cpus = 1.0
+    made.sent_mb = sent_mb
+
+    def call(order: str) -> float | None:
+        assert order == "slow_down"
+        if made.cpus <= 0.05:
+            return None
+        made.cpus = max(0.05, made.cpus / 2)
+        return float(made.cpus)
+
+    made.sender.call = call
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pre_dump_round(made: Mock) -> None:
+        number = len(made.found.rounds)
+        sent = 100.0 if number == 0 else made.sent_mb(made.cpus)
+        made.found.rounds.append(
+            Round(number=number, duration_ms=1000, sent_bytes=int(sent * 1e6), skipped_bytes=0)
+        )
+
+    monkeypatch.setattr(predump, "pre_dump_round", pre_dump_round)
+
+
+def test_a_writer_faster_than_the_link_is_slowed_down_until_rounds_shrink() -> None:
+    made = session(lambda cpus: 120 * cpus)
+    predump.pre_dump(made)
+    assert made.found.throttled_cpus is not None
+    assert made.found.rounds[-1].sent_bytes < 0.2 * made.found.rounds[1].sent_bytes
+
+
+def test_nobody_is_slowed_down_who_converges() -> None:
+    made = session(lambda _: 0.5)
+    predump.pre_dump(made)
+    assert made.found.throttled_cpus is None
+
+
+def test_nobody_is_slowed_down_unasked() -> None:
+    made = session(lambda cpus: 120 * cpus)
+    made.request.throttle = False
+    predump.pre_dump(made)
+    assert made.found.throttled_cpus is None
+    assert len(made.found.rounds) == 2
+
+
+def test_it_comes_to_an_end() -> None:
+    stubborn = session(lambda _: 100, max_rounds=30)
+    predump.pre_dump(stubborn)
+    assert stubborn.found.throttled_cpus == 0.05
+    assert len(stubborn.found.rounds) <= 8
+    limited = session(lambda _: 100, max_rounds=3)
+    predump.pre_dump(limited)
+    assert len(limited.found.rounds) == 3
+
+
+def test_a_kernel_without_quotas_is_a_warning() -> None:
+    made = session(lambda _: 100)
+    made.sender.call = Mock(side_effect=CommandFailed("the kernel has no CPU quota"))
+    predump.pre_dump(made)
+    assert made.found.warnings == ["not throttled: the kernel has no CPU quota"]
+
+
+def test_what_does_not_keep_to_the_limit_after_all_rounds_fails_before_the_freeze() -> None:
+    made = session(lambda _: 100)
+    made.request.throttle = False
+    made.request.max_downtime_s = 0.5
+    made.found.estimate = Mock(link_bytes_s=1e8, floor_ms=200)
+    made.source.name = "source"
+    with pytest.raises(MigrationFailed, match=r"after 2 rounds a freeze of 1200 ms .* nothing was frozen"):
+        predump.pre_dump(made)
