@@ -61,6 +61,12 @@ def migrate(
     throttle: Annotated[
         bool, Field(description="Slow a writer down that gets memory dirty faster than the link carries it.")
     ] = False,
+    compress: Annotated[
+        bool,
+        Field(
+            description="Compress pages on their way (zstd): for links slower than a processor compresses."
+        ),
+    ] = False,
 ) -> Report:
     """Migrate one running container, live.
 
@@ -78,13 +84,23 @@ def migrate(
         bandwidth: What may be sent before the freeze, in bytes a second.
         throttle: Whether a writer that gets memory dirty faster than the link carries it may be slowed down until the
             freeze.
+        compress: Whether pages are compressed on their way, by zstd. Post-copy's are not.
 
     Returns the report. Raises EvidenceRejected or Refused before anything was touched, MigrationFailed after a
     roll-back, HostUnreachable, OutcomeUnknown when nobody who knows could be asked.
 
     """
     request = Request(
-        container, source, destination, strategy, max_rounds, evidence, max_downtime, bandwidth, throttle
+        container,
+        source,
+        destination,
+        strategy,
+        max_rounds,
+        evidence,
+        max_downtime,
+        bandwidth,
+        throttle,
+        compress,
     )
     with progress.listening(Progress()), Session.open(inventories.load(inventory), request) as session:
         attest(session)

@@ -73,6 +73,12 @@ def migrate_group(
     throttle: Annotated[
         bool, Field(description="Slow a writer down that gets memory dirty faster than the link carries it.")
     ] = False,
+    compress: Annotated[
+        bool,
+        Field(
+            description="Compress pages on their way (zstd): for links slower than a processor compresses."
+        ),
+    ] = False,
 ) -> list[Report]:
     """Migrate several running containers together.
 
@@ -88,6 +94,7 @@ def migrate_group(
         max_downtime: Longest freeze that may be predicted of any, in seconds.
         bandwidth: What may be sent before the freeze for each, in bytes a second.
         throttle: Whether writers that never converge may be slowed down until the freeze.
+        compress: Whether pages are compressed on their way, by zstd. Post-copy's are not.
 
     Returns a report for each. Raises as `migrate` does, for all of them: a MigrationFailed means that all were rolled
     back.
@@ -95,7 +102,7 @@ def migrate_group(
     """
     known = inventories.load(inventory)
     names = [*(containers or []), *(of_project(known, source, project) if project else [])]
-    asked = (strategy, max_rounds, evidence, max_downtime, bandwidth, throttle)
+    asked = (strategy, max_rounds, evidence, max_downtime, bandwidth, throttle, compress)
     requests = [Request(name, source, destination, *asked) for name in names]
     with progress.listening(Progress(len(names))), Group.open(known, requests) as group:
         for session in group.sessions:

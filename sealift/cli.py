@@ -108,6 +108,12 @@ def migrate(
             "--throttle", help="Slow a writer down that gets memory dirty faster than the link carries it."
         ),
     ] = False,
+    compress: Annotated[
+        bool,
+        typer.Option(
+            "--compress", help="Compress pages on their way (zstd): for links slower than a CPU compresses."
+        ),
+    ] = False,
     evidence: EvidenceOption = None,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
@@ -123,7 +129,7 @@ def migrate(
     known = inventories.load(inventory)
     for host in (source, destination):
         known.host(host)  # a slip of the pen is answered before Prefect is loaded
-    asked = (max_rounds, _evidence(evidence), max_downtime, _bytes(bandwidth), throttle)
+    asked = (max_rounds, _evidence(evidence), max_downtime, _bytes(bandwidth), throttle, compress)
     scheduler.set_up()
     from sealift.migration import progress
     from sealift.migration.display import Display

@@ -117,6 +117,10 @@ class Report(_Record):
     why: str
     steps: list[StepRecord]
     rounds: list[Round]
+    packed_bytes: int | None = Field(
+        default=None,
+        description="What these pages came to on the link, compressed; null where they were not.",
+    )
     throttled_cpus: float | None = Field(
         default=None,
         description="To how many CPUs a writer that never converged was slowed down, before the freeze.",

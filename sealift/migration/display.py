@@ -58,6 +58,7 @@ def print_report(report: Report, client: Any = None) -> None:
             record.note,
         )
     console.print(table)
+    packed = "" if report.packed_bytes is None else f" (compressed to {megabytes(report.packed_bytes)})"
     lines = [
         "",
         f"{report.container} ({report.address}): {report.source} → {report.destination}, {report.outcome}",
@@ -75,7 +76,7 @@ def print_report(report: Report, client: Any = None) -> None:
         f"frozen     {report.frozen_ms:.1f} ms; traffic cut {report.cut_ms:.1f} ms; all in all "
         f"{report.total_ms / 1000:.1f} s",
         *_predicted(report),
-        f"sent       memory {megabytes(report.memory_bytes)}, files {megabytes(report.file_bytes)}, image "
+        f"sent       memory {megabytes(report.memory_bytes)}{packed}, files {megabytes(report.file_bytes)}, image "
         f"{megabytes(report.image_bytes)}, metadata {megabytes(report.metadata_bytes)}",
         f"evidence   {report.evidence.value}"
         + (

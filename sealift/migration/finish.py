@@ -60,6 +60,9 @@ def report(session: Session) -> Report:
         steps=sorted(session.records, key=lambda record: order.index(record.step)),
         rounds=found.rounds,
         throttled_cpus=found.throttled_cpus,
+        packed_bytes=found.packed_bytes + cutover.fact("dumped", "packed_bytes")
+        if request.compress
+        else None,
         frozen_ms=cutover.between_ms("frozen", "restored"),
         cut_ms=cutover.between_ms("go", "committed"),
         restore_ms=cutover.fact("restored", "restore_ns") / 1e6,

@@ -27,7 +27,8 @@ def pre_dump_round(session: Session) -> Round:
     number = len(session.found.rounds) + 1
     name = f"round-{number}"
     started_ns = time.monotonic_ns()
-    port = session.receiver.call("start_page_server", name=name, previous=session.found.last_images)
+    previous, compress = session.found.last_images, session.request.compress
+    port = session.receiver.call("start_page_server", name=name, previous=previous, compress=compress)
     stats = session.sender.call("pre_dump", name=name, port=port)
     session.receiver.call("finish_page_server")
     made = Round(
@@ -37,6 +38,7 @@ def pre_dump_round(session: Session) -> Round:
         skipped_bytes=stats.get("pages_skipped", 0) * PAGE_BYTES,
     )
     session.found.last_images = name
+    session.found.packed_bytes += stats.get("packed_bytes", 0)
     session.found.rounds.append(made)
     return made
 

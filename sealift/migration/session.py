@@ -45,7 +45,7 @@ class Request:
     """What is asked for. `evidence`: snp, sev, none; None is what the inventory says of the destination.
 
     `max_downtime_s` bounds the predicted freeze, `bandwidth` what the live phases send, in bytes a second.
-    `throttle`: whether a writer that never converges may be slowed down.
+    `throttle`: whether a writer that never converges may be slowed down. `compress`: whether pages are, on their way.
     """
 
     container: str
@@ -57,6 +57,7 @@ class Request:
     max_downtime_s: float | None = None
     bandwidth: int | None = None
     throttle: bool = False
+    compress: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Found:
     rounds: list[Round] = field(default_factory=list)  # pre-dump
     last_images: str | None = None  # pre-dump
     throttled_cpus: float | None = None  # pre-dump: what was left to a writer that never converged
+    packed_bytes: int = 0  # pre-dump: what the pages of all rounds came to, compressed
     fetched_bytes: int = 0  # finish: memory that followed after the commit
 
 

@@ -77,6 +77,7 @@ def open_doors(session: Session, plan: Counterpart) -> None:
         trees=sources,
         log=logs[0] if logs else None,
         bandwidth=session.request.bandwidth,
+        compress=session.request.compress,
     )
     session.receiver.call("accept")
     session.found.log = logs[1] if logs else None

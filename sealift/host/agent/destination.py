@@ -18,12 +18,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import criu, docker_api, pager, plug, sandbox
+from . import criu, docker_api, pager, plug, sandbox, zstd
 from .files import Daemon
 from .lazy import Filler
 from .log import TAIL, cut, print_again
+from .relay import Relay, unpacked
 from .trigger import Trigger, let_go
-from .wire import AgentError, Controller, Link, listen, serve
+from .wire import LOOPBACK, AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +54,7 @@ class Destination:
         self.committed = False
         self.start_error: str | None = None
         self.page_server: Any = None
+        self.relay: Relay | None = None
         self.trigger: Trigger | None = None
         self.sandbox: sandbox.Sandbox | None = None
         self.filler: Filler | None = None
@@ -77,21 +79,37 @@ class Destination:
         threading.Thread(target=_load_image, args=(listener, token), daemon=True).start()
         return {"address": address, "port": listener.getsockname()[1], "token": token}
 
-    def start_page_server(self, name: str, previous: str | None) -> int:
-        """A page server for the next dump, on top of the previous one's images. Returns its port."""
+    def start_page_server(self, name: str, previous: str | None, compress: bool = False) -> int:
+        """A page server for the next dump, on top of the previous one's images. Returns its port.
+
+        With `compress` it expects pages as `relay.packed` sends them.
+        """
         self.finish_page_server()
-        with listen(self.address) as probe:
+        address = LOOPBACK if compress else self.address
+        with listen(address) as probe:
             port = int(probe.getsockname()[1])
         parent = self.directory / previous if previous else None
-        self.page_server = criu.page_server(self.directory / name, self.address, port, parent)
+        self.page_server = criu.page_server(self.directory / name, address, port, parent)
         self.page_images = self.directory / name
-        return port
+        if not compress:
+            return port
+        zstd.require()
+        self.relay = Relay((address, port), here=self.address, carry=unpacked).open()
+        return self.relay.port
 
     def finish_page_server(self) -> None:
         """Wait for the page server of the last dump."""
         if self.page_server is not None:
             server, self.page_server = self.page_server, None
-            criu.finish(server, "transfer", self.page_images / "page-server.log")
+            try:
+                criu.finish(server, "transfer", self.page_images / "page-server.log")
+            finally:
+                self._end_relay()
+
+    def _end_relay(self) -> None:
+        if self.relay is not None:
+            self.relay.close()
+            self.relay = None
 
     def arm(
         self,
@@ -312,6 +330,7 @@ class Destination:
             self.page_server.terminate()
             self.page_server.wait()
             self.page_server = None
+        self._end_relay()
         if self.daemon is not None:
             self.daemon.stop()
             self.daemon = None

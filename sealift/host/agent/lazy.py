@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import criu
-from .pager import LOOPBACK
-from .wire import AgentError
+from .wire import LOOPBACK, AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .criu import PAGE_BYTES, fields
-from .wire import AgentError, listen
+from .wire import LOOPBACK, AgentError, listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,8 +57,6 @@ SMALL_PAGES = 256
 GENTLE_S = 0.3
 """So long after the commit only what is asked for is fetched: what runs again needs a few pages of large mappings
 first, and each would wait for what is on its way already."""
-
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(eq=False)

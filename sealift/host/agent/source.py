@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import brake, cgroup, criu, docker_api, limits, pipes, plug, timerfd
+from . import brake, cgroup, criu, docker_api, limits, pipes, plug, timerfd, zstd
 from .files import Sender
 from .log import TAIL, Log
 from .pager import lazy_ranges
-from .throttle import CHUNK_BYTES, Pace, Relay
+from .relay import CHUNK_BYTES, Pace, Relay, packed, plain
 from .trigger import Trigger, let_go
-from .wire import AgentError, Controller, Link, listen, serve
+from .wire import LOOPBACK, AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +51,8 @@ class Source:
         self.trigger: Trigger | None = None
         self.dump: Any = None
         self.pages: tuple[str, int] | None = None
+        self.compress = False
+        self.relay: Relay | None = None
 
     def open(
         self,
@@ -60,15 +62,20 @@ class Source:
         trees: dict[str, str],
         log: str | None,
         bandwidth: int | None = None,
+        compress: bool = False,
     ) -> list[str]:
         """Connect to the destination and prepare to dump. Returns what the container's standard descriptors lead to.
 
-        `bandwidth` limits what is sent before the freeze, in bytes a second.
+        `bandwidth` limits what is sent before the freeze, in bytes a second. With `compress` pages go to page servers
+        that expand them.
         """
         self.migration = migration
         self.container = container
         self.peer = peer
         self.bandwidth = bandwidth
+        self.compress = compress
+        if compress:
+            zstd.require()
         self.directory, self.lock = criu.open_dumps(migration)
         (self.directory / criu.CONTAINER).write_text(container)
         self.images = self.directory / "final"
@@ -92,14 +99,25 @@ class Source:
     def pre_dump(self, name: str, port: int) -> dict[str, int]:
         """One round: the pages dirtied since the last one, straight to the destination's page server."""
         images = self.directory / name
-        with contextlib.ExitStack() as stack:
-            server = f"{self.peer['address']}:{port}"
-            if self.bandwidth is not None:
-                relay = stack.enter_context(Relay(self.peer["address"], port, self.bandwidth))
-                server = f"127.0.0.1:{relay.port}"
+        relay = self._relay(port, self.bandwidth)
+        try:
+            server = self._page_server(port, relay)
             self._pre_dump(images, ["--pre-dump", "--page-server", server, *self._parent()])
+        finally:
+            if relay is not None:
+                relay.close()
         self.parent = name
-        return criu.dump_stats(images)
+        return {**criu.dump_stats(images), **_packed_bytes(relay)}
+
+    def _relay(self, port: int, rate: int | None = None) -> Relay | None:
+        """What stands before the destination's page server at this port, if anything has to."""
+        if rate is None and not self.compress:
+            return None
+        carry = packed if self.compress else plain
+        return Relay((self.peer["address"], port), rate=rate, carry=carry).open()
+
+    def _page_server(self, port: int, relay: Relay | None) -> str:
+        return f"{LOOPBACK}:{relay.port}" if relay is not None else f"{self.peer['address']}:{port}"
 
     def _pre_dump(self, images: Path, options: list[str]) -> None:
         pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
@@ -139,7 +157,8 @@ class Source:
         if page_server_port is None:
             self._start_lazy_dump(left_out, env)
         else:
-            server = f"{self.peer['address']}:{page_server_port}"
+            self.relay = self._relay(page_server_port)
+            server = self._page_server(page_server_port, self.relay)
             options = ["--leave-running", "--page-server", server, *self._parent()]
             env = self.trigger.environment(DUMP_CALL, left_out, env)
             self.dump = criu.checkpoint(self.container, self.images, *options, env=env)
@@ -235,7 +254,7 @@ class Source:
         if (images / "remap-fpath.img").exists():
             # CRIU has just given names to files that had lost theirs: they have to travel too.
             file_bytes += self.sender.final_pass([])
-        tell("dumped", file_bytes=file_bytes, **criu.dump_stats(images))
+        tell("dumped", file_bytes=file_bytes, **criu.dump_stats(images), **_packed_bytes(self.relay))
         if self.log is not None:
             (images / TAIL).write_bytes(self.log.tail())
         metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
@@ -325,6 +344,8 @@ class Source:
         if not self.committed:
             self.release()
         self._disarm()
+        if self.relay is not None:
+            self.relay.close()
         if self.link is not None:
             self.link.close()
             self.link = None
@@ -335,6 +356,10 @@ class Source:
 
     def _parent(self) -> list[str]:
         return ["--parent-path", f"../{self.parent}"] if self.parent else []
+
+
+def _packed_bytes(relay: Relay | None) -> dict[str, int]:
+    return {"packed_bytes": relay.sent} if relay is not None else {}
 
 
 def dismiss(pages: tuple[str, int]) -> None:

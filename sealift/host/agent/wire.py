@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LINE_LIMIT = 1 << 20
+LOOPBACK = "127.0.0.1"
 
 
 class AgentError(Exception):

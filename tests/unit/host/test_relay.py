@@ -1,0 +1,113 @@
+"""What is limited keeps to its rate, and arrives whole."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from sealift.host.agent import zstd
+from sealift.host.agent.relay import PACKED_BYTES, Pace, Relay, packed, unpacked
+from sealift.host.agent.wire import AgentError, listen
+
+RATE = 4_000_000
+
+
+def test_a_pace_is_kept_and_idle_time_is_not_saved_up() -> None:
+    pace = Pace(RATE)
+    time.sleep(0.3)
+    started = time.monotonic()
+    for _ in range(20):
+        pace.spent(RATE // 100)
+    assert 0.15 <= time.monotonic() - started < 1
+
+
+def test_without_a_limit_nothing_waits() -> None:
+    started = time.monotonic()
+    Pace(None).spent(1 << 40)
+    assert time.monotonic() - started < 0.1
+
+
+def test_a_relay_carries_both_ways_at_its_rate_and_ends_with_either_side() -> None:
+    data = bytes(range(256)) * 8000
+    received = bytearray()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        while part := connection.recv(1 << 16):
+            received.extend(part)
+        connection.sendall(b"done")
+        connection.close()
+
+    with listen("127.0.0.1") as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        with Relay(listener.getsockname(), rate=RATE) as relay:
+            started = time.monotonic()
+            with socket.create_connection(("127.0.0.1", relay.port)) as criu:
+                criu.sendall(data)
+                criu.shutdown(socket.SHUT_WR)
+                assert criu.recv(10) == b"done"
+            took = time.monotonic() - started
+        server.join()
+    assert received == data
+    assert 0.9 * len(data) / RATE <= took < 5
+
+
+def test_two_relays_carry_what_is_compressed_and_an_answer_to_a_part_is_not_waited_for() -> None:
+    data = bytes(range(256)) * 20000
+    received = bytearray()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            received.extend(connection.recv(5))
+            connection.sendall(b"go on")
+            while part := connection.recv(1 << 16):
+                received.extend(part)
+            connection.sendall(b"done")
+
+    with listen("127.0.0.1") as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        with (
+            Relay(listener.getsockname(), carry=unpacked) as there,
+            Relay(("127.0.0.1", there.port), carry=packed) as here,
+            socket.create_connection(("127.0.0.1", here.port)) as criu,
+        ):
+            criu.sendall(data[:5])
+            assert criu.recv(10) == b"go on"
+            criu.sendall(data[5:])
+            criu.shutdown(socket.SHUT_WR)
+            assert criu.recv(10) == b"done"
+            assert here.sent < len(data) / 10
+            assert there.sent == len(data)
+        server.join()
+    assert received == data
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\0\0\0\4abcd", b"\0\0\0\xffabcd", b"\xff\xff\xff\xffabcd", b"\0\0", bytes(9)]
+)
+def test_what_is_no_compressed_stream_ends_the_connection_and_nothing_of_it_goes_on(sent: bytes) -> None:
+    with listen("127.0.0.1") as listener, Relay(listener.getsockname(), carry=unpacked) as relay:
+        with socket.create_connection(("127.0.0.1", relay.port)) as attacker:
+            attacker.sendall(sent)
+            attacker.shutdown(socket.SHUT_WR)
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(10) == b""
+
+
+def test_a_frame_that_holds_more_than_it_may_is_refused() -> None:
+    frame = zstd.compress(bytes(PACKED_BYTES + 1))
+    with pytest.raises(AgentError, match="can't be expanded"):
+        zstd.expand(frame, PACKED_BYTES)
+    assert zstd.expand(zstd.compress(b""), 0) == b""
+
+
+def test_a_relay_that_nobody_connects_to_ends() -> None:
+    with Relay(("127.0.0.1", 9), rate=RATE):
+        pass
