@@ -120,3 +120,18 @@ def test_a_failed_migration_can_be_tried_again(stage: Stage) -> None:
         time.sleep(0.3)
     assert found[0].intact, found[0].summary()
     assert stage.owner(address) == "destination"
+
+
+@pytest.mark.whole
+def test_a_dump_that_stands_still_is_given_up_and_the_container_thawed(stage: Stage) -> None:
+    stage.redis("redis", memory_mb=5)
+    pid = stage.inspect("source", "redis")["State"]["Pid"]
+
+    def stop(_: Session) -> None:
+        # On control groups of version 1 CRIU waits for a stopped process to take a signal; frozen it never does.
+        stage.sh("source", f"kill -STOP {pid}")
+
+    with untouched(stage, "redis"), pytest.raises(MigrationFailed) as raised:
+        stage.engine("redis", {"armed": stop})
+    assert raised.value.step == "final dump"
+    assert "has stood still" in str(raised.value)

@@ -275,3 +275,12 @@ def test_command_line_migrates_and_prints_the_report_as_json(stage: Stage, prefe
     assert (report["lab"], report["accelerator"], report["outcome"]) == ("netns", "none", "committed")
     for step in Step:
         assert step.value in done.stderr, "the steps are said while they happen"
+
+
+def test_a_compressed_migration_sends_less(stage: Stage) -> None:
+    address = stage.redis("redis", memory_mb=20)
+    with counting(stage, address) as found:
+        report = stage.engine("redis", compress=True)
+    assert found[0].intact, found[0].summary()
+    assert report.packed_bytes is not None
+    assert 0 < report.packed_bytes < report.memory_bytes / 4

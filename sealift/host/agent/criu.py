@@ -31,6 +31,7 @@ DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """What an agent starts for the time of a migration does not outlive it, even if it is killed."""
 
 UNMOUNT_TIMEOUT_S = 5
+STANDSTILL_S = 20
 PAGE_BYTES = 4096
 STATS_MAGICS = 2  # two 32-bit magic numbers, then a 32-bit length, then the message
 
@@ -116,8 +117,60 @@ def workers(directory: Path) -> list[int]:
     return found
 
 
-def kill_restore(directory: Path) -> None:
-    """Kill the CRIU of a restore that works in a directory: a child of the runc there."""
+@contextlib.contextmanager
+def end_of(process: subprocess.Popen[str]) -> Iterator[int]:
+    """A descriptor that select(2) finds readable at once when a process ends."""
+    handle = os.pidfd_open(process.pid)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+class Progress:
+    """Whether a runc and its CRIU get on with it: they use a processor, or write their log."""
+
+    def __init__(self, pid: int, log: Path) -> None:
+        self._pid, self._log = pid, log
+        self._last: tuple[int, int] | None = None
+        self._since = time.monotonic()
+
+    def stands_still(self) -> bool:
+        """Whether nothing has changed for `STANDSTILL_S`."""
+        now = (sum(_ticks(pid) for pid in _tree(self._pid)), _size(self._log))
+        if now != self._last:
+            self._last, self._since = now, time.monotonic()
+        return time.monotonic() - self._since > STANDSTILL_S
+
+
+def _tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    found = [pid]
+    with contextlib.suppress(OSError):
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in path.read_text().split():
+                found += _tree(int(child))
+    return found
+
+
+def _ticks(pid: int) -> int:
+    """Processor time of a process (proc(5), stat: utime and stime), in ticks."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def kill_criu(directory: Path) -> None:
+    """Kill the CRIU that works in a directory: a child of the runc there."""
     parents = {str(pid) for pid in workers(directory)}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

@@ -368,7 +368,7 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
         if not (restore / "restored").exists():
             let_go(restore)
             # It traces the processes that it restores. Were they killed under its hands, both would wait for ever.
-            criu.kill_restore(restore)
+            criu.kill_criu(restore)
         try:
             docker_api.call(
                 "DELETE", f"/containers/{container}?force=1&v=1", timeout=REMOVE_TIMEOUT_S, accept=(204, 404)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
+import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import brake, cgroup, criu, docker_api, limits, pipes, plug, timerfd, zstd
 from .files import Sender
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 RESTORE_TIMEOUT_S = 120
 ASK_AGAIN_S = 1
 DUMP_TIMEOUT_S = 60
+LOOK_S = 1
+LET_GO_S = 10
+"""How often a dump is looked at, and how long one that stood still has to end once the container is thawed."""
+
 FETCH_TIMEOUT_S = 600
 DUMP_CALL, LAZY_DUMP_CALL = 2, 3
 """runc asks CRIU for its version, before a lazy dump for its features, then for the dump."""
@@ -189,9 +195,25 @@ class Source:
 
     def _wait_for_dump(self) -> None:
         """Until all is dumped; of a post-copy's memory until it can be asked for."""
+        said: list[Any] = [self.dumped] if self.pages is not None else []
+        progress = criu.Progress(self.dump.pid, self.images / "dump.log")
+        with criu.end_of(self.dump) as ended:
+            while not select.select([ended, *said], [], [], LOOK_S)[0]:
+                if progress.stands_still():
+                    self._dump_stands_still()
         if self.pages is not None and self.dumped.read(1):
             return
         criu.finish(self.dump, "final dump", self.images / "dump.log")
+
+    def _dump_stands_still(self) -> NoReturn:
+        """CRIU waits for something that frozen processes won't do. Thawed they may; what is dumped is thrown away."""
+        cgroup.thaw(self.group)
+        try:
+            self.dump.wait(LET_GO_S)
+        except subprocess.TimeoutExpired:
+            criu.kill_criu(self.directory)
+        why = f"CRIU has stood still for {criu.STANDSTILL_S} s while it dumped the frozen container"
+        raise AgentError(why, "final dump")
 
     def _dump_has_ended(self) -> str | None:
         if self.dump.poll() is None:

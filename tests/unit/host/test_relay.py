@@ -92,13 +92,16 @@ def test_two_relays_carry_what_is_compressed_and_an_answer_to_a_part_is_not_wait
     "sent", [b"\0\0\0\4abcd", b"\0\0\0\xffabcd", b"\xff\xff\xff\xffabcd", b"\0\0", bytes(9)]
 )
 def test_what_is_no_compressed_stream_ends_the_connection_and_nothing_of_it_goes_on(sent: bytes) -> None:
-    with listen("127.0.0.1") as listener, Relay(listener.getsockname(), carry=unpacked) as relay:
-        with socket.create_connection(("127.0.0.1", relay.port)) as attacker:
-            attacker.sendall(sent)
-            attacker.shutdown(socket.SHUT_WR)
-            connection, _ = listener.accept()
-            with connection:
-                assert connection.recv(10) == b""
+    with (
+        listen("127.0.0.1") as listener,
+        Relay(listener.getsockname(), carry=unpacked) as relay,
+        socket.create_connection(("127.0.0.1", relay.port)) as attacker,
+    ):
+        attacker.sendall(sent)
+        attacker.shutdown(socket.SHUT_WR)
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(10) == b""
 
 
 def test_a_frame_that_holds_more_than_it_may_is_refused() -> None:
