@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - Prefect reads the annotations
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from prefect import flow
 from pydantic import Field
@@ -12,6 +12,7 @@ from flows.publish import Progress, publish
 from flows.recover import end_what_was_left
 from sealift import inventory as inventories
 from sealift.migration import progress
+from sealift.migration.again import again_after_rollback
 from sealift.migration.cutover import Cutover
 from sealift.migration.finish import report
 from sealift.migration.session import Request, Session
@@ -26,6 +27,9 @@ from tasks.provision_keys import provision_keys
 from tasks.restore import restore
 from tasks.sync import sync
 from tasks.transfer import transfer
+
+if TYPE_CHECKING:
+    from sealift.inventory import Inventory
 
 
 @flow(
@@ -67,6 +71,9 @@ def migrate(
             description="Compress pages on their way (zstd): for links slower than a processor compresses."
         ),
     ] = False,
+    retries: Annotated[
+        int, Field(description="How often to try again after a cutover that was rolled back.", ge=0, le=10)
+    ] = 0,
 ) -> Report:
     """Migrate one running container, live.
 
@@ -85,6 +92,7 @@ def migrate(
         throttle: Whether a writer that gets memory dirty faster than the link carries it may be slowed down until the
             freeze.
         compress: Whether pages are compressed on their way, by zstd. Post-copy's are not.
+        retries: How often to try again after a cutover that was rolled back.
 
     Returns the report. Raises EvidenceRejected or Refused before anything was touched, MigrationFailed after a
     roll-back, HostUnreachable, OutcomeUnknown when nobody who knows could be asked.
@@ -102,7 +110,17 @@ def migrate(
         throttle,
         compress,
     )
-    with progress.listening(Progress()), Session.open(inventories.load(inventory), request) as session:
+    known = inventories.load(inventory)
+    with progress.listening(Progress()):
+        made, rollbacks = again_after_rollback(lambda: _once(known, request), retries)
+    made = made.model_copy(update={"warnings": [*rollbacks, *made.warnings]})
+    publish(made)
+    return made
+
+
+def _once(inventory: Inventory, request: Request) -> Report:
+    """The protocol, top to bottom."""
+    with Session.open(inventory, request) as session:
         attest(session)
         provision_keys(session)
         preflight(session)
@@ -118,6 +136,4 @@ def migrate(
         for step in (dumped, moved, restored, switched):
             step.result()
         finish(session)
-        made = report(session)
-    publish(made)
-    return made
+        return report(session)

@@ -13,6 +13,7 @@ from flows.recover import end_what_was_left
 from sealift import inventory as inventories
 from sealift.errors import SealiftError
 from sealift.migration import progress
+from sealift.migration.again import again_after_rollback
 from sealift.migration.finish import report
 from sealift.migration.group import Group, of_project
 from sealift.migration.session import Request
@@ -31,6 +32,7 @@ from tasks.transfer import transfer
 if TYPE_CHECKING:
     from prefect import Task
 
+    from sealift.inventory import Inventory
     from sealift.migration.session import Session
     from sealift.model import StepRecord
 
@@ -79,6 +81,9 @@ def migrate_group(
             description="Compress pages on their way (zstd): for links slower than a processor compresses."
         ),
     ] = False,
+    retries: Annotated[
+        int, Field(description="How often to try again after a cutover that was rolled back.", ge=0, le=10)
+    ] = 0,
 ) -> list[Report]:
     """Migrate several running containers together.
 
@@ -95,6 +100,7 @@ def migrate_group(
         bandwidth: What may be sent before the freeze for each, in bytes a second.
         throttle: Whether writers that never converge may be slowed down until the freeze.
         compress: Whether pages are compressed on their way, by zstd. Post-copy's are not.
+        retries: How often to try again after a cutover that was rolled back.
 
     Returns a report for each. Raises as `migrate` does, for all of them: a MigrationFailed means that all were rolled
     back.
@@ -104,7 +110,16 @@ def migrate_group(
     names = [*(containers or []), *(of_project(known, source, project) if project else [])]
     asked = (strategy, max_rounds, evidence, max_downtime, bandwidth, throttle, compress)
     requests = [Request(name, source, destination, *asked) for name in names]
-    with progress.listening(Progress(len(names))), Group.open(known, requests) as group:
+    with progress.listening(Progress(len(names))):
+        made, rollbacks = again_after_rollback(lambda: _once(known, requests), retries)
+    made = [one.model_copy(update={"warnings": [*rollbacks, *one.warnings]}) for one in made]
+    for one in made:
+        publish(one)
+    return made
+
+
+def _once(inventory: Inventory, requests: list[Request]) -> list[Report]:
+    with Group.open(inventory, requests) as group:
         for session in group.sessions:
             attest(session)
             provision_keys(session)
@@ -113,10 +128,7 @@ def migrate_group(
         _cut_over(group)
         for session in group.sessions:
             finish(session)
-        made = [report(session) for session in group.sessions]
-    for one in made:
-        publish(one)
-    return made
+        return [report(session) for session in group.sessions]
 
 
 def _each(step: Task[[Session], StepRecord], sessions: list[Session]) -> None:

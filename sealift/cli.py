@@ -114,6 +114,9 @@ def migrate(
             "--compress", help="Compress pages on their way (zstd): for links slower than a CPU compresses."
         ),
     ] = False,
+    retries: Annotated[
+        int, typer.Option(min=0, max=10, help="How often to try again after a cutover that was rolled back.")
+    ] = 0,
     evidence: EvidenceOption = None,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
@@ -129,7 +132,7 @@ def migrate(
     known = inventories.load(inventory)
     for host in (source, destination):
         known.host(host)  # a slip of the pen is answered before Prefect is loaded
-    asked = (max_rounds, _evidence(evidence), max_downtime, _bytes(bandwidth), throttle, compress)
+    asked = (max_rounds, _evidence(evidence), max_downtime, _bytes(bandwidth), throttle, compress, retries)
     scheduler.set_up()
     from sealift.migration import progress
     from sealift.migration.display import Display

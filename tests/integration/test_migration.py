@@ -284,3 +284,28 @@ def test_a_compressed_migration_sends_less(stage: Stage) -> None:
     assert found[0].intact, found[0].summary()
     assert report.packed_bytes is not None
     assert 0 < report.packed_bytes < report.memory_bytes / 4
+
+
+BREAKS_ONCE = """#!/bin/sh
+[ "$1" = swrk ] || exec /usr/sbin/criu "$@"
+# runc asks for CRIU's version first, while it is armed; the second call is the restore.
+[ -e /run/asked ] || { : >/run/asked; exec /usr/sbin/criu "$@"; }
+rm -f /run/asked /usr/local/sbin/criu
+echo "Error (broken): out of order" >&2
+exit 1
+"""
+
+
+def test_a_cutover_that_was_rolled_back_is_tried_again_if_asked_for(stage: Stage) -> None:
+    from flows.migrate import migrate
+
+    address = stage.redis("redis", memory_mb=5)
+    stage["destination"].put("/usr/local/sbin/criu", BREAKS_ONCE.encode(), mode=0o755)
+    with counting(stage, address) as found:
+        report = migrate(
+            "redis", "source", "destination", stage.path, evidence=stage.evidence("destination"), retries=1
+        )
+    assert found[0].intact, found[0].summary()
+    assert report.outcome == "committed"
+    assert any("rolled back at first" in warning and "restore" in warning for warning in report.warnings)
+    assert stage.owner(address) == "destination"
