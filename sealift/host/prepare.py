@@ -38,8 +38,13 @@ def files(connection: Connection) -> list[str]:
         if connection.run(["cat", f"/{name}"], check=False).stdout.encode() != content:
             connection.put(f"/{name}", content, mode=mode)
             changed.append(f"{connection.name}: /{name} written")
-    runtimes = wait_for(connection, patience_s=DOCKER_PATIENCE_S).info()["Runtimes"]
-    if RUNTIME not in runtimes:
+    found = wait_for(connection, patience_s=DOCKER_PATIENCE_S).info()
+    if not found["LiveRestoreEnabled"]:
+        changed.append(
+            f'{connection.name}: to be changed by you: without "live-restore": true in /etc/docker/daemon.json '
+            "a dockerd that dies takes its containers with it"
+        )
+    if RUNTIME not in found["Runtimes"]:
         raise Refused(
             f"Docker has no runtime {RUNTIME!r}",
             host=connection.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 from .wire import AgentError
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 NOT_FOUND = 404
 SOCKET = "/var/run/docker.sock"
+BACK_S = 20
+"""A daemon that has died is started again by whoever keeps the host's services."""
+
 VERSION = "v1.43"  # Docker 24; later ones still speak it
 
 
@@ -26,9 +30,17 @@ class _Connection(http.client.HTTPConnection):
         super().__init__("localhost", timeout=timeout)
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(SOCKET)
+        deadline = time.monotonic() + BACK_S
+        while True:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            try:
+                return self.sock.connect(SOCKET)
+            except (ConnectionRefusedError, FileNotFoundError):
+                self.sock.close()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
 
 def call(
