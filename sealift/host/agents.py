@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Event = dict[str, Any]
 
 ORDER_TIMEOUT_S = 600
+BEAT_S = 5
+"""An agent that hears nothing for `wire.SILENCE_S` takes its controller for dead, as if the connection had ended."""
+
 END_TIMEOUT_S = 30
 
 
@@ -58,9 +61,11 @@ class Agent:
         self._answers: dict[int, queue.Queue[Event]] = {}
         self._number = 0
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
         self._lost = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True, name=f"agent {role}")
         self._reader.start()
+        threading.Thread(target=self._beat, daemon=True, name=f"beat {role}").start()
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +94,8 @@ class Agent:
         try:
             if self._lost.is_set():
                 raise EOFError
-            self._channel.sendall(line)
+            with self._sending:
+                self._channel.sendall(line)
             answer = answers.get(timeout=timeout_s)
         except (OSError, EOFError, queue.Empty, paramiko.SSHException) as silent:
             raise HostUnreachable(
@@ -107,10 +113,16 @@ class Agent:
 
     def close(self) -> None:
         """End the agent: it sees the end of its input, puts its things away, and leaves."""
-        with suppress(OSError, EOFError, paramiko.SSHException):
+        with suppress(OSError, EOFError, paramiko.SSHException), self._sending:
             self._channel.shutdown_write()
         self._reader.join(END_TIMEOUT_S)
         self._channel.close()
+
+    def _beat(self) -> None:
+        with suppress(OSError, EOFError, paramiko.SSHException):
+            while not self._lost.wait(BEAT_S):
+                with self._sending:
+                    self._channel.sendall(b"\n")
 
     def _read(self) -> None:
         with suppress(OSError, paramiko.SSHException):

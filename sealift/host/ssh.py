@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10
 KEEPALIVE_S = 5
+LOST_MS = 20_000
+"""A host that acknowledges nothing for so long is gone: without it TCP would go on hoping for a quarter of an hour."""
+
 WINDOW_BYTES = 1 << 21
 CHUNK_BYTES = 1 << 18
 ANSWER_LIMIT = 1 << 20
@@ -49,6 +52,11 @@ class Connection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def is_alive(self) -> bool:
+        """Whether, for all that is known here, the host is still at the other end."""
+        transport = self.client.get_transport()
+        return transport is not None and transport.is_active()
 
     def close(self) -> None:
         """End the connection and every command on it."""
@@ -208,6 +216,7 @@ def _log_in(name: str, host: Host, client: paramiko.SSHClient) -> Connection:
         transport.default_window_size = WINDOW_BYTES
         if isinstance(transport.sock, socket.socket):
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_MS)
     return Connection(name, host, client)
 
 

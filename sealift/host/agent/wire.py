@@ -5,18 +5,33 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import select
 import socket
+import subprocess
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 LINE_LIMIT = 1 << 20
 LOOPBACK = "127.0.0.1"
+
+SILENCE_S = 30
+"""A controller that lives sends something at least every `agents.BEAT_S` seconds."""
+
+WATCH_S = 0.5
+ALIVE = {
+    socket.TCP_KEEPIDLE: 5,
+    socket.TCP_KEEPINTVL: 2,
+    socket.TCP_KEEPCNT: 5,
+    socket.TCP_USER_TIMEOUT: 15_000,
+}
+"""A host that the network has lost is missed after 15 seconds, whether something was sent to it or not: tcp(7)."""
 
 
 class AgentError(Exception):
@@ -33,10 +48,12 @@ class Controller:
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
-    def orders(self) -> Iterator[dict[str, Any]]:
-        """Each order as a dict; ends when the controller is gone."""
-        for line in sys.stdin.buffer:
-            yield json.loads(line)
+    def orders(self, silence_s: float | None = None) -> Iterator[dict[str, Any]]:
+        """Each order as a dict; ends when the controller is gone, or has not even sent a blank line for so long."""
+        source, rest = sys.stdin.fileno(), b""
+        while select.select([source], [], [], silence_s)[0] and (chunk := os.read(source, 1 << 16)):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (json.loads(line) for line in lines if line)
 
     def tell(self, **message: Any) -> None:
         """Send one message. A controller that is gone is no reason to stop: the hosts settle it between them."""
@@ -55,6 +72,9 @@ class Link:
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in ALIVE.items():
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
         self.socket = connection
         self.reader = io.BufferedReader(socket.SocketIO(connection, "r"), 1 << 16)
 
@@ -123,6 +143,12 @@ class Link:
                 data.write(chunk)
                 left -= len(chunk)
 
+    def is_lost(self) -> bool:
+        """Whether the other side has ended the connection, or the network has."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
     def close(self) -> None:
         """End the connection. The other side sees it, and so does a thread of this one that waits for a message."""
         with contextlib.suppress(OSError):
@@ -130,6 +156,31 @@ class Link:
         with contextlib.suppress(OSError):
             self.reader.close()
             self.socket.close()
+
+
+@contextlib.contextmanager
+def watched(link: Link, address: str, ports: Sequence[int]) -> Iterator[None]:
+    """While others send to ports of the host at the other end: once its link is lost, they fail instead of hoping on.
+
+    Their connections are cut by the kernel (`ss --kill`). A CRIU that was killed instead would leave what it has put
+    into the processes behind in them.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_S):
+            if link.is_lost():
+                for port in ports:
+                    theirs = ["dst", f"{address}:{port}"]
+                    subprocess.run(["ss", "--kill", *theirs], capture_output=True, check=False)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def listen(address: str, port: int = 0) -> socket.socket:
@@ -145,7 +196,7 @@ def serve(
     handlers: Mapping[str, Callable[..., Any]], controller: Controller, gone: Callable[[], object]
 ) -> None:
     """Answer the controller's orders, one after the other, until it is gone; then call `gone`."""
-    for order in controller.orders():
+    for order in controller.orders(SILENCE_S):
         name = order.pop("order")
         number = order.pop("number")
         try:
