@@ -15,13 +15,12 @@ from sealift.attestation.record import pinned
 from sealift.errors import PrerequisiteMissing, Refused, SealiftError, UnusableInput
 from sealift.host import prepare, ssh
 from sealift.host.agents import Agent
-from sealift.lab import namespaced, processors, teardown, wiring
+from sealift.lab import namespaced, power, processors, teardown, wiring
 from sealift.lab.layout import GATEWAY, HOSTS, PROVIDER, LabHost
 from sealift.lab.plan import POLICY, Asked, Kind, Lab, login_key, plan
 from sealift.machine.recipe import RECIPE, files_dir
 from sealift.machine.tree import build_tree
 from sealift.paths import run_dir
-from sealift.processor.interface import GUEST_SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 SSH_PATIENCE_S = 20
 VM_SSH_PATIENCE_S = 180
-SMALL_TMPFS_MIB = 256
-DOCKER_TMPFS_MIB = 6144
 
 
 def lab_dir() -> Path:
@@ -148,8 +145,8 @@ def _start_namespaced(
 ) -> None:
     """Start the namespaced hosts and wire them; those in `virtual` get their cables in the provider."""
     mark = str(directory)
-    switch = namespaced.start_switch(mark)
-    started = {}
+    disks = {directory / host.name: power.DISK_MIB if host.docker else power.SMALL_MIB for host in hosts}
+    switch = namespaced.start_switch(mark, disks)
     configs = {
         host: _write_config(
             directory / host.name / "config",
@@ -163,20 +160,17 @@ def _start_namespaced(
         for host in hosts
         if lab.proves_itself(host)
     }
-    for host, config in configs.items():
-        place = directory / host.name
-        binds = list(provider_binds) if host == PROVIDER else []
-        if host in chips:
-            binds.append((processors.guest_socket(place), GUEST_SOCKET))
-        started[host] = namespaced.start(
-            host.name,
-            lower=f"{config}:{files_dir()}:{tree}",
-            directory=place,
-            mark=mark,
-            tmpfs_mib=DOCKER_TMPFS_MIB if host.docker else SMALL_TMPFS_MIB,
-            docker=host.docker,
-            binds=binds,
+    started = {
+        host: power.enter(
+            host,
+            f"{config}:{files_dir()}:{tree}",
+            directory,
+            switch.pid,
+            proves_itself=host in chips,
+            binds=provider_binds if host == PROVIDER else (),
         )
+        for host, config in configs.items()
+    }
     wiring.wire(
         switch.pid,
         {host: one.pid for host, one in started.items()},

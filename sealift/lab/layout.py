@@ -48,8 +48,17 @@ class LabHost:
 
     @property
     def mac(self) -> str:
-        """Its hardware address, if it is a VM."""
-        return "52:54:00:" + ":".join(f"{byte:02x}" for byte in self.address.packed[1:])
+        """Its hardware address on the underlay, the same whenever it is started."""
+        return _mac(self.address)
+
+    @property
+    def clients_mac(self) -> str | None:
+        """That on the clients' side, if it is there."""
+        return _mac(self.clients_address) if self.clients_address else None
+
+
+def _mac(address: IPv4Address) -> str:
+    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in address.packed[1:])
 
 
 SOURCE = LabHost("source", IPv4Address("198.18.0.10"), IPv4Address("10.78.0.10"), docker=True)

@@ -1,7 +1,7 @@
 """A namespaced host: the Debian tree as the root of processes with namespaces of their own on this kernel.
 
 Everything that belongs to it, its mounts and interfaces included, hangs on its processes: when the first one is
-killed, the kernel takes all the rest away.
+killed, the kernel takes all the rest away. But its disk: the lab's switch keeps that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import os
 import select
 import subprocess
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -20,13 +19,25 @@ from typing import TYPE_CHECKING
 from sealift.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 MARK = "SEALIFT_LAB"
 """In the environment of every process that a lab starts: how `lab down` finds them, whatever happened before."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 READY_TIMEOUT_S = 20
+SWITCH = "switch"
+DISK = "disk"
+
+KEEP_DISKS = """
+while [ $# -gt 0 ]; do
+	mkdir -p "$1"
+	mount -t tmpfs -o "$2" disk "$1"
+	shift 2
+done
+printf ready
+exec sleep infinity >/dev/null 2>&1
+"""
 
 NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork", "--kill-child")
 
@@ -56,11 +67,13 @@ def start(
     mark: str,
     tmpfs_mib: int,
     docker: bool,
+    switch: int,
     binds: Sequence[tuple[Path, str]] = (),
 ) -> NamespacedHost:
     """Start a host up to the point where it wants its interfaces; `wait_until_ready` waits for it.
 
-    `lower` holds the overlay's layers, topmost first, separated by colons; `binds` pairs of a path here and there.
+    `lower` holds the overlay's layers, topmost first, separated by colons; `switch` is the process that keeps its disk;
+    `binds` are pairs of a path here and there.
     """
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -68,15 +81,18 @@ def start(
         "LOWER": lower,
         "HOST": name,
         "TMPFS_MIB": str(tmpfs_mib),
+        "DISK": str(directory / DISK),
         "BINDS": " ".join(f"{here}:{there}" for here, there in binds),
         "SEALIFT_LAB_DOCKER": "yes" if docker else "no",
     }
     groups = " ".join(str(group) for group in _make_cgroups(name, mark))
     with as_file(files("sealift.lab") / "enter-host") as script:
         # The shell joins the host's control groups before the cgroup namespace is made: they become its root.
-        join = f'for g in {groups}; do echo $$ >"$g/cgroup.procs"; done; exec unshare "$@"'
+        join = (
+            f'for g in {groups}; do echo $$ >"$g/cgroup.procs"; done; exec nsenter --mount="$0" unshare "$@"'
+        )
         process = subprocess.Popen(
-            ["/bin/sh", "-c", join, "enter", *NAMESPACES, "/bin/sh", str(script)],
+            ["/bin/sh", "-c", join, f"/proc/{switch}/ns/mnt", *NAMESPACES, "/bin/sh", str(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(directory / "init.log").open("w"),
@@ -88,19 +104,24 @@ def start(
     return NamespacedHost(name, process, pid)
 
 
-def start_switch(mark: str) -> subprocess.Popen[bytes]:
-    """A network namespace that nothing runs in: where the lab's bridges are."""
+def start_switch(mark: str, disks: Mapping[Path, int]) -> subprocess.Popen[bytes]:
+    """A process with two namespaces: a network where the lab's bridges are, and mounts where its hosts' disks are.
+
+    `disks` maps a host's directory to the size of its disk in MiB. What is on it outlives the host's processes.
+    """
+    words = [
+        word for directory, mib in disks.items() for word in (str(directory / DISK), f"size={mib}m,mode=755")
+    ]
     process = subprocess.Popen(
-        ["unshare", "--net", "sleep", "infinity"],
+        ["unshare", "--net", "--mount", "sh", "-ec", KEEP_DISKS, "switch", *words],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={MARK: mark, "PATH": os.environ.get("PATH", "/usr/bin:/bin")},
+        stdout=subprocess.PIPE,
+        env={MARK: mark, "HOST": SWITCH, "PATH": os.environ.get("PATH", "/usr/bin:/bin")},
         start_new_session=True,
     )
-    mine = Path("/proc/self/ns/net").readlink()
-    while process.poll() is None and Path(f"/proc/{process.pid}/ns/net").readlink() == mine:
-        time.sleep(0.002)
+    if process.stdout is not None and process.stdout.read(5) != b"ready":
+        process.wait()
+        raise CommandFailed("the lab's switch did not start", step="lab up")
     return process
 
 
@@ -142,12 +163,12 @@ def _make_cgroups(name: str, mark: str) -> list[Path]:
     return made
 
 
-def cgroups(mark: str) -> list[Path]:
-    """The control groups of all namespaced hosts of a lab, the innermost first."""
+def cgroups(mark: str, name: str = "") -> list[Path]:
+    """The control groups of all namespaced hosts of a lab, or of one, the innermost first."""
     return [
         Path(directory)
         for controller in _controllers()
-        for top in controller.glob(f"{_cgroup_prefix(mark)}*")
+        for top in controller.glob(f"{_cgroup_prefix(mark)}{name or '*'}")
         for directory, _, _ in os.walk(top, topdown=False)
     ]
 
@@ -162,3 +183,28 @@ def marked_processes() -> dict[int, str]:
                     if variable.startswith(f"{MARK}=".encode()):
                         found[int(entry.name)] = variable.partition(b"=")[2].decode()
     return found
+
+
+def first_process(name: str, mark: str) -> int | None:
+    """The first process of a lab's host, seen from here; None where the host does not run."""
+    for pid in _processes_of(name, mark):
+        with suppress(OSError):
+            numbers = (
+                Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].partition("\n")[0].split()
+            )
+            if len(numbers) > 1 and numbers[-1] == "1":
+                return pid
+    return None
+
+
+def switch_of(mark: str) -> int:
+    """The process that keeps a lab's bridges and disks."""
+    return next(_processes_of(SWITCH, mark))
+
+
+def _processes_of(name: str, mark: str) -> Iterator[int]:
+    for pid, value in marked_processes().items():
+        if value == mark:
+            with suppress(OSError):
+                if f"HOST={name}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    yield pid

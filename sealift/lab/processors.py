@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sealift.evidence.launch_digest import Mode
 from sealift.evidence.policy import ExtraRoot, write_policy
 from sealift.evidence.tcb import Generation
-from sealift.lab.namespaced import MARK
+from sealift.lab.namespaced import MARK, marked_processes
 from sealift.machine.expected import expected_policy
 from sealift.machine.recipe import RECIPE, files_dir
 from sealift.paths import cache_dir
@@ -28,7 +31,6 @@ from sealift.processor.measured import MeasuredTree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
 GENERATION = Generation.MILAN
 ROOT_NAME = "the root of Sealift's labs on this machine"
@@ -85,6 +87,16 @@ def start(name: str, directory: Path, mark: str) -> EmulatedProcessor:
             start_new_session=True,
         )
     return EmulatedProcessor(host, guest)
+
+
+def end(name: str, mark: str) -> None:
+    """End the processor beside a host: it loses its power with it."""
+    state = str(cache_dir() / "emulated" / "chips" / name)
+    for pid, value in marked_processes().items():
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            if value == mark and state in words:
+                os.kill(pid, signal.SIGKILL)
 
 
 def guest_socket(directory: Path) -> Path:

@@ -51,11 +51,16 @@ def _lives(pid: int, mark: str) -> bool:
 
 def thaw_all(mark: str) -> None:
     """Thaw every frozen control group of the lab."""
-    for group in cgroups(mark):
-        for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+    thaw("", mark)
+
+
+def thaw(name: str, mark: str) -> None:
+    """Thaw every frozen control group of one of its hosts."""
+    for group in cgroups(mark, name):
+        for file, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
             with suppress(OSError):
-                if (group / name).exists():
-                    (group / name).write_text(word)
+                if (group / file).exists():
+                    (group / file).write_text(word)
 
 
 def _remove_cgroups(mark: str) -> list[Path]:

@@ -63,16 +63,35 @@ def wire(
     run(["ip", "link", "set", INTERFACE, "alias", mark])
     run(["ip", "address", "add", f"{CONTROLLER}/{UNDERLAY.prefixlen}", "dev", INTERFACE])
     run(["ip", "link", "set", INTERFACE, "up"])
-    plugs = ["link set controller master underlay up"]
+    _ip(switch, ["link set controller master underlay up"])
     for host, pid in hosts.items():
-        plugs.append(f"link add {host.name} mtu {MTU} type veth peer name eth0 mtu {MTU} netns {pid}")
-        plugs.append(f"link set {host.name} master underlay up")
-        if host.clients_address:
-            plugs.append(f"link add {host.name}-c type veth peer name eth1 netns {pid}")
-            plugs.append(f"link set {host.name}-c master clients up")
+        plug(switch, host, pid, virtual if host == provider else (), workloads)
+
+
+def plug(switch: int, host: LabHost, pid: int, virtual: Sequence[LabHost], workloads: str) -> None:
+    """Connect one host; `virtual` are the machines that are plugged into it."""
+    plugs = [
+        f"link add {host.name} mtu {MTU} type veth peer name eth0 address {host.mac} mtu {MTU} netns {pid}",
+        f"link set {host.name} master underlay up",
+    ]
+    if host.clients_address:
+        plugs.append(
+            f"link add {host.name}-c type veth peer name eth1 address {host.clients_mac} netns {pid}"
+        )
+        plugs.append(f"link set {host.name}-c master clients up")
     _ip(switch, plugs)
-    for host, pid in hosts.items():
-        _ip(pid, _addresses(host, virtual if host == provider else (), workloads))
+    _ip(pid, _addresses(host, virtual, workloads))
+
+
+def unplug(switch: int, host: LabHost) -> None:
+    """Pull one host's cables out, as when its power goes: nobody hears anything of it any more, not even its end."""
+    _ip(
+        switch,
+        [
+            f"link delete {name}"
+            for name in (host.name, *([f"{host.name}-c"] if host.clients_address else []))
+        ],
+    )
 
 
 def owner() -> str | None:

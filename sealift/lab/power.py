@@ -1,0 +1,83 @@
+"""The power of one namespaced host: off without a word to anybody, and on again with what its disk holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sealift.errors import CommandFailed
+from sealift.lab import namespaced, processors, teardown, wiring
+from sealift.machine.recipe import RECIPE, files_dir
+from sealift.machine.tree import build_tree
+from sealift.processor.interface import GUEST_SOCKET
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sealift.inventory import Inventory
+    from sealift.lab.layout import LabHost
+
+SMALL_MIB = 256
+DISK_MIB = 6144
+OFF_TIMEOUT_S = 20
+
+
+def enter(
+    host: LabHost,
+    lower: str,
+    directory: Path,
+    switch: int,
+    *,
+    proves_itself: bool,
+    binds: Sequence[tuple[Path, str]] = (),
+) -> namespaced.NamespacedHost:
+    """Start a host of the lab in that directory up to the point where it wants its interfaces."""
+    place = directory / host.name
+    secure = [(processors.guest_socket(place), GUEST_SOCKET)] if proves_itself else []
+    return namespaced.start(
+        host.name,
+        lower=lower,
+        directory=place,
+        mark=str(directory),
+        tmpfs_mib=DISK_MIB if host.docker else SMALL_MIB,
+        docker=host.docker,
+        switch=switch,
+        binds=[*binds, *secure],
+    )
+
+
+def off(host: LabHost, directory: Path) -> None:
+    """Its cables are dead before its processes, so that no connection of it is ended; then all but its disk is gone."""
+    mark = str(directory)
+    first = namespaced.first_process(host.name, mark)
+    if first is None:
+        raise CommandFailed("it has no power already", host=host.name, step="power off")
+    wiring.unplug(namespaced.switch_of(mark), host)
+    os.kill(first, signal.SIGKILL)
+    processors.end(host.name, mark)
+    deadline = time.monotonic() + OFF_TIMEOUT_S
+    while Path(f"/proc/{first}").exists():
+        teardown.thaw(host.name, mark)  # on cgroup v1 frozen processes do not die
+        with suppress(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+        if time.monotonic() > deadline:
+            raise CommandFailed("its processes stay", host=host.name, step="power off")
+        time.sleep(0.02)
+
+
+def on(host: LabHost, directory: Path, inventory: Inventory) -> None:
+    """The machine that it was, with the disk that it had. Who proves its keys has new ones."""
+    mark, place = str(directory), directory / host.name
+    switch = namespaced.switch_of(mark)
+    proves_itself = inventory.machine(host.name).vm is not None
+    chip = processors.start(host.name, place, mark) if proves_itself else None
+    lower = f"{place / 'config'}:{files_dir()}:{build_tree(RECIPE, say=lambda _: None)}"
+    started = enter(host, lower, directory, switch, proves_itself=proves_itself)
+    wiring.plug(switch, host, started.pid, (), str(inventory.network.workloads))
+    if chip is not None:
+        processors.launch(chip)
+    started.release()
