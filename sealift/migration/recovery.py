@@ -7,10 +7,11 @@ not answer leaves the record open for the next time, and until then it can do no
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sealift.attestation.attest import reach
+from sealift.attestation.rejoin import rejoin
 from sealift.errors import SealiftError, UnusableInput
 from sealift.host import ssh
 from sealift.host.agents import Agent
@@ -52,12 +53,17 @@ class Recovered:
 def recover(inventory: Inventory, migration: str | None = None) -> list[Recovered]:
     """End every migration on the gateway's record that nobody is at any more, or the named one.
 
-    UnusableInput if the named one is not on record. One that somebody runs at this moment is passed over; if it is
+    Hosts that prove their keys, and have others since they were started again, get their tunnel back. UnusableInput if
+    the named one is not on record. One that somebody runs at this moment is passed over; if it is
     the named one, its outcome is "under way".
     """
     with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
         if migration is None:
-            return end_unfinished(inventory, gateway)
+            ended = end_unfinished(inventory, gateway)
+            for host in inventory.hosts:
+                with suppress(SealiftError):  # one that is away is no matter of a migration
+                    rejoin(inventory, host, gateway).close()
+            return ended
         records = [record for record in gateway.call("unfinished") if record["migration"] == migration]
         if not records:
             raise UnusableInput(
@@ -84,7 +90,7 @@ def _end(inventory: Inventory, gateway: Agent, record: dict[str, Any]) -> Recove
     for host, role in ((record["source"], "source"), (record["destination"], "destination")):
         try:
             order, arguments = _order(role, record, committed=outcome == "committed")
-            with reach(inventory, host) as connection, Agent(connection, role) as agent:
+            with rejoin(inventory, host, gateway) as connection, Agent(connection, role) as agent:
                 agent.call(order, migration=record["migration"], **arguments)
         except SealiftError as failed:
             left.append(str(failed))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sealift.attestation.attest import attest, keystore_of, reach
 from sealift.attestation.provision import introduce, provision
 from sealift.attestation.record import pinned
-from sealift.errors import HostUnreachable, Refused, SealiftError, UnusableInput
+from sealift.errors import CommandFailed, HostUnreachable, Refused, SealiftError, UnusableInput
 from sealift.host import docker, ssh
 from sealift.host.agents import Agent
 from sealift.migration import progress
@@ -255,17 +255,21 @@ class Session:
 
     def put_away(self) -> None:
         """See to the end of both sides; what a host can't be told now is for it to see by itself."""
-        committed = self.cutover is not None and self.cutover.settle() == "committed"
+        outcome = self.cutover.settle() if self.cutover is not None else None
+        committed = outcome == "committed"
         if committed and not self.finished:
-            self.remove_source()
-        sides: list[tuple[Agent, Callable[..., None]]] = []
-        if self._here.exception() is None:
-            sides.append((self.sender, self._sweep_source))
-        if self._there is not None:
-            sides.append((self.receiver, self._sweep_destination))
-        for agent, sweep in sides:
             try:
-                agent.call("close")
+                self.remove_source()
+            except SealiftError as silent:
+                self._left(silent)
+        sides: list[tuple[Agent, dict[str, bool], Callable[..., None]]] = []
+        if self._here.exception() is None:
+            sides.append((self.sender, {}, self._sweep_source))
+        if self._there is not None:
+            sides.append((self.receiver, {"called_off": outcome == "rolled back"}, self._sweep_destination))
+        for agent, arguments, sweep in sides:
+            try:
+                agent.call("close", **arguments)
             except SealiftError as silent:
                 self._left(silent)
                 sweep(committed=committed)
@@ -300,12 +304,18 @@ class Session:
         try:
             self.found.fetched_bytes = self.sender.call("remove_container")["page_bytes"]
         except HostUnreachable:
-            with self._broom(self.source.connection, "source") as agent:
-                agent.call("discard", migration=self.migration, container=self.found.container["Id"])
+            self._sweep(self.source.connection, "source", "discard", container=self.found.container["Id"])
+        except CommandFailed as failed:
+            # Docker may be back when `recover` tries again. Memory that was never fetched is left to its owner.
+            self.unsettled = failed.step != Step.FINISH
+            raise
 
     def revive_gateway(self) -> None:
         """Put a new agent in the place of the gateway's, which has died: the decision is on the gateway's disk."""
         self.gateway.close()
+        if not self.gateway_connection.is_alive():  # the whole machine was away
+            again = ssh.connected("gateway", self.inventory.gateway)
+            self.gateway_connection = self._stack.enter_context(again)
         self.gateway = self._stack.enter_context(Agent(self.gateway_connection, "gateway"))
         self.gateway.call("take", migration=self.migration)
         self.gateway.call("sweep", address=self.found.address)
@@ -314,34 +324,31 @@ class Session:
         container = self.found.container.get("Id")
         if container is None or committed:  # after the commit `remove_source` has seen to it
             return
-        with self._broom(self.source.connection, "source") as agent:
-            agent.call(
-                "resume",
-                migration=self.migration,
-                container=container,
-                address=self.found.address,
-                bridge=BRIDGE,
-            )
+        where = {"address": self.found.address, "bridge": BRIDGE}
+        self._sweep(self.source.connection, "source", "resume", container=container, **where)
 
     def _sweep_destination(self, *, committed: bool) -> None:
-        names: dict[str, Any] = {"migration": self.migration, "container": self.found.copy}
-        with self._broom(self.destination.connection, "destination") as agent:
-            if committed:
-                agent.call("complete", **names, address=self.found.address, bridge=BRIDGE)
-            else:
-                agent.call("sweep", **names, volumes=self.found.volumes)
+        connection, copy = self.destination.connection, self.found.copy
+        if committed:
+            where = {"address": self.found.address, "bridge": BRIDGE}
+            self._sweep(connection, "destination", "complete", container=copy, **where)
+        else:
+            self._sweep(connection, "destination", "sweep", container=copy, volumes=self.found.volumes)
 
     def _sweep_gateway(self) -> None:
         if self.gateway.lost and self.found.address:
-            with self._broom(self.gateway_connection, "gateway") as agent:
-                agent.call("sweep", address=self.found.address)
+            try:
+                with Agent(self.gateway_connection, "gateway") as agent:
+                    agent.call("sweep", address=self.found.address)
+            except SealiftError as silent:
+                self.unsettled = True
+                self._left(silent)
 
-    @contextmanager
-    def _broom(self, connection: ssh.Connection, role: str) -> Iterator[Agent]:
-        """A fresh agent where one was lost. A host that has gone with it is left to `recover`."""
+    def _sweep(self, connection: ssh.Connection, role: str, order: str, **arguments: Any) -> None:
+        """Have a fresh agent do it where one was lost. A host that has gone with it is left to `recover`."""
         try:
             with Agent(connection, role) as agent:
-                yield agent
+                agent.call(order, migration=self.migration, **arguments)
         except SealiftError as silent:
             self.unsettled = True
             self._left(silent)

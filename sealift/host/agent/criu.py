@@ -179,6 +179,23 @@ def kill_criu(directory: Path) -> None:
                 os.kill(int(path.parent.name), signal.SIGKILL)
 
 
+def clear_restore(container_id: str) -> None:
+    """Take away what Docker does not know of a container that it has removed.
+
+    A dockerd that dies during a start forgets the start: the processes, and the shim that containerd has for them, go
+    on. A runc that is killed in a restore leaves the root that it mounted for CRIU.
+    """
+    for state in Path("/run/docker").glob(f"runtime-*/moby/{container_id}"):
+        for words in (
+            ["runc", "--root", str(state.parent), "delete", "--force", container_id],
+            ["ctr", "--namespace", "moby", "tasks", "delete", "--force", container_id],
+            ["ctr", "--namespace", "moby", "containers", "delete", container_id],
+            ["umount", "--lazy", str(state / "criu-root")],
+        ):
+            subprocess.run(words, check=False, capture_output=True)
+        shutil.rmtree(state, ignore_errors=True)
+
+
 def runtime_root(container_id: str) -> Path:
     """The directory that Docker's runtime keeps this container's state under: `runc --root` of it."""
     for state in Path("/run/docker").glob(f"runtime-*/moby/{container_id}"):

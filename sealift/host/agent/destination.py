@@ -34,6 +34,9 @@ RESTORE_TIMEOUT_S = 100
 REMOVE_TIMEOUT_S = 30
 FILL_TIMEOUT_S = 600
 ASK_AGAIN_S = 1
+DOUBT_S = 10
+"""A gateway whose agent was killed has another one by then."""
+
 NETWORK_DESCRIPTOR = 9
 """CRIU gets the network namespace as this one: see `armed/criu`."""
 
@@ -52,7 +55,9 @@ class Destination:
         self.daemon: Daemon | None = None
         self.cutover: threading.Thread | None = None
         self.committed = False
+        self.called_off = False
         self.start_error: str | None = None
+        self.plug: plug.Plug | None = None
         self.page_server: Any = None
         self.relay: Relay | None = None
         self.trigger: Trigger | None = None
@@ -220,8 +225,7 @@ class Destination:
             self.link.send(
                 phase="restored", facts={"restore_ns": took_ns, **criu.restore_stats(self.restore)}
             )
-            if self.filler is not None:
-                self.filler.guard()
+            self._make_sure(step)
             step = "network switch"
             outcome = self._switch()
             if outcome != "committed":
@@ -235,13 +239,22 @@ class Destination:
                 return
             with contextlib.suppress(OSError):
                 self.link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
-            self._give_up()
+            with contextlib.suppress(AgentError):  # tried again, and said, by `close`
+                self._give_up()
+
+    def _make_sure(self, step: str) -> None:
+        """The last look before the decision: memory can come in behind, and Docker still knows of its start."""
+        if self.filler is not None:
+            self.filler.guard()
+        if self.start_error is not None:
+            raise AgentError(self.start_error, step)
 
     def _connect(self) -> dict[str, int]:
         """After the commit: the container is reached, and the rest of its memory may come. Returns `held_packets`."""
         facts: dict[str, int] = {}
         if self.filler is not None:
             self.filler.watch(self._end_incomplete)
+        assert self.plug is not None  # noqa: S101 - `arm` has found it
         self.plug.put_back()
         self.plug.introduce(self.workload)
         with contextlib.suppress(AgentError, OSError):  # a gateway that dies now holds nothing either
@@ -256,20 +269,28 @@ class Destination:
             docker_api.call("POST", f"/containers/{self.container}/kill", accept=(204, 404, 409))
 
     def _switch(self) -> str:
-        """Ask for the address. Who asked and got no answer may have won, so this asks until there is one."""
-        while True:
+        """Ask for the address. Who asked and got no answer may have won, so this asks until there is one.
+
+        A doubt that stays is told to the source, which then asks for the other outcome instead of staying frozen.
+        """
+        doubted = time.monotonic() + DOUBT_S
+        while not self.called_off:
             try:
                 return str(self._ask_gateway("switch")["outcome"])
             except Declined:
                 raise
             except (OSError, AgentError) as silent:
                 self.controller.event("undecided", reason=f"the gateway does not answer: {silent}")
+                with contextlib.suppress(OSError):
+                    if time.monotonic() > doubted:
+                        self.link.send(failed=f"the gateway does not answer: {silent}", step="network switch")
             time.sleep(ASK_AGAIN_S)
             with contextlib.suppress(OSError, AgentError):
                 self.decider.close()
                 self.decider = Link.connect(
                     self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=10
                 )
+        return "rolled back"
 
     def _ask_gateway(self, question: str) -> dict[str, Any]:
         self.decider.send(ask=question)
@@ -282,12 +303,13 @@ class Destination:
         """Remove the copy that did not win."""
         if self.trigger is not None:
             self.trigger.close()
-        container, self.container = self.container, None
-        volumes, self.volumes = self.volumes, {}
-        if container is not None:
-            remove_copy(container, volumes)
-        for volume, created in volumes.items():
+        if self.container is not None:
+            remove_copy(self.container, self.volumes)
+            if self.plug is not None:
+                self.plug.discard()
+        for volume, created in self.volumes.items():
             remove_volume(volume, created)
+        self.container, self.volumes = None, {}
         if self.filler is not None:
             self.filler.stop()
         if self.pager is not None:
@@ -315,11 +337,12 @@ class Destination:
             "health": state.get("Health", {}).get("Status"),
         }
 
-    def close(self) -> None:
-        """Forget the migration: doors shut, images wiped; without a commit, the copy goes too."""
-        if self.cutover is not None and self.cutover.is_alive():
-            self.link.close()
-            self.cutover.join(RESTORE_TIMEOUT_S + 10)
+    def close(self, called_off: bool = False) -> None:
+        """Forget the migration: doors shut, images wiped; without a commit, the copy goes too.
+
+        `called_off` is said by who has it from the gateway: then nothing needs to be asked any more.
+        """
+        self._end_cutover(called_off=called_off)
         if hasattr(self, "decider"):
             self.decider.close()
         if self.committed:
@@ -341,6 +364,17 @@ class Destination:
                 held.close()
         if hasattr(self, "restore"):
             shutil.rmtree(self.restore, ignore_errors=True)
+
+    def _end_cutover(self, *, called_off: bool) -> None:
+        if self.cutover is None or not self.cutover.is_alive():
+            return
+        self.called_off = called_off
+        self.link.close()
+        if called_off:
+            self.decider.close()
+        self.cutover.join(RESTORE_TIMEOUT_S + 10)
+        if self.cutover.is_alive():
+            raise AgentError("it still asks the gateway whether the container is to run here", "finish")
 
     def _await_memory(self) -> None:
         """Images and pager are needed until the memory is complete, or lost for good."""
@@ -378,6 +412,7 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+    criu.clear_restore(container)
     for volume, created in volumes.items():
         remove_volume(volume, created)
     shutil.rmtree(restore, ignore_errors=True)

@@ -50,6 +50,10 @@ class Plug:
         if not self.is_in():
             self._call(SIOCBRADDIF)
 
+    def discard(self) -> None:
+        """Take the cable away, if it is still there: a dockerd that died during a start knows nothing of it."""
+        subprocess.run(["ip", "link", "delete", self.port], check=False, capture_output=True)
+
     def introduce(self, address: str) -> None:
         """Ask for the container's hardware address, from the bridge, so that each knows the other's at once.
 

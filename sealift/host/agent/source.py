@@ -21,7 +21,7 @@ from .log import TAIL, Log
 from .pager import lazy_ranges
 from .relay import CHUNK_BYTES, Pace, Relay, packed, plain
 from .trigger import Trigger, let_go
-from .wire import LOOPBACK, AgentError, Controller, Link, listen, serve
+from .wire import LOOPBACK, AgentError, Controller, Link, listen, serve, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,6 +159,7 @@ class Source:
         self.plug = plug.find(str(namespace), address, bridge)
         env = limits.environment(cgroup.pids(self.group))
         self.trigger = Trigger(self.directory / "armed", "final dump")
+        self.doors = [self.peer["rsync_port"], *([] if page_server_port is None else [page_server_port])]
         left_out = f"external net[{namespace.stat().st_ino}]:{criu.NETWORK}\n" if external_network else ""
         if page_server_port is None:
             self._start_lazy_dump(left_out, env)
@@ -268,14 +269,15 @@ class Source:
         tell("frozen")
         images = self.images
         self.trigger.say("go")
-        try:
-            file_bytes = self.sender.final_pass(cgroup.pids(self.group))
-        finally:
-            self._wait_for_dump()
-        timerfd.start_again(images)
-        if (images / "remap-fpath.img").exists():
-            # CRIU has just given names to files that had lost theirs: they have to travel too.
-            file_bytes += self.sender.final_pass([])
+        with watched(self.link, self.peer["address"], self.doors):
+            try:
+                file_bytes = self.sender.final_pass(cgroup.pids(self.group))
+            finally:
+                self._wait_for_dump()
+            timerfd.start_again(images)
+            if (images / "remap-fpath.img").exists():
+                # CRIU has just given names to files that had lost theirs: they have to travel too.
+                file_bytes += self.sender.final_pass([])
         tell("dumped", file_bytes=file_bytes, **criu.dump_stats(images), **_packed_bytes(self.relay))
         if self.log is not None:
             (images / TAIL).write_bytes(self.log.tail())
@@ -399,9 +401,9 @@ def remove(container: str) -> None:
         pid = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
     except docker_api.NotThere:
         return
-    # A restart policy would bring the killed copy back to life.
-    docker_api.call("POST", f"/containers/{container}/update", {"RestartPolicy": {"Name": "no"}})
     if pid:
+        # A restart policy would bring the killed copy back to life.
+        docker_api.call("POST", f"/containers/{container}/update", {"RestartPolicy": {"Name": "no"}})
         group = cgroup.of_process(pid)
         cgroup.kill_frozen(group)
         cgroup.thaw(group)
