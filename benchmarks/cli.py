@@ -54,6 +54,41 @@ def peers(kind: LabOption = "netns", results: ResultsOption = None, as_json: Jso
 
 
 @app.command()
+def faults(
+    kind: Annotated[str, typer.Option("--lab", help="netns. Brought up for it, and taken down.")] = "netns",
+    cell: Annotated[
+        list[str] | None,
+        typer.Option("--cell", help="FAULT@MOMENT, may be given again; * stands for anything. Default: all."),
+    ] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="The few that the tests try.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Break everything that can break at every moment of a migration. Exit status 1 if anything did not hold."""
+    from dataclasses import asdict
+
+    from benchmarks.faults import faults as catalogue
+    from benchmarks.faults import matrix
+    from sealift.lab import lab
+
+    if kind != "netns":
+        raise UnusableInput("the matrix breaks namespaced hosts only", remedy="Take `--lab netns`")
+    chosen = catalogue.cells([*(catalogue.SAMPLE if sample else ()), *(cell or ())])
+    verdicts = []
+    lab.up("netns", say=_say)
+    try:
+        for verdict in matrix.run(chosen, say=_say):
+            verdicts.append(verdict)  # noqa: PERF402 - those that were tried before an interrupt are shown
+    finally:
+        lab.down()
+        if as_json:
+            _print_json([asdict(verdict) for verdict in verdicts])
+        else:
+            _print_matrix(*matrix.table(verdicts))
+    if not all(verdict.ok for verdict in verdicts):
+        raise SystemExit(1)
+
+
+@app.command()
 def report(
     paths: Paths = None,
     output: Annotated[Path, typer.Option("--output", help="The page to write.")] = Path("report.html"),
@@ -139,6 +174,19 @@ def _show(rows: pd.DataFrame, *, as_json: bool) -> None:
     console.print(table)
     for note in summary.notes(rows):
         console.print(note, highlight=False)
+
+
+def _print_matrix(heads: list[str], rows: list[list[str]], notes: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*heads, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else 320, highlight=False)
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False)
 
 
 def _print_json(value: object) -> None:

@@ -1,0 +1,60 @@
+"""A migration without Prefect: the same steps in the same order as `flows.migrate`, called one after the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sealift.migration import finish as ending
+from sealift.migration import predump
+from sealift.migration import sync as files
+from sealift.migration.cutover import Cutover
+from sealift.migration.preflight import preflight
+from sealift.migration.session import Request, Session
+from sealift.model import Report, Step, Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sealift.inventory import Inventory
+
+    Hooks = Mapping[str, Callable[[Session], object]]
+
+
+def migrate(inventory: Inventory, request: Request, hooks: Hooks | None = None) -> Report:
+    """Migrate. Hooks are called when "armed", and with the source's events, by their names."""
+    called = hooks or {}
+
+    class Hooked(Cutover):
+        def hear(self, event: dict[str, Any]) -> None:
+            super().hear(event)
+            if event["event"] in called:
+                called[event["event"]](session)
+
+    with Session.open(inventory, request) as session:
+        arrive(session)
+        with session.step(Step.PREFLIGHT):
+            preflight(session)
+        with session.step(Step.SYNC):
+            session.found.image_bytes = files.sync_image(session)
+            files.open_doors(session, files.create_copy(session))
+            session.found.file_bytes = files.live_pass(session)
+        with session.step(Step.PRE_DUMP):
+            if session.found.choice.strategy == Strategy.PRE_COPY:
+                predump.pre_dump(session)
+        session.cutover = cutover = Hooked(session)
+        if "armed" in called:
+            called["armed"](session)
+        cutover.begin()
+        for step in (Step.FINAL_DUMP, Step.TRANSFER, Step.RESTORE, Step.NETWORK_SWITCH):
+            cutover.wait(step)
+        with session.step(Step.FINISH):
+            ending.finish(session)
+        return ending.report(session)
+
+
+def arrive(session: Session) -> None:
+    """The steps before all others: the destination proves what it is and gets its keys."""
+    with session.step(Step.ATTEST):
+        session.attest()
+    with session.step(Step.PROVISION_KEYS):
+        session.provision()

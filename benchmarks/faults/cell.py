@@ -1,0 +1,148 @@
+"""One cell of the matrix: a Redis under a client's hands, migrated, something broken, mended, recovered, judged."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.faults import judge
+from benchmarks.faults.faults import DOCKER_HOSTS, ROLES
+from benchmarks.faults.scene import HALT, Migration, Scene, inside
+from benchmarks.workloads import redis
+from sealift.errors import SealiftError
+from sealift.host import ssh
+from sealift.host.agents import Agent
+from sealift.lab import images, lab
+from sealift.migration import recovery
+from sealift.network import gateway
+
+if TYPE_CHECKING:
+    from benchmarks.faults.faults import Cell
+    from sealift.inventory import Inventory
+
+CONTAINER = "redis"
+MEMORY_MB = 10
+END_S = 90
+"""How long a migration may take to end after a fault before its administrator ends it."""
+
+RECOVER_S = 150
+"""The gateway's agent answers the hosts for two minutes without a controller; until then it is somebody's."""
+
+AFTER_S = 0.5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a cell came out. `wrong` is empty if everything held; `said` what the migration and `recover` said."""
+
+    cell: str
+    wrong: tuple[str, ...]
+    owner: str | None
+    said: tuple[str, ...]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything held."""
+        return not self.wrong
+
+
+def run(cell: Cell) -> Verdict:
+    """Try one cell in the lab that is up. It is fit for another one afterwards if all held."""
+    began = time.monotonic()
+    said: list[str] = []
+    owner: list[str | None] = [None]
+    try:
+        wrong = _try(lab.running(), cell, said, owner)
+    except SealiftError as broken:
+        wrong = [f"the cell could not be tried to its end: {broken}"]
+    return Verdict(cell.name, tuple(wrong), owner[0], tuple(dict.fromkeys(said)), time.monotonic() - began)
+
+
+def _try(inventory: Inventory, cell: Cell, said: list[str], owner: list[str | None]) -> list[str]:
+    # Not one that was there lately: hosts remember for a minute which cable an address was at.
+    network = inventory.network.workloads
+    address = str(network[network.num_addresses // 2 + secrets.randbelow(network.num_addresses // 2 - 2)])
+    if cell.moment.name == "sync":
+        inside("destination", f"docker image rm -f {images.REDIS.tag} >/dev/null 2>&1", check=False)
+    with ThreadPoolExecutor() as pool:
+        before = dict(zip(judge.LOOKED_AT, pool.map(judge.look, judge.LOOKED_AT), strict=True))
+    gateway.assign(inventory, address, "source")
+    with ssh.connected("source", inventory.machine("source")) as source:
+        redis.start(
+            source, CONTAINER, address, inventory.network.docker_network, MEMORY_MB, say=lambda _: None
+        )
+    log = lab.lab_dir() / "migration.log"
+    with (
+        ssh.connected("client", inventory.machine("client")) as host,
+        redis.client(host, address) as client,
+    ):
+        with Migration.of(CONTAINER, cell.moment, cell.fault.driver, log) as migration:
+            wrong = _break(Scene(inventory, migration), cell, said)
+        owner[0] = gateway.routes(inventory).get(address, {}).get("host")
+        lost = owner[0] is not None and owner[0] == cell.fault.power
+        wrong += judge.one_live_copy(CONTAINER, owner[0], lost=lost)
+        if lost:
+            inside(str(owner[0]), f"docker start {CONTAINER} >/dev/null", check=False)
+        kept = judge.counter(address)
+        time.sleep(AFTER_S)
+        found = client.findings() if kept is not None and not lost else None
+    if kept is None:
+        wrong.append("it is not reachable")
+    elif found is not None:
+        wrong += judge.acknowledged(found, judge.counter(address))
+    for name in DOCKER_HOSTS:
+        inside(name, f"docker rm -fv {CONTAINER} >/dev/null 2>&1", check=False)
+    for name in ROLES:
+        inside(name, f"rm -rf {HALT}", check=False)
+    gateway.release(inventory, address)
+    return wrong + judge.leftovers(before)
+
+
+def _break(scene: Scene, cell: Cell, said: list[str]) -> list[str]:
+    """From the migration's beginning to the end of its recovery."""
+    fault, migration = cell.fault, scene.migration
+    if not migration.arrive():
+        return [f"the migration ended before {cell.moment.name}: {migration.said or _log()}"]
+    wrong = []
+    fault.inject(scene)
+    migration.go_on()
+    if fault.mend is not None and not fault.lasts:
+        fault.mend(scene)
+    if not migration.end(END_S):
+        wrong.append(f"the migration did not end within {END_S} s")
+    said.append(str(migration.said or f"died: {_log()}"))
+    try:
+        if fault.lasts:
+            with contextlib.suppress(SealiftError):
+                said += [one.sentence() for one in recovery.recover(scene.inventory)]
+    finally:
+        if fault.lasts and fault.mend is not None:
+            fault.mend(scene)
+    return wrong + _recover(scene, said)
+
+
+def _recover(scene: Scene, said: list[str]) -> list[str]:
+    """Recover until nothing is left unfinished."""
+    deadline = time.monotonic() + RECOVER_S
+    while True:
+        ended = recovery.recover(scene.inventory)
+        said += [one.sentence() for one in ended]
+        with (
+            ssh.connected("gateway", scene.inventory.gateway) as connection,
+            Agent(connection, "gateway") as agent,
+        ):
+            left = agent.call("unfinished")
+        if not left:
+            return []
+        if time.monotonic() > deadline:
+            return [f"{len(left)} migration is still on record after {RECOVER_S} s: {said[-1:]}"]
+        time.sleep(0.5)  # agents that were left alive are still settling it among themselves
+
+
+def _log() -> str:
+    return (lab.lab_dir() / "migration.log").read_text(errors="replace").strip()[-300:]

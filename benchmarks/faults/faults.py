@@ -1,0 +1,253 @@
+"""What can break: how it is brought about in a lab of namespaced hosts, and how its administrator mends it."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from benchmarks.faults.moments import MOMENTS
+from benchmarks.faults.scene import inside
+from sealift.errors import CommandFailed, UnusableInput
+from sealift.lab import lab, power
+from sealift.lab.layout import DESTINATION, GATEWAY, SOURCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.faults.moments import Moment
+    from benchmarks.faults.scene import Scene
+    from sealift.lab.layout import LabHost
+
+    Deed = Callable[[Scene], object]
+
+ROLES = ("source", "destination", "gateway")
+DOCKER_HOSTS = ("source", "destination")
+SHORT_CUT_S = 1.0
+DOCKER_BACK_S = 60
+BOOT_S = 30
+CONTROLLER = "198.18.0.1"
+
+KILL = """
+for p in /proc/[0-9]*; do
+	words=$(tr '\\0' ' ' <"$p/cmdline" 2>/dev/null)
+	case $words in $1) kill -9 "${p#/proc/}" ;; esac
+done
+"""
+"""Kill every process whose command line is as the pattern says."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`mend` comes at once, or, if the fault `lasts`, only after everything has ended that ends without it."""
+
+    name: str
+    inject: Deed
+    mend: Deed | None = None
+    lasts: bool = False
+    driver: Literal["engine", "flow"] = "engine"
+    armed: bool = False
+    """Makes sense only while runc and CRIU are armed."""
+    power: str | None = None
+    """The host that loses its memory, and with it what ran there."""
+
+    def at(self, moment: Moment) -> bool:
+        """Whether it makes sense at that moment."""
+        return moment.armed or not self.armed
+
+
+def kill(host: str, pattern: str) -> Deed:
+    """Kill processes of a host by a shell pattern of their command line."""
+    return lambda _scene: inside(host, kill_script(pattern), check=False)
+
+
+def kill_script(pattern: str) -> str:
+    """The shell script that does it."""
+    return KILL.replace("$1", pattern)
+
+
+def agent(host: str) -> str:
+    """The pattern of a host's agent of the migration."""
+    return f'"python3 /run/sealift/agent-"*" {host} "'
+
+
+ARMED = {
+    "source": '"runc --root "*" checkpoint "*|"criu swrk "*|"/bin/sh /usr/libexec/sealift/armed/criu "*',
+    "destination": '"/bin/sh /usr/libexec/sealift/restore "*|"runc "*" restore "*|"criu swrk "*|"criu page-server "*|'
+    '"criu lazy-pages "*|"/bin/sh /usr/libexec/sealift/armed/criu "*',
+}
+
+
+def kill_controller(scene: Scene) -> None:
+    """SIGKILL of the process that runs the flow."""
+    scene.migration.process.kill()
+
+
+def kill_everybody(scene: Scene) -> None:
+    """SIGKILL of the controller and all three agents."""
+    for host in ROLES:
+        kill(host, agent(host))(scene)
+    kill_controller(scene)
+
+
+def cancel(scene: Scene) -> None:
+    """What Prefect's worker does when a run is cancelled: SIGTERM."""
+    os.kill(scene.migration.process.pid, signal.SIGTERM)
+
+
+def kill_daemon(host: str, name: str) -> Deed:
+    """SIGKILL of a daemon. Whoever keeps the services of that host starts it again."""
+    return kill(host, f'"/usr/bin/{name} "*|"{name} "*')
+
+
+def docker_answers(host: str) -> Deed:
+    """Wait until a host's Docker answers again."""
+
+    def wait(_scene: Scene) -> None:
+        deadline = time.monotonic() + DOCKER_BACK_S
+        while inside(host, "docker version >/dev/null 2>&1", check=False).status != 0:
+            if time.monotonic() > deadline:
+                raise CommandFailed("Docker does not come back", host=host, step="fault")
+            time.sleep(0.2)
+
+    return wait
+
+
+def cut(one: str, other: str, action: str) -> Deed:
+    """Take the link between two machines away, both ways (`-I`), or give it back (`-D`)."""
+
+    def do(scene: Scene) -> None:
+        address = CONTROLLER if other == "controller" else scene.inventory.machine(other).address
+        for chain, way in (("INPUT", "-s"), ("OUTPUT", "-d")):
+            inside(one, f"iptables -w {action} {chain} {way} {address} -j DROP")
+
+    return do
+
+
+def cut_briefly(one: str, other: str) -> Deed:
+    """Take a link away for a second, while the migration goes on."""
+
+    def do(scene: Scene) -> None:
+        cut(one, other, "-I")(scene)
+        scene.migration.go_on()
+        time.sleep(SHORT_CUT_S)
+        cut(one, other, "-D")(scene)
+
+    return do
+
+
+FULL = """
+for place in /var/lib/docker /run/sealift/dumps; do
+	mountpoint -q $place || continue
+	set -- $(df -k --output=used,size $place | tail -n 1)
+	mount -o remount,size=$(($1 + 8))k $place
+	echo "$place $2"
+done
+"""
+"""The file systems get no larger than what they hold."""
+
+
+def fill_disk(scene: Scene) -> None:
+    """No more room for Docker's files at the destination, nor for images if their place is there already."""
+    scene.kept["full"] = inside("destination", FULL).stdout
+
+
+def empty_disk(scene: Scene) -> None:
+    """Room again."""
+    for line in scene.kept.pop("full", "").splitlines():
+        place, size = line.split()
+        inside("destination", f"! mountpoint -q {place} || mount -o remount,size={size}k {place}")
+
+
+def power_off(host: LabHost) -> Deed:
+    """The power of a host goes."""
+    return lambda _scene: power.off(host, lab.lab_dir())
+
+
+def power_on(host: LabHost) -> Deed:
+    """The power of a host comes back, and it boots."""
+
+    def do(scene: Scene) -> None:
+        power.on(host, lab.lab_dir(), scene.inventory)
+        deadline = time.monotonic() + BOOT_S
+        while inside(host.name, "ss -lnt | grep -q ':22 '", check=False).status != 0:
+            if time.monotonic() > deadline:
+                raise CommandFailed("it does not come up", host=host.name, step="fault")
+            time.sleep(0.1)
+        if host.docker:
+            docker_answers(host.name)(scene)
+
+    return do
+
+
+LINKS = (
+    *itertools.combinations(ROLES, 2),
+    *((host, "controller") for host in ROLES),
+)
+
+FAULTS = (
+    Fault("controller", kill_controller),
+    Fault("everybody", kill_everybody),
+    *(Fault(f"agent:{host}", kill(host, agent(host))) for host in ROLES),
+    *(Fault(f"armed:{host}", kill(host, ARMED[host]), armed=True) for host in DOCKER_HOSTS),
+    *(
+        Fault(f"{name}:{host}", kill_daemon(host, name), docker_answers(host))
+        for host in DOCKER_HOSTS
+        for name in ("dockerd", "containerd")
+    ),
+    *(Fault(f"link:{one}-{other}", cut_briefly(one, other)) for one, other in LINKS),
+    *(
+        Fault(f"cut:{one}-{other}", cut(one, other, "-I"), cut(one, other, "-D"), lasts=True)
+        for one, other in LINKS
+    ),
+    *(
+        Fault(f"power:{host.name}", power_off(host), power_on(host), lasts=True, power=host.name)
+        for host in (SOURCE, DESTINATION)
+    ),
+    Fault("gateway", power_off(GATEWAY), power_on(GATEWAY)),
+    Fault("disk", fill_disk, empty_disk, lasts=True),
+    Fault("cancel", cancel, driver="flow"),
+)
+
+SAMPLE = (
+    "controller@frozen",
+    "everybody@received",
+    "dockerd:destination@copied",
+    "link:source-destination@sent",
+    "dockerd:source@restored",
+    "disk@sync",
+)
+"""The riskiest that fit into 90 seconds."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fault at one moment."""
+
+    fault: Fault
+    moment: Moment
+
+    @property
+    def name(self) -> str:
+        """As it is asked for."""
+        return f"{self.fault.name}@{self.moment.name}"
+
+
+def cells(patterns: list[str] | tuple[str, ...]) -> list[Cell]:
+    """The cells that FAULT@MOMENT patterns (`*` stands for anything) name; all without one. UnusableInput for none."""
+    every = [Cell(fault, moment) for fault in FAULTS for moment in MOMENTS if fault.at(moment)]
+    chosen: dict[str, Cell] = {}
+    for pattern in patterns or ("*",):
+        found = [cell for cell in every if fnmatch.fnmatchcase(cell.name, pattern)]
+        if not found:
+            raise UnusableInput(
+                f"no cell is named {pattern!r}",
+                remedy=f"FAULT@MOMENT, with a fault of {', '.join(fault.name for fault in FAULTS)} and a moment of "
+                f"{', '.join(moment.name for moment in MOMENTS)}",
+            )
+        chosen |= {cell.name: cell for cell in found}
+    return list(chosen.values())

@@ -1,0 +1,131 @@
+"""What has to hold after a fault: one live copy, reachable, with everything that was acknowledged; and no leftovers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from benchmarks.faults.scene import inside
+from sealift.lab import lab, namespaced
+from sealift.process import run
+
+if TYPE_CHECKING:
+    from benchmarks.workloads.client import Findings
+
+    Look = dict[str, list[str]]
+
+DOCKER_HOSTS = ("source", "destination")
+LOOKED_AT = (*DOCKER_HOSTS, "gateway")
+SETTLE_S = 15
+REACH_S = 20
+
+DESCRIPTORS_SLACK = 3
+"""API connections that a daemon has not closed yet."""
+
+IMAGE = frozenset({"layers"})
+"""What a migration leaves at the destination even if it fails: the image, which is no part of the container."""
+
+COPIES = """
+for p in /proc/[0-9]*; do
+	read -r name <"$p/comm" 2>/dev/null || continue
+	[ "$name" = redis-server ] || continue
+	g=$(sed -n 's/^[0-9]*:freezer://p' $p/cgroup)
+	if [ -n "$g" ]; then state=$(cat "/sys/fs/cgroup/freezer$g/freezer.state")
+	else state=$(cat "/sys/fs/cgroup$(sed -n 's/^0:://p' $p/cgroup)/cgroup.freeze"); fi
+	case $state in THAWED | 0) echo live ;; *) echo frozen ;; esac
+done
+docker ps -a --filter "name=^$1$" --format 'docker says {{.State}}'
+"""
+
+ASK = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 6379), timeout=3) as redis:
+    redis.sendall(b"INCRBY counter 0\\r\\n")
+    print(int(redis.makefile("rb").readline()[1:]))
+"""
+
+
+def copies(container: str) -> dict[str, list[str]]:
+    """What there is of the container on each host: a word for each of its processes, and what Docker says of it."""
+    return {host: inside(host, COPIES, container, check=False).stdout.splitlines() for host in DOCKER_HOSTS}
+
+
+def one_live_copy(container: str, owner: str | None, *, lost: bool = False) -> list[str]:
+    """What is wrong with the copies: there must be one, it must run, and where the gateway sends its packets.
+
+    One that was `lost`, since its host's power went, is there for Docker to start again.
+    """
+    found = copies(container)
+    wrong = []
+    for host, words in found.items():
+        there = ["docker says exited"] if lost else ["live", "docker says running"]
+        wanted = there if host == owner else []
+        if words != wanted:
+            wrong.append(
+                f"{host} has {', '.join(words) or 'no copy'}" + (" and the address" if host == owner else "")
+            )
+    return wrong
+
+
+def counter(address: str) -> int | None:
+    """The counter, over a connection of its own, as soon as it answers; None if it does not."""
+    deadline = time.monotonic() + REACH_S
+    while time.monotonic() < deadline:
+        pid = namespaced.first_process("client", str(lab.lab_dir()))
+        words = ["nsenter", "--all", "--target", str(pid), "python3", "-c", ASK, address]
+        done = run(words, check=False, timeout_s=10)
+        if done.status == 0:
+            return int(done.stdout)
+        time.sleep(0.3)
+    return None
+
+
+def acknowledged(found: Findings, kept: int | None) -> list[str]:
+    """What is wrong with what a client was told: `kept` is the counter at the end."""
+    wrong = [] if found.intact else [f"the client: {found.summary()}"]
+    if kept is None:
+        return [*wrong, "it is not reachable"]
+    if kept < found.operations:
+        wrong.append(f"{found.operations} increments were acknowledged, and the counter is {kept}")
+    return wrong
+
+
+def look(host: str) -> Look:
+    """What is on a host, by sections."""
+    script = files("benchmarks.faults").joinpath("look.py").read_text()
+    pid = namespaced.first_process(host, str(lab.lab_dir()))
+    words = ["nsenter", "--all", "--target", str(pid), "python3", "-"]
+    sections: Look = json.loads(run(words, stdin=script).stdout)
+    return sections
+
+
+def differences(
+    before: Look, after: Look, *, allow: frozenset[str] = frozenset()
+) -> dict[str, tuple[list[str], list[str]]]:
+    """Sections that are not as they were: what went, what came."""
+    found = {}
+    for name in before.keys() - allow:
+        old, new = Counter(before[name]), Counter(after.get(name, []))
+        if name.startswith("descriptors") and int(after[name][0]) <= int(before[name][0]) + DESCRIPTORS_SLACK:
+            continue
+        if old != new:
+            found[name] = (list((old - new).elements()), list((new - old).elements()))
+    return found
+
+
+def leftovers(before: dict[str, Look]) -> list[str]:
+    """What is on the hosts that was not there before, or the other way round, given time to settle."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        found = {host: differences(old, look(host), allow=IMAGE) for host, old in before.items()}
+        if not any(found.values()) or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    return [
+        f"{host}, {section}: " + "; ".join([*(f"-{line}" for line in went), *(f"+{line}" for line in came)])
+        for host, sections in found.items()
+        for section, (went, came) in sorted(sections.items())
+    ]

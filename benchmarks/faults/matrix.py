@@ -1,0 +1,59 @@
+"""The matrix: many cells one after the other, a table of them, and how long the rest will take."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from benchmarks.faults import cell as trial
+from benchmarks.faults.moments import NAMES
+from sealift.lab import lab
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from benchmarks.faults.cell import Verdict
+    from benchmarks.faults.faults import Cell
+
+
+def run(cells: Sequence[Cell], *, say: Callable[[str], None]) -> Iterator[Verdict]:
+    """Try the cells, in a lab that is up and stays up. After one that did not hold the lab is made anew."""
+    began = time.monotonic()
+    left = list(cells)
+    while left:
+        verdict = trial.run(left.pop(0))
+        done = len(cells) - len(left)
+        rest_s = (time.monotonic() - began) / done * len(left)
+        held = "ok" if verdict.ok else "; ".join(verdict.wrong)
+        say(
+            f"{done}/{len(cells)} {verdict.cell}: {held}, at {verdict.owner} "
+            f"({verdict.seconds:.0f} s; {rest_s / 60:.0f} min left)"
+        )
+        if not verdict.ok:
+            say("".join(f"    {line}\n" for line in verdict.said))
+        yield verdict
+        if left and not verdict.ok:
+            lab.down()
+            lab.up("netns", say=lambda _: None)
+
+
+def table(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Heads, rows and notes: a row for each fault, a column for each moment, a number for what did not hold."""
+    found = {verdict.cell: verdict for verdict in verdicts}
+    moments = [name for name in NAMES if any(cell.endswith(f"@{name}") for cell in found)]
+    faults = list(dict.fromkeys(cell.partition("@")[0] for cell in found))
+    rows: list[list[str]] = []
+    notes: list[str] = []
+    for fault in faults:
+        row = [fault]
+        for moment in moments:
+            verdict = found.get(f"{fault}@{moment}")
+            if verdict is None:
+                row.append("")
+            elif verdict.ok:
+                row.append("ok")
+            else:
+                notes.append(f"{len(notes) + 1}. {verdict.cell}: {'; '.join(verdict.wrong)}")
+                row.append(f"({len(notes)})")
+        rows.append(row)
+    return ["fault", *moments], rows, notes

@@ -1,0 +1,122 @@
+"""A migration in a process of its own, held at one moment: `python -m benchmarks.faults.migrating …`.
+
+Arguments: container, moment, `engine` or `flow` (with Prefect). Where the controller itself is held it prints `at` and
+goes on after a line on standard input. Its last line is the outcome as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import signal
+import sys
+import threading
+import zipfile
+from functools import cache, partial
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal
+
+from benchmarks import engine
+from benchmarks.faults.moments import Moment, moment
+from sealift.errors import SealiftError
+from sealift.host import agents
+from sealift.inventory import lab_inventory
+from sealift.lab import lab
+from sealift.migration import progress
+from sealift.migration.session import Request
+
+if TYPE_CHECKING:
+    from sealift.model import Report, Step, StepRecord
+
+
+class Gate:
+    """Where the controller is held, once."""
+
+    def __init__(self, held: Moment) -> None:
+        self._held = held
+        self._passed = False
+        self._lock = threading.Lock()
+
+    def began(self, container: str, step: Step) -> None:  # noqa: ARG002 - there is one
+        """See `progress.Listener`."""
+        if self._held.where == "controller" and self._held.order is None and step == self._held.step:
+            self._halt()
+
+    def ended(self, container: str, record: StepRecord) -> None:
+        """See `progress.Listener`."""
+
+    def before(self, role: str, order: str, arguments: dict[str, Any]) -> None:
+        """An agent of that role is about to get that order."""
+        if self._held.order in {f"{role} {order}", f"{role} {order} {arguments.get('phase')}"}:
+            self._halt()
+
+    def _halt(self) -> None:
+        with self._lock:
+            passed, self._passed = self._passed, True
+        if not passed:
+            sys.stdout.write("at\n")
+            sys.stdout.flush()
+            sys.stdin.readline()
+
+
+plain_archive = agents.archive
+
+
+@cache
+def halting_archive(held: str) -> tuple[bytes, str]:
+    """The agents as `agents.archive` packs them, begun by `halting`."""
+    original, _ = plain_archive()
+    buffer = io.BytesIO()
+    halting = files("benchmarks.faults").joinpath("halting.py").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(original)) as packed, zipfile.ZipFile(buffer, "w") as made:
+        for name in packed.namelist():
+            target = "sealift_agent/begin.py" if name == "__main__.py" else name
+            made.writestr(zipfile.ZipInfo(target), packed.read(name))
+        made.writestr(zipfile.ZipInfo("__main__.py"), halting)
+        made.writestr(zipfile.ZipInfo("sealift_agent/moment.py"), f"MOMENT = {held!r}\n")
+    content = buffer.getvalue()
+    return content, f"/run/sealift/agent-{hashlib.sha256(content).hexdigest()[:16]}.pyz"
+
+
+def hold(held: Moment, gate: Gate) -> None:
+    """Hold the migration of this process at that moment."""
+    if held.where != "controller":
+        agents.archive = partial(halting_archive, held.name)  # type: ignore[assignment]
+        return
+    call = agents.Agent.call
+
+    def gated(agent: agents.Agent, order: str, **arguments: Any) -> Any:
+        gate.before(agent.role, order, arguments)
+        return call(agent, order, **arguments)
+
+    agents.Agent.call = gated  # type: ignore[method-assign,assignment]
+
+
+def _migrate(container: str, driver: str) -> Report:
+    evidence: Literal["none"] | None = None if lab.running().host("destination").vm else "none"
+    if driver == "flow":
+        from flows.migrate import migrate  # noqa: PLC0415 - Prefect takes seconds to import
+
+        report: Report = migrate(container, "source", "destination", lab_inventory(), evidence=evidence)
+        return report
+    return engine.migrate(lab.running(), Request(container, "source", "destination", evidence=evidence))
+
+
+def main(container: str, name: str, driver: str) -> int:
+    """Migrate from the source to the destination of the lab that is up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    gate = Gate(moment(name))
+    hold(moment(name), gate)
+    try:
+        with progress.listening(gate):
+            report = _migrate(container, driver)
+    except SealiftError as failed:
+        print(json.dumps({"failed": str(failed)}))  # noqa: T201 - the outcome
+        return 1
+    print(json.dumps({"outcome": report.outcome}))  # noqa: T201 - the outcome
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
