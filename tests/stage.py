@@ -8,30 +8,30 @@ import os
 import shutil
 import tempfile
 import time
-from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.resources import files
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from benchmarks.engine import arrive, migrate
+from benchmarks.faults.faults import agent, kill_script
+from benchmarks.faults.judge import IMAGE, SETTLE_S, differences
 from benchmarks.workloads import redis
 from sealift.errors import PrerequisiteMissing
 from sealift.host import ssh
 from sealift.host.agents import Agent
 from sealift.inventory import lab_inventory
 from sealift.lab import lab
-from sealift.migration import finish as ending
-from sealift.migration import sync as files
-from sealift.migration.cutover import Cutover
 from sealift.migration.preflight import preflight
 from sealift.migration.session import Request, Session
 from sealift.model import Step, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from benchmarks.workloads.client import Findings
     from sealift.errors import Refused
@@ -42,13 +42,6 @@ if TYPE_CHECKING:
 
 FIRST_ADDRESS = IPv4Address("10.77.1.1")
 DOCKER_HOSTS = ("source", "destination")
-SETTLE_S = 15
-
-IMAGE = frozenset({"layers"})
-"""What a migration leaves at the destination even if it fails: the image, which is no part of the container."""
-
-DESCRIPTORS_SLACK = 3
-"""API connections that a daemon has not closed yet."""
 
 
 @dataclass
@@ -111,11 +104,9 @@ class Stage:
 
     def migrate(self, container: str, source: str = "source", destination: str = "destination") -> Report:
         """Migrate by the flow, in this process."""
-        from flows.migrate import migrate
+        from flows.migrate import migrate as flow
 
-        report: Report = migrate(
-            container, source, destination, self.path, evidence=self.evidence(destination)
-        )
+        report: Report = flow(container, source, destination, self.path, evidence=self.evidence(destination))
         return report
 
     def evidence(self, destination: str, inventory: Inventory | None = None) -> Literal["none"] | None:
@@ -135,38 +126,9 @@ class Stage:
         strategy: Strategy = Strategy.AUTO,
         **limits: Any,
     ) -> Report:
-        """Migrate without Prefect. Hooks are called when "armed", and with the source's events, by their names.
-
-        `limits`: max_downtime_s, bandwidth.
-        """
-        hooks = hooks or {}
-
-        class Hooked(Cutover):
-            def hear(self, event: dict[str, Any]) -> None:
-                super().hear(event)
-                if event["event"] in hooks:
-                    hooks[event["event"]](session)
-
-        request = dataclasses.replace(
-            self.request(container, source, destination), strategy=strategy, **limits
-        )
-        with Session.open(self.inventory, request) as session:
-            arrive(session)
-            with session.step(Step.PREFLIGHT):
-                preflight(session)
-            with session.step(Step.SYNC):
-                session.found.image_bytes = files.sync_image(session)
-                files.open_doors(session, files.create_copy(session))
-                session.found.file_bytes = files.live_pass(session)
-            session.cutover = cutover = Hooked(session)
-            if "armed" in hooks:
-                hooks["armed"](session)
-            cutover.begin()
-            for step in (Step.FINAL_DUMP, Step.TRANSFER, Step.RESTORE, Step.NETWORK_SWITCH):
-                cutover.wait(step)
-            with session.step(Step.FINISH):
-                ending.finish(session)
-            return ending.report(session)
+        """Migrate without Prefect. Hooks: see `benchmarks.engine`; `limits`: max_downtime_s, bandwidth."""
+        asked = self.request(container, source, destination)
+        return migrate(self.inventory, dataclasses.replace(asked, strategy=strategy, **limits), hooks)
 
     def refuse(self, container: str, inventory: Inventory | None = None) -> Refused:
         """Run the preflight alone; the refusal that it must end in."""
@@ -187,7 +149,7 @@ class Stage:
 
     def look(self, host: str) -> dict[str, list[str]]:
         """What is on a host, by sections."""
-        script = (Path(__file__).parent / "look.py").read_bytes()
+        script = files("benchmarks.faults").joinpath("look.py").read_bytes()
         sections: dict[str, list[str]] = json.loads(
             self.connections[host].run(["python3", "-"], stdin=script).stdout
         )
@@ -204,14 +166,6 @@ class Stage:
             with Agent(self["gateway"], "gateway") as gateway:
                 while self.assigned:
                     gateway.call("release", address=self.assigned.pop())
-
-
-def arrive(session: Session) -> None:
-    """The steps before all others: the destination proves what it is and gets its keys."""
-    with session.step(Step.ATTEST):
-        session.attest()
-    with session.step(Step.PROVISION_KEYS):
-        session.provision()
 
 
 @contextmanager
@@ -251,20 +205,6 @@ def set_up(inventory: Inventory) -> Iterator[Stage]:
         names = (*DOCKER_HOSTS, "gateway", "client")
         opened = {name: stack.enter_context(ssh.connected(name, inventory.machine(name))) for name in names}
         yield Stage(inventory, opened, (str(FIRST_ADDRESS + number) for number in range(1 << 12)))
-
-
-def differences(
-    before: dict[str, list[str]], after: dict[str, list[str]], *, allow: frozenset[str] = frozenset()
-) -> dict[str, tuple[list[str], list[str]]]:
-    """Sections that are not as they were: what went, what came."""
-    found = {}
-    for name in before.keys() - allow:
-        old, new = Counter(before[name]), Counter(after[name])
-        if name.startswith("descriptors") and int(after[name][0]) <= int(before[name][0]) + DESCRIPTORS_SLACK:
-            continue
-        if old != new:
-            found[name] = (list((old - new).elements()), list((new - old).elements()))
-    return found
 
 
 def until_same(
@@ -314,12 +254,7 @@ def kill_agent(stage: Stage, host: str, role: str) -> Callable[[Session], None]:
     """A hook that kills an agent so that it can put nothing away."""
 
     def kill(_: Session) -> None:
-        script = (
-            "for p in /proc/[0-9]*; do "
-            'case "$(tr "\\0" " " <"$p/cmdline" 2>/dev/null)" in '
-            f'"python3 /run/sealift/agent-"*" {role} ") kill -9 "${{p#/proc/}}";; esac; done'
-        )
-        stage.sh(host, script)
+        stage.sh(host, kill_script(agent(role)))
 
     return kill
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import DOCKER_HOSTS, counting, until_same
+from stage import DOCKER_HOSTS, counting
 
-from sealift.host.agents import Agent
+from benchmarks.faults.faults import kill_everybody
+from benchmarks.faults.moments import moment
+from benchmarks.faults.scene import HALT, Migration, Scene
+from sealift.lab import lab
 from sealift.migration import recovery
 
 if TYPE_CHECKING:
@@ -22,69 +23,19 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
-TESTS = Path(__file__).parents[1]
-ALL = ("source@source", "destination@destination", "gateway@gateway")
 
-
-def doomed(container: str, moment: str, *agents: str) -> None:
-    """Run a migration that ends in its controller's death at that moment."""
-    command = [sys.executable, str(TESTS / "doomed.py"), container, moment, *agents]
-    died = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert died.returncode == -signal.SIGKILL, died.stderr
+def doomed(stage: Stage, container: str) -> None:
+    """A migration whose controller and agents die when the container is frozen, so that they can put nothing away."""
+    log = lab.lab_dir() / "migration.log"
+    with Migration.of(container, moment("frozen"), "engine", log) as migration:
+        assert migration.arrive(), log.read_text()
+        kill_everybody(Scene(stage.inventory, migration))
+    stage.sh("source", f"rm -r {HALT}")
 
 
 def running(stage: Stage, container: str) -> list[str]:
     """The hosts on which it runs, not frozen or cut off: those that answer a command in it."""
     return [host for host in DOCKER_HOSTS if stage.docker(host, "ps", "-q", "--filter", f"name={container}")]
-
-
-WHOLE = pytest.mark.whole
-
-
-@pytest.mark.parametrize(
-    ("moment", "agents"),
-    [
-        pytest.param("armed", ALL, marks=WHOLE),
-        ("frozen", ALL),
-        pytest.param("dumped", ALL, marks=WHOLE),
-        pytest.param("sent", ALL, marks=WHOLE),
-        ("received", ALL),
-        pytest.param("restored", ALL, marks=WHOLE),
-        ("committed", ALL),
-        ("frozen", ()),
-        pytest.param("committed", (), marks=WHOLE),
-        pytest.param("sent", ("destination@destination",), marks=WHOLE),
-    ],
-)
-def test_one_live_copy_is_left_and_nothing_else(stage: Stage, moment: str, agents: tuple[str, ...]) -> None:
-    address = stage.redis("redis", memory_mb=10)
-    before = {host: stage.look(host) for host in (*DOCKER_HOSTS, "gateway")}
-    with counting(stage, address) as found:
-        doomed("redis", moment, *agents)
-        deadline = time.monotonic() + 60
-        while True:
-            ended = recovery.recover(stage.inventory)
-            with Agent(stage["gateway"], "gateway") as gateway:
-                open_ones = gateway.call("unfinished")
-            if not open_ones or time.monotonic() > deadline:
-                break
-            time.sleep(0.5)  # agents that were left alive are still settling it among themselves
-        assert not open_ones, ended
-        time.sleep(1)
-    owner = stage.owner(address)
-    print(moment, agents, owner, [one.sentence() for one in ended], found[0].summary())
-    assert found[0].intact, found[0].summary()
-    assert running(stage, "redis") == [owner]
-    for host in before:
-        gone = frozenset({"layers"})  # the image, which is no part of the container
-        if owner == "destination":
-            continue
-        left = until_same(stage, host, before[host], allow=gone)
-        assert not left, f"{host}: {left}"
-    # What is left of it does not stand in the way of the next one.
-    if owner == "source":
-        stage.engine("redis")
-        assert running(stage, "redis") == ["destination"]
 
 
 def test_a_migration_that_somebody_is_at_is_left_alone(stage: Stage) -> None:
@@ -100,7 +51,7 @@ def test_a_migration_that_somebody_is_at_is_left_alone(stage: Stage) -> None:
 def test_a_host_that_is_away_keeps_the_record_open_until_it_is_back(stage: Stage) -> None:
     address = stage.redis("redis", memory_mb=5)
     with counting(stage, address) as found:
-        doomed("redis", "frozen", *ALL)
+        doomed(stage, "redis")
         away = stage.inventory.hosts["destination"].model_copy(update={"port": 23})
         cut = stage.inventory.model_copy(update={"hosts": {**stage.inventory.hosts, "destination": away}})
         (half,) = recovery.recover(cut)
@@ -116,7 +67,7 @@ def test_a_host_that_is_away_keeps_the_record_open_until_it_is_back(stage: Stage
 
 def test_the_command_line_ends_one_by_its_name(stage: Stage) -> None:
     stage.redis("redis", memory_mb=5)
-    doomed("redis", "frozen", *ALL)
+    doomed(stage, "redis")
     command = [sys.executable, "-m", "sealift.cli", "recover"]
     environment = {**os.environ, "SEALIFT_INVENTORY": str(stage.path)}
 

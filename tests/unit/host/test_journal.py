@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealift.host.agent.journal import PHASES, Journal
@@ -19,6 +19,7 @@ WAY = ("opened", "copied", "armed")
 words = st.sampled_from([phase for phase in PHASES if phase is not None])
 
 
+@settings(deadline=None)
 @given(said=st.lists(words, max_size=6))
 def test_only_what_may_follow_is_written(said: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -40,6 +41,7 @@ def test_only_what_may_follow_is_written(said: list[str]) -> None:
                 }
 
 
+@settings(deadline=None)  # the disk is somebody else's, too
 @given(data=st.data(), steps=st.integers(1, 3))
 def test_after_a_crash_at_any_byte_the_last_whole_transition_holds(data: st.DataObject, steps: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
