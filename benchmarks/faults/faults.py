@@ -14,7 +14,7 @@ from benchmarks.faults.moments import MOMENTS
 from benchmarks.faults.scene import inside
 from sealift.errors import CommandFailed, UnusableInput
 from sealift.lab import lab, power
-from sealift.lab.layout import DESTINATION, GATEWAY, SOURCE
+from sealift.lab.layout import CONTROLLER, DESTINATION, GATEWAY, SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,6 @@ DOCKER_HOSTS = ("source", "destination")
 SHORT_CUT_S = 1.0
 DOCKER_BACK_S = 60
 BOOT_S = 30
-CONTROLLER = "198.18.0.1"
 
 KILL = """
 for p in /proc/[0-9]*; do

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from benchmarks.faults import cell as trial
-from benchmarks.faults.moments import NAMES
+from benchmarks.faults.moments import NAMES, moment
 from sealift.lab import lab
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def table(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]], list
     notes: list[str] = []
     for fault in faults:
         row = [fault]
-        for moment in moments:
-            verdict = found.get(f"{fault}@{moment}")
+        for name in moments:
+            verdict = found.get(f"{fault}@{name}")
             if verdict is None:
                 row.append("")
             elif verdict.ok:
@@ -56,4 +56,5 @@ def table(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]], list
                 notes.append(f"{len(notes) + 1}. {verdict.cell}: {'; '.join(verdict.wrong)}")
                 row.append(f"({len(notes)})")
         rows.append(row)
-    return ["fault", *moments], rows, notes
+    heads = [f"{one.name}\n{one.step}, {one.part}" for one in map(moment, moments)]
+    return ["fault", *heads], rows, notes

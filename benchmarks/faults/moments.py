@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sealift.errors import UnusableInput
 from sealift.model import Step
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Part = Literal["start", "middle", "end"]
 Where = Literal["controller", "source", "destination", "gateway"]
@@ -70,8 +67,3 @@ def moment(name: str) -> Moment:
         if each.name == name:
             return each
     raise UnusableInput(f"there is no moment {name!r}", remedy=f"Take one of: {', '.join(NAMES)}")
-
-
-def after(name: str, others: Sequence[str] = NAMES) -> set[str]:
-    """The names of that moment and of all that follow."""
-    return set(others[others.index(name) :])

@@ -43,6 +43,6 @@ def test_the_table_says_what_did_not_hold() -> None:
     held = trial.Verdict("disk@sync", (), "source", (), 1.0)
     broken = trial.Verdict("disk@sent", ("the client: NOT INTACT",), "source", (), 1.0)
     heads, rows, notes = matrix.table([held, broken])
-    assert heads == ["fault", "sync", "sent"]
+    assert heads == ["fault", "sync\nsync, start", "sent\ntransfer, middle"]
     assert rows == [["disk", "ok", "(1)"]]
     assert notes == ["1. disk@sent: the client: NOT INTACT"]
