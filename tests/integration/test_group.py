@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ from sealift.migration.group import PROJECT_LABEL, Group, of_project
 from sealift.migration.preflight import preflight
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from stage import Stage
 
     from sealift.migration.cutover import Cutover
@@ -80,18 +83,36 @@ def test_what_one_of_them_fails_in_all_are_rolled_back_from(stage: Stage) -> Non
 
 def migrate_but_break_the_second(stage: Stage) -> None:
     """What would restore the second one is killed; the first one has everything."""
-    with Group.open(stage.inventory, [stage.request("one"), stage.request("two")]) as group:
+    with armed(stage, "one", "two") as (group, cutovers):
+        waiting = f"/run/sealift/restore/{group.sessions[1].found.copy}/waiting"
+        stage.sh("destination", f"kill -9 $(head -n 1 {waiting})")
+        failures = begin(cutovers)
+        assert len(failures) == len(cutovers)
+        raise group.first_failure(failures)
+
+
+@contextmanager
+def armed(stage: Stage, *names: str) -> Iterator[tuple[Group, list[Cutover]]]:
+    with Group.open(stage.inventory, [stage.request(name) for name in names]) as group:
         for session in group.sessions:
             arrive(session)
             preflight(session)
             files.sync_image(session)
             files.open_doors(session, files.create_copy(session))
             files.live_pass(session)
-        cutovers = group.arm()
-        waiting = f"/run/sealift/restore/{group.sessions[1].found.copy}/waiting"
-        stage.sh("destination", f"kill -9 $(head -n 1 {waiting})")
-        failures = begin(cutovers)
-        raise group.first_failure(failures)
+        yield group, group.arm()
+
+
+@pytest.mark.whole
+def test_a_group_waits_for_the_slowest_of_it(stage: Stage) -> None:
+    addresses = {name: stage.redis(name, memory_mb=5) for name in ("one", "two")}
+    with counting(stage, addresses["one"]) as first, armed(stage, "one", "two") as (group, cutovers):
+        criu = f"$(pgrep -P $(head -n 1 /run/sealift/restore/{group.sessions[1].found.copy}/waiting))"
+        stage.sh("destination", f"pid={criu}; kill -STOP $pid; (sleep 12; kill -CONT $pid) >/dev/null 2>&1 &")
+        assert not begin(cutovers)
+    assert first[0].intact, first[0].summary()
+    assert first[0].longest_gap_ms > 11_000
+    assert {stage.owner(address) for address in addresses.values()} == {"destination"}
 
 
 def begin(cutovers: list[Cutover]) -> dict[int, SealiftError]:
@@ -110,7 +131,6 @@ def begin(cutovers: list[Cutover]) -> dict[int, SealiftError]:
             cutover.wait(Step.NETWORK_SWITCH)
         except SealiftError as failed:
             failures[number] = failed
-    assert len(failures) == len(cutovers)
     return failures
 
 

@@ -37,6 +37,9 @@ ASK_AGAIN_S = 1
 DOUBT_S = 10
 """A gateway whose agent was killed has another one by then."""
 
+WAITING = "waiting"
+"""The gateway's word for a group that is not complete."""
+
 NETWORK_DESCRIPTOR = 9
 """CRIU gets the network namespace as this one: see `armed/criu`."""
 
@@ -271,12 +274,18 @@ class Destination:
     def _switch(self) -> str:
         """Ask for the address. Who asked and got no answer may have won, so this asks until there is one.
 
+        The others of a group may take their time: their source sees to it that this comes to an end.
+
         A doubt that stays is told to the source, which then asks for the other outcome instead of staying frozen.
         """
         doubted = time.monotonic() + DOUBT_S
         while not self.called_off:
             try:
-                return str(self._ask_gateway("switch")["outcome"])
+                outcome = str(self._ask_gateway("switch")["outcome"])
+                if outcome != WAITING:
+                    return outcome
+                doubted = time.monotonic() + DOUBT_S
+                continue
             except Declined:
                 raise
             except (OSError, AgentError) as silent:

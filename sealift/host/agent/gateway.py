@@ -35,8 +35,8 @@ STATE = Path("/var/lib/sealift/gateway")
 NETWORK = Path("/etc/sealift/network.env")
 INTERFACE = "sealift-wg"
 WAITING = "waiting"
-LOOK_FOR_OTHERS_S = 0.002
-"""How often a member of a group looks whether the last of them has asked."""
+LOOK_FOR_OTHERS_S, WAIT_FOR_OTHERS_S = 0.002, 5
+"""How often it looks whether the last of a group has asked, and after how long it says that it still has not."""
 
 
 class Routes:
@@ -288,7 +288,8 @@ class Decider(threading.Thread):
         return {"holding": True}
 
     def _switch(self) -> dict[str, Any]:
-        while (outcome := self.routes.switch(**self.facts)) == WAITING:
+        until = time.monotonic() + WAIT_FOR_OTHERS_S
+        while (outcome := self.routes.switch(**self.facts)) == WAITING and time.monotonic() < until:
             time.sleep(LOOK_FOR_OTHERS_S)
         return {"outcome": outcome}
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RESTORE_TIMEOUT_S = 120
+GROUP_TIMEOUT_S = 600
+"""How long the destination may take, and how long it may wait for the others of a group besides."""
+
 ASK_AGAIN_S = 1
 DUMP_TIMEOUT_S = 60
 LOOK_S = 1
@@ -292,7 +295,7 @@ class Source:
 
     def _hear(self) -> dict[str, Any]:
         assert self.link is not None  # noqa: S101 - `open` came before
-        return self.link.receive(RESTORE_TIMEOUT_S)
+        return self.link.receive(GROUP_TIMEOUT_S if self.gateway.get("group") else RESTORE_TIMEOUT_S)
 
     def _settle(self) -> str:
         """After a failure: the outcome. Thaws when, and only when, this side has the container."""
