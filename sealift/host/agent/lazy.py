@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
+import struct
 import subprocess
 import threading
 from pathlib import Path
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
 PIDFD_GETFD = 438
 """The number of pidfd_getfd(2), the same on every architecture."""
 
+UFFDIO_WAKE = 0x8010AA02
+ANYWHERE = struct.pack("QQ", 1 << 16, (1 << 47) - (1 << 12) - (1 << 16))
+"""linux/userfaultfd.h: _IOR(0xAA, 2, struct uffdio_range), and all addresses that a process can have."""
+
+ROUSE_S = 0.01
+
 SPARED = "-1000"
 """The kernel's out-of-memory killer leaves such a process alone (proc(5), oom_score_adj)."""
 
@@ -35,6 +43,8 @@ class Filler:
         self.work = work
         self._guarded: list[int] = []
         self._watch: threading.Thread | None = None
+        self._rouser: threading.Thread | None = None
+        self._over = threading.Event()
         command = ["criu", "lazy-pages", "--images-dir", str(images), "--work-dir", str(work)]
         command += ["-o", "lazy-pages.log", "-v1"]
         if pager_port is not None:
@@ -78,6 +88,20 @@ class Filler:
             pass  # it has ended: said below, if it has not ended well
         if self.has_died():
             raise AgentError(self.reason(), "restore")
+        self._rouser = threading.Thread(target=self._rouse, daemon=True)
+        self._rouser.start()
+
+    def _rouse(self) -> None:
+        """Wake whoever waits for a page, again and again: who still needs it asks again.
+
+        Where a process changes its mappings while a page is put in, the kernel refuses (UFFDIO_COPY, EAGAIN), and
+        CRIU's daemon (4.2, uffd.c) forgets who waited for it: he would wait until the daemon comes to that page by
+        itself, behind all others.
+        """
+        while not self._over.wait(ROUSE_S):
+            for held in self._guarded:
+                with contextlib.suppress(OSError):  # a process that has ended has no memory to wait for
+                    fcntl.ioctl(held, UFFDIO_WAKE, ANYWHERE)
 
     def watch(self, on_failure: Callable[[], None]) -> None:
         """From here on (the commit) a daemon that ends with pages missing means `on_failure`."""
@@ -116,5 +140,8 @@ class Filler:
         return why or f"CRIU's daemon for pages ended with status {self._process.returncode}"
 
     def _let_go(self) -> None:
+        self._over.set()
+        if self._rouser is not None:
+            self._rouser.join()
         while self._guarded:
             os.close(self._guarded.pop())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -48,8 +49,14 @@ IMAGE_HEAD = 8
 """Two magic numbers of 32 bits; then messages, each behind its length in 32 bits."""
 
 BLOCK_PAGES = 32
+BESIDE_S = 0.002
+"""How long an answer to CRIU's own fetching ahead is put off while the container finds its feet."""
+
 WINDOW = 3
 """Blocks asked for and not yet come: enough to keep a link busy, few enough that an urgent one is not far behind."""
+
+KEPT_BLOCKS = 64
+"""How many blocks are kept after all of their pages have been given."""
 
 SMALL_PAGES = 256
 """Larger mappings wait until the container has been committed: before, fetching would take time from its restore."""
@@ -68,8 +75,17 @@ class Block:
     pages: int
     data: bytearray | None = None
     arrived: int = 0
-    delivered: int = 0
     asked: bool = False
+    delivered: int = 0
+    """Which of its pages CRIU's daemon has been given: a bit for each."""
+
+    def is_through(self) -> bool:
+        """Whether it has been given all of them."""
+        return self.delivered == (1 << self.pages) - 1
+
+    def forget(self) -> None:
+        """Let go of what it holds; it may be asked for anew."""
+        self.data, self.arrived, self.asked = None, 0, False
 
 
 def lazy_ranges(images: Path) -> Iterator[tuple[int, int, int]]:
@@ -121,6 +137,7 @@ class Pager:
         self._ahead = chain.from_iterable(mapping for mapping in mappings if mapping.pages <= SMALL_PAGES)
         self._behind = chain.from_iterable(mapping for mapping in mappings if mapping.pages > SMALL_PAGES)
         self._urgent: deque[Block] = deque()
+        self._through: deque[Block] = deque()
         self._by_address = sorted(mappings, key=lambda mapping: (mapping.image, mapping.address))
         self._addresses = [(mapping.image, mapping.address) for mapping in self._by_address]
         self._behind_from: float | None = None
@@ -223,6 +240,8 @@ class Pager:
                 return
             if command != GET:
                 raise AgentError(f"CRIU's daemon asks for {command:#x}")
+            if pages > 1 and self._is_gentle():
+                self._make_way(daemon, image, address, pages)
             daemon.sendall(MESSAGE.pack(ADD | PRESENT << COMMAND_BITS, pages, address, image))
             while pages:
                 mapping = self._find(image, address)
@@ -232,11 +251,43 @@ class Pager:
                 self._wait_for(block, first + count)
                 assert block.data is not None  # noqa: S101 - it has arrived
                 daemon.sendall(memoryview(block.data)[first * PAGE_BYTES : (first + count) * PAGE_BYTES])
-                block.delivered += count
-                if block.delivered >= block.pages:
-                    block.data = None
+                self._delivered(block, first, count)
                 pages -= count
                 address += count * PAGE_BYTES
+
+    def _delivered(self, block: Block, first: int, count: int) -> None:
+        """Some of its pages have been given. The last few blocks are kept.
+
+        Where a process changes its mappings at that moment, the kernel does not let CRIU's daemon put pages in
+        (UFFDIO_COPY says EAGAIN): it asks for the same ones again.
+        """
+        block.delivered |= ((1 << count) - 1) << first
+        if block.is_through() and block not in self._through:
+            self._through.append(block)
+            if len(self._through) > KEPT_BLOCKS:
+                with self._changed:
+                    self._through.popleft().forget()
+
+    def _is_gentle(self) -> bool:
+        return self._behind_from is None or time.monotonic() < self._behind_from
+
+    def _make_way(self, daemon: socket.socket, image: int, address: int, pages: int) -> None:
+        """Before an answer that no process waits for: fetch it and what will be asked for next, and let a fault come.
+
+        CRIU asks for pages ahead, sixteen or more, and takes answers in the order of its questions: what has to be
+        fetched first is a millisecond for each fault behind it, and a process that has just been restored has dozens.
+        So the answer is at hand before it is given, and given the moment that something else is asked. It is whole: of
+        pages that it has asked for CRIU asks for none by itself, whoever needs it.
+        """
+        mapping = self._find(image, address)
+        first = (address - mapping.address) // PAGE_BYTES
+        last = min(first + 2 * pages, mapping.pages)
+        with self._changed:
+            for page in (*range(first, last, BLOCK_PAGES), last - 1):
+                if not (block := mapping.block(page)).asked:
+                    self._urgent.append(block)
+            self._changed.notify_all()
+        select.select([daemon], [], [], BESIDE_S)
 
     def _wait_for(self, block: Block, pages: int) -> None:
         with self._changed:
@@ -321,5 +372,6 @@ def main(controller: Controller) -> None:
         daemon, _ = listener.accept()
         daemon.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         pager.serve(daemon)
-    except (OSError, AgentError, KeyError, ValueError):
+    except (OSError, AgentError, KeyError, ValueError) as lost:
+        sys.stderr.write(f"{lost}\n")
         os._exit(1)  # the daemon sees its connection end

@@ -90,6 +90,18 @@ class Source(threading.Thread):
                 )
 
 
+def ask(daemon: socket.socket, address: int, pages: int, behind: int = 0) -> None:
+    """As CRIU's daemon asks. `behind` so many pages of another question that has no answer yet."""
+    daemon.sendall(pager.MESSAGE.pack(pager.GET, pages, address, 7))
+    if behind:
+        _, count, where, _ = pager.MESSAGE.unpack(receive(daemon, pager.MESSAGE.size))
+        assert count == behind, "it is answered whole: CRIU does not ask again for what it has asked for"
+        assert receive(daemon, count * PAGE_BYTES) == content(where, count)
+    _, count, where, image = pager.MESSAGE.unpack(receive(daemon, pager.MESSAGE.size))
+    assert (count, where, image) == (pages, address, 7)
+    assert receive(daemon, pages * PAGE_BYTES) == content(address, pages)
+
+
 def test_only_what_the_images_leave_out_is_fetched(images: Path) -> None:
     assert sorted(pager.lazy_ranges(images)) == [(7, *HEAP), (7, *BESIDE), (7, *STACK)]
 
@@ -105,15 +117,32 @@ def test_every_page_is_brought_in_any_order_and_small_mappings_come_first(images
     server = threading.Thread(target=served.serve, args=(here,), daemon=True)
     server.start()
     for address, pages in asks:
-        daemon.sendall(pager.MESSAGE.pack(pager.GET, pages, address, 7))
-        _, count, where, image = pager.MESSAGE.unpack(receive(daemon, pager.MESSAGE.size))
-        assert (count, where, image) == (pages, address, 7)
-        assert receive(daemon, pages * PAGE_BYTES) == content(address, pages)
+        ask(daemon, address, pages)
     daemon.sendall(pager.MESSAGE.pack(pager.FLUSH, 0, 0, 0))
     assert receive(daemon, 4) == bytes(4)
     server.join(5)
     assert not server.is_alive()
     assert source.asked[0] == STACK[0]
+
+
+def test_while_the_container_finds_its_feet_a_fault_waits_for_nothing_that_is_fetched_ahead(
+    images: Path,
+) -> None:
+    source = Source()
+    source.start()
+    served = pager.Pager(images, source.listener.getsockname())
+    here, daemon = socket.socketpair()
+    threading.Thread(target=served.serve, args=(here,), daemon=True).start()
+    started = time.monotonic()
+    for number in range(20):
+        ask(daemon, HEAP[0] + 16 * number * PAGE_BYTES, 16)
+    assert time.monotonic() - started >= 20 * pager.BESIDE_S, "it goes slowly"
+    # Asked for ahead, and before its answer a page that a process needs.
+    daemon.sendall(pager.MESSAGE.pack(pager.GET, 16, HEAP[0] + 320 * PAGE_BYTES, 7))
+    started = time.monotonic()
+    ask(daemon, HEAP[0] + 600 * PAGE_BYTES, 1, behind=16)
+    assert time.monotonic() - started < 0.1
+    assert HEAP[0] + 320 * PAGE_BYTES in source.asked
 
 
 def test_large_mappings_follow_by_themselves_once_the_container_has_been_committed(images: Path) -> None:
@@ -125,6 +154,21 @@ def test_large_mappings_follow_by_themselves_once_the_container_has_been_committ
     served.run()
     time.sleep(pager.GENTLE_S + 0.5)
     assert set(range(HEAP[0], BESIDE[0], pager.BLOCK_PAGES * PAGE_BYTES)) <= set(source.asked)
+
+
+def test_what_was_given_is_given_again(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pager, "KEPT_BLOCKS", 2)
+    source = Source()
+    source.start()
+    served = pager.Pager(images, source.listener.getsockname())
+    served.run()
+    time.sleep(pager.GENTLE_S)
+    here, daemon = socket.socketpair()
+    threading.Thread(target=served.serve, args=(here,), daemon=True).start()
+    for _ in range(2):
+        for first in range(0, 640, 48):
+            ask(daemon, HEAP[0] + first * PAGE_BYTES, 48)
+            ask(daemon, HEAP[0] + first * PAGE_BYTES, 48)
 
 
 def test_a_page_that_the_images_have_is_not_asked_for(images: Path) -> None:
