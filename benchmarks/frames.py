@@ -87,6 +87,7 @@ COLUMNS: dict[str, Column] = {
     "metadata_bytes": Column(COUNT, "CRIU's images other than pages."),
     "image_bytes": Column(COUNT, "Image layers."),
     "file_bytes": Column(COUNT, "Writable layer, volumes, log."),
+    "sampled_bytes": Column(COUNT, "Zeros that measured the link beforehand."),
     "tunnel_bytes": Column(
         COUNT, "What left the source by the tunnel, by the interface's counter, headers and all."
     ),

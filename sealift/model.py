@@ -87,6 +87,7 @@ class Estimate(_Record):
         description="soft-dirty: counted; referenced: an upper bound; or why it is unknown."
     )
     link_bytes_s: float | None = Field(description="What the tunnel carries.")
+    sampled_bytes: int = Field(default=0, description="What was sent to measure the link.")
     link_how: str = Field(description="measured, asked for (--bandwidth), or why it is unknown.")
     floor_ms: float = Field(description="A freeze that moves next to nothing.")
     fixed_ms: float = Field(description="What the rest takes besides moving bytes.")

@@ -81,6 +81,7 @@ def facts(report: Report) -> dict[str, Any]:
         "metadata_bytes": report.metadata_bytes,
         "image_bytes": report.image_bytes,
         "file_bytes": report.file_bytes,
+        "sampled_bytes": report.estimate.sampled_bytes if report.estimate else 0,
         "evidence": report.evidence.value,
         "cutover_unix": report.step(Step.FINAL_DUMP).started.timestamp(),
         "outcome": report.outcome,

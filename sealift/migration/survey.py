@@ -46,6 +46,7 @@ def survey(scene: Scene, look: Look, *, bandwidth: int | None, max_rounds: int) 
         dirty_bytes_s=dirtying.bytes_s,
         dirty_how=found["how"] or PRE_DUMPED,
         link_bytes_s=link,
+        sampled_bytes=found["link_sent_bytes"],
         link_how="measured" if measured else "asked for" if bandwidth else f"unknown: {problem}",
         floor_ms=constants.floor_ms,
         fixed_ms=constants.fixed_ms,

@@ -11,8 +11,10 @@ from typing import Any
 
 from .wire import AgentError, Link, listen
 
-DURATION_S = 0.4
-RAMP_S = 0.1
+DURATION_S, MOST_BYTES = 0.4, 24 << 20
+"""After whichever is reached first the link is left alone: others use it, and somebody pays for it."""
+
+RAMP_S, RAMP_BYTES = 0.1, 4 << 20
 """What arrives first is not counted: the sender is still finding the link's rate."""
 
 PATIENCE_S = 10
@@ -32,18 +34,27 @@ def _count(listener: socket.socket, token: str) -> None:
     with contextlib.suppress(OSError, AgentError), contextlib.closing(listener):
         link = Link.accept(listener, token, timeout=PATIENCE_S)
         link.socket.settimeout(PATIENCE_S)
-        counted, first, last = 0, time.monotonic(), 0.0
+        arrived = counted = 0
+        first = time.monotonic()
+        begun: float | None = None
+        last = first
         while data := link.socket.recv(1 << 20):
             last = time.monotonic()
-            if last - first > RAMP_S:
+            arrived += len(data)
+            if begun is not None:
                 counted += len(data)
-        took = last - first - RAMP_S
+            elif last - first > RAMP_S or arrived > RAMP_BYTES:
+                begun = last
+        took = last - begun if begun is not None else 0
         link.send(bytes_s=counted / took if took > 0 else 0)
         link.close()
 
 
-def send(address: str, port: int, token: str) -> float:
-    """Fill the link for a moment. Returns what arrived, in bytes a second; AgentError if nothing could."""
+def send(address: str, port: int, token: str) -> tuple[float, int]:
+    """Fill the link for a moment. Returns what arrived, in bytes a second, and what was sent for it, in bytes.
+
+    AgentError if the other host can't be reached.
+    """
     try:
         link = Link.connect(address, port, token, timeout=PATIENCE_S)
     except OSError as unreachable:
@@ -53,7 +64,9 @@ def send(address: str, port: int, token: str) -> float:
             socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES
         )  # a slow link has to empty it
         end = time.monotonic() + DURATION_S
-        while time.monotonic() < end:
+        sent = 0
+        while sent < MOST_BYTES and time.monotonic() < end:
             link.socket.sendall(BLOCK)
+            sent += len(BLOCK)
         link.socket.shutdown(socket.SHUT_WR)
-        return float(link.receive(PATIENCE_S)["bytes_s"])
+        return float(link.receive(PATIENCE_S)["bytes_s"]), sent
