@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import struct
@@ -90,6 +91,11 @@ class Source(threading.Thread):
                 )
 
 
+def serve(served: pager.Pager, here: socket.socket) -> None:
+    with contextlib.suppress(AgentError, OSError):  # the end of a test is the end of its connection
+        served.serve(here)
+
+
 def ask(daemon: socket.socket, address: int, pages: int, behind: int = 0) -> None:
     """As CRIU's daemon asks. `behind` so many pages of another question that has no answer yet."""
     daemon.sendall(pager.MESSAGE.pack(pager.GET, pages, address, 7))
@@ -132,7 +138,7 @@ def test_while_the_container_finds_its_feet_a_fault_waits_for_nothing_that_is_fe
     source.start()
     served = pager.Pager(images, source.listener.getsockname())
     here, daemon = socket.socketpair()
-    threading.Thread(target=served.serve, args=(here,), daemon=True).start()
+    threading.Thread(target=serve, args=(served, here), daemon=True).start()
     started = time.monotonic()
     for number in range(20):
         ask(daemon, HEAP[0] + 16 * number * PAGE_BYTES, 16)
@@ -164,7 +170,7 @@ def test_what_was_given_is_given_again(images: Path, monkeypatch: pytest.MonkeyP
     served.run()
     time.sleep(pager.GENTLE_S)
     here, daemon = socket.socketpair()
-    threading.Thread(target=served.serve, args=(here,), daemon=True).start()
+    threading.Thread(target=serve, args=(served, here), daemon=True).start()
     for _ in range(2):
         for first in range(0, 640, 48):
             ask(daemon, HEAP[0] + first * PAGE_BYTES, 48)
