@@ -353,8 +353,10 @@ class Started:
         self._process.wait()
 
 
-def _await_word(orders: Iterator[dict[str, Any]], pager: Pager) -> None:
-    next(orders, None)
+def _await_word(orders: Iterator[dict[str, Any]], pager: Pager, served: threading.Event) -> None:
+    """An agent that dies before any process could need a page takes this program with it: the source waits for it."""
+    if next(orders, None) is None and not served.is_set():
+        os._exit(1)
     pager.run()
 
 
@@ -368,9 +370,11 @@ def main(controller: Controller) -> None:
         return
     try:
         pager = Pager(Path(order["images"]), (order["source"][0], order["source"][1]))
-        threading.Thread(target=_await_word, args=(orders, pager), daemon=True).start()
+        served = threading.Event()
+        threading.Thread(target=_await_word, args=(orders, pager, served), daemon=True).start()
         daemon, _ = listener.accept()
         daemon.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        served.set()
         pager.serve(daemon)
     except (OSError, AgentError, KeyError, ValueError) as lost:
         sys.stderr.write(f"{lost}\n")

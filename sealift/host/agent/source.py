@@ -342,10 +342,11 @@ class Source:
         """No dump any more; one that is under way comes to its end, since CRIU has something to clear away in there."""
         if self.trigger is not None:
             self.trigger.close()
-        if self.dump is not None and self.dump.poll() is None:
+        while self.dump is not None and self.dump.poll() is None:
             if self.pages is not None and not self.committed:
                 dismiss(self.pages)
-            self.dump.communicate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.dump.communicate(timeout=ASK_AGAIN_S)
 
     def remove_container(self) -> dict[str, int]:
         """After the commit: end this copy and remove it, once its memory is on the other side.
@@ -390,7 +391,13 @@ def _packed_bytes(relay: Relay | None) -> dict[str, int]:
 
 
 def dismiss(pages: tuple[str, int]) -> None:
-    """Have a CRIU that waits for somebody to fetch pages give up: it is told that the fetching is over."""
+    """Have a CRIU that waits for somebody to fetch pages give up: it is told that the fetching is over.
+
+    If somebody has come already and does not say a word any more, his connection is cut.
+    """
+    host, port = pages
+    cut = ["ss", "--kill", "state", "established", "src", f"{host}:{port}"]
+    subprocess.run(cut, capture_output=True, check=False)
     with contextlib.suppress(OSError):
         socket.create_connection(pages, timeout=1).close()
 
