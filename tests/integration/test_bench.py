@@ -248,6 +248,7 @@ def until(check: Any, timeout_s: float) -> Any:
     raise AssertionError(f"not within {timeout_s} s")
 
 
+@pytest.mark.whole
 def test_a_sweep_that_is_killed_goes_on_where_it_was(stage: Stage, tmp_path: Path) -> None:
     plan, results = tmp_path / "plan.toml", tmp_path / "results"
     plan.write_text('name = "killed"\nrepeats = 3\n[[axes]]\nmemory_mb = [1]\n')

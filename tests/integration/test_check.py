@@ -198,6 +198,7 @@ def test_a_writer_is_told_from_a_container_at_rest(stage: Stage) -> None:
     assert writer.memory_bytes > 60e6
 
 
+@pytest.mark.whole
 def test_a_bandwidth_is_kept_before_the_freeze(stage: Stage) -> None:
     fill = "open('/tmp/filling', 'wb').write(__import__('os').urandom(6_000_000))"
     start(stage, "box", f"{fill}; import time; print('up', flush=True); time.sleep(1e9)", "up")

@@ -21,7 +21,9 @@ DEAD = sorted({cell.name for cell in cells(["everybody@*"])} - {*SAMPLE})
 
 @pytest.mark.root
 @pytest.mark.netns
-@pytest.mark.parametrize("name", [*SAMPLE, *(pytest.param(name, marks=pytest.mark.whole) for name in DEAD)])
+@pytest.mark.parametrize(
+    "name", [*SAMPLE[:3], *(pytest.param(name, marks=pytest.mark.whole) for name in (*SAMPLE[3:], *DEAD))]
+)
 def test_one_live_copy_stays_and_nothing_else(stage: Stage, name: str) -> None:
     (cell,) = cells([name])
     verdict = trial.run(cell)
