@@ -200,7 +200,9 @@ class Destination:
             return self.filler.reason()
         if self.start_error is None:
             return None
-        return criu.reason(self.restore / "restore.log") or self.start_error
+        why = criu.reason(self.restore / "restore.log")
+        said = criu.reason(self.restore / "complaints")
+        return why or (f"{self.start_error} ({said})" if said else self.start_error)
 
     def _take_over(self) -> None:
         """The cutover, from the last images to the commit. Before the commit, any failure gives up this copy."""
