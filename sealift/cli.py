@@ -92,7 +92,7 @@ def migrate(
         str | None, typer.Option(help="All running containers of a Docker Compose project, together.")
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="auto, pre-copy or stop-and-copy: how memory gets across.")
+        str, typer.Option(help="auto, pre-copy, post-copy or stop-and-copy: how memory gets across.")
     ] = "auto",
     max_rounds: Annotated[int, typer.Option(min=1, max=30, help="Most pre-dump rounds.")] = 5,
     max_downtime: Annotated[
