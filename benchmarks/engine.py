@@ -10,7 +10,7 @@ from sealift.migration import sync as files
 from sealift.migration.cutover import Cutover
 from sealift.migration.preflight import preflight
 from sealift.migration.session import Request, Session
-from sealift.model import Report, Step, Strategy
+from sealift.model import CUTOVER, Report, Step, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ def migrate(inventory: Inventory, request: Request, hooks: Hooks | None = None) 
         if "armed" in called:
             called["armed"](session)
         cutover.begin()
-        for step in (Step.FINAL_DUMP, Step.TRANSFER, Step.RESTORE, Step.NETWORK_SWITCH):
+        for step in CUTOVER:
             cutover.wait(step)
         with session.step(Step.FINISH):
             ending.finish(session)

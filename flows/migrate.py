@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - Prefect reads the annotations
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from prefect import flow
 from pydantic import Field
 
+from flows import parameters  # noqa: TC001 - Prefect reads the annotations
 from flows.publish import Progress, publish
 from flows.recover import end_what_was_left
 from sealift import inventory as inventories
@@ -18,15 +18,12 @@ from sealift.migration.finish import report
 from sealift.migration.session import Request, Session
 from sealift.model import Report, Strategy
 from tasks.attest import attest
-from tasks.final_dump import final_dump
+from tasks.cutover import under_way
 from tasks.finish import finish
-from tasks.network_switch import network_switch
 from tasks.pre_dump import pre_dump
 from tasks.preflight import preflight
 from tasks.provision_keys import provision_keys
-from tasks.restore import restore
 from tasks.sync import sync
-from tasks.transfer import transfer
 
 if TYPE_CHECKING:
     from sealift.inventory import Inventory
@@ -42,38 +39,15 @@ def migrate(
     container: Annotated[str, Field(description="Name or id of the running container.", min_length=1)],
     source: Annotated[str, Field(description="The host that it runs on, by its name in the inventory.")],
     destination: Annotated[str, Field(description="The host that it is to run on.")],
-    inventory: Annotated[
-        Path | None, Field(description="The inventory file. Default: ./sealift.toml, or the running lab's.")
-    ] = None,
-    strategy: Annotated[
-        Strategy, Field(description="How memory gets across; auto chooses by what the hosts can do.")
-    ] = Strategy.AUTO,
-    max_rounds: Annotated[int, Field(description="Most pre-dump rounds.", ge=1, le=30)] = 5,
-    evidence: Annotated[
-        Literal["snp", "sev", "none"] | None,
-        Field(
-            description="What the destination must prove. Default: what the inventory says; none only by name."
-        ),
-    ] = None,
-    max_downtime: Annotated[
-        float | None,
-        Field(description="Longest predicted freeze, in seconds; refused if none keeps to it.", gt=0),
-    ] = None,
-    bandwidth: Annotated[
-        int | None, Field(description="What may be sent before the freeze, in bytes a second.", gt=0)
-    ] = None,
-    throttle: Annotated[
-        bool, Field(description="Slow a writer down that gets memory dirty faster than the link carries it.")
-    ] = False,
-    compress: Annotated[
-        bool,
-        Field(
-            description="Compress pages on their way (zstd): for links slower than a processor compresses."
-        ),
-    ] = False,
-    retries: Annotated[
-        int, Field(description="How often to try again after a cutover that was rolled back.", ge=0, le=10)
-    ] = 0,
+    inventory: parameters.Inventory = None,
+    strategy: parameters.Strategy = Strategy.AUTO,
+    max_rounds: parameters.Rounds = 5,
+    evidence: parameters.Evidence = None,
+    max_downtime: parameters.Downtime = None,
+    bandwidth: parameters.Bandwidth = None,
+    throttle: parameters.Throttle = False,
+    compress: parameters.Compress = False,
+    retries: parameters.Retries = 0,
 ) -> Report:
     """Migrate one running container, live.
 
@@ -128,12 +102,8 @@ def _once(inventory: Inventory, request: Request) -> Report:
         pre_dump(session)
         # Armed now: from "go" to the commit the two hosts and the gateway need nobody. The four tasks are under way
         # before the freeze and only watch.
-        session.cutover = cutover = Cutover(session)
-        dumped = final_dump.submit(cutover)
-        moved = transfer.submit(cutover, wait_for=[dumped])  # type: ignore[call-overload]
-        restored = restore.submit(cutover, wait_for=[moved])  # type: ignore[call-overload]
-        switched = network_switch.submit(cutover, wait_for=[restored])  # type: ignore[call-overload]
-        for step in (dumped, moved, restored, switched):
+        session.cutover = Cutover(session)
+        for step in under_way(session.cutover):
             step.result()
         finish(session)
         return report(session)

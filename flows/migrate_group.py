@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - Prefect reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from prefect import flow
 from pydantic import Field
 
+from flows import parameters  # noqa: TC001 - Prefect reads the annotations
 from flows.publish import Progress, publish
 from flows.recover import end_what_was_left
 from sealift import inventory as inventories
@@ -19,15 +19,12 @@ from sealift.migration.group import Group, of_project
 from sealift.migration.session import Request
 from sealift.model import Report, Strategy
 from tasks.attest import attest
-from tasks.final_dump import final_dump
+from tasks.cutover import under_way
 from tasks.finish import finish
-from tasks.network_switch import network_switch
 from tasks.pre_dump import pre_dump
 from tasks.preflight import preflight
 from tasks.provision_keys import provision_keys
-from tasks.restore import restore
 from tasks.sync import sync
-from tasks.transfer import transfer
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -52,38 +49,15 @@ def migrate_group(
     project: Annotated[
         str | None, Field(description="A Docker Compose project: all of its running containers.")
     ] = None,
-    inventory: Annotated[
-        Path | None, Field(description="The inventory file. Default: ./sealift.toml, or the running lab's.")
-    ] = None,
-    strategy: Annotated[
-        Strategy, Field(description="How memory gets across; auto chooses by what the hosts can do.")
-    ] = Strategy.AUTO,
-    max_rounds: Annotated[int, Field(description="Most pre-dump rounds.", ge=1, le=30)] = 5,
-    evidence: Annotated[
-        Literal["snp", "sev", "none"] | None,
-        Field(
-            description="What the destination must prove. Default: what the inventory says; none only by name."
-        ),
-    ] = None,
-    max_downtime: Annotated[
-        float | None,
-        Field(description="Longest predicted freeze, in seconds; refused if none keeps to it.", gt=0),
-    ] = None,
-    bandwidth: Annotated[
-        int | None, Field(description="What may be sent before the freeze, in bytes a second.", gt=0)
-    ] = None,
-    throttle: Annotated[
-        bool, Field(description="Slow a writer down that gets memory dirty faster than the link carries it.")
-    ] = False,
-    compress: Annotated[
-        bool,
-        Field(
-            description="Compress pages on their way (zstd): for links slower than a processor compresses."
-        ),
-    ] = False,
-    retries: Annotated[
-        int, Field(description="How often to try again after a cutover that was rolled back.", ge=0, le=10)
-    ] = 0,
+    inventory: parameters.Inventory = None,
+    strategy: parameters.Strategy = Strategy.AUTO,
+    max_rounds: parameters.Rounds = 5,
+    evidence: parameters.Evidence = None,
+    max_downtime: parameters.Downtime = None,
+    bandwidth: parameters.Bandwidth = None,
+    throttle: parameters.Throttle = False,
+    compress: parameters.Compress = False,
+    retries: parameters.Retries = 0,
 ) -> list[Report]:
     """Migrate several running containers together.
 
@@ -142,12 +116,7 @@ def _each(step: Task[[Session], StepRecord], sessions: list[Session]) -> None:
 
 def _cut_over(group: Group) -> None:
     """As in a migration of one, the tasks are under way before the freeze and only watch."""
-    runs: list[list[Any]] = []
-    for cutover in group.arm():
-        chain: list[Any] = []
-        for step in (final_dump, transfer, restore, network_switch):
-            chain.append(step.submit(cutover, wait_for=chain[-1:]))  # type: ignore[call-overload]
-        runs.append(chain)
+    runs = [under_way(cutover) for cutover in group.arm()]
     failures: dict[int, SealiftError] = {}
     for number, chain in enumerate(runs):
         try:

@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from pydantic import Field
 
+from flows import parameters  # noqa: TC001 - Prefect reads the annotations
 from sealift import inventory as inventories
 from sealift.errors import SealiftError
 from sealift.migration import recovery
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 @flow(name="recover")
 def recover(
-    inventory: Annotated[
-        Path | None, Field(description="The inventory file. Default: ./sealift.toml, or the running lab's.")
-    ] = None,
+    inventory: parameters.Inventory = None,
     migration: Annotated[str | None, Field(description="One migration by its id. Default: all.")] = None,
 ) -> list[str]:
     """End every migration on the gateway's record that nobody is at any more.

@@ -23,6 +23,10 @@ class Step(StrEnum):
     FINISH = "finish"
 
 
+CUTOVER = (Step.FINAL_DUMP, Step.TRANSFER, Step.RESTORE, Step.NETWORK_SWITCH)
+"""The steps from the freeze to the commit."""
+
+
 class Strategy(StrEnum):
     """How memory gets across. `auto` lets Sealift choose by what the hosts can do."""
 

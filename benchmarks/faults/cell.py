@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.faults import judge
-from benchmarks.faults.faults import DOCKER_HOSTS, ROLES
+from benchmarks.faults.faults import ROLES
 from benchmarks.faults.scene import HALT, Migration, Scene, inside
+from benchmarks.testbed import DOCKER_HOSTS
 from benchmarks.workloads import redis
 from sealift.errors import SealiftError
 from sealift.host import ssh

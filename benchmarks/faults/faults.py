@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from benchmarks.faults.moments import MOMENTS
 from benchmarks.faults.scene import inside
+from benchmarks.testbed import DOCKER_HOSTS
 from sealift.errors import CommandFailed, UnusableInput
 from sealift.lab import lab, power
 from sealift.lab.layout import CONTROLLER, DESTINATION, GATEWAY, SOURCE
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     Deed = Callable[[Scene], object]
 
 ROLES = ("source", "destination", "gateway")
-DOCKER_HOSTS = ("source", "destination")
 SHORT_CUT_S = 1.0
 DOCKER_BACK_S = 60
 BOOT_S = 30

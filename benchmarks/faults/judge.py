@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from benchmarks.faults.scene import inside
+from benchmarks.testbed import DOCKER_HOSTS
 from sealift.lab import lab, namespaced
 from sealift.process import run
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     Look = dict[str, list[str]]
 
-DOCKER_HOSTS = ("source", "destination")
 LOOKED_AT = (*DOCKER_HOSTS, "gateway")
 SETTLE_S = 15
 REACH_S = 20

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from sealift.errors import MigrationFailed
-from sealift.model import Step
+from sealift.model import CUTOVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-CUTOVER = frozenset({Step.FINAL_DUMP, Step.TRANSFER, Step.RESTORE, Step.NETWORK_SWITCH})
 
 Made = TypeVar("Made")
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from sealift.model import Step
+from sealift.model import CUTOVER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from sealift.model import Report, StepRecord
 
-CUTOVER = (Step.FINAL_DUMP, Step.TRANSFER, Step.RESTORE, Step.NETWORK_SWITCH)
 RUNNING, CUT = "#0072B2", "#D55E00"
 """Okabe and Ito's blue and vermilion: told apart by colour-blind eyes, and in grey."""
 

@@ -311,25 +311,25 @@ def _stats(path: Path, entry: int, names: dict[int, str]) -> dict[str, int]:
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The fields of a protobuf message as (number, integer or bytes): varints and length-delimited ones."""
     position = 0
-
-    def varint() -> int:
-        nonlocal position
-        value = shift = 0
-        while True:
-            byte = data[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                return value
-
     while position < len(data):
-        key = varint()
-        if key & 7 == 0:
-            yield key >> 3, varint()
-        elif key & 7 == 2:
-            length = varint()
-            yield key >> 3, data[position : position + length]
-            position += length
-        else:
+        key, position = varint(data, position)
+        if key & 7 not in {0, 2}:
             return
+        value, position = varint(data, position)
+        if key & 7 == 0:
+            yield key >> 3, value
+        else:
+            yield key >> 3, data[position : position + value]
+            position += value
+
+
+def varint(data: bytes | bytearray, position: int) -> tuple[int, int]:
+    """A varint of protobuf's wire format, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if not byte & 0x80:
+            return value, position

@@ -24,7 +24,7 @@ from .lazy import Filler
 from .log import TAIL, cut, print_again
 from .relay import Relay, unpacked
 from .trigger import Trigger, let_go
-from .wire import LOOPBACK, AgentError, Controller, Link, listen, serve
+from .wire import LOOPBACK, WAITING, AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,9 +36,6 @@ FILL_TIMEOUT_S = 600
 ASK_AGAIN_S = 1
 DOUBT_S = 10
 """A gateway whose agent was killed has another one by then."""
-
-WAITING = "waiting"
-"""The gateway's word for a group that is not complete."""
 
 NETWORK_DESCRIPTOR = 9
 """CRIU gets the network namespace as this one: see `armed/criu`."""

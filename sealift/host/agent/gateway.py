@@ -24,7 +24,7 @@ from . import userspace
 from .hold import Hold, sweep
 from .journal import Journal
 from .places import Places
-from .wire import AgentError, Controller, Link, listen, serve
+from .wire import WAITING, AgentError, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 STATE = Path("/var/lib/sealift/gateway")
 NETWORK = Path("/etc/sealift/network.env")
 INTERFACE = "sealift-wg"
-WAITING = "waiting"
 LOOK_FOR_OTHERS_S, WAIT_FOR_OTHERS_S = 0.002, 5
 """How often it looks whether the last of a group has asked, and after how long it says that it still has not."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .criu import varint
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -56,20 +58,9 @@ def _stopped(data: bytearray) -> Iterator[int]:
 def _fields(data: bytearray, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Number, value and place of each field: a varint and where it stands, or the length and beginning of bytes."""
     while at < end:
-        key, at = _varint(data, at)
+        key, at = varint(data, at)
         place = at
-        value, at = _varint(data, at)
+        value, at = varint(data, at)
         if key & 7 == 2:
             place, at = at, at + value
         yield key >> 3, value, place
-
-
-def _varint(data: bytearray, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if not byte & 0x80:
-            return value, at

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LINE_LIMIT = 1 << 20
+WAITING = "waiting"
+"""The gateway's word for a group that is not complete."""
+
 LOOPBACK = "127.0.0.1"
 
 SILENCE_S = 30
