@@ -137,19 +137,19 @@ class Progress:
 
     def stands_still(self) -> bool:
         """Whether nothing has changed for `STANDSTILL_S`."""
-        now = (sum(_ticks(pid) for pid in _tree(self._pid)), _size(self._log))
+        now = (sum(_ticks(pid) for pid in tree(self._pid)), _size(self._log))
         if now != self._last:
             self._last, self._since = now, time.monotonic()
         return time.monotonic() - self._since > STANDSTILL_S
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
     """A process and all its descendants."""
     found = [pid]
     with contextlib.suppress(OSError):
         for path in Path(f"/proc/{pid}/task").glob("*/children"):
             for child in path.read_text().split():
-                found += _tree(int(child))
+                found += tree(int(child))
     return found
 
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import brake, cgroup, criu, docker_api, limits, pipes, plug, timerfd, zstd
+from . import brake, cgroup, cork, criu, docker_api, limits, pipes, plug, timerfd, zstd
 from .files import Sender
 from .log import TAIL, Log
 from .pager import lazy_ranges
@@ -60,6 +60,7 @@ class Source:
         self.trigger: Trigger | None = None
         self.dump: Any = None
         self.pages: tuple[str, int] | None = None
+        self.page_server: tuple[str, int] | None = None
         self.compress = False
         self.relay: Relay | None = None
 
@@ -110,8 +111,7 @@ class Source:
         images = self.directory / name
         relay = self._relay(port, self.bandwidth)
         try:
-            server = self._page_server(port, relay)
-            self._pre_dump(images, ["--pre-dump", "--page-server", server, *self._parent()])
+            self._pre_dump(images, self._page_server(port, relay))
         finally:
             if relay is not None:
                 relay.close()
@@ -125,14 +125,17 @@ class Source:
         carry = packed if self.compress else plain
         return Relay((self.peer["address"], port), rate=rate, carry=carry).open()
 
-    def _page_server(self, port: int, relay: Relay | None) -> str:
-        return f"{LOOPBACK}:{relay.port}" if relay is not None else f"{self.peer['address']}:{port}"
+    def _page_server(self, port: int, relay: Relay | None) -> tuple[str, int]:
+        """Where CRIU is to send pages to."""
+        return (LOOPBACK, relay.port) if relay is not None else (self.peer["address"], port)
 
-    def _pre_dump(self, images: Path, options: list[str]) -> None:
+    def _pre_dump(self, images: Path, server: tuple[str, int]) -> None:
         pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
         env = limits.environment(cgroup.pids(cgroup.of_process(pid)))
+        options = ["--pre-dump", "--page-server", "{}:{}".format(*server), *self._parent()]
         dump = criu.checkpoint(self.container, images, *options, env=env)
-        criu.finish(dump, "pre-dump", images / "dump.log")
+        with cork.Pushed(dump.pid, server):
+            criu.finish(dump, "pre-dump", images / "dump.log")
 
     def slow_down(self) -> float | None:
         """Halve what the container uses of the CPUs, until `release`. Returns how many; None if it is at the least."""
@@ -168,8 +171,8 @@ class Source:
             self._start_lazy_dump(left_out, env)
         else:
             self.relay = self._relay(page_server_port)
-            server = self._page_server(page_server_port, self.relay)
-            options = ["--leave-running", "--page-server", server, *self._parent()]
+            self.page_server = self._page_server(page_server_port, self.relay)
+            options = ["--leave-running", "--page-server", "{}:{}".format(*self.page_server), *self._parent()]
             env = self.trigger.environment(DUMP_CALL, left_out, env)
             self.dump = criu.checkpoint(self.container, self.images, *options, env=env)
         self.sender.catch_up()
@@ -196,6 +199,11 @@ class Source:
             pass_fds=[write_end],
         )
         os.close(write_end)
+
+    def _pushed(self) -> contextlib.AbstractContextManager[object]:
+        if self.page_server is None:
+            return contextlib.nullcontext()
+        return cork.Pushed(self.dump.pid, self.page_server)
 
     def _wait_for_dump(self) -> None:
         """Until all is dumped; of a post-copy's memory until it can be asked for."""
@@ -272,7 +280,7 @@ class Source:
         tell("frozen")
         images = self.images
         self.trigger.say("go")
-        with watched(self.link, self.peer["address"], self.doors):
+        with watched(self.link, self.peer["address"], self.doors), self._pushed():
             try:
                 file_bytes = self.sender.final_pass(cgroup.pids(self.group))
             finally:
