@@ -110,6 +110,26 @@ def report(
 
 
 @app.command()
+def bounds(paths: Paths = None, as_json: JsonOption = False) -> None:
+    """Hold rows against what the engine is held to. Exit status 1 if something is not kept.
+
+    `bench peers` makes the rows for a netns lab, `benchmarks/sweeps/vm.toml` those for a vm lab.
+    """
+    from benchmarks import bounds as held
+    from benchmarks import frames
+
+    found = held.bounds(frames.load(*(paths or [])))
+    if not found:
+        raise UnusableInput("no bound can be told from these rows", remedy="`sealift bench peers` makes some")
+    if as_json:
+        _print_json([bound.facts() for bound in found])
+    else:
+        _print_matrix(list(held.HEADS), [list(line) for line in held.table(found)], [])
+    if not all(bound.holds for bound in found):
+        raise SystemExit(1)
+
+
+@app.command()
 def compare(
     before: Annotated[Path, typer.Argument(help="Result file or folder to start from.")],
     after: Annotated[Path, typer.Argument(help="Result file or folder to judge.")],

@@ -84,6 +84,7 @@ COLUMNS: dict[str, Column] = {
     "criu_restore_ms": Column(REAL, "CRIU's own count: forking and restoring."),
     "rounds": Column(COUNT, "Pre-dumps."),
     "pages_bytes": Column(COUNT, "Memory pages sent; for peers everything that their script sent."),
+    "last_bytes": Column(COUNT, "Those of Sealift's that were sent in the freeze."),
     "metadata_bytes": Column(COUNT, "CRIU's images other than pages."),
     "image_bytes": Column(COUNT, "Image layers."),
     "file_bytes": Column(COUNT, "Writable layer, volumes, log."),

@@ -144,6 +144,7 @@ class Report(_Record):
         description="From the estimate to the end of all: what `total_ms` of a prediction predicts.",
     )
     memory_bytes: int = Field(description="Pages sent in all rounds and the final dump.")
+    last_bytes: int = Field(default=0, description="Those of them that were sent in the freeze.")
     file_bytes: int = Field(description="Writable layer, volumes, log.")
     image_bytes: int = Field(description="Image layers; 0 when the destination had them.")
     metadata_bytes: int = Field(description="CRIU's images other than pages.")

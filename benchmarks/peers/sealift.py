@@ -78,6 +78,7 @@ def facts(report: Report) -> dict[str, Any]:
         "criu_restore_ms": report.criu_restore_ms,
         "rounds": len(report.rounds),
         "pages_bytes": report.memory_bytes,
+        "last_bytes": report.last_bytes,
         "metadata_bytes": report.metadata_bytes,
         "image_bytes": report.image_bytes,
         "file_bytes": report.file_bytes,

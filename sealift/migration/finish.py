@@ -75,6 +75,7 @@ def report(session: Session) -> Report:
         memory_bytes=sum(r.sent_bytes for r in found.rounds)
         + cutover.fact("received", "page_bytes")
         + found.fetched_bytes,
+        last_bytes=cutover.fact("received", "page_bytes"),
         file_bytes=found.file_bytes + cutover.fact("dumped", "file_bytes"),
         image_bytes=found.image_bytes,
         metadata_bytes=cutover.fact("sent", "metadata_bytes"),

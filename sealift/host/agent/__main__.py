@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+from pathlib import Path
 
 from sealift_agent import destination, facts, gateway, pager, source
 from sealift_agent.wire import Controller
@@ -12,6 +13,11 @@ ROLES = {"source": source.main, "destination": destination.main, "gateway": gate
 ROLES |= {"pager": pager.main, "routes": gateway.restore_routes}
 
 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the controller's end is seen as the end of standard input
+NICE = -10
+"""On a busy host all that is done here, the freeze included, would wait for its turn."""
+
 with contextlib.suppress(OSError):  # a host may not let us
-    os.nice(-10)  # on a busy host all that is done here, the freeze included, would wait for its turn
+    os.nice(NICE)
+    # Where the kernel shares processors among sessions first (sched(7), autogroup), the session's own word counts.
+    Path("/proc/self/autogroup").write_text(f"{NICE}")
 ROLES[sys.argv[1]](Controller())

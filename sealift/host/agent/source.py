@@ -296,9 +296,10 @@ class Source:
         sizes = {path: path.stat().st_size for path in metadata}
         self.everything_sent = True
         names = [{"name": path.name, "size": size} for path, size in sizes.items()]
-        self.link.send(images=names, pages=self.pages)
-        for path, size in sizes.items():
-            self.link.send_file(path, size)
+        with self.link.together():
+            self.link.send(images=names, pages=self.pages)
+            for path, size in sizes.items():
+                self.link.send_file(path, size)
         tell("sent", metadata_bytes=sum(sizes.values()))
 
     def _hear(self) -> dict[str, Any]:
