@@ -20,7 +20,14 @@ MASKS = (
     (r" linkdown\b", ""),
 )
 OWN = re.compile(r"^(sshd\b|/usr/s?bin/sshd|/usr/lib/openssh/|python3 (-|/run/sealift/agent-)|wireguard-go)")
-"""The looking itself, the test's connections and agents, and what changes its threads at will."""
+"""The looking itself, the test's connections, agents (which have a section of their own), and what changes its threads
+at will."""
+
+AGENT = re.compile(r"^python3 /run/sealift/agent-\S+ (?P<role>\w+)")
+DAEMONS = ("dockerd", "containerd", "wireguard-go")
+TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - looked at, not used
+RUNTIME = ("/run/docker", "/run/containerd", "/run/runc")
+"""What runc, containerd and Docker know of containers that run."""
 
 KEPT = re.compile(r"/run/sealift/(agent-|clients|places)|/run/sealift/(restore|dumps|restore/\.lock)$")
 
@@ -38,8 +45,8 @@ def output(*command: str) -> list[str]:
     return sorted(masked(line) for line in done.stdout.splitlines())
 
 
-def processes() -> list[str]:
-    """Command lines of all processes but the look's own."""
+def commands() -> list[str]:
+    """Command lines of all processes but this one."""
     found = []
     for entry in pathlib.Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -47,22 +54,42 @@ def processes() -> list[str]:
                 words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             except OSError:
                 continue
-            if words and not OWN.match(words):
+            if words:
                 found.append(masked(words))
     return sorted(found)
 
 
-def descriptors(name: str) -> int:
-    """How many files the oldest process of that name has open."""
+def oldest(name: str) -> pathlib.Path | None:
+    """Where the kernel tells of the oldest process of that name."""
     found = subprocess.run(["pgrep", "-xo", name], capture_output=True, text=True, check=False).stdout.strip()
-    return len(list(pathlib.Path(f"/proc/{found}/fd").iterdir())) if found else 0
+    return pathlib.Path("/proc", found) if found else None
+
+
+def anonymous_mb(process: pathlib.Path) -> int:
+    """Memory that a process has to itself, in megabytes."""
+    found = re.search(r"^RssAnon:\s+(\d+) kB$", (process / "status").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 // 1_000_000 if found else 0
+
+
+def below(*folders: str) -> list[str]:
+    """Everything in these folders, masked."""
+    return sorted(masked(str(path)) for folder in folders for path in pathlib.Path(folder).rglob("*"))
+
+
+def entries(folder: str) -> list[str]:
+    """How much there is in a folder, directly."""
+    return [str(len(list(pathlib.Path(folder).iterdir())))]
 
 
 def look() -> dict[str, list[str]]:
     """The sections."""
     mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    running = commands()
     sections = {
-        "processes": processes(),
+        "processes": [words for words in running if not OWN.match(words)],
+        "agents": [found["role"] for words in running if (found := AGENT.match(words))],
+        "temporary files": below(*TEMPORARY),
+        "shared memory": [str(len(pathlib.Path("/proc/sysvipc/shm").read_text().splitlines()) - 1)],
         "mounts": sorted(masked(line.split()[4]) for line in mounts),
         "files": sorted(
             masked(str(path))
@@ -81,13 +108,18 @@ def look() -> dict[str, list[str]]:
         sections["containers"] = output("docker", "ps", "-a", "--format", "{{.Names}} {{.State}}")
         sections["volumes"] = output("docker", "volume", "ls", "-q")
         sections["networks"] = output("docker", "network", "ls", "--format", "{{.Name}}")
+        sections["runtime"] = below(*RUNTIME)
+        sections["control groups"] = output(
+            "find", "/sys/fs/cgroup", "-type", "d", "-regex", r".*[0-9a-f]\{64\}.*"
+        )
         layers = [path for path in pathlib.Path("/var/lib/docker/overlay2").iterdir() if path.name != "l"]
         sections["layers"] = [str(len(layers))]
-        sections["container directories"] = [
-            str(len(list(pathlib.Path("/var/lib/docker/containers").iterdir())))
-        ]
-        for daemon in ("dockerd", "containerd"):
-            sections[f"descriptors of {daemon}"] = [str(descriptors(daemon))]
+        sections["container directories"] = entries("/var/lib/docker/containers")
+        sections["writable layers"] = entries("/var/lib/docker/image/overlay2/layerdb/mounts")
+    for daemon in DAEMONS:
+        if process := oldest(daemon):
+            sections[f"descriptors of {daemon}"] = entries(f"{process}/fd")
+            sections[f"megabytes of {daemon}"] = [str(anonymous_mb(process))]
     return sections
 
 
