@@ -15,11 +15,30 @@ if TYPE_CHECKING:
 
 SAME = [
     *("system", "workload", "asked_strategy", "memory_bytes", "dirty_mb_s", "locality", "link_mbit_s"),
-    *("latency_ms", "at_once", "path", "lab", "accelerator", "evidence"),
+    *(
+        "latency_ms",
+        "at_once",
+        "path",
+        "small_files",
+        "volume_bytes",
+        "driver",
+        "lab",
+        "accelerator",
+        "evidence",
+    ),
 ]
 """Rows that have all of these in common are repeats of one point."""
 
-USUAL = {"asked_strategy": "auto", "dirty_mb_s": 0, "locality": 1, "at_once": 1, "path": "tunnel"}
+USUAL = {
+    "asked_strategy": "auto",
+    "dirty_mb_s": 0,
+    "locality": 1,
+    "at_once": 1,
+    "path": "tunnel",
+    "small_files": 0,
+    "volume_bytes": 0,
+    "driver": "flow",
+}
 """Not worth a word in a point's title."""
 
 METRICS = ("client_gap_ms", "frozen_ms", "total_ms")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sealift import inventory as inventories
 from sealift.migration import finish as ending
 from sealift.migration import predump
 from sealift.migration import sync as files
@@ -14,6 +15,7 @@ from sealift.model import CUTOVER, Report, Step, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from sealift.inventory import Inventory
 
@@ -50,6 +52,11 @@ def migrate(inventory: Inventory, request: Request, hooks: Hooks | None = None) 
         with session.step(Step.FINISH):
             ending.finish(session)
         return ending.report(session)
+
+
+def alone(inventory: Path, **asked: Any) -> Report:
+    """Migrate, called as the flow is: `asked` are fields of a `Request`."""
+    return migrate(inventories.load(inventory), Request(**asked))
 
 
 def arrive(session: Session) -> None:

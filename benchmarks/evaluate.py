@@ -7,10 +7,11 @@ import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import engine
 from benchmarks.measure.link import shaped
 from benchmarks.measure.origin import origin
 from benchmarks.measure.watching import watching
@@ -74,8 +75,9 @@ def _measure(
 ) -> tuple[dict[str, Any], Responses, Report | None]:
     mover = system(point.system)
     workload = catalogue.make(point.workload, point.memory_mb, point.dirty_mb_s, point.locality, point.count)
+    workload = replace(workload, small_files=point.small_files, volume_mb=point.volume_mb)
     mover.prepare(testbed, workload)
-    wish = Wish(point.strategy, point.path == "plain", migrate)
+    wish = Wish(point.strategy, point.path == "plain", migrate if point.driver == "flow" else engine.alone)
     names = {f"b{secrets.token_hex(3)}": address for address in _addresses(testbed, point.at_once)}
     with ExitStack() as stack:
         stack.callback(_clean, testbed, mover, names)
@@ -140,6 +142,9 @@ def _asked(point: Point) -> dict[str, Any]:
         "latency_ms": point.latency_ms,
         "at_once": point.at_once,
         "path": point.path,
+        "small_files": point.small_files,
+        "volume_bytes": int(point.volume_mb * 1_000_000),
+        "driver": point.driver,
     }
 
 

@@ -53,6 +53,9 @@ COLUMNS: dict[str, Column] = {
         COUNT, "How many migrations ran at the same time; client columns are the worst of them."
     ),
     "path": Column(TEXT, "tunnel: WireGuard between the hosts; plain: beside it, not encrypted."),
+    "small_files": Column(COUNT, "Files in the writable layer that nobody touched."),
+    "volume_bytes": Column(COUNT, "Size of a volume that nobody touched."),
+    "driver": Column(TEXT, "Who called Sealift's steps: flow; engine, without Prefect."),
     "repeat": Column(COUNT, "From 0."),
     "outcome": Column(TEXT, "committed, failed, absent."),
     "error": Column(TEXT, "Why it failed or is absent."),
@@ -198,9 +201,8 @@ def _typed(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def ways(rows: pd.DataFrame) -> pd.Series[str]:
     """Who moved the container, with what was asked for where it was not left open: `sealift, post-copy`."""
-    chosen = rows["asked_strategy"].astype("string").fillna("auto")
-    return (
-        rows["system"]
-        .astype("string")
-        .where(chosen == "auto", rows["system"].astype("string") + ", " + chosen)
-    )
+    way = rows["system"].astype("string")
+    for column, usual in (("asked_strategy", "auto"), ("driver", "flow")):
+        chosen = rows[column].astype("string").fillna(usual)
+        way = way.where(chosen == usual, way + ", " + chosen)
+    return way

@@ -216,7 +216,8 @@ def _canvas() -> tuple[Figure, Axes]:
 
 def _committed(rows: pd.DataFrame) -> pd.DataFrame:
     unshaped = rows["link_mbit_s"].isna() & rows["latency_ms"].isna()
-    return rows[(rows["outcome"] == "committed") & unshaped]
+    alone = (rows[["small_files", "volume_bytes"]].fillna(0) == 0).all(axis=1)
+    return rows[(rows["outcome"] == "committed") & unshaped & alone]
 
 
 def _plain_redis(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 SystemName = Literal["sealift", "docker", "runc-script", "podman", "whole-vm", "floor"]
 LabKind = Literal["netns", "vm"]
 Path = Literal["tunnel", "plain"]
+Driver = Literal["flow", "engine"]
 
 
 class Point(BaseModel):
@@ -32,12 +33,20 @@ class Point(BaseModel):
     latency_ms: float | None = Field(default=None, gt=0, description="Delay added to the source's link.")
     at_once: int = Field(default=1, ge=1, le=16, description="How many migrations at the same time.")
     path: Path = Field(default="tunnel", description="Between the hosts: WireGuard, or beside it.")
+    small_files: int = Field(
+        default=0, ge=0, description="Small files in the writable layer that nobody touches."
+    )
+    volume_mb: float = Field(default=0, ge=0, description="Size of a volume that nobody touches.")
+    driver: Driver = Field(
+        default="flow", description="Who calls Sealift's steps: the flow, or one function after the other."
+    )
 
     def settled(self) -> Point:
         """The same point without the choices that its system does not offer."""
         if self.system == "sealift":
             return self
-        return self.model_copy(update={"strategy": "auto", "path": "tunnel", "at_once": 1})
+        none = ("strategy", "path", "at_once", "small_files", "volume_mb", "driver")
+        return self.model_copy(update={name: _DEFAULTS[name] for name in none})
 
     def key(self, repeat: int) -> str:
         """What this point's row is called: the same for the same point, whenever and wherever."""

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from benchmarks.frames import ways
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-POINT = ["lab", "workload", "memory_bytes", "dirty_mb_s", "at_once", "path", "way"]
+POINT = [
+    *(
+        "lab",
+        "workload",
+        "memory_bytes",
+        "dirty_mb_s",
+        "at_once",
+        "path",
+        "small_files",
+        "volume_bytes",
+        "way",
+    ),
+]
 HEADS = (
     *("lab", "workload", "system", "strategy", "client's gap ms", "range", "of the floor", "of docker's"),
     *("frozen ms", "total s", "sent MB", "lost", "repeats"),
@@ -105,6 +116,9 @@ def _work(point: dict[str, Any]) -> str:
         parts.append(f"{point['at_once']} at once")
     if point["path"] == "plain":
         parts.append("not encrypted")
+    for name, what in (("small_files", "{:,} small files"), ("volume_bytes", "{:,} bytes of volume")):
+        if not pd.isna(point[name]) and point[name]:
+            parts.append(what.format(int(point[name])))
     return ", ".join(parts)
 
 

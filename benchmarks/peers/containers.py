@@ -7,7 +7,14 @@ import json
 import tarfile
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.workloads.workload import SCRIPTS, Workload
+from benchmarks.workloads.workload import (
+    FILES_PER_FOLDER,
+    SCRIPTS,
+    SMALL_BYTES,
+    SMALL_FILES,
+    VOLUME,
+    Workload,
+)
 from sealift.lab import images
 from sealift.network.wireguard import BRIDGE
 
@@ -29,6 +36,11 @@ RUNC_STATE = "/run/sealift/peer-runc"
 BUNDLES = "/var/lib/docker/peer"
 """On the same storage as Docker's layers."""
 
+FILL_VOLUME = """
+docker volume create "$1" >/dev/null
+head -c "${2}000000" /dev/urandom >"$(docker volume inspect --format '{{.Mountpoint}}' "$1")/data"
+"""
+
 CAPABILITIES = [
     *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID"),
     *("CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL"),
@@ -38,11 +50,15 @@ CAPABILITIES = [
 
 
 def packed(workload: Workload) -> bytes:
-    """The workload's scripts as a tar archive that is laid over `/`."""
+    """The workload's scripts and small files as a tar archive that is laid over `/`."""
+    contents = {f"{SCRIPTS}/{name}": content for name, content in workload.scripts.items()}
+    for number in range(workload.small_files):
+        name = f"{SMALL_FILES}/{number // FILES_PER_FOLDER}/{number}"
+        contents[name] = f"{number}\n".encode().ljust(SMALL_BYTES)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in workload.scripts.items():
-            entry = tarfile.TarInfo(f"{SCRIPTS.lstrip('/')}/{name}")
+        for name, content in contents.items():
+            entry = tarfile.TarInfo(name.lstrip("/"))
             entry.size, entry.mode = len(content), 0o644
             archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
@@ -65,8 +81,13 @@ class Docker:
         """Create without starting. Returns the id."""
         tag = images.provide(self.host, workload.image, say=self.say)
         options = ["--name", name, "--network", self.network.docker_network, "--ip", address, *self.options]
+        if workload.volume_mb:
+            self.host.run(
+                ["sh", "-euc", FILL_VOLUME, "sh", name, str(int(workload.volume_mb))], timeout_s=300
+            )
+            options += ["--volume", f"{name}:{VOLUME}"]
         made = self.host.run(["docker", "create", *options, tag, *workload.command]).stdout.strip()
-        if workload.scripts:
+        if workload.scripts or workload.small_files:
             self.host.run(["docker", "cp", "-", f"{name}:/"], stdin=packed(workload))
         return made
 
@@ -80,8 +101,9 @@ class Docker:
         return self.host.run(["docker", "exec", name, *argv], timeout_s=timeout_s).stdout
 
     def remove(self, name: str) -> None:
-        """End and remove, whatever its state."""
+        """End and remove, whatever its state, with a volume of its name."""
         self.host.run(["docker", "rm", "--force", "--volumes", name], check=False, timeout_s=120)
+        self.host.run(["docker", "volume", "rm", "--force", name], check=False)
 
 
 class Runc:

@@ -31,8 +31,16 @@ class Workload:
     scripts: Mapping[str, bytes] = field(default_factory=dict)
     """Files put into the container before it starts, by name, under SCRIPTS."""
 
+    small_files: int = 0
+    volume_mb: float = 0
+    """What else it has and does not touch: that many files in its writable layer, so many megabytes in a volume."""
+
 
 SCRIPTS = "/opt/workload"
+SMALL_FILES = "/opt/files"
+VOLUME = "/srv/volume"
+SMALL_BYTES = 500
+FILES_PER_FOLDER = 100
 
 
 class Runner(Protocol):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zlib
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,12 +28,12 @@ import benchmarks as bench
 from benchmarks import compare, frames, plots, report, summary
 from benchmarks import sweep as sweeps
 from benchmarks.evaluate import Measured, seen
+from benchmarks.peers import containers
 from benchmarks.point import Point
+from benchmarks.workloads import catalogue
 from benchmarks.workloads.client import Findings, Responses
+from benchmarks.workloads.workload import SMALL_BYTES
 from sealift.errors import UnusableInput
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PLAN = """
 name = "tiny"
@@ -135,6 +139,26 @@ def test_points_of_a_plan_come_each_once_and_in_an_order_that_the_seed_gives(tmp
     assert plan.order() == sweeps.read_plan(path).order()
     assert plan.order() != plan.model_copy(update={"seed": 2}).order()
     assert plan.order() != sorted(plan.order(), key=str)
+
+
+def test_files_and_driver_are_sealift_s_to_choose() -> None:
+    chosen = Point(small_files=20_000, volume_mb=2000, driver="engine")
+    assert chosen.settled() == chosen
+    assert chosen.model_copy(update={"system": "docker"}).settled() == Point(system="docker")
+
+
+@pytest.mark.parametrize("name", ["files", "flow", "nightly", "peers", "quick", "readme"])
+def test_the_plans_that_come_with_sealift_are_plans(name: str) -> None:
+    path = Path(bench.__file__).parent / "sweeps" / f"{name}.toml"
+    assert sweeps.read_plan(path).name == name
+
+
+def test_small_files_are_put_into_the_container_before_it_starts() -> None:
+    workload = catalogue.make("redis", 1, 0, 1, None)
+    with tarfile.open(fileobj=io.BytesIO(containers.packed(replace(workload, small_files=250)))) as archive:
+        members = archive.getmembers()
+    assert len({member.name for member in members}) == 250
+    assert {member.size for member in members} == {SMALL_BYTES}
 
 
 @pytest.mark.parametrize("text", ["", "name=1", PLAN + "x=", PLAN.replace("system", "sistem"), "\0"])
@@ -304,6 +328,25 @@ def test_the_table_holds_ratios_to_the_floor_and_says_why_something_is_absent() 
     assert ratios["redis 100 MB", "sealift"] == "1.6"
     assert ratios["redis 100 MB", "docker"] == "8.1"
     assert "whole-vm, redis: no VM" in summary.notes(everything())
+
+
+def test_what_was_measured_with_files_or_without_the_flow_is_another_point() -> None:
+    parts = [
+        rows([800, 820, 810]),
+        rows([820, 830, 840], small_files=20_000),
+        rows([830, 840, 850], volume_bytes=2_000_000_000),
+        rows([700, 710, 720], driver="engine"),
+    ]
+    titles = {line[1:3] for line in summary.table(pd.concat(parts, ignore_index=True))}
+    assert titles == {
+        ("redis 100 MB", "sealift"),
+        ("redis 100 MB, 20,000 small files", "sealift"),
+        ("redis 100 MB, 2,000,000,000 bytes of volume", "sealift"),
+        ("redis 100 MB", "sealift, engine"),
+    }
+    for other in parts[1:]:
+        with pytest.raises(UnusableInput, match="no point in common"):
+            compare.changes(parts[0], other)
 
 
 def test_the_page_needs_nothing_beside_it(tmp_path: Path) -> None:
