@@ -363,6 +363,108 @@ def deleted_file():
     return lambda: None if os.pread(file.fileno(), 8, 0) == b"here" else "its content"
 
 
+def renamed_file(directory):
+    """Open under a name that is gone, while the file has another."""
+    first, second = f"{directory}/first", f"{directory}/second"
+    file = open(first, "w+b")
+    file.write(b"here")
+    file.flush()
+    os.link(first, second)
+    os.unlink(first)
+
+    def check():
+        file.seek(0, os.SEEK_END)
+        file.write(b"+")
+        file.flush()
+        with open(second, "rb") as other:
+            seen = other.read()
+        if seen != os.pread(file.fileno(), 1 << 20, 0) or not seen.startswith(b"here+"):
+            return f"through its other name it holds {seen[:20]!r}"
+        if (
+            not os.path.samestat(os.fstat(file.fileno()), os.stat(second))
+            or os.fstat(file.fileno()).st_nlink != 1
+        ):
+            return f"it has {os.fstat(file.fileno()).st_nlink} links"
+        left = [name for name in os.listdir(directory) if name.startswith(("link_remap", "first"))]
+        return f"{left} are there" if left else None
+
+    return check
+
+
+@animal
+def renamed_file_in_the_writable_layer():
+    os.mkdir("renamed")
+    return renamed_file("renamed")
+
+
+@animal
+def renamed_file_in_a_volume():
+    os.mkdir("/home/workload/renamed")
+    return renamed_file("/home/workload/renamed")
+
+
+@animal
+def renamed_file_in_memory():
+    os.mkdir("/dev/shm/renamed")
+    return renamed_file("/dev/shm/renamed")
+
+
+@animal
+def renamed_file_of_the_image():
+    # Copied up, it shows the inode number that it had in its layer.
+    name = os.path.join(os.path.dirname(os.__file__), "this.py")
+    with open(name, "ab") as file:
+        file.write(b"# changed")
+    os.link(name, "this.py")
+    file = open(name, "rb")
+    os.unlink(name)
+
+    def check():
+        held, named = os.fstat(file.fileno()), os.stat("this.py")
+        if not os.path.samestat(held, named) or held.st_nlink != 1:
+            return f"{held} is not {named}"
+        return None if os.pread(file.fileno(), 1 << 20, 0).endswith(b"# changed") else "its content"
+
+    return check
+
+
+@animal
+def two_files_that_had_the_same_name():
+    files = []
+    for number in range(2):
+        files.append(open("log", "w+b"))
+        files[-1].write(b"log %d" % number)
+        files[-1].flush()
+        os.link("log", f"log.{number}")
+        os.unlink("log")
+
+    def check():
+        found = [os.pread(file.fileno(), 9, 0) for file in files]
+        same = [
+            os.path.samestat(os.fstat(file.fileno()), os.stat(f"log.{n}")) for n, file in enumerate(files)
+        ]
+        return None if found == [b"log 0", b"log 1"] and all(same) else f"{found} {same}"
+
+    return check
+
+
+@animal
+def mapped_file_that_was_renamed():
+    with open("mapped", "w+b") as file:
+        file.write(b"here")
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), 4)
+    os.link("mapped", "still mapped")
+    os.unlink("mapped")
+
+    def check():
+        mapped[:] = b"now!" if mapped[:] == b"here" else b"here"
+        with open("still mapped", "rb") as other:
+            return None if other.read() == mapped[:] else "its other name shows another file"
+
+    return check
+
+
 @animal
 def links_holes_and_attributes():
     with open("sparse", "wb") as file:

@@ -33,6 +33,9 @@ DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 UNMOUNT_TIMEOUT_S = 5
 STANDSTILL_S = 20
 PAGE_BYTES = 4096
+IMAGE_HEAD = 8
+"""Two magic numbers of 32 bits."""
+
 STATS_MAGICS = 2  # two 32-bit magic numbers, then a 32-bit length, then the message
 
 
@@ -306,6 +309,19 @@ def _stats(path: Path, entry: int, names: dict[int, str]) -> dict[str, int]:
         if number == entry and isinstance(value, bytes):
             return {names[n]: v for n, v in fields(value) if n in names and isinstance(v, int)}
     return {}
+
+
+def messages(image: Path) -> Iterator[bytes]:
+    """The messages of an image that holds them in a row, each behind its length in 32 bits. None if it is not there."""
+    try:
+        data = image.read_bytes()
+    except FileNotFoundError:
+        return
+    at = IMAGE_HEAD
+    while at + 4 <= len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+        yield data[at + 4 : end]
+        at = end
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import criu, docker_api, pager, plug, sandbox, zstd
+from . import criu, docker_api, links, pager, plug, sandbox, zstd
 from .files import Daemon
 from .lazy import Filler
 from .log import TAIL, cut, print_again
@@ -214,6 +214,8 @@ class Destination:
             pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
             self.link.send(phase="received", facts={"page_bytes": pages})
             step = "restore"
+            assert self.daemon is not None  # noqa: S101 - `prepare` came before
+            links.make([links.Link(*link) for link in message["links"]], self.daemon.modules)
             if (images / TAIL).exists():
                 print_again((images / TAIL).read_bytes(), self.wrapper)
             started_ns = time.monotonic_ns()

@@ -248,17 +248,17 @@ def _written_through_mappings(processes: Sequence[int]) -> set[str]:
     for pid in processes:
         try:
             lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-            mounts = _mounts(pid)
+            points = mounts(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue
         for line in lines:
             fields = line.split(maxsplit=5)
             if len(fields) == 6 and fields[1][1] == "w" and fields[1][3] == "s" and fields[5].startswith("/"):
-                found |= _host_paths(fields[5], mounts)
+                found |= host_paths(fields[5], points)
     return found
 
 
-def _mounts(pid: int) -> dict[str, set[str]]:
+def mounts(pid: int) -> dict[str, set[str]]:
     """Where a process sees which host directories: mount point to overlay layer, or to what is bound there."""
     own = _mountinfo("self")
     points = {}
@@ -294,9 +294,13 @@ def _seen_from_here(mount: _Mount, own: list[_Mount]) -> Iterator[str]:
             yield str(Path(mine.point) / mount.root[len(mine.root) :].lstrip("/"))
 
 
-def _host_paths(path: str, mounts: Mapping[str, set[str]]) -> set[str]:
-    point = max(
-        (p for p in mounts if path == p or path.startswith(p.rstrip("/") + "/")), key=len, default="/"
-    )
+def containing(path: str, points: Mapping[str, set[str]]) -> str:
+    """The mount point that a process's path lies below."""
+    return max((p for p in points if path == p or path.startswith(p.rstrip("/") + "/")), key=len, default="/")
+
+
+def host_paths(path: str, points: Mapping[str, set[str]]) -> set[str]:
+    """Where this host has what a process calls by a path; `points` as of `mounts`."""
+    point = containing(path, points)
     rest = path[len(point) :].lstrip("/")
-    return {str(Path(origin) / rest) for origin in mounts.get(point, {"/"})}
+    return {str(Path(origin) / rest) for origin in points.get(point, {"/"})}

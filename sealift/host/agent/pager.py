@@ -24,11 +24,11 @@ import time
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .criu import PAGE_BYTES, fields
+from .criu import PAGE_BYTES, fields, messages
 from .wire import LOOPBACK, AgentError, listen
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ PRESENT = 4
 
 LAZY = 2
 """PE_LAZY: a page that is not in the images."""
-
-IMAGE_HEAD = 8
-"""Two magic numbers of 32 bits; then messages, each behind its length in 32 bits."""
 
 BLOCK_PAGES = 32
 BESIDE_S = 0.002
@@ -94,15 +91,9 @@ def lazy_ranges(images: Path) -> Iterator[tuple[int, int, int]]:
         name = path.stem.removeprefix("pagemap-")
         if not name.isdigit():
             continue  # pages of shared memory are never lazy
-        data = path.read_bytes()
-        position, first = IMAGE_HEAD, True
-        while position + 4 <= len(data):
-            (length,) = struct.unpack_from("<I", data, position)
-            entry = dict(fields(data[position + 4 : position + 4 + length]))
-            position += 4 + length
-            if not first and int(entry.get(4, 0)) & LAZY:
+        for entry in map(dict, map(fields, islice(messages(path), 1, None))):
+            if int(entry.get(4, 0)) & LAZY:
                 yield int(name), int(entry[1]), int(entry.get(5) or entry[2])
-            first = False
 
 
 class Mapping:

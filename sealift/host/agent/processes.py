@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import watches
+from . import links, watches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,19 +189,19 @@ def _descriptors(pid: int, masters: set[int], mounts: set[int]) -> Iterator[str]
             elif stat.S_ISCHR(opened.st_mode) or stat.S_ISBLK(opened.st_mode):
                 yield from _device(target, opened, masters, visible=info["mnt_id"] in mounts)
             elif target.startswith("/"):
-                yield from _file(target, opened, visible=info["mnt_id"] in mounts)
+                yield from _file(pid, path, target, opened, visible=info["mnt_id"] in mounts)
             elif target.startswith("pipe:") and info["flags"] & os.O_DIRECT:
                 yield "packet pipe"
 
 
-def _file(target: str, opened: os.stat_result, *, visible: bool) -> Iterator[str]:
+def _file(pid: int, path: Path, target: str, opened: os.stat_result, *, visible: bool) -> Iterator[str]:
     """CRIU finds a file by the file system that it was opened in, and restores it under its name."""
     if target.startswith("/memfd:"):
         return
     if not visible:
         yield f"elsewhere:{target}"
-    elif target.endswith(" (deleted)") and opened.st_nlink and stat.S_ISREG(opened.st_mode):
-        yield f"renamed:{target}"
+    elif links.is_lost(target, opened) and links.other_name(pid, path) is None:
+        yield f"nameless:{target}"
 
 
 def _device(target: str, opened: os.stat_result, masters: set[int], *, visible: bool) -> Iterator[str]:

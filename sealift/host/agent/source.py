@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import brake, cgroup, cork, criu, docker_api, limits, pipes, plug, timerfd, zstd
+from . import brake, cgroup, cork, criu, docker_api, limits, links, pipes, plug, timerfd, zstd
 from .files import Sender
 from .log import TAIL, Log
 from .pager import lazy_ranges
@@ -286,18 +286,16 @@ class Source:
             finally:
                 self._wait_for_dump()
             timerfd.start_again(images)
-            if (images / "remap-fpath.img").exists():
-                # CRIU has just given names to files that had lost theirs: they have to travel too.
-                file_bytes += self.sender.final_pass([])
+            names = links.needed(images, cgroup.pids(self.group), self.sender.trees)
         tell("dumped", file_bytes=file_bytes, **criu.dump_stats(images), **_packed_bytes(self.relay))
         if self.log is not None:
             (images / TAIL).write_bytes(self.log.tail())
         metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
         sizes = {path: path.stat().st_size for path in metadata}
         self.everything_sent = True
-        names = [{"name": path.name, "size": size} for path, size in sizes.items()]
+        listed = [{"name": path.name, "size": size} for path, size in sizes.items()]
         with self.link.together():
-            self.link.send(images=names, pages=self.pages)
+            self.link.send(images=listed, pages=self.pages, links=names)
             for path, size in sizes.items():
                 self.link.send_file(path, size)
         tell("sent", metadata_bytes=sum(sizes.values()))

@@ -117,11 +117,11 @@ def _files(bench: Bench, descriptors: Held, unwatchable: list[str]) -> None:
         bench.no(Resource.FILES, f"open: {_said(unknown)}", CLOSE)
     if elsewhere := _of(descriptors, "elsewhere:"):
         bench.no(Resource.FILES, f"open, in no file system of the container: {_said(elsewhere)}", CLOSE)
-    if renamed := _of(descriptors, "renamed:"):
+    if nameless := _of(descriptors, "nameless:"):
         bench.no(
             Resource.FILES,
-            f"open under a name that is gone, while the file has another: {_said(renamed)}",
-            "CRIU would restore it under a name of its own, which does not travel: have the program open it again",
+            f"a file of the image that was removed is open: {_said(nameless)}",
+            "CRIU can't give it a name again: have the program close it, or start it again",
         )
     if packets := descriptors.get("packet pipe"):
         bench.no(Resource.FILES, f"a pipe in packet mode (O_DIRECT): {_holders(packets)}", CLOSE)

@@ -79,8 +79,8 @@ def test_a_file_in_a_volume_has_a_host_path_even_if_the_volume_s_file_system_is_
     }
     assert not set(files._seen_from_here(files._Mount("0:74", "/docker", "/x", ""), own))
     points = {"/": {"/upper"}, "/data": {"/var/lib/docker/volumes/v/_data"}}
-    assert files._host_paths("/data/file", points) == {"/var/lib/docker/volumes/v/_data/file"}
-    assert files._host_paths("/database", points) == {"/upper/database"}
+    assert files.host_paths("/data/file", points) == {"/var/lib/docker/volumes/v/_data/file"}
+    assert files.host_paths("/database", points) == {"/upper/database"}
 
 
 def test_sources_of_bind_mounts_are_named_by_their_real_paths(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_every_resource_of_a_quiet_container_is_answered_with_yes() -> None:
         ("anon_inode:[io_uring]", Resource.IO_URING, Answer.NO),
         ("anon_inode:[io_uring]", Resource.FILES, Answer.YES),
         ("elsewhere:/q", Resource.FILES, Answer.NO),
-        ("renamed:/tmp/d (deleted)", Resource.FILES, Answer.NO),
+        ("nameless:/tmp/d (deleted)", Resource.FILES, Answer.NO),
         ("packet pipe", Resource.FILES, Answer.NO),
         ("socket:AF_INET/SOCK_STREAM/6", Resource.SOCKETS, Answer.YES),
         ("socket:AF_INET6/SOCK_RAW/58", Resource.SOCKETS, Answer.YES),

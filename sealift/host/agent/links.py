@@ -1,0 +1,157 @@
+"""Files that are open under a name that is gone, while they have another.
+
+CRIU (`link-remap`) gives such a file a name for the time of a dump, `link_remap.N` in the directory of the lost one,
+and takes it away again if the processes live on. A restore looks for it: the destination makes it there, a hard link
+to the name that came along, and CRIU removes it once the file is open.
+
+Numbers of fields are those of CRIU's images/*.proto.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .criu import fields, messages
+from .files import containing, host_paths, mounts
+from .wire import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+LOST = " (deleted)"
+ORIGINAL, NEW, TYPE, LINKED = 1, 2, 3, 0  # remap_file_path_entry
+FILE_ID, FILE, FILE_NAME = 2, 3, 5  # file_entry, reg_file_entry
+TABLE = 2  # task_kobj_ids_entry: files_id
+DESCRIPTOR_ID, DESCRIPTOR = 1, 4  # fdinfo_entry
+PROGRAM, MAPPINGS = 12, 14  # mm_entry
+START, END, MAPPED_ID = 1, 2, 4  # vma_entry
+
+
+class Link(NamedTuple):
+    """A name that CRIU will look for, and another one of the same file, both relative to the tree `tree`."""
+
+    tree: str
+    name: str
+    other: str
+
+
+def is_lost(target: str, opened: os.stat_result) -> bool:
+    """Whether an open file's name is gone though the file has one; `target` is what /proc/PID/fd says."""
+    return target.endswith(LOST) and opened.st_nlink > 0 and not stat.S_ISDIR(opened.st_mode)
+
+
+def other_name(pid: int, handle: Path) -> Path | None:
+    """Where this host has a file under the name that it has left. `handle` is an entry of /proc/PID/fd or its like.
+
+    None if there is no such name: CRIU can't link the file either. So it is with a file of an image's layer whose name
+    was removed, whatever the number of its links.
+    """
+    opened = handle.stat()
+    points = mounts(pid)
+    point = containing(str(handle.readlink()).removesuffix(LOST), points)
+    shown = Path(f"/proc/{pid}/root{point}")
+    for directory in points[point] or {str(shown)}:
+        # On overlayfs a file that was copied up shows the number that it had in its layer: then every name is tried.
+        for numbers in ({opened.st_ino}, None):
+            for name in _names(directory, numbers):
+                with contextlib.suppress(OSError):
+                    if os.path.samestat((shown / name).lstat(), opened):
+                        return Path(directory, name)
+    return None
+
+
+def _names(root: str, numbers: set[int] | None) -> Iterator[str]:
+    """All names in a tree, relative to it, but for directories; with `numbers`, only those of these inodes."""
+    places = [root]
+    while places:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(places.pop()):
+                if entry.is_dir(follow_symlinks=False):
+                    places.append(entry.path)
+                elif numbers is None or entry.inode() in numbers:
+                    yield os.path.relpath(entry.path, root)
+
+
+def needed(images: Path, pids: Sequence[int], trees: Mapping[str, Path]) -> list[Link]:
+    """What a dump of these frozen processes made of the kind, where it lies in one of the trees that travel.
+
+    What lies in a file system in memory is in the images.
+    """
+    wanted = dict(_remaps(images))
+    if not wanted:
+        return []
+    names = dict(_file_names(images))
+    found = {}
+    for number, pid, handle in _held(images, pids):
+        if number in wanted and number not in found:
+            found[number] = list(_links(pid, handle, names[wanted[number]], trees))
+    return [link for links in found.values() for link in links]
+
+
+def _links(pid: int, handle: Path, name: str, trees: Mapping[str, Path]) -> Iterator[Link]:
+    for path in host_paths(name, mounts(pid)):
+        for tree, root in trees.items():
+            if not path.startswith(f"{root}/"):
+                continue
+            other = other_name(pid, handle)
+            if other is None or not other.is_relative_to(root):
+                raise AgentError(f"{handle.readlink()} has no other name in what travels", "final dump")
+            yield Link(tree, os.path.relpath(path, root), str(other.relative_to(root)))
+            return
+
+
+def _remaps(images: Path) -> Iterator[tuple[int, int]]:
+    """The number of each file that was given a name, and that of the entry which holds the name."""
+    for message in messages(images / "remap-fpath.img"):
+        entry = dict(fields(message))
+        if entry.get(TYPE, LINKED) == LINKED:
+            yield int(entry[ORIGINAL]), int(entry[NEW])
+
+
+def _file_names(images: Path) -> Iterator[tuple[int, str]]:
+    for message in messages(images / "files.img"):
+        entry = dict(fields(message))
+        if isinstance(file := entry.get(FILE), bytes):
+            name = dict(fields(file)).get(FILE_NAME, b"")
+            yield int(entry[FILE_ID]), os.fsdecode(name if isinstance(name, bytes) else b"")
+
+
+def _held(images: Path, pids: Sequence[int]) -> Iterator[tuple[int, int, Path]]:
+    """Which file, by its number in the images, is which entry of /proc: open, mapped, or the program itself."""
+    for pid in pids:
+        inside = _number_inside(pid)
+        for kinds in messages(images / f"ids-{inside}.img"):
+            table = int(dict(fields(kinds))[TABLE])
+            for message in messages(images / f"fdinfo-{table}.img"):
+                entry = dict(fields(message))
+                yield int(entry[DESCRIPTOR_ID]), pid, Path(f"/proc/{pid}/fd/{int(entry[DESCRIPTOR])}")
+        for memory in messages(images / f"mm-{inside}.img"):
+            for number, value in fields(memory):
+                if number == PROGRAM:
+                    yield int(value), pid, Path(f"/proc/{pid}/exe")
+                elif number == MAPPINGS and isinstance(value, bytes):
+                    area = dict(fields(value))
+                    place = f"{int(area[START]):x}-{int(area[END]):x}"
+                    yield int(area[MAPPED_ID]), pid, Path(f"/proc/{pid}/map_files/{place}")
+
+
+def _number_inside(pid: int) -> str:
+    """A process's number in the container (proc(5), NSpid)."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return line.split()[-1]
+    return ""
+
+
+def make(links: Sequence[Link], trees: Mapping[str, str]) -> None:
+    """Make the names at the destination, whose `trees` are these directories."""
+    for link in links:
+        root = Path(trees[link.tree])
+        name = root / link.name
+        name.unlink(missing_ok=True)  # a pass of rsync beside the dump may have met it
+        os.link(root / link.other, name, follow_symlinks=False)
