@@ -221,9 +221,15 @@ def until_same(
 
 @contextmanager
 def counting(stage: Stage, address: str, pause_s: float = 0) -> Iterator[list[Findings]]:
-    """A client counts in Redis for the length of a block; the list gets what it found."""
+    """A client counts in Redis for the length of a block; the list gets what it found.
+
+    It has a connection of its own: sshd takes ten commands at once over one.
+    """
     found: list[Findings] = []
-    with redis.client(stage["client"], address, pause_s) as client:
+    with (
+        ssh.connected("client", stage.inventory.machine("client")) as host,
+        redis.client(host, address, pause_s) as client,
+    ):
         yield found
         time.sleep(0.3)
         found.append(client.findings())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +12,7 @@ from sealift.errors import MigrationFailed
 from sealift.lab import images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable
 
     from stage import Stage
 
@@ -39,26 +37,21 @@ def names(stage: Stage) -> list[str]:
     return stage.docker("source", "exec", "box", "sh", "-c", "ls -a /home/workload /var/tmp").split()
 
 
-@contextlib.contextmanager
-def no_restore(stage: Stage) -> Iterator[None]:
-    """Restores fail at the destination."""
+def break_restore(stage: Stage) -> None:
+    """The CRIU that is to restore fails."""
     stage["destination"].put("/usr/local/sbin/criu", BROKEN_CRIU.encode(), mode=0o755)
-    yield
-    stage.sh("destination", "rm -f /usr/local/sbin/criu")
 
 
-@contextlib.contextmanager
-def no_room(stage: Stage) -> Iterator[None]:
-    """Dumps fail when all files have been dumped: the destination takes no pages."""
-    dumps = "/run/sealift/dumps"
-    stage.sh("destination", f"mkdir -p {dumps}; mount -t tmpfs -o size=1m full {dumps}; touch {dumps}/kept")
-    yield
-    stage.sh("destination", f"umount {dumps}", check=False)
+def take_room(stage: Stage) -> None:
+    """The destination takes no more pages: the dump fails when it has been through the files."""
+    stage.sh("destination", "mount -o remount,size=1m /run/sealift/dumps")
 
 
-@pytest.mark.parametrize("trouble", [no_restore, no_room])
+@pytest.mark.parametrize(
+    ("trouble", "step"), [(break_restore, "restore"), (take_room, "final dump")], ids=["restore", "dump"]
+)
 def test_no_name_of_the_dump_stays_where_the_container_goes_on(
-    stage: Stage, trouble: Callable[[Stage], AbstractContextManager[None]]
+    stage: Stage, trouble: Callable[[Stage], None], step: str
 ) -> None:
     tag = images.provide(stage["source"], images.PYTHON, say=print)
     run = ["run", "-d", "--name", "box", "--network", stage.network, "--ip", stage.address()]
@@ -66,6 +59,10 @@ def test_no_name_of_the_dump_stays_where_the_container_goes_on(
     stage.sh("source", "until docker logs box | grep -q held; do sleep 0.1; done")
     before = names(stage)
     assert before.count("second") == 2
-    with untouched(stage, "box"), trouble(stage), pytest.raises(MigrationFailed):
-        stage.engine("box")
+    try:
+        with untouched(stage, "box"), pytest.raises(MigrationFailed) as raised:
+            stage.engine("box", {"frozen": lambda _: trouble(stage)})
+    finally:
+        stage.sh("destination", "rm -f /usr/local/sbin/criu")
+    assert raised.value.step == step
     assert names(stage) == before

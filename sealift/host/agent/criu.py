@@ -213,6 +213,12 @@ def descriptors(container_id: str) -> list[str]:
     return found
 
 
+def forget_checkpoint(container_id: str) -> None:
+    """Take away the note that runc leaves of a dump, of a container that goes on."""
+    with contextlib.suppress(AgentError):  # it has ended
+        (runtime_root(container_id) / container_id / "checkpoint").unlink(missing_ok=True)
+
+
 def checkpoint(
     container_id: str,
     images: Path,

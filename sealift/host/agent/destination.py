@@ -194,7 +194,7 @@ class Destination:
 
     def _complaint(self) -> str | None:
         if self.filler is not None and self.filler.has_died():
-            return self.filler.reason()
+            return (self.pager.complaint() if self.pager else "") or self.filler.reason()
         if self.start_error is None:
             return None
         why = criu.reason(self.restore / "restore.log")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LOST = " (deleted)"
 ORIGINAL, NEW, TYPE, LINKED = 1, 2, 3, 0  # remap_file_path_entry
-FILE_ID, FILE, FILE_NAME = 2, 3, 5  # file_entry, reg_file_entry
+FILE_ID, FILE, FILE_NAME = 2, 3, 6  # file_entry, reg_file_entry
 TABLE = 2  # task_kobj_ids_entry: files_id
 DESCRIPTOR_ID, DESCRIPTOR = 1, 4  # fdinfo_entry
 PROGRAM, MAPPINGS = 12, 14  # mm_entry
@@ -44,11 +44,10 @@ def is_lost(target: str, opened: os.stat_result) -> bool:
     return target.endswith(LOST) and opened.st_nlink > 0 and not stat.S_ISDIR(opened.st_mode)
 
 
-def other_name(pid: int, handle: Path) -> Path | None:
-    """Where this host has a file under the name that it has left. `handle` is an entry of /proc/PID/fd or its like.
+def other_names(pid: int, handle: Path) -> Iterator[Path]:
+    """Where this host has a file by the names that it has left. `handle` is an entry of /proc/PID/fd or its like.
 
-    None if there is no such name: CRIU can't link the file either. So it is with a file of an image's layer whose name
-    was removed, whatever the number of its links.
+    Nowhere, if it lies in a layer of an image and its name was removed. CRIU can't link such a file either.
     """
     opened = handle.stat()
     points = mounts(pid)
@@ -60,8 +59,7 @@ def other_name(pid: int, handle: Path) -> Path | None:
             for name in _names(directory, numbers):
                 with contextlib.suppress(OSError):
                     if os.path.samestat((shown / name).lstat(), opened):
-                        return Path(directory, name)
-    return None
+                        yield Path(directory, name)
 
 
 def _names(root: str, numbers: set[int] | None) -> Iterator[str]:
@@ -97,8 +95,8 @@ def _links(pid: int, handle: Path, name: str, trees: Mapping[str, Path]) -> Iter
         for tree, root in trees.items():
             if not path.startswith(f"{root}/"):
                 continue
-            other = other_name(pid, handle)
-            if other is None or not other.is_relative_to(root):
+            other = next((path for path in other_names(pid, handle) if path.is_relative_to(root)), None)
+            if other is None:
                 raise AgentError(f"{handle.readlink()} has no other name in what travels", "final dump")
             yield Link(tree, os.path.relpath(path, root), str(other.relative_to(root)))
             return

@@ -308,12 +308,13 @@ class Started:
     """A pager that waits for its word. `port` is where it listens on this host's loopback."""
 
     def __init__(self, directory: Path) -> None:
+        self._log = directory / "pager.log"
         self._process = subprocess.Popen(
             # The directory is for whoever has to find out later whose it is (`criu.workers`).
             [sys.executable, sys.argv[0], "pager", str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._log.open("wb"),
             start_new_session=True,
         )
         assert self._process.stdout  # noqa: S101 - it was asked for
@@ -332,6 +333,10 @@ class Started:
         assert self._process.stdin  # noqa: S101 - it was asked for
         self._process.stdin.write(f"{json.dumps(word)}\n".encode())
         self._process.stdin.flush()
+
+    def complaint(self) -> str:
+        """Why it has ended; nothing if it has not, or as it should."""
+        return self._log.read_text(errors="replace").strip() if self._process.poll() else ""
 
     def end(self) -> None:
         """End it, if it has not by itself."""

@@ -200,7 +200,7 @@ def _file(pid: int, path: Path, target: str, opened: os.stat_result, *, visible:
         return
     if not visible:
         yield f"elsewhere:{target}"
-    elif links.is_lost(target, opened) and links.other_name(pid, path) is None:
+    elif links.is_lost(target, opened) and next(links.other_names(pid, path), None) is None:
         yield f"nameless:{target}"
 
 

@@ -343,6 +343,7 @@ class Source:
         if self.frozen:
             cgroup.thaw(self.group)
             self.frozen = False
+            criu.forget_checkpoint(self.container)
             self.controller.event("thawed", frozen_ns=time.monotonic_ns() - self.frozen_at)
 
     def _disarm(self) -> None:
@@ -457,6 +458,7 @@ def resume(migration: str, container: str, address: str, bridge: str) -> None:
         if state["Pid"]:
             plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
             cgroup.thaw(cgroup.of_process(state["Pid"]))
+            criu.forget_checkpoint(container)
     pipes.put_back(migration)
 
 
