@@ -77,8 +77,8 @@ def below(*folders: str) -> list[str]:
 
 
 def entries(folder: str) -> list[str]:
-    """How much there is in a folder, directly."""
-    return [str(len(list(pathlib.Path(folder).iterdir())))]
+    """How much there is in a folder, directly: nothing if it is not there."""
+    return [str(len(list(pathlib.Path(folder).glob("*"))))]
 
 
 def look() -> dict[str, list[str]]:
@@ -108,8 +108,9 @@ def look() -> dict[str, list[str]]:
         sections["containers"] = output("docker", "ps", "-a", "--format", "{{.Names}} {{.State}}")
         sections["volumes"] = output("docker", "volume", "ls", "-q")
         sections["networks"] = output("docker", "network", "ls", "--format", "{{.Name}}")
-        # Docker sweeps away mount points of namespaces that have ended once a minute; what is mounted is seen above.
-        sections["runtime"] = [path for path in below(*RUNTIME) if not path.startswith("/run/docker/netns")]
+        # Of namespaces that have ended Docker sweeps mount points away once a minute; what is mounted is seen above.
+        own = [path for path in below(*RUNTIME) if "/ID" in path]
+        sections["runtime"] = [path for path in own if not path.startswith("/run/docker/netns/")]
         sections["control groups"] = output(
             "find", "/sys/fs/cgroup", "-type", "d", "-regex", r".*[0-9a-f]\{64\}.*"
         )
