@@ -121,7 +121,8 @@ def look() -> dict[str, list[str]]:
     for daemon in DAEMONS:
         if process := oldest(daemon):
             sections[f"descriptors of {daemon}"] = entries(f"{process}/fd")
-            sections[f"megabytes of {daemon}"] = [str(anonymous_mb(process))]
+            if daemon != "wireguard-go":  # it keeps as many buffers as it has ever needed
+                sections[f"megabytes of {daemon}"] = [str(anonymous_mb(process))]
     return sections
 
 
