@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import paramiko
 
 from sealift.errors import CommandFailed, HostUnreachable
+from sealift.host.ssh import end_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +115,7 @@ class Agent:
     def close(self) -> None:
         """End the agent: it sees the end of its input, puts its things away, and leaves."""
         with suppress(OSError, EOFError, paramiko.SSHException), self._sending:
-            self._channel.shutdown_write()
+            end_input(self._channel)
         self._reader.join(END_TIMEOUT_S)
         self._channel.close()
 

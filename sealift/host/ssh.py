@@ -90,7 +90,7 @@ class Connection:
             try:
                 while chunk := stdin.read(CHUNK_BYTES):
                     channel.sendall(chunk)
-                channel.shutdown_write()
+                end_input(channel)
             except OSError:
                 if not channel.exit_status_ready():
                     raise  # else: the command ended without having read it all; its status tells
@@ -125,6 +125,18 @@ class Connection:
         # Under a name of its own: several migrations may bring the same file at once.
         script = 'umask 077; mkdir -p "${1%/*}" && new=$1.$$.new && cat >"$new" && chmod "$2" "$new" && mv "$new" "$1"'
         self.run(["sh", "-c", script, "put", path, f"{mode:o}"], stdin=content)
+
+
+def end_input(channel: paramiko.Channel) -> None:
+    """Tell a command that its standard input ends.
+
+    Unlike `Channel.shutdown_write` this keeps the channel's lock until that is sent. If the command ends by itself just
+    then, paramiko would answer its "close" first, and OpenSSH cut the whole connection.
+    """
+    with channel.lock:
+        message = channel._send_eof()  # type: ignore[attr-defined]  # noqa: SLF001 - the lock is the point
+        if message is not None and channel.transport is not None:
+            channel.transport._send_user_message(message)  # type: ignore[attr-defined]  # noqa: SLF001 - as above
 
 
 def connect(name: str, host: Host, *, patience_s: float = 0) -> Connection:
