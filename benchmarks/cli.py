@@ -68,6 +68,7 @@ def faults(
 
     from benchmarks.faults import faults as catalogue
     from benchmarks.faults import matrix
+    from benchmarks.faults.orchestrator import Orchestrator
     from sealift.lab import lab
 
     if kind != "netns":
@@ -76,8 +77,9 @@ def faults(
     verdicts = []
     lab.up("netns", say=_say)
     try:
-        for verdict in matrix.run(chosen, say=_say):
-            verdicts.append(verdict)  # noqa: PERF402 - those that were tried before an interrupt are shown
+        with Orchestrator.ready() as orchestrator:
+            for verdict in matrix.run(chosen, orchestrator, say=_say):
+                verdicts.append(verdict)  # noqa: PERF402 - those that were tried before an interrupt are shown
     finally:
         lab.down()
         if as_json:

@@ -8,6 +8,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows import parameters  # noqa: TC001 - Prefect reads the annotations
+from flows.ending import keep
 from flows.publish import Progress, publish
 from flows.recover import end_what_was_left
 from sealift import inventory as inventories
@@ -89,7 +90,7 @@ def migrate(
         made, rollbacks = again_after_rollback(lambda: _once(known, request), retries)
     made = made.model_copy(update={"warnings": [*rollbacks, *made.warnings]})
     publish(made)
-    return made
+    return keep(made)
 
 
 def _once(inventory: Inventory, request: Request) -> Report:

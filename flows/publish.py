@@ -1,13 +1,17 @@
-"""What a flow run shows in Prefect's UI: progress while it runs, a table and a timeline at the end."""
+"""What a flow run shows in Prefect's UI: progress while it runs, a table and a timeline at the end.
+
+None of it is worth waiting for: where Prefect's API has gone away, a migration goes on without it.
+"""
 
 from __future__ import annotations
 
 import base64
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from httpx import HTTPError
 from prefect.artifacts import (
     create_image_artifact,
     create_markdown_artifact,
@@ -16,11 +20,13 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.exceptions import PrefectException
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from sealift.migration.timeline import timeline_png
 from sealift.model import Report, Step, StepRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import pandas as pd
@@ -32,8 +38,22 @@ CUTOVER = {Step.FINAL_DUMP, Step.TRANSFER, Step.RESTORE}
 """Steps after which nobody writes to the API: the last of the cutover brings the bar up to date."""
 
 
+UNSEEN = (PrefectException, HTTPError, OSError)
+"""What goes wrong when Prefect's API is away: its client lets the errors of HTTP through."""
+
+
+@contextmanager
+def tried_once() -> Iterator[None]:
+    """Ask the API once in this block: the client would ask a silent one for 70 seconds."""
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        yield
+
+
 class Progress:
-    """Prefect's progress artifact, moved at the end of every step outside of the cutover."""
+    """Prefect's progress artifact, moved at the end of every step outside of the cutover.
+
+    The first move that fails is the last that is tried.
+    """
 
     def __init__(self, containers: int = 1) -> None:
         self._all = len(Step) * containers
@@ -43,7 +63,7 @@ class Progress:
     def began(self, container: str, step: Step) -> None:  # noqa: ARG002 - one bar for all
         """The first step brings the bar into being."""
         if self._artifact is None and step == Step.ATTEST:
-            with suppress(PrefectException, OSError):
+            with suppress(*UNSEEN), tried_once():
                 made = create_progress_artifact(
                     progress=0.0, key="migration-progress", description="Migration"
                 )
@@ -53,8 +73,11 @@ class Progress:
         """Move the bar."""
         self._ended.add((container, record.step))
         if self._artifact is not None and record.step not in CUTOVER:
-            with suppress(PrefectException, OSError):
-                update_progress_artifact(self._artifact, progress=100.0 * len(self._ended) / self._all)
+            try:
+                with tried_once():
+                    update_progress_artifact(self._artifact, progress=100.0 * len(self._ended) / self._all)
+            except UNSEEN:
+                self._artifact = None
 
 
 def publish(report: Report) -> None:
@@ -76,7 +99,7 @@ def publish(report: Report) -> None:
     )
     summary = "\n\n".join([summary, *report.verified])
     picture = base64.b64encode(timeline_png(report)).decode()
-    with suppress(PrefectException, OSError):
+    with suppress(*UNSEEN), tried_once():
         create_table_artifact(key="migration-steps", table=rows, description=summary)
         create_image_artifact(
             key="migration-timeline", image_url=f"data:image/png;base64,{picture}", description=summary
@@ -93,7 +116,7 @@ class SweepProgress:
         """A point begins."""
         sys.stderr.write(f"{progress}\n")
         percent = 100.0 * progress.done / max(progress.all, 1)
-        with suppress(PrefectException, OSError):
+        with suppress(*UNSEEN):
             if self._artifact is None:
                 made = create_progress_artifact(progress=percent, key="sweep-progress", description="Sweep")
                 self._artifact = made if isinstance(made, UUID) else None
@@ -105,7 +128,7 @@ def publish_rows(rows: pd.DataFrame, results: Path) -> None:
     """A sweep's results: the table of medians, and every picture that they have something for."""
     from benchmarks import plots, summary  # noqa: PLC0415 - a migration draws none of this
 
-    with suppress(PrefectException, OSError):
+    with suppress(*UNSEEN):
         lines = "\n".join(f"- {line}" for line in summary.provenance(rows))
         create_markdown_artifact(
             key="sweep-results", markdown=f"{summary.markdown(rows)}\n{lines}\n", description=str(results)
@@ -131,5 +154,5 @@ def publish_comparison(changes: list[Change]) -> None:
         }
         for change in changes
     ]
-    with suppress(PrefectException, OSError):
+    with suppress(*UNSEEN):
         create_table_artifact(key="comparison", table=table, description="Medians, before and after")

@@ -64,14 +64,23 @@ def main() -> None:
     """Run the command line. Errors of Sealift's own become one sentence and their exit status."""
     # As Ctrl-C: what was started is ended, what was taken is put back.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    status = _run()
+    scheduler.leave(status)
+    raise SystemExit(status)
+
+
+def _run() -> int:
     try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except SealiftError as error:
         sys.stderr.write(f"sealift: {error}\n")
-        raise SystemExit(error.exit_status) from None
+        return error.exit_status
     except KeyboardInterrupt:
         sys.stderr.write("sealift: interrupted\n")
-        raise SystemExit(130) from None
+        return 130
+    return 0
 
 
 def _say(text: str) -> None:
@@ -134,6 +143,7 @@ def migrate(
         known.host(host)  # a slip of the pen is answered before Prefect is loaded
     asked = (max_rounds, _evidence(evidence), max_downtime, _bytes(bandwidth), throttle, compress, retries)
     scheduler.set_up()
+    from flows.ending import run
     from sealift.migration import progress
     from sealift.migration.display import Display
 
@@ -143,13 +153,13 @@ def migrate(
         if together:
             from flows.migrate_group import migrate_group
 
-            reports: list[Report] = migrate_group(
-                source, destination, named, project, inventory, chosen, *asked
+            reports: list[Report] = run(
+                migrate_group, source, destination, named, project, inventory, chosen, *asked
             )
         else:
             from flows.migrate import migrate as flow
 
-            reports = [flow(named[0], source, destination, inventory, chosen, *asked)]
+            reports = [run(flow, named[0], source, destination, inventory, chosen, *asked)]
     if together and as_json:
         _print_json([report.model_dump(mode="json") for report in reports])
         return

@@ -1,4 +1,4 @@
-"""Prefect under a command line: its settings, before it is imported, and an end for the server that it starts.
+"""Prefect under a command line: its settings, before it is imported, and an end for what it would leave or wait for.
 
 Where no API is configured, Prefect starts a server for the length of the process. Were that process killed, the server
 would stay for ever: a watcher, whose input ends with the process, ends it.
@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,11 +19,16 @@ MARK = "SEALIFT_COMMAND_LINE"
 
 SETTINGS = {
     "PREFECT_LOGGING_LEVEL": "CRITICAL",  # what it has to say is in the report and in the UI
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     # The first one ever makes a database, which takes longer than the 20 seconds that Prefect allows.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # With five, an API that has gone away holds up the end of a migration for minutes; so for some twenty seconds.
+    "PREFECT_CLIENT_MAX_RETRIES": "2",
 }
+
+_gone = threading.Event()
 
 
 def set_up() -> None:
@@ -40,6 +46,22 @@ def set_up() -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def give_up() -> None:
+    """Prefect's API has gone away: `leave` is not to wait for it."""
+    _gone.set()
+
+
+def leave(status: int) -> None:
+    """End the process now if the API has gone away; else return.
+
+    Prefect would try for minutes to deliver to it what it was not told of tasks, each of them apart.
+    """
+    if _gone.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def servers(command_line: str) -> list[int]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.faults import judge
+from benchmarks.faults.controllers import controller
 from benchmarks.faults.faults import ROLES
-from benchmarks.faults.scene import HALT, Migration, Scene, inside
+from benchmarks.faults.scene import HALT, Scene, inside
 from benchmarks.testbed import DOCKER_HOSTS
 from benchmarks.workloads import redis
 from sealift.errors import SealiftError
@@ -23,6 +24,7 @@ from sealift.network import gateway
 
 if TYPE_CHECKING:
     from benchmarks.faults.faults import Cell
+    from benchmarks.faults.orchestrator import Orchestrator
     from sealift.inventory import Inventory
 
 CONTAINER = "redis"
@@ -52,19 +54,21 @@ class Verdict:
         return not self.wrong
 
 
-def run(cell: Cell) -> Verdict:
+def run(cell: Cell, orchestrator: Orchestrator) -> Verdict:
     """Try one cell in the lab that is up. It is fit for another one afterwards if all held."""
     began = time.monotonic()
     said: list[str] = []
     owner: list[str | None] = [None]
     try:
-        wrong = _try(lab.running(), cell, said, owner)
+        wrong = _try(lab.running(), cell, orchestrator, said, owner)
     except SealiftError as broken:
         wrong = [f"the cell could not be tried to its end: {broken}"]
     return Verdict(cell.name, tuple(wrong), owner[0], tuple(dict.fromkeys(said)), time.monotonic() - began)
 
 
-def _try(inventory: Inventory, cell: Cell, said: list[str], owner: list[str | None]) -> list[str]:
+def _try(
+    inventory: Inventory, cell: Cell, orchestrator: Orchestrator, said: list[str], owner: list[str | None]
+) -> list[str]:
     # Not one that was there lately: hosts remember for a minute which cable an address was at.
     network = inventory.network.workloads
     address = str(network[network.num_addresses // 2 + secrets.randbelow(network.num_addresses // 2 - 2)])
@@ -77,13 +81,12 @@ def _try(inventory: Inventory, cell: Cell, said: list[str], owner: list[str | No
         redis.start(
             source, CONTAINER, address, inventory.network.docker_network, MEMORY_MB, say=lambda _: None
         )
-    log = lab.lab_dir() / "migration.log"
     with (
         ssh.connected("client", inventory.machine("client")) as host,
         redis.client(host, address) as client,
     ):
-        with Migration.of(CONTAINER, cell.moment, cell.fault.driver, log) as migration:
-            wrong = _break(Scene(inventory, migration), cell, said)
+        with controller(CONTAINER, cell.moment, cell.fault.driver, orchestrator) as migration:
+            wrong = _break(Scene(inventory, migration, orchestrator), cell, said)
         owner[0] = gateway.routes(inventory).get(address, {}).get("host")
         lost = owner[0] is not None and owner[0] == cell.fault.power
         wrong += judge.one_live_copy(CONTAINER, owner[0], lost=lost)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-import os
-import signal
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -48,7 +46,7 @@ class Fault:
     inject: Deed
     mend: Deed | None = None
     lasts: bool = False
-    driver: Literal["engine", "flow"] = "engine"
+    driver: Literal["engine", "flow", "worker"] = "engine"
     armed: bool = False
     """Makes sense only while runc and CRIU are armed."""
     power: str | None = None
@@ -83,7 +81,7 @@ ARMED = {
 
 def kill_controller(scene: Scene) -> None:
     """SIGKILL of the process that runs the flow."""
-    scene.migration.process.kill()
+    scene.migration.kill()
 
 
 def kill_everybody(scene: Scene) -> None:
@@ -94,8 +92,13 @@ def kill_everybody(scene: Scene) -> None:
 
 
 def cancel(scene: Scene) -> None:
-    """What Prefect's worker does when a run is cancelled: SIGTERM."""
-    os.kill(scene.migration.process.pid, signal.SIGTERM)
+    """SIGTERM of a process, or the run cancelled in Prefect's UI."""
+    scene.migration.cancel()
+
+
+def kill_api(scene: Scene) -> None:
+    """SIGKILL of the Prefect server that the flow talks to. It stays away."""
+    scene.orchestrator.kill_server()
 
 
 def kill_daemon(host: str, name: str) -> Deed:
@@ -209,7 +212,9 @@ FAULTS = (
     ),
     Fault("gateway", power_off(GATEWAY), power_on(GATEWAY)),
     Fault("disk", fill_disk, empty_disk, lasts=True),
-    Fault("cancel", cancel, driver="flow"),
+    Fault("sigterm", cancel, driver="flow"),
+    Fault("cancel", cancel, driver="worker"),
+    Fault("api", kill_api, driver="flow"),
 )
 
 SAMPLE = (

@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
     from benchmarks.faults.cell import Verdict
     from benchmarks.faults.faults import Cell
+    from benchmarks.faults.orchestrator import Orchestrator
 
 
-def run(cells: Sequence[Cell], *, say: Callable[[str], None]) -> Iterator[Verdict]:
+def run(
+    cells: Sequence[Cell], orchestrator: Orchestrator, *, say: Callable[[str], None]
+) -> Iterator[Verdict]:
     """Try the cells, in a lab that is up and stays up. After one that did not hold the lab is made anew."""
     began = time.monotonic()
     left = list(cells)
     while left:
-        verdict = trial.run(left.pop(0))
+        verdict = trial.run(left.pop(0), orchestrator)
         done = len(cells) - len(left)
         rest_s = (time.monotonic() - began) / done * len(left)
         held = "ok" if verdict.ok else "; ".join(verdict.wrong)

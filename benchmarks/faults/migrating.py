@@ -1,7 +1,7 @@
 """A migration in a process of its own, held at one moment: `python -m benchmarks.faults.migrating …`.
 
-Arguments: container, moment, `engine` or `flow` (with Prefect). Where the controller itself is held it prints `at` and
-goes on after a line on standard input. Its last line is the outcome as JSON.
+Arguments: container, moment, `engine` or `flow` (with Prefect). Where the controller itself is held it says so by a
+file, as an agent does (`halting`), and goes on when another one appears. Its last line is the outcome as JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import signal
 import sys
 import threading
+import time
 import zipfile
 from functools import cache, partial
 from importlib.resources import files
@@ -19,15 +20,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks import engine
 from benchmarks.faults.moments import Moment, moment
+from sealift import scheduler
 from sealift.errors import SealiftError
 from sealift.host import agents
 from sealift.inventory import lab_inventory
 from sealift.lab import lab
 from sealift.migration import progress
-from sealift.migration.session import Request
+from sealift.migration.session import Request, Session
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sealift.model import Report, Step, StepRecord
+
+LONGEST_S = 60
 
 
 class Gate:
@@ -55,9 +61,21 @@ class Gate:
         with self._lock:
             passed, self._passed = self._passed, True
         if not passed:
-            sys.stdout.write("at\n")
-            sys.stdout.flush()
-            sys.stdin.readline()
+            say("at")
+            deadline = time.monotonic() + LONGEST_S
+            while not (halt_dir() / "go").exists() and time.monotonic() < deadline:
+                time.sleep(0.005)
+
+
+def halt_dir() -> Path:
+    """Where a held controller says so, and is told to go on."""
+    return lab.lab_dir() / "halt"
+
+
+def say(word: str) -> None:
+    """Say where this process is: `at` its moment, or `leaving` its session."""
+    halt_dir().mkdir(exist_ok=True)
+    (halt_dir() / word).touch()
 
 
 plain_archive = agents.archive
@@ -80,7 +98,14 @@ def halting_archive(held: str) -> tuple[bytes, str]:
 
 
 def hold(held: Moment, gate: Gate) -> None:
-    """Hold the migration of this process at that moment."""
+    """Hold the migration of this process at that moment, and have it say when it leaves its session."""
+    put_away = Session.put_away
+
+    def leaving(session: Session) -> None:
+        say("leaving")
+        put_away(session)
+
+    Session.put_away = leaving  # type: ignore[method-assign,assignment]
     if held.where != "controller":
         agents.archive = partial(halting_archive, held.name)  # type: ignore[assignment]
         return
@@ -96,9 +121,12 @@ def hold(held: Moment, gate: Gate) -> None:
 def _migrate(container: str, driver: str) -> Report:
     evidence: Literal["none"] | None = None if lab.running().host("destination").vm else "none"
     if driver == "flow":
-        from flows.migrate import migrate  # noqa: PLC0415 - Prefect takes seconds to import
+        scheduler.set_up()
+        from flows.ending import run  # noqa: PLC0415 - Prefect takes seconds to import
+        from flows.migrate import migrate  # noqa: PLC0415 - as above
 
-        report: Report = migrate(container, "source", "destination", lab_inventory(), evidence=evidence)
+        flow = partial(migrate, inventory=lab_inventory(), evidence=evidence)
+        report: Report = run(flow, container, "source", "destination")
         return report
     return engine.migrate(lab.running(), Request(container, "source", "destination", evidence=evidence))
 
@@ -119,4 +147,6 @@ def main(container: str, name: str, driver: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    status = main(*sys.argv[1:])
+    scheduler.leave(status)
+    sys.exit(status)

@@ -11,6 +11,9 @@ from sealift.model import Step
 Part = Literal["start", "middle", "end"]
 Where = Literal["controller", "source", "destination", "gateway"]
 
+HELD_AT = "SEALIFT_HELD_AT"
+"""In the environment of a worker's flow run: the name of the moment at which it is held."""
+
 
 @dataclass(frozen=True)
 class Moment:

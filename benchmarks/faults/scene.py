@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
+import shutil
 import time
-from contextlib import contextmanager, suppress
+from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.faults.migrating import halt_dir
 from sealift.errors import CommandFailed
 from sealift.lab import lab, namespaced
 from sealift.process import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from benchmarks.faults.moments import Moment
+    from benchmarks.faults.orchestrator import Orchestrator
     from sealift.inventory import Inventory
     from sealift.process import Completed
 
@@ -46,88 +42,73 @@ def _first(host: str) -> int:
     return pid
 
 
-@dataclass
-class Migration:
-    """A migration in a process of its own. `said` is its outcome, once it has ended by itself."""
+class Migration(ABC):
+    """One migration that is held at a moment. `said` is its outcome, once it has ended by itself."""
 
-    moment: Moment
-    process: subprocess.Popen[str]
-    said: dict[str, Any] = field(default_factory=dict)
-    _at: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, moment: Moment) -> None:
+        self.moment = moment
+        self.said: dict[str, Any] = {}
+        shutil.rmtree(halt_dir(), ignore_errors=True)
 
-    @classmethod
-    @contextmanager
-    def of(cls, container: str, moment: Moment, driver: str, log: Path) -> Iterator[Migration]:
-        """Start it. At the end of the block it has ended, one way or another."""
-        command = [sys.executable, "-m", "benchmarks.faults.migrating", container, moment.name, driver]
-        with log.open("w") as errors:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                start_new_session=True,
-            )
-        migration = cls(moment, process)
-        reader = threading.Thread(target=migration._read, daemon=True)
-        reader.start()
-        try:
-            yield migration
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            reader.join(5)
+    @abstractmethod
+    def has_ended(self) -> bool:
+        """Whether its controller's process has gone."""
 
-    def _read(self) -> None:
-        for line in self.process.stdout or ():
-            if line == "at\n":
-                self._at.set()
-            elif line.startswith("{"):
-                self.said = json.loads(line)
+    @abstractmethod
+    def kill(self) -> None:
+        """SIGKILL of its controller."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Ask its controller to stop, as whoever runs it does. Returns once that has been heard."""
 
     def arrive(self) -> bool:
         """Wait until it is held at its moment. False if it has ended before."""
         deadline = time.monotonic() + ARRIVE_S
         while time.monotonic() < deadline:
-            if self._is_there():
+            if self._says("at"):
                 return True
-            if self.process.poll() is not None:
+            if self.has_ended():
                 return False
             time.sleep(0.01)
         raise CommandFailed(f"the migration did not come to {self.moment.name!r}", step="fault")
 
-    def _is_there(self) -> bool:
-        if self.moment.where == "controller":
-            return self._at.is_set()
-        pid = namespaced.first_process(self.moment.where, str(lab.lab_dir()))
-        return Path(f"/proc/{pid}/root{HALT}/at").exists()
+    def _says(self, word: str) -> bool:
+        place = halt_dir()
+        if self.moment.where != "controller":
+            pid = namespaced.first_process(self.moment.where, str(lab.lab_dir()))
+            place = Path(f"/proc/{pid}/root{HALT}")
+        return (place / word).exists()
+
+    def is_leaving(self) -> bool:
+        """Whether its controller has begun to put everything away, or has ended."""
+        return (halt_dir() / "leaving").exists() or self.has_ended()
 
     def go_on(self) -> None:
         """Hold it no longer, if it is still there."""
         if self.moment.where == "controller":
-            with suppress(OSError):
-                print(file=self.process.stdin, flush=True)
+            halt_dir().mkdir(exist_ok=True)
+            (halt_dir() / "go").touch()
             return
         with suppress(CommandFailed):
             inside(self.moment.where, f"mkdir -p {HALT}; touch {HALT}/go")
 
     def end(self, timeout_s: float) -> bool:
         """Wait for its end. False, and it is killed, if that takes too long."""
-        try:
-            self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            return False
+        deadline = time.monotonic() + timeout_s
+        while not self.has_ended():
+            if time.monotonic() > deadline:
+                self.kill()
+                return False
+            time.sleep(0.02)
         return True
 
 
 @dataclass
 class Scene:
-    """One cell's surroundings: the lab, the migration, and what a fault has to remember until it is mended."""
+    """One cell's surroundings: the lab, the migration, Prefect, and what a fault has to remember until it is mended."""
 
     inventory: Inventory
     migration: Migration
+    orchestrator: Orchestrator
     kept: dict[str, str] = field(default_factory=dict)

@@ -10,13 +10,22 @@ from benchmarks.faults import cell as trial
 from benchmarks.faults import matrix
 from benchmarks.faults.faults import FAULTS, SAMPLE, cells
 from benchmarks.faults.moments import MOMENTS
+from benchmarks.faults.orchestrator import Orchestrator
 from sealift.errors import UnusableInput
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from stage import Stage
 
 DEAD = sorted({cell.name for cell in cells(["everybody@*"])} - {*SAMPLE})
 """Everybody who could put a migration right is killed: `recover` does it from the gateway's record."""
+
+
+@pytest.fixture(scope="module")
+def orchestrator() -> Iterator[Orchestrator]:
+    with Orchestrator.ready() as ready:
+        yield ready
 
 
 @pytest.mark.root
@@ -24,11 +33,38 @@ DEAD = sorted({cell.name for cell in cells(["everybody@*"])} - {*SAMPLE})
 @pytest.mark.parametrize(
     "name", [*SAMPLE[:3], *(pytest.param(name, marks=pytest.mark.whole) for name in (*SAMPLE[3:], *DEAD))]
 )
-def test_one_live_copy_stays_and_nothing_else(stage: Stage, name: str) -> None:
+def test_one_live_copy_stays_and_nothing_else(stage: Stage, orchestrator: Orchestrator, name: str) -> None:
     (cell,) = cells([name])
-    verdict = trial.run(cell)
+    verdict = trial.run(cell, orchestrator)
     print(verdict)
     assert verdict.ok, verdict
+
+
+@pytest.mark.root
+@pytest.mark.netns
+@pytest.mark.whole
+def test_prefect_s_api_goes_away_for_good_and_the_migration_goes_on(
+    stage: Stage, orchestrator: Orchestrator
+) -> None:
+    (cell,) = cells(["api@preflight"])
+    verdict = trial.run(cell, orchestrator)
+    assert verdict.ok, verdict
+    assert verdict.owner == "destination"
+    assert verdict.said == ("{'outcome': 'committed'}",), "the flow ended with its report all the same"
+
+
+@pytest.mark.root
+@pytest.mark.netns
+@pytest.mark.whole
+@pytest.mark.parametrize(("moment", "owner"), [("copied", "source"), ("received", "destination")])
+def test_a_run_that_is_cancelled_in_prefect_s_ui_ends_with_one_live_copy(
+    stage: Stage, orchestrator: Orchestrator, moment: str, owner: str
+) -> None:
+    (cell,) = cells([f"cancel@{moment}"])
+    verdict = trial.run(cell, orchestrator)
+    assert verdict.ok, verdict
+    assert "'run': 'Cancelled'" in verdict.said[0]
+    assert verdict.owner == owner, "before the cutover nothing has happened; a cutover comes to its end"
 
 
 def test_cells_are_chosen_by_patterns() -> None:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 from stage import DOCKER_HOSTS, counting
 
+from benchmarks.faults.controllers import InProcess
 from benchmarks.faults.faults import kill_everybody
 from benchmarks.faults.moments import moment
-from benchmarks.faults.scene import HALT, Migration, Scene
+from benchmarks.faults.orchestrator import Orchestrator
+from benchmarks.faults.scene import HALT, Scene
 from sealift.lab import lab
 from sealift.migration import recovery
 
@@ -27,9 +29,12 @@ pytestmark = [pytest.mark.root, pytest.mark.netns]
 def doomed(stage: Stage, container: str) -> None:
     """A migration whose controller and agents die when the container is frozen, so that they can put nothing away."""
     log = lab.lab_dir() / "migration.log"
-    with Migration.of(container, moment("frozen"), "engine", log) as migration:
+    with (
+        Orchestrator.ready() as unused,
+        InProcess.of(container, moment("frozen"), "engine", log) as migration,
+    ):
         assert migration.arrive(), log.read_text()
-        kill_everybody(Scene(stage.inventory, migration))
+        kill_everybody(Scene(stage.inventory, migration, unused))
     stage.sh("source", f"rm -r {HALT}")
 
 

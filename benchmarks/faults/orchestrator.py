@@ -1,0 +1,147 @@
+"""A Prefect of the matrix's own, started when it is first needed: a server that can be killed, and a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from sealift.errors import CommandFailed, UnusableInput
+from sealift.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENTS = "deployments/prefect.yaml"
+DEPLOYMENT = "migrate"
+POOL = "sealift"
+HELD = "benchmarks/faults/held.py:migrate"
+START_S = 120
+END_S = 20
+
+
+class Orchestrator:
+    """Use as `with Orchestrator.ready() as orchestrator`. Both processes have ended at the end of the block."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._server: subprocess.Popen[bytes] | None = None
+        self._worker: subprocess.Popen[bytes] | None = None
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.api = f"http://127.0.0.1:{probe.getsockname()[1]}/api"
+        self._deployment: str | None = None
+
+    @classmethod
+    @contextmanager
+    def ready(cls) -> Iterator[Orchestrator]:
+        """Nothing runs before it is needed."""
+        with tempfile.TemporaryDirectory(prefix="sealift-prefect-") as home:
+            orchestrator = cls(Path(home))
+            try:
+                yield orchestrator
+            finally:
+                for process in (orchestrator._worker, orchestrator._server):
+                    _end(process, signal.SIGTERM)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For processes that are to talk to this server."""
+        return {
+            **os.environ,
+            "PREFECT_API_URL": self.api,
+            "PREFECT_HOME": str(self._home),
+            "PREFECT_PROFILES_PATH": str(self._home / "profiles.toml"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PYTHONPATH": str(ROOT),
+            "SEALIFT_HOME": str(ROOT),
+        }
+
+    def serve(self) -> None:
+        """See to it that the server runs; one that was killed starts again on the same database."""
+        if self._server is not None and self._server.poll() is None:
+            return
+        port = self.api.removesuffix("/api").rpartition(":")[2]
+        self._server = self._start("server", "start", "--host", "127.0.0.1", "--port", port)
+        deadline = time.monotonic() + START_S
+        while True:
+            with suppress(httpx.HTTPError):
+                httpx.get(f"{self.api}/health", timeout=5).raise_for_status()
+                return
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                raise CommandFailed(f"Prefect's server does not start: {self.log()}", step="fault")
+            time.sleep(0.2)
+
+    def kill_server(self) -> None:
+        """SIGKILL: nobody answers at its address any more."""
+        _end(self._server, signal.SIGKILL)
+
+    def employ(self) -> str:
+        """See to it that a worker waits for runs of the deployment `migrate`; the deployment's id.
+
+        Its flow is loaded through `held`, so that a run can be held; all else is as `deployments/prefect.yaml` has it.
+        """
+        self.serve()
+        if self._deployment is None:
+            if not (ROOT / DEPLOYMENTS).is_file():
+                raise UnusableInput(f"{ROOT} has no {DEPLOYMENTS}", remedy="Run this from a checkout")
+            self._prefect("work-pool", "create", "--type", "process", POOL)
+            self._prefect("deploy", "--name", DEPLOYMENT, "--prefect-file", DEPLOYMENTS)
+            (made,) = self.ask("/deployments/filter", limit=1)
+            self.ask(f"/deployments/{made['id']}", "PATCH", entrypoint=HELD)
+            self._deployment = str(made["id"])
+        if self._worker is None or self._worker.poll() is not None:
+            self._worker = self._start("worker", "start", "--pool", POOL, "--type", "process")
+        return self._deployment
+
+    def ask(self, path: str, method: str = "POST", **body: Any) -> Any:
+        """A request to the API, as the UI makes it; the answer. CommandFailed if there is none."""
+        try:
+            answer = httpx.request(method, f"{self.api}{path}", json=body or None, timeout=10)
+            answer.raise_for_status()
+        except httpx.HTTPError as failed:
+            raise CommandFailed(f"Prefect's API: {method} {path}: {failed}", step="fault") from failed
+        return answer.json() if answer.content else None
+
+    def log(self) -> str:
+        """The last that server and worker have printed."""
+        return "; ".join(path.read_text(errors="replace")[-300:] for path in self._home.glob("*.log"))
+
+    def _prefect(self, *words: str) -> None:
+        command = [sys.executable, "-m", "prefect", "--no-prompt", *words]
+        run(command, env=self.environment, cwd=ROOT, timeout_s=START_S)
+
+    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+        with (self._home / f"{words[0]}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "prefect", *words],
+                env=self.environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+
+def _end(process: subprocess.Popen[bytes] | None, how: signal.Signals) -> None:
+    """End a process and those that it has started, by force if they take too long."""
+    if process is None or process.poll() is not None:
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, how)
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
