@@ -28,6 +28,7 @@ POOL = "sealift"
 HELD = "benchmarks/faults/held.py:migrate"
 START_S = 120
 END_S = 20
+BUSY_S = 30
 
 
 class Orchestrator:
@@ -106,8 +107,13 @@ class Orchestrator:
 
     def ask(self, path: str, method: str = "POST", **body: Any) -> Any:
         """A request to the API, as the UI makes it; the answer. CommandFailed if there is none."""
+        deadline = time.monotonic() + BUSY_S
         try:
-            answer = httpx.request(method, f"{self.api}{path}", json=body or None, timeout=10)
+            while True:
+                answer = httpx.request(method, f"{self.api}{path}", json=body or None, timeout=10)
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                    break
+                time.sleep(0.5)  # its database is busy; Prefect's own client tries again, too
             answer.raise_for_status()
         except httpx.HTTPError as failed:
             raise CommandFailed(f"Prefect's API: {method} {path}: {failed}", step="fault") from failed
