@@ -33,13 +33,7 @@ def migrate(inventory: Inventory, request: Request, hooks: Hooks | None = None) 
                 called[event["event"]](session)
 
     with Session.open(inventory, request) as session:
-        arrive(session)
-        with session.step(Step.PREFLIGHT):
-            preflight(session)
-        with session.step(Step.SYNC):
-            session.found.image_bytes = files.sync_image(session)
-            files.open_doors(session, files.create_copy(session))
-            session.found.file_bytes = files.live_pass(session)
+        prepare(session)
         with session.step(Step.PRE_DUMP):
             if session.found.choice.strategy == Strategy.PRE_COPY:
                 predump.pre_dump(session)
@@ -57,6 +51,17 @@ def migrate(inventory: Inventory, request: Request, hooks: Hooks | None = None) 
 def alone(inventory: Path, **asked: Any) -> Report:
     """Migrate, called as the flow is: `asked` are fields of a `Request`."""
     return migrate(inventories.load(inventory), Request(**asked))
+
+
+def prepare(session: Session) -> None:
+    """All that comes before memory is looked at."""
+    arrive(session)
+    with session.step(Step.PREFLIGHT):
+        preflight(session)
+    with session.step(Step.SYNC):
+        session.found.image_bytes = files.sync_image(session)
+        files.open_doors(session, files.create_copy(session))
+        session.found.file_bytes = files.live_pass(session)
 
 
 def arrive(session: Session) -> None:

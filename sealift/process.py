@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 OUTPUT_KEPT_CHARS = 2000
 """How much of a failed command's output its error carries: the end, where the reason usually stands."""
+
+HINT = re.compile(r"(See|Run|Try) '[^']*(--help|-h)'.*")
+"""What many programs say last: where to read on, not why they ended."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,10 @@ def run(
 def failure(
     argv: Sequence[str], completed: Completed, *, host: str | None = None, remedy: str | None = None
 ) -> CommandFailed:
-    """The error for a command that ended badly, with the last line it printed as the reason."""
+    """The error for a command that ended badly, with the last line of what it printed that can be the reason."""
     output = (completed.stderr.strip() or completed.stdout.strip())[-OUTPUT_KEPT_CHARS:]
-    last = output.splitlines()[-1] if output else "it printed nothing"
+    lines = [line for line in output.splitlines() if line.strip() and not HINT.fullmatch(line.strip())]
+    last = lines[-1] if lines else output or "it printed nothing"
     return CommandFailed(
         f"`{shlex.join(argv)[:300]}` ended with status {completed.status}: {last}",
         status=completed.status,

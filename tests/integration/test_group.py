@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import arrive, counting, until_same
+from stage import counting, until_same
 
+from benchmarks.engine import prepare
 from sealift.errors import MigrationFailed, SealiftError, UnusableInput
-from sealift.migration import sync as files
 from sealift.migration.group import PROJECT_LABEL, Group, of_project
-from sealift.migration.preflight import preflight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,11 +94,7 @@ def migrate_but_break_the_second(stage: Stage) -> None:
 def armed(stage: Stage, *names: str) -> Iterator[tuple[Group, list[Cutover]]]:
     with Group.open(stage.inventory, [stage.request(name) for name in names]) as group:
         for session in group.sessions:
-            arrive(session)
-            preflight(session)
-            files.sync_image(session)
-            files.open_doors(session, files.create_copy(session))
-            files.live_pass(session)
+            prepare(session)
         yield group, group.arm()
 
 
