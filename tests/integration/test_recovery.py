@@ -99,3 +99,29 @@ def test_a_restarted_gateway_sends_each_workload_s_packets_where_its_record_says
         time.sleep(0.5)
     assert found[0].intact, found[0].summary()
     assert stage.owner(address) == "destination"
+
+
+STOP_AFTER_CREATE = """
+dockerd=$(pgrep -xo dockerd)
+ctr -n moby events | while read -r line; do
+	case $line in *' /tasks/create '*) kill -STOP $dockerd; pkill -x ctr; break ;; esac
+done
+"""
+
+
+def test_a_dockerd_that_dies_before_it_has_noted_the_start_is_told_of_it(stage: Stage) -> None:
+    address = stage.redis("redis", memory_mb=5)
+
+    def stop(_: object) -> None:
+        stage.sh("destination", 'setsid sh -c "$1" >/dev/null 2>&1 </dev/null &', STOP_AFTER_CREATE)
+        time.sleep(0.5)
+
+    def kill(_: object) -> None:
+        stage.sh("destination", "kill -9 $(pgrep -xo dockerd)")
+
+    with counting(stage, address) as found:
+        stage.engine("redis", {"armed": stop, "committed": kill})
+        time.sleep(7)  # containerd puts away what it takes for a failed start after five seconds
+    assert found[0].intact, found[0].summary()
+    assert stage.owner(address) == "destination"
+    assert running(stage, "redis") == ["destination"]

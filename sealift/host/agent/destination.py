@@ -23,6 +23,7 @@ from .files import Daemon
 from .lazy import Filler
 from .log import TAIL, cut, print_again
 from .relay import Relay, unpacked
+from .shim import Shim
 from .trigger import Trigger, let_go
 from .wire import LOOPBACK, WAITING, AgentError, Controller, Link, listen, serve
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 RESTORES = Path("/run/sealift/restore")
 RESTORE_TIMEOUT_S = 100
+CREATED_S = 10
 REMOVE_TIMEOUT_S = 30
 FILL_TIMEOUT_S = 600
 ASK_AGAIN_S = 1
@@ -57,6 +59,7 @@ class Destination:
         self.committed = False
         self.called_off = False
         self.start_error: str | None = None
+        self.shim: Shim | None = None
         self.plug: plug.Plug | None = None
         self.page_server: Any = None
         self.relay: Relay | None = None
@@ -155,6 +158,7 @@ class Destination:
             self.trigger.wait("waiting", self._complaint)
             process, bundle = (self.restore / "waiting").read_text().splitlines()
             self.wrapper = int(process)
+            self.shim = Shim(container, Path(bundle))
             # Docker plugs the cable's other end into the container only when runc calls its hook.
             mine = plug.unclaimed(bridge) - others
         if len(mine) != 1:
@@ -247,9 +251,17 @@ class Destination:
                 self._give_up()
 
     def _make_sure(self, step: str) -> None:
-        """The last look before the decision: memory can come in behind, and Docker still knows of its start."""
+        """The last look before the decision: memory can come in behind, and Docker still knows of its start.
+
+        The shim has the container by now, so that a dockerd that dies from here on can't take it along.
+        """
         if self.filler is not None:
             self.filler.guard()
+        deadline = time.monotonic() + CREATED_S
+        while self.start_error is None and self.shim is not None and self.shim.is_creating():
+            if time.monotonic() > deadline:
+                raise AgentError(f"containerd's shim has not created it after {CREATED_S} s", step)
+            time.sleep(0.0005)
         if self.start_error is not None:
             raise AgentError(self.start_error, step)
 
@@ -338,14 +350,19 @@ class Destination:
         self.starter.join(60)
         if self.filler is not None:
             self.filler.wait(FILL_TIMEOUT_S)
-        if self.start_error:
+        state = self._end_start()
+        if self.start_error and not state["Running"]:
             raise AgentError(f"Docker reports the restored container as failed: {self.start_error}", "finish")
-        state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
         return {
             "status": state["Status"],
             "pid": state["Pid"],
             "health": state.get("Health", {}).get("Status"),
         }
+
+    def _end_start(self) -> dict[str, Any]:
+        """What Docker says of the container. A start that a dockerd which died has forgotten is ended."""
+        assert self.container is not None  # noqa: S101 - `arm` came before
+        return _started(self.container, self.shim)
 
     def close(self, called_off: bool = False) -> None:
         """Forget the migration: doors shut, images wiped; without a commit, the copy goes too.
@@ -357,6 +374,9 @@ class Destination:
             self.decider.close()
         if self.committed:
             self._await_memory()
+            if self.start_error:
+                with contextlib.suppress(AgentError):  # said by `finish`
+                    self._end_start()
         else:
             self._give_up()
         if self.page_server is not None:
@@ -483,13 +503,25 @@ def sweep_unnamed(migration: str, name: str, image: str, volumes: list[str]) -> 
         remove_volume(volume, created)
 
 
+def _started(container: str, shim: Shim | None) -> dict[str, Any]:
+    """What Docker says of a container after its commit, once a start that it has forgotten has been ended."""
+    state: dict[str, Any] = docker_api.call("GET", f"/containers/{container}/json")["State"]
+    if state["Status"] == "created" and shim is not None and shim.end_start():
+        state = docker_api.call("GET", f"/containers/{container}/json")["State"]
+    return state
+
+
 def complete(migration: str, container: str, address: str, bridge: str) -> str:
     """After an agent that was killed, and a decision for the migration: the container is reached here.
 
     Once all of its memory is in, its images and marks go. Returns what Docker says of it.
     """
     with criu.abandoned(migration) as directory:
-        state = docker_api.call("GET", f"/containers/{container}/json")["State"]
+        shim = None
+        with contextlib.suppress(OSError, ValueError):
+            _, bundle = (RESTORES / container / "waiting").read_text().splitlines()
+            shim = Shim(container, Path(bundle))
+        state = _started(container, shim)
         if state["Pid"]:
             cable = plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge)
             cable.put_back()
