@@ -6,20 +6,23 @@ made for it; each tree (writable layer, volume, bind mount, log) is one of its m
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
+import stat
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .changes import Changes, NotTold
 from .criu import DIES_WITH_US
 from .wire import AgentError, listen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 # Overlayfs notes on a file which lower file it was copied from, as a handle of this host's file system.
 OVERLAY_NOTES = (
@@ -32,6 +35,9 @@ OPTIONS = ["-aHAXS", "--numeric-ids", "--modify-window=-1", "--stats", "--no-hum
 OPTIONS += [f"--filter=-x {note}" for note in OVERLAY_NOTES]
 TICK_NS = 20_000_000
 """A file's time stamp moves in steps of a kernel tick (1 to 10 ms): two writes in one step look like one."""
+
+LAYER = "layer"
+"""The tree of the container's writable layer; the others are volumes and bind mounts."""
 
 VANISHED = 24
 """rsync's exit status when a file went away while it looked: expected of a tree in use."""
@@ -91,8 +97,32 @@ class Daemon:
         self.process.wait(10)
 
 
+LOST = " (deleted)"
+
+
+def is_lost(target: str, opened: os.stat_result) -> bool:
+    """Whether an open file's name is gone though the file has one; `target` is what /proc/PID/fd says."""
+    return target.endswith(LOST) and opened.st_nlink > 0 and not stat.S_ISDIR(opened.st_mode)
+
+
+def _holds_lost(pid: int) -> bool:
+    for handle in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            target = str(handle.readlink())
+            if target.endswith(LOST) and is_lost(target, handle.stat()):
+                return True
+    return False
+
+
+class View(NamedTuple):
+    """A container as this host sees it: its root, as a directory, and its processes."""
+
+    root: Path
+    processes: Sequence[int]
+
+
 class Sender:
-    """The sending end of one migration."""
+    """The sending end of one migration. With a `view` of the container what changes is told, not searched for."""
 
     def __init__(
         self,
@@ -101,22 +131,27 @@ class Sender:
         password: str,
         trees: Mapping[str, str],
         bandwidth: int | None = None,
+        view: Callable[[], View] | None = None,
     ) -> None:
+        self.view = view
         self.live_options = [f"--bwlimit={max(1, bandwidth // 1024)}"] if bandwidth else []
         self.target = f"rsync://sealift@{address}:{port}"
         self.environment = {**os.environ, "RSYNC_PASSWORD": password}
         self.trees = {name: Path(path) for name, path in trees.items()}
         self.suspects: dict[str, set[str]] = {}
         self._sent: dict[str, dict[str, Stamp]] | None = None
+        self._changes: Changes | None = None
 
     def live_pass(self) -> int:
         """Send what differs while the container runs. Returns the bytes sent."""
         started_ns = time.time_ns()
-        before = self._stamps()
-        settled = all(
-            stamp.ctime_ns < started_ns - TICK_NS for tree in before.values() for stamp in tree.values()
-        )
-        self._sent = before if settled else None
+        self._watch()
+        if self._changes is None:
+            before = self._stamps()
+            settled = all(
+                stamp.ctime_ns < started_ns - TICK_NS for tree in before.values() for stamp in tree.values()
+            )
+            self._sent = before if settled else None
         sent = sum(
             self._end(name, self._start(name, f"{path}/", "--delete", *self.live_options))
             for name, path in self.trees.items()
@@ -128,7 +163,33 @@ class Sender:
 
     def catch_up(self) -> int:
         """Another live pass if anything has changed since the last, so that the final one may have nothing to do."""
-        return 0 if self._sent == self._stamps() else self.live_pass()
+        unchanged = self._sent == self._stamps() if self._changes is None else self._changed() == {}
+        return 0 if unchanged else self.live_pass()
+
+    def _watch(self) -> None:
+        """From now on, what changes is told; unless that can't be had, or a file is open that has lost its name."""
+        self.close()
+        if self.view is None:
+            return
+        view = self.view()
+        with contextlib.suppress(NotTold, OSError):
+            self._changes = Changes(self.trees, {LAYER: view.root})
+            if any(map(_holds_lost, view.processes)):
+                self.close()
+
+    def _changed(self) -> dict[str, set[str]] | None:
+        """What has changed since the last pass began; None if nobody can tell."""
+        try:
+            return self._changes.names() if self._changes is not None else None
+        except NotTold:
+            self.close()
+            return None
+
+    def close(self) -> None:
+        """Be told of changes no longer."""
+        if self._changes is not None:
+            self._changes.close()
+        self._changes = self._sent = None
 
     def copy(self, module: str, files: Mapping[Path, str]) -> int:
         """Send single files, each under the name that it is to have. Returns the bytes sent."""
@@ -144,6 +205,13 @@ class Sender:
         again in the kernel tick in which the last pass read it, and one written through a shared mapping.
         """
         mapped = _written_through_mappings(processes)
+        if (changed := self._changed()) is not None:
+            for name, path in self.trees.items():
+                inside = {os.path.relpath(file, path) for file in mapped if file.startswith(f"{path}/")}
+                if inside:
+                    changed.setdefault(name, set()).update(inside)
+            if not any(self._has_others(name, file) for name in changed for file in changed[name]):
+                return self._send(changed)
         ours = any(file.startswith(f"{path}/") for file in mapped for path in self.trees.values())
         if not ours and self._sent == self._stamps():
             return (
@@ -160,6 +228,23 @@ class Sender:
                 running.append((name, self._start(name, f"{self.trees[name]}/", *again, names=existing)))
         return sum(self._end(name, process) for name, process in running)
 
+    def _has_others(self, tree: str, name: str) -> bool:
+        """Whether a file has several names. One that is sent by itself would part from them."""
+        try:
+            seen = (self.trees[tree] / name).lstat()
+        except OSError:
+            return False
+        return stat.S_ISREG(seen.st_mode) and seen.st_nlink > 1
+
+    def _send(self, changed: Mapping[str, set[str]]) -> int:
+        """Send files by their names, all trees at once; what is gone here goes there, too. Returns the bytes sent."""
+        named = ["--ignore-times", "--delete-missing-args", "--files-from=-", "--from0"]
+        running = [
+            (tree, self._start(tree, f"{self.trees[tree]}/", *named, names=sorted(names)))
+            for tree, names in changed.items()
+        ]
+        return sum(self._end(tree, process) for tree, process in running)
+
     def _stamps(self) -> dict[str, dict[str, Stamp]]:
         return {name: _stamps(path) for name, path in self.trees.items()}
 
@@ -173,6 +258,7 @@ class Sender:
             stderr=subprocess.STDOUT,
             env=self.environment,
             text=True,
+            errors="surrogateescape",
         )
         if process.stdin is not None:  # it was asked for
             process.stdin.write("\0".join(names))

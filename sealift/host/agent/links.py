@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .criu import fields, messages
-from .files import containing, host_paths, mounts
+from .files import LOST, containing, host_paths, mounts
 from .wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-LOST = " (deleted)"
 ORIGINAL, NEW, TYPE, LINKED = 1, 2, 3, 0  # remap_file_path_entry
 FILE_ID, FILE, FILE_NAME = 2, 3, 6  # file_entry, reg_file_entry
 TABLE = 2  # task_kobj_ids_entry: files_id
@@ -37,11 +35,6 @@ class Link(NamedTuple):
     tree: str
     name: str
     other: str
-
-
-def is_lost(target: str, opened: os.stat_result) -> bool:
-    """Whether an open file's name is gone though the file has one; `target` is what /proc/PID/fd says."""
-    return target.endswith(LOST) and opened.st_nlink > 0 and not stat.S_ISDIR(opened.st_mode)
 
 
 def other_names(pid: int, handle: Path) -> Iterator[Path]:

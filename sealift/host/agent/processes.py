@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import links, watches
+from . import files, links, watches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,7 +200,7 @@ def _file(pid: int, path: Path, target: str, opened: os.stat_result, *, visible:
         return
     if not visible:
         yield f"elsewhere:{target}"
-    elif links.is_lost(target, opened) and next(links.other_names(pid, path), None) is None:
+    elif files.is_lost(target, opened) and next(links.other_names(pid, path), None) is None:
         yield f"nameless:{target}"
 
 

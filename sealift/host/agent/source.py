@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import brake, cgroup, cork, criu, docker_api, limits, links, pipes, plug, timerfd, zstd
-from .files import Sender
+from .files import Sender, View
 from .log import TAIL, Log
 from .pager import lazy_ranges
 from .relay import CHUNK_BYTES, Pace, Relay, packed, plain
@@ -89,10 +89,16 @@ class Source:
         self.directory, self.lock = criu.open_dumps(migration)
         (self.directory / criu.CONTAINER).write_text(container)
         self.images = self.directory / "final"
-        self.sender = Sender(peer["address"], peer["rsync_port"], peer["password"], trees, bandwidth)
+        self.sender = Sender(
+            peer["address"], peer["rsync_port"], peer["password"], trees, bandwidth, self._view
+        )
         self.log = Log(log) if log else None
         self.link = Link.connect(peer["address"], peer["port"], peer["token"])
         return criu.descriptors(container)
+
+    def _view(self) -> View:
+        pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
+        return View(Path(f"/proc/{pid}/root"), cgroup.pids(cgroup.of_process(pid)))
 
     def live_pass(self) -> int:
         """Send the files that differ. Returns the bytes sent."""
@@ -383,6 +389,7 @@ class Source:
         if self.relay is not None:
             self.relay.close()
         if self.link is not None:
+            self.sender.close()
             self.link.close()
             self.link = None
             if self.decider is not None:

@@ -1,0 +1,148 @@
+"""What has changed in trees of files since a moment: told by the kernel (inotify), so that nobody has to walk them.
+
+On overlayfs a file's new content is told at the directory where the container sees it, new names and a file's copying
+up at the directory of the writable layer: both are watched. Writing through a shared mapping is told nowhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .wire import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MODIFY, ATTRIB, MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x2, 0x4, 0x40, 0x80, 0x100, 0x200
+DELETE_SELF, MOVE_SELF, UNMOUNT, OVERFLOW, IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
+DIRECTORY, ONLY_DIRECTORIES, NO_LINKS = 0x40000000, 0x01000000, 0x02000000
+ASKED = MODIFY | ATTRIB | MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF
+"""inotify(7), linux/inotify.h."""
+
+EVENT = struct.Struct("iIII")
+READ_BYTES = 1 << 16
+MOST = Path("/proc/sys/fs/inotify/max_user_watches")
+SHARE = 4
+"""A quarter of the watches that this host allows is taken at most."""
+
+OF_A_DUMP = "link_remap."
+"""CRIU makes such names for the time of a dump (`links`)."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class NotTold(AgentError):
+    """Names do not tell all that has changed, or directories can't be watched: the trees have to be walked."""
+
+
+class Changes:
+    """The names that have changed in some trees since its making. `views` is where a container sees some of them."""
+
+    def __init__(self, trees: Mapping[str, Path], views: Mapping[str, Path]) -> None:
+        self._trees = dict(trees)
+        self._where: dict[int, tuple[str, str]] = {}
+        self._names: dict[str, set[str]] = {name: set() for name in trees}
+        self._reused: set[tuple[str, str]] = set()
+        self._left = int(MOST.read_text()) // SHARE
+        self._handle = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._handle < 0:
+            raise NotTold(f"there is no inotify: {os.strerror(ctypes.get_errno())}")
+        try:
+            for tree, root in trees.items():
+                self._watch_below(tree, root, root)
+            for tree, view in views.items():
+                self._watch_below(tree, trees[tree], view)
+        except (NotTold, OSError):
+            self.close()
+            raise
+
+    def _watch_below(self, tree: str, root: Path, shown: Path) -> None:
+        """Watch the directories of `root` where they are `shown`. Each before it is read: what comes later is told."""
+        names = [""]
+        while names:
+            name = names.pop()
+            # A root may be a link, as /proc/PID/root is: with a slash behind it, it is followed.
+            if not self._watch(tree, name, str(shown / name) if name else f"{shown}/"):
+                continue
+            try:
+                entries = list(os.scandir(root / name))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            names += [f"{name}{e.name}/" for e in entries if e.is_dir(follow_symlinks=False)]
+
+    def _watch(self, tree: str, name: str, path: str) -> bool:
+        """False for a directory that is gone meanwhile."""
+        number = _libc.inotify_add_watch(self._handle, os.fsencode(path), ASKED | ONLY_DIRECTORIES | NO_LINKS)
+        if number < 0:
+            failed = ctypes.get_errno()
+            if failed in {errno.ENOENT, errno.ENOTDIR}:
+                return False
+            raise NotTold(f"{path} can't be watched: {os.strerror(failed)}")
+        self._left -= 1
+        if self._left < 0:
+            raise NotTold("there are too many directories")
+        # A volume is met again where it is mounted in the view of the writable layer.
+        self._where.setdefault(number, (tree, name))
+        return True
+
+    def names(self) -> dict[str, set[str]]:
+        """What has changed up to now, by trees and relative to them: files, and the attributes of directories.
+
+        NotTold where that is not all: directories that came or went, files with several names, lost messages.
+        """
+        for number, mask, entry in self._told():
+            if mask & (DELETE_SELF | MOVE_SELF | UNMOUNT | OVERFLOW | IGNORED):
+                raise NotTold("a directory has gone, or messages were lost")
+            if mask & DIRECTORY and not mask & ATTRIB:
+                raise NotTold("a directory has come or gone")
+            if entry.startswith(OF_A_DUMP):
+                continue
+            tree, directory = self._where[number]
+            name = directory + entry if entry else directory.rstrip("/")
+            if mask & (DELETE | MOVED_FROM | MOVED_TO):
+                self._reused.add((tree, name))
+            elif mask & (MODIFY | ATTRIB) and (tree, name) in self._reused:
+                # It may be that file which had the name before, still open, and have another name by now.
+                raise NotTold("a file has changed after its name did")
+            self._names[tree].add(name)
+        found = {tree: set(names) for tree, names in self._names.items() if names}
+        for tree, names in found.items():
+            for name in names:
+                self._look(tree, name)
+        return found
+
+    def _look(self, tree: str, name: str) -> None:
+        try:
+            seen = (self._trees[tree] / name).lstat()
+        except FileNotFoundError:
+            if (tree, name) not in self._reused:
+                raise NotTold("a file has changed that lost its name before") from None
+            return
+        # Overlayfs gives all its whiteouts, which are devices, one inode.
+        if not name or (
+            seen.st_nlink > 1 and not stat.S_ISDIR(seen.st_mode) and not stat.S_ISCHR(seen.st_mode)
+        ):
+            raise NotTold("a file with several names has changed, or a tree's root")
+
+    def _told(self) -> Iterator[tuple[int, int, str]]:
+        """Watch, mask and name of each message."""
+        while True:
+            try:
+                data = os.read(self._handle, READ_BYTES)
+            except BlockingIOError:
+                return
+            at = 0
+            while at < len(data):
+                number, mask, _, length = EVENT.unpack_from(data, at)
+                at += EVENT.size + length
+                yield number, mask, os.fsdecode(data[at - length : at].rstrip(b"\0"))
+
+    def close(self) -> None:
+        """Watch no longer."""
+        os.close(self._handle)

@@ -1,0 +1,114 @@
+"""The final pass of files sends what has changed by name, without looking at the rest, or all where names don't do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sealift.host.agent.files import LAYER, Sender, View
+
+RSYNC = """#!/bin/sh
+{ printf '%s\\n' "$*"; tr '\\0' '\\n'; echo; } >>"$RSYNC_CALLS.$$"
+mv "$RSYNC_CALLS.$$" "$RSYNC_CALLS/$$"
+echo "Total bytes sent: 7"
+"""
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each call of rsync is a file here: its arguments, then what it was given to read."""
+    programs, made = tmp_path / "programs", tmp_path / "calls"
+    programs.mkdir()
+    made.mkdir()
+    (programs / "rsync").write_text(RSYNC)
+    (programs / "rsync").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("RSYNC_CALLS", str(made))
+    return made
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> dict[str, str]:
+    found = {LAYER: str(tmp_path / "layer"), "volume-0": str(tmp_path / "volume")}
+    for root in found.values():
+        for name in ("one", "two"):
+            (Path(root) / "folder").mkdir(parents=True, exist_ok=True)
+            (Path(root) / "folder" / name).write_text(name)
+    return found
+
+
+def said(calls: Path) -> list[list[str]]:
+    found = sorted(path.read_text().splitlines() for path in calls.iterdir())
+    for path in calls.iterdir():
+        path.unlink()
+    return found
+
+
+def sender(trees: dict[str, str], *processes: int) -> Sender:
+    return Sender("192.0.2.1", 1, "secret", trees, view=lambda: View(Path(trees[LAYER]), processes))
+
+
+def test_what_has_not_changed_starts_nothing(calls: Path, trees: dict[str, str]) -> None:
+    sending = sender(trees)
+    sending.live_pass()
+    assert len(said(calls)) == 2
+    assert sending.catch_up() == sending.final_pass([]) == 0
+    assert not said(calls)
+    sending.close()
+
+
+def test_what_has_changed_is_sent_by_name(calls: Path, trees: dict[str, str]) -> None:
+    sending = sender(trees)
+    sending.live_pass()
+    said(calls)
+    (Path(trees["volume-0"]) / "folder/one").write_text("again")
+    (Path(trees["volume-0"]) / "folder/two").unlink()
+    assert sending.final_pass([]) == 7
+    ((arguments, *names),) = said(calls)
+    assert arguments.endswith("/volume-0/")
+    assert {"--files-from=-", "--delete-missing-args", "--ignore-times"} <= set(arguments.split())
+    assert [name for name in names if name] == ["folder/one", "folder/two"]
+    sending.close()
+
+
+def test_a_change_before_the_freeze_is_sent_before_it(calls: Path, trees: dict[str, str]) -> None:
+    sending = sender(trees)
+    sending.live_pass()
+    (Path(trees[LAYER]) / "folder/one").write_text("again")
+    assert sending.catch_up() == 14
+    said(calls)
+    assert sending.final_pass([]) == 0
+    assert not said(calls)
+    sending.close()
+
+
+@pytest.mark.parametrize("lost_before", [False, True])
+def test_where_names_do_not_do_whole_trees_are_compared(
+    calls: Path, trees: dict[str, str], lost_before: bool
+) -> None:
+    file = Path(trees[LAYER]) / "folder/one"
+    if lost_before:
+        os.link(file, file.with_name("other"))
+    with file.open("a") as held:
+        if lost_before:
+            file.unlink()
+        sending = sender(trees, os.getpid())
+        sending.live_pass()
+        said(calls)
+        held.write("more")
+        held.flush()
+        (Path(trees[LAYER]) / "new").mkdir()
+        sending.final_pass([])
+    assert any("--delete " in f"{arguments} " for arguments, *_ in said(calls))
+    sending.close()
+
+
+def test_without_a_view_trees_are_walked(calls: Path, trees: dict[str, str]) -> None:
+    sending = Sender("192.0.2.1", 1, "secret", trees)
+    sending.live_pass()
+    said(calls)
+    (Path(trees[LAYER]) / "folder/one").write_text("again")
+    assert sending.final_pass([]) > 0
+    assert len(said(calls)) >= 2
