@@ -35,18 +35,25 @@ class Bound:
         return asdict(self) | {"holds": self.holds}
 
 
+USUAL: dict[str, float | str] = {"small_files": 0, "volume_bytes": 0, "driver": "flow"}
+
+
 class _Rows:
     """The rows of one lab that ended well, and how many of them the last question was answered from."""
 
     def __init__(self, rows: pd.DataFrame) -> None:
         own = rows["system"] == "sealift"
-        self._rows = rows.assign(way=rows["strategy"].where(own, rows["system"]))
+        usual = rows[list(USUAL)].fillna(USUAL)
+        self._rows = rows.assign(way=rows["strategy"].where(own, rows["system"]), **usual)
         self.used = 0
 
     def of(self, way: str, **facts: float | str) -> pd.DataFrame:
-        """Those of one strategy of Sealift's, or of a peer, with these facts. KeyError if there is none."""
+        """Those of one strategy of Sealift's, or of a peer, with these facts. KeyError if there is none.
+
+        What is not said of USUAL is as usual.
+        """
         found = self._rows[self._rows["way"] == way]
-        for name, value in facts.items():
+        for name, value in (USUAL | facts).items():
             found = found[found[name] == value]
         if found.empty:
             raise KeyError(way)
@@ -117,6 +124,13 @@ def _writer(rows: _Rows) -> float:
     return float(((found["frozen_ms"] - floor) / last_ms).median())
 
 
+def _more(rows: _Rows, **unusual: float | str) -> float:
+    """How much longer an idle Redis of 20 MB is frozen where something is not as usual, in milliseconds."""
+    way = "stop-and-copy"
+    at: dict[str, Any] = {"workload": "redis", "memory_bytes": 20 * MB, "dirty_mb_s": 0}
+    return rows.median("frozen_ms", way, **at, **unusual) - rows.median("frozen_ms", way, **at)
+
+
 HELD_TO: dict[str, list[tuple[str, Literal["at most", "at least"], float, Callable[[_Rows], float]]]] = {
     "netns": [
         ("post-copy, client's gap, ms", "at most", 250, lambda rows: rows.gap("post-copy")),
@@ -135,6 +149,14 @@ HELD_TO: dict[str, list[tuple[str, Literal["at most", "at least"], float, Callab
         ),
         ("stop-and-copy, against CRIU's dump, the tunnel, CRIU's restore", "at most", 1.25, _stop_and_copy),
         ("pages of 1 GB, share of iperf3's rate", "at least", 0.9, _pages),
+        ("freeze for 20,000 small files, ms", "at most", 50, lambda rows: _more(rows, small_files=20_000)),
+        (
+            "freeze for 2 GB of volume, ms",
+            "at most",
+            50,
+            lambda rows: _more(rows, volume_bytes=2000 * MB),
+        ),
+        ("freeze for the flow, ms", "at most", 5, lambda rows: -_more(rows, driver="engine")),
     ],
     "vm": [
         (

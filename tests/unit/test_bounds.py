@@ -105,3 +105,23 @@ def test_a_writer_is_allowed_its_last_pages_twice() -> None:
 )
 def test_other_rows_tell_nothing(other: dict[str, Any]) -> None:
     assert not bounds.bounds(frames.frame([row(strategy="post-copy", **other)]))
+
+
+def test_what_files_and_the_flow_cost_in_the_freeze_is_told_from_medians() -> None:
+    usual = [row(n, memory_bytes=20 * MB, frozen_ms=200.0 + n) for n in range(3)]
+    told = found(
+        *usual,
+        row(memory_bytes=20 * MB, frozen_ms=231.0, small_files=20_000),
+        row(memory_bytes=20 * MB, frozen_ms=261.0, volume_bytes=2000 * MB),
+        row(memory_bytes=20 * MB, frozen_ms=197.0, driver="engine"),
+    )
+    files, volume, flow = (told[f"freeze for {what}"] for what in ("20", "2 GB of volume", "the flow"))
+    assert (files.measured, files.holds) == (30.0, True)
+    assert (volume.measured, volume.holds) == (60.0, False)
+    assert (flow.measured, flow.holds, flow.rows) == (4.0, True, 1)
+
+
+def test_what_was_measured_with_files_is_no_row_of_another_bound() -> None:
+    gap = {"strategy": "post-copy", "client_gap_ms": 200.0}
+    told = found(row(**gap), row(1, **{**gap, "client_gap_ms": 900.0}, small_files=20_000))
+    assert told["post-copy"].rows == 1
