@@ -1,7 +1,8 @@
 """What has changed in trees of files since a moment: told by the kernel (inotify), so that nobody has to walk them.
 
 On overlayfs a file's new content is told at the directory where the container sees it, new names and a file's copying
-up at the directory of the writable layer: both are watched. Writing through a shared mapping is told nowhere.
+up at the directory of the writable layer: both are watched. Writing through a shared mapping is told only when the file
+is closed, and mapped no more: of files that are still open, whoever asks has to look for himself.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import os
 import stat
 import struct
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +21,11 @@ from .wire import AgentError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-MODIFY, ATTRIB, MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x2, 0x4, 0x40, 0x80, 0x100, 0x200
+MODIFY, ATTRIB, CLOSE_WRITE = 0x2, 0x4, 0x8
+MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x40, 0x80, 0x100, 0x200
 DELETE_SELF, MOVE_SELF, UNMOUNT, OVERFLOW, IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
 DIRECTORY, ONLY_DIRECTORIES, NO_LINKS = 0x40000000, 0x01000000, 0x02000000
-ASKED = MODIFY | ATTRIB | MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF
+ASKED = MODIFY | ATTRIB | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF
 """inotify(7), linux/inotify.h."""
 
 EVENT = struct.Struct("iIII")
@@ -37,6 +40,10 @@ OF_A_DUMP = "link_remap."
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+TICK_NS = 20_000_000
+"""A file's time stamp moves in steps of a kernel tick (1 to 10 ms): two writes in one step look like one."""
+
+
 class NotTold(AgentError):
     """Names do not tell all that has changed, or directories can't be watched: the trees have to be walked."""
 
@@ -45,9 +52,11 @@ class Changes:
     """The names that have changed in some trees since its making. `views` is where a container sees some of them."""
 
     def __init__(self, trees: Mapping[str, Path], views: Mapping[str, Path]) -> None:
+        self.since_ns = time.time_ns() - TICK_NS
         self._trees = dict(trees)
         self._where: dict[int, tuple[str, str]] = {}
         self._names: dict[str, set[str]] = {name: set() for name in trees}
+        self._closed: dict[str, set[str]] = {name: set() for name in trees}
         self._reused: set[tuple[str, str]] = set()
         self._left = int(MOST.read_text()) // SHARE
         self._handle = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -107,28 +116,33 @@ class Changes:
             name = directory + entry if entry else directory.rstrip("/")
             if mask & (DELETE | MOVED_FROM | MOVED_TO):
                 self._reused.add((tree, name))
-            elif mask & (MODIFY | ATTRIB) and (tree, name) in self._reused:
+            elif mask & (MODIFY | ATTRIB | CLOSE_WRITE) and (tree, name) in self._reused:
                 # It may be that file which had the name before, still open, and have another name by now.
                 raise NotTold("a file has changed after its name did")
-            self._names[tree].add(name)
-        found = {tree: set(names) for tree, names in self._names.items() if names}
-        for tree, names in found.items():
+            (self._closed if mask & CLOSE_WRITE else self._names)[tree].add(name)
+        found = {}
+        for tree, names in self._names.items():
+            written = {name for name in self._closed[tree] - names if self._look(tree, name) >= self.since_ns}
             for name in names:
                 self._look(tree, name)
+            if names | written:
+                found[tree] = names | written
         return found
 
-    def _look(self, tree: str, name: str) -> None:
+    def _look(self, tree: str, name: str) -> int:
+        """When it was changed, in nanoseconds; for what is gone by now, 0."""
         try:
             seen = (self._trees[tree] / name).lstat()
         except FileNotFoundError:
             if (tree, name) not in self._reused:
                 raise NotTold("a file has changed that lost its name before") from None
-            return
+            return 0
         # Overlayfs gives all its whiteouts, which are devices, one inode.
         if not name or (
             seen.st_nlink > 1 and not stat.S_ISDIR(seen.st_mode) and not stat.S_ISCHR(seen.st_mode)
         ):
             raise NotTold("a file with several names has changed, or a tree's root")
+        return seen.st_ctime_ns
 
     def _told(self) -> Iterator[tuple[int, int, str]]:
         """Watch, mask and name of each message."""

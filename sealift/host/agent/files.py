@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .changes import Changes, NotTold
+from .changes import TICK_NS, Changes, NotTold
 from .criu import DIES_WITH_US
 from .wire import AgentError, listen
 
@@ -33,9 +33,6 @@ OVERLAY_NOTES = (
 )
 OPTIONS = ["-aHAXS", "--numeric-ids", "--modify-window=-1", "--stats", "--no-human-readable"]
 OPTIONS += [f"--filter=-x {note}" for note in OVERLAY_NOTES]
-TICK_NS = 20_000_000
-"""A file's time stamp moves in steps of a kernel tick (1 to 10 ms): two writes in one step look like one."""
-
 LAYER = "layer"
 """The tree of the container's writable layer; the others are volumes and bind mounts."""
 
@@ -177,13 +174,23 @@ class Sender:
             if any(map(_holds_lost, view.processes)):
                 self.close()
 
-    def _changed(self) -> dict[str, set[str]] | None:
-        """What has changed since the last pass began; None if nobody can tell."""
+    def _changed(self, processes: Sequence[int] = ()) -> dict[str, set[str]] | None:
+        """What has changed since the last pass began; None if nobody can tell.
+
+        With `processes`, also what they have open and have written by a shared mapping.
+        """
+        if self._changes is None:
+            return None
         try:
-            return self._changes.names() if self._changes is not None else None
+            found = self._changes.names()
+            for file in _open_and_changed(processes, self._changes.since_ns):
+                for name, path in self.trees.items():
+                    if file.startswith(f"{path}/"):
+                        found.setdefault(name, set()).add(os.path.relpath(file, path))
         except NotTold:
             self.close()
             return None
+        return found
 
     def close(self) -> None:
         """Be told of changes no longer."""
@@ -205,7 +212,7 @@ class Sender:
         again in the kernel tick in which the last pass read it, and one written through a shared mapping.
         """
         mapped = _written_through_mappings(processes)
-        if (changed := self._changed()) is not None:
+        if (changed := self._changed(processes)) is not None:
             for name, path in self.trees.items():
                 inside = {os.path.relpath(file, path) for file in mapped if file.startswith(f"{path}/")}
                 if inside:
@@ -341,6 +348,25 @@ def _written_through_mappings(processes: Sequence[int]) -> set[str]:
             fields = line.split(maxsplit=5)
             if len(fields) == 6 and fields[1][1] == "w" and fields[1][3] == "s" and fields[5].startswith("/"):
                 found |= host_paths(fields[5], points)
+    return found
+
+
+def _open_and_changed(processes: Sequence[int], since_ns: int) -> set[str]:
+    """Host paths of files that are open and were changed since then. NotTold if one has lost its name."""
+    found: set[str] = set()
+    for pid in processes:
+        points: dict[str, set[str]] = {}
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    seen = entry.stat()
+                    if seen.st_ctime_ns < since_ns or not stat.S_ISREG(seen.st_mode) or not seen.st_nlink:
+                        continue
+                    target = str(Path(entry.path).readlink())
+                    if target.endswith(LOST):
+                        raise NotTold("a file has changed that has lost its name")
+                    points = points or mounts(pid)
+                    found |= host_paths(target, points)
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +55,19 @@ def test_a_file_that_was_written_aside_and_put_in_place_is_told(told: changes.Ch
     (tree / "a/.one").write_text("again")
     (tree / "a/.one").replace(tree / "a/one")
     assert told.names() == {"layer": {"a/one", "a/.one"}}
+
+
+def test_what_was_written_through_a_mapping_is_told_when_it_is_closed(tree: Path) -> None:
+    time.sleep(2 * changes.TICK_NS / 1e9)
+    told = changes.Changes({"layer": tree}, {})
+    (tree / "a/two").open("r+b").close()
+    with (tree / "a/one").open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0)
+    assert told.names() == {}
+    mapped[:1] = b"w"
+    mapped.close()
+    assert told.names() == {"layer": {"a/one"}}
+    told.close()
 
 
 def make_directory(tree: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from sealift.host.agent import files
+from sealift.host.agent.changes import TICK_NS
 from sealift.host.agent.files import LAYER, Sender, View
 
 RSYNC = """#!/bin/sh
@@ -81,6 +85,24 @@ def test_a_change_before_the_freeze_is_sent_before_it(calls: Path, trees: dict[s
     said(calls)
     assert sending.final_pass([]) == 0
     assert not said(calls)
+    sending.close()
+
+
+def test_what_is_open_and_was_written_through_a_mapping_is_sent(
+    calls: Path, trees: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = Path(trees[LAYER])
+    monkeypatch.setattr(files, "mounts", lambda _: {str(tree): {str(tree)}})
+    with (tree / "folder/one").open("r+b") as file, (tree / "folder/two").open("r+b"):
+        time.sleep(TICK_NS * 2 / 1e9)
+        sending = sender(trees)
+        sending.live_pass()
+        said(calls)
+        with mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[:1] = b"w"
+        assert sending.final_pass([os.getpid()]) == 7
+    ((_, *names),) = said(calls)
+    assert [name for name in names if name] == ["folder/one"]
     sending.close()
 
 
