@@ -138,6 +138,7 @@ class Sender:
         self.suspects: dict[str, set[str]] = {}
         self._sent: dict[str, dict[str, Stamp]] | None = None
         self._changes: Changes | None = None
+        self._mapped: set[str] = set()
 
     def live_pass(self) -> int:
         """Send what differs while the container runs. Returns the bytes sent."""
@@ -169,6 +170,8 @@ class Sender:
         if self.view is None:
             return
         view = self.view()
+        # Of what is mapped now, a page that is dirty already may be written without a trace and then be mapped no more.
+        self._mapped = _written_through_mappings(view.processes)
         with contextlib.suppress(NotTold, OSError):
             self._changes = Changes(self.trees, {LAYER: view.root})
             if any(map(_holds_lost, view.processes)):
@@ -211,7 +214,7 @@ class Sender:
         Size and time stamp don't tell a change from none in two cases, where contents are compared: a file written
         again in the kernel tick in which the last pass read it, and one written through a shared mapping.
         """
-        mapped = _written_through_mappings(processes)
+        mapped = self._mapped | _written_through_mappings(processes)
         if (changed := self._changed(processes)) is not None:
             for name, path in self.trees.items():
                 inside = {os.path.relpath(file, path) for file in mapped if file.startswith(f"{path}/")}
