@@ -9,23 +9,17 @@ the socket, not of who sets it: this process takes a descriptor of CRIU's socket
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from . import criu
+from . import criu, pidfd
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-PIDFD_GETFD = 438
-"""Its number on every architecture (since Linux 5.6)."""
-
 PUSH_S = 0.002
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Pushed:
@@ -65,23 +59,11 @@ class Pushed:
             with contextlib.suppress(OSError):
                 for path in Path(f"/proc/{pid}/fd").iterdir():
                     if str(path.readlink()).startswith("socket:"):
-                        found = _socket_of(pid, int(path.name))
+                        found = socket.socket(fileno=pidfd.borrow(pid, int(path.name)))
                         if _peer(found) == self._there:
                             return found
                         found.close()
         return None
-
-
-def _socket_of(pid: int, descriptor: int) -> socket.socket:
-    """Another process' socket, as a descriptor of this one. OSError where that may not be had."""
-    process = os.pidfd_open(pid)
-    try:
-        number = _libc.syscall(PIDFD_GETFD, process, descriptor, 0)
-    finally:
-        os.close(process)
-    if number < 0:
-        raise OSError(ctypes.get_errno(), f"descriptor {descriptor} of process {pid}")
-    return socket.socket(fileno=number)
 
 
 def _peer(found: socket.socket) -> tuple[str, int] | None:

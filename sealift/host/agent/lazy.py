@@ -8,7 +8,6 @@ descriptors: a process that needs a page that nobody will bring then waits, unti
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import struct
@@ -17,14 +16,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import criu
+from . import criu, pidfd
 from .wire import LOOPBACK, AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-PIDFD_GETFD = 438
-"""The number of pidfd_getfd(2), the same on every architecture."""
 
 UFFDIO_WAKE = 0x8010AA02
 ANYWHERE = struct.pack("QQ", 1 << 16, (1 << 47) - (1 << 12) - (1 << 16))
@@ -73,19 +69,11 @@ class Filler:
 
     def guard(self) -> None:
         """Hold what the daemon holds, before anything depends on it. AgentError if it has died already."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        try:
-            daemon = os.pidfd_open(self._process.pid)
-            try:
-                for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
-                    if str(entry.readlink()) == "anon_inode:[userfaultfd]":
-                        held = libc.syscall(PIDFD_GETFD, daemon, int(entry.name), 0)
-                        if held >= 0:
-                            self._guarded.append(held)
-            finally:
-                os.close(daemon)
-        except OSError:
-            pass  # it has ended: said below, if it has not ended well
+        # Whatever can't be had, it has closed or has ended: said below, if it has not ended well.
+        with contextlib.suppress(OSError):
+            for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
+                if str(entry.readlink()) == "anon_inode:[userfaultfd]":
+                    self._guarded.append(pidfd.borrow(self._process.pid, int(entry.name)))
         if self.has_died():
             raise AgentError(self.reason(), "restore")
         self._rouser = threading.Thread(target=self._rouse, daemon=True)

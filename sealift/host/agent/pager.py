@@ -46,8 +46,9 @@ LAZY = 2
 """PE_LAZY: a page that is not in the images."""
 
 BLOCK_PAGES = 32
-BESIDE_S = 0.002
-"""How long an answer to CRIU's own fetching ahead is put off while the container finds its feet."""
+BEFORE_S, BESIDE_S = 0.01, 0.002
+"""How long an answer to CRIU's own fetching ahead is put off before the commit, and while the container finds its feet
+after it. CRIU asks for more each time that nothing else comes up, and who needs a page of it waits for the whole."""
 
 WINDOW = 3
 """Blocks asked for and not yet come: enough to keep a link busy, few enough that an urgent one is not far behind."""
@@ -278,7 +279,7 @@ class Pager:
                 if not (block := mapping.block(page)).asked:
                     self._urgent.append(block)
             self._changed.notify_all()
-        select.select([daemon], [], [], BESIDE_S)
+        select.select([daemon], [], [], BEFORE_S if self._behind_from is None else BESIDE_S)
 
     def _wait_for(self, block: Block, pages: int) -> None:
         with self._changed:
