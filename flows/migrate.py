@@ -48,6 +48,7 @@ def migrate(
     bandwidth: parameters.Bandwidth = None,
     throttle: parameters.Throttle = False,
     compress: parameters.Compress = False,
+    streams: parameters.Streams = None,
     retries: parameters.Retries = 0,
 ) -> Report:
     """Migrate one running container, live.
@@ -67,6 +68,8 @@ def migrate(
         throttle: Whether a writer that gets memory dirty faster than the link carries it may be slowed down until the
             freeze.
         compress: Whether pages are compressed on their way, by zstd. Post-copy's are not.
+        streams: Over how many connections pages go. By default several where the way is long and they carry more than
+            one. Post-copy's go over one.
         retries: How often to try again after a cutover that was rolled back.
 
     Returns the report. Raises EvidenceRejected or Refused before anything was touched, MigrationFailed after a
@@ -84,6 +87,7 @@ def migrate(
         bandwidth,
         throttle,
         compress,
+        streams,
     )
     known = inventories.load(inventory)
     with progress.listening(Progress()):

@@ -58,6 +58,7 @@ def migrate_group(
     bandwidth: parameters.Bandwidth = None,
     throttle: parameters.Throttle = False,
     compress: parameters.Compress = False,
+    streams: parameters.Streams = None,
     retries: parameters.Retries = 0,
 ) -> list[Report]:
     """Migrate several running containers together.
@@ -75,6 +76,8 @@ def migrate_group(
         bandwidth: What may be sent before the freeze for each, in bytes a second.
         throttle: Whether writers that never converge may be slowed down until the freeze.
         compress: Whether pages are compressed on their way, by zstd. Post-copy's are not.
+        streams: Over how many connections pages go. By default several where the way is long and they carry more than
+            one. Post-copy's go over one.
         retries: How often to try again after a cutover that was rolled back.
 
     Returns a report for each. Raises as `migrate` does, for all of them: a MigrationFailed means that all were rolled
@@ -83,7 +86,7 @@ def migrate_group(
     """
     known = inventories.load(inventory)
     names = [*(containers or []), *(of_project(known, source, project) if project else [])]
-    asked = (strategy, max_rounds, evidence, max_downtime, bandwidth, throttle, compress)
+    asked = (strategy, max_rounds, evidence, max_downtime, bandwidth, throttle, compress, streams)
     requests = [Request(name, source, destination, *asked) for name in names]
     with progress.listening(Progress(len(names))):
         made, rollbacks = again_after_rollback(lambda: _once(known, requests), retries)

@@ -36,6 +36,14 @@ Compress = Annotated[
     bool,
     Field(description="Compress pages on their way (zstd): for links slower than a processor compresses."),
 ]
+Streams = Annotated[
+    int | None,
+    Field(
+        description="Connections that pages go over. Default: several if the way is long and one is slow.",
+        ge=1,
+        le=16,
+    ),
+]
 Retries = Annotated[
     int, Field(description="How often to try again after a cutover that was rolled back.", ge=0, le=10)
 ]

@@ -123,6 +123,14 @@ def migrate(
             "--compress", help="Compress pages on their way (zstd): for links slower than a CPU compresses."
         ),
     ] = False,
+    streams: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=16,
+            help="Connections that pages go over. Default: several if the way is long and one is slow.",
+        ),
+    ] = None,
     retries: Annotated[
         int, typer.Option(min=0, max=10, help="How often to try again after a cutover that was rolled back.")
     ] = 0,
@@ -141,7 +149,8 @@ def migrate(
     known = inventories.load(inventory)
     for host in (source, destination):
         known.host(host)  # a slip of the pen is answered before Prefect is loaded
-    asked = (max_rounds, _evidence(evidence), max_downtime, _bytes(bandwidth), throttle, compress, retries)
+    limits = (max_rounds, _evidence(evidence), max_downtime, _bytes(bandwidth))
+    asked = (*limits, throttle, compress, streams, retries)
     scheduler.set_up()
     from flows.ending import run
     from sealift.migration import progress

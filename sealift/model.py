@@ -92,6 +92,10 @@ class Estimate(_Record):
     )
     link_bytes_s: float | None = Field(description="What the tunnel carries.")
     sampled_bytes: int = Field(default=0, description="What was sent to measure the link.")
+    streams: int = Field(
+        default=1,
+        description="Over how many connections pages go: several where one was measured to carry less.",
+    )
     link_how: str = Field(description="measured, asked for (--bandwidth), or why it is unknown.")
     floor_ms: float = Field(description="A freeze that moves next to nothing.")
     fixed_ms: float = Field(description="What the rest takes besides moving bytes.")

@@ -82,9 +82,7 @@ class Cutover:
         post_copy = found.choice.strategy == Strategy.POST_COPY
         page_server = None
         if not post_copy:
-            page_server = session.receiver.call(
-                "start_page_server", name="final", previous=found.last_images, compress=request.compress
-            )
+            page_server = session.start_page_server("final")
         log = {"path": found.log, "marked": found.log_marked} if found.log else None
         where = found.address
         armed = session.receiver.call(

@@ -107,12 +107,13 @@ def estimate_lines(estimate: Estimate) -> list[str]:
     """What was sampled, and what each strategy would take by it."""
     dirty = "unknown" if estimate.dirty_bytes_s is None else f"{megabytes(int(estimate.dirty_bytes_s))}/s"
     link = "unknown" if estimate.link_bytes_s is None else f"{megabytes(int(estimate.link_bytes_s))}/s"
+    by = f", by {estimate.streams} connections" if estimate.streams > 1 else ""
     constants = (
         "learned from the last migration" if estimate.learned else "assumed, before the first migration"
     )
     return [
         f"memory     {megabytes(estimate.memory_bytes)}, dirty {dirty} ({estimate.dirty_how})",
-        f"link       {link} ({estimate.link_how}); what moves no bytes: {constants}",
+        f"link       {link} ({estimate.link_how}{by}); what moves no bytes: {constants}",
         *(
             f"predicted  {one.strategy.value}: freeze {one.freeze_ms:.0f} ms, all in all {one.total_ms / 1000:.1f} s"
             for one in estimate.predictions

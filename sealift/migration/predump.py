@@ -27,8 +27,7 @@ def pre_dump_round(session: Session) -> Round:
     number = len(session.found.rounds) + 1
     name = f"round-{number}"
     started_ns = time.monotonic_ns()
-    previous, compress = session.found.last_images, session.request.compress
-    port = session.receiver.call("start_page_server", name=name, previous=previous, compress=compress)
+    port = session.start_page_server(name)
     stats = session.sender.call("pre_dump", name=name, port=port)
     session.receiver.call("finish_page_server")
     made = Round(

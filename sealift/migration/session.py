@@ -46,6 +46,7 @@ class Request:
 
     `max_downtime_s` bounds the predicted freeze, `bandwidth` what the live phases send, in bytes a second.
     `throttle`: whether a writer that never converges may be slowed down. `compress`: whether pages are, on their way.
+    `streams`: over how many connections they go; None is as many as were measured to be worth it.
     """
 
     container: str
@@ -58,6 +59,7 @@ class Request:
     bandwidth: int | None = None
     throttle: bool = False
     compress: bool = False
+    streams: int | None = None
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,22 @@ class Session:
     def receiver(self) -> Agent:
         """The destination's agent."""
         return self._opened()[1]
+
+    @property
+    def streams(self) -> int:
+        """Over how many connections pages go."""
+        return self.request.streams or (self.found.estimate.streams if self.found.estimate else 1)
+
+    def start_page_server(self, name: str) -> int:
+        """The destination takes the pages of the next dump, as `name`. Returns the port."""
+        port: int = self.receiver.call(
+            "start_page_server",
+            name=name,
+            previous=self.found.last_images,
+            compress=self.request.compress,
+            streams=self.streams,
+        )
+        return port
 
     def attest(self) -> str:
         """Verify what the destination is, before anything but a nonce is sent to it. Returns what was found."""

@@ -47,6 +47,7 @@ def survey(scene: Scene, look: Look, *, bandwidth: int | None, max_rounds: int) 
         dirty_how=found["how"] or PRE_DUMPED,
         link_bytes_s=link,
         sampled_bytes=found["link_sent_bytes"],
+        streams=found["link_streams"],
         link_how="measured" if measured else "asked for" if bandwidth else f"unknown: {problem}",
         floor_ms=constants.floor_ms,
         fixed_ms=constants.fixed_ms,

@@ -78,6 +78,7 @@ def open_doors(session: Session, plan: Counterpart) -> None:
         log=logs[0] if logs else None,
         bandwidth=session.request.bandwidth,
         compress=session.request.compress,
+        streams=session.streams,
     )
     session.receiver.call("accept")
     session.found.log = logs[1] if logs else None

@@ -277,13 +277,23 @@ def test_command_line_migrates_and_prints_the_report_as_json(stage: Stage, prefe
         assert step.value in done.stderr, "the steps are said while they happen"
 
 
-def test_a_compressed_migration_sends_less(stage: Stage) -> None:
+@pytest.mark.parametrize("streams", [pytest.param(1, marks=pytest.mark.whole), 3])
+def test_a_compressed_migration_sends_less(stage: Stage, streams: int) -> None:
     address = stage.redis("redis", memory_mb=20)
     with counting(stage, address) as found:
-        report = stage.engine("redis", compress=True)
+        report = stage.engine("redis", compress=True, streams=streams)
     assert found[0].intact, found[0].summary()
     assert report.packed_bytes is not None
     assert 0 < report.packed_bytes < report.memory_bytes / 4
+
+
+def test_pages_go_over_several_connections_if_asked_for(stage: Stage) -> None:
+    address = stage.redis("redis", memory_mb=20)
+    with counting(stage, address) as found:
+        report = stage.engine("redis", streams=4)
+    assert found[0].intact, found[0].summary()
+    assert report.packed_bytes is None
+    assert report.last_bytes > 20_000_000
 
 
 BREAKS_ONCE = """#!/bin/sh

@@ -22,7 +22,7 @@ from . import criu, docker_api, links, pager, plug, sandbox, zstd
 from .files import Daemon
 from .lazy import Filler
 from .log import TAIL, cut, print_again
-from .relay import Relay, unpacked
+from .relay import Relay, joined, unpacked
 from .shim import Shim
 from .trigger import Trigger, let_go
 from .wire import LOOPBACK, WAITING, AgentError, Controller, Link, listen, serve
@@ -87,22 +87,27 @@ class Destination:
         threading.Thread(target=_load_image, args=(listener, token), daemon=True).start()
         return {"address": address, "port": listener.getsockname()[1], "token": token}
 
-    def start_page_server(self, name: str, previous: str | None, compress: bool = False) -> int:
+    def start_page_server(
+        self, name: str, previous: str | None, compress: bool = False, streams: int = 1
+    ) -> int:
         """A page server for the next dump, on top of the previous one's images. Returns its port.
 
-        With `compress` it expects pages as `relay.packed` sends them.
+        With `compress` it expects pages as `relay.packed` sends them, with several `streams` over so many connections.
         """
         self.finish_page_server()
-        address = LOOPBACK if compress else self.address
+        relayed = compress or streams > 1
+        address = LOOPBACK if relayed else self.address
         with listen(address) as probe:
             port = int(probe.getsockname()[1])
         parent = self.directory / previous if previous else None
         self.page_server = criu.page_server(self.directory / name, address, port, parent)
         self.page_images = self.directory / name
-        if not compress:
+        if not relayed:
             return port
-        zstd.require()
-        self.relay = Relay((address, port), here=self.address, carry=unpacked).open()
+        if compress:
+            zstd.require()
+        carry = unpacked if compress else joined
+        self.relay = Relay((address, port), here=self.address, carry=carry, came_by=streams).open()
         return self.relay.port
 
     def finish_page_server(self) -> None:

@@ -56,15 +56,16 @@ def container(container: str) -> dict[str, Any]:
 def survey(container: str, tracked: bool, door: dict[str, Any] | None) -> dict[str, Any]:
     """What the container's processes dirty (`dirty.sample`), and meanwhile what the link to `door` carries.
 
-    `link_bytes_s` is None where that could not be measured; `link_problem` says why. `link_sent_bytes` is what it took.
+    `link_bytes_s` is None where that could not be measured; `link_problem` says why. `link_sent_bytes` is what it took,
+    `link_streams` over how many connections it is carried.
     """
     with ThreadPoolExecutor(1) as pool:
         rate = pool.submit(link.send, **door) if door else None
         found = dirty.sample(container, tracked)
-    found |= {"link_bytes_s": None, "link_sent_bytes": 0, "link_problem": ""}
+    found |= {"link_bytes_s": None, "link_sent_bytes": 0, "link_streams": 1, "link_problem": ""}
     try:
         if rate is not None:
-            found["link_bytes_s"], found["link_sent_bytes"] = rate.result()
+            found["link_bytes_s"], found["link_sent_bytes"], found["link_streams"] = rate.result()
     except AgentError as failed:
         found["link_problem"] = str(failed)
     return found

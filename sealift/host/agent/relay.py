@@ -1,8 +1,13 @@
-"""What stands between CRIU and a page server, which know neither a limit of their rate nor compression: a relay."""
+"""What stands between CRIU and a page server, who know neither rates, compression, nor a second connection: a relay.
+
+Between two relays go frames, each behind its length in four bytes, in turn over as many connections as there are. More
+than one help where a connection carries less than the link: its window is too small for a long way, or losses slow it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import struct
 import threading
@@ -13,10 +18,10 @@ from . import zstd
 from .wire import LOOPBACK, AgentError, listen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    Carry = Callable[[socket.socket, socket.socket, "Pace"], None]
+    Carry = Callable[[Sequence[socket.socket], Sequence[socket.socket], "Pace"], None]
 
 CHUNK_BYTES = 1 << 16
 PACKED_BYTES = 1 << 18
@@ -46,39 +51,59 @@ class Pace:
         time.sleep(max(0.0, self.next - time.monotonic()))
 
 
-def plain(origin: socket.socket, target: socket.socket, pace: Pace) -> None:
-    """Carry bytes as they are."""
-    while data := origin.recv(CHUNK_BYTES):
-        target.sendall(data)
+def plain(origins: Sequence[socket.socket], targets: Sequence[socket.socket], pace: Pace) -> None:
+    """Carry bytes as they are, from one connection to one."""
+    while data := origins[0].recv(CHUNK_BYTES):
+        targets[0].sendall(data)
         pace.spent(len(data))
 
 
-def packed(origin: socket.socket, target: socket.socket, pace: Pace) -> None:
-    """Carry what comes compressed: frames, each behind its length in four bytes."""
-    while data := origin.recv(PACKED_BYTES):
-        frame = zstd.compress(data)
-        target.sendall(LENGTH.pack(len(frame)) + frame)
-        pace.spent(LENGTH.size + len(frame))
+def _as_frames(pack: Callable[[bytes], bytes]) -> Carry:
+    def carry(origins: Sequence[socket.socket], targets: Sequence[socket.socket], pace: Pace) -> None:
+        turns = itertools.cycle(targets)
+        while data := origins[0].recv(PACKED_BYTES):
+            frame = pack(data)
+            next(turns).sendall(LENGTH.pack(len(frame)) + frame)
+            pace.spent(LENGTH.size + len(frame))
+
+    return carry
 
 
-def unpacked(origin: socket.socket, target: socket.socket, pace: Pace) -> None:
-    """Carry what frames hold. AgentError for what is none."""
-    reader = origin.makefile("rb")
-    while head := reader.read(LENGTH.size):
-        size = LENGTH.unpack(head)[0] if len(head) == LENGTH.size else 0
-        frame = reader.read(size) if size <= 2 * PACKED_BYTES else b""
-        if not size or len(frame) != size:
-            raise AgentError("what came compressed ends in the middle")
-        data = zstd.expand(frame, PACKED_BYTES)
-        target.sendall(data)
-        pace.spent(len(data))
+def _of_frames(unpack: Callable[[bytes], bytes]) -> Carry:
+    def carry(origins: Sequence[socket.socket], targets: Sequence[socket.socket], pace: Pace) -> None:
+        for reader in itertools.cycle([origin.makefile("rb") for origin in origins]):
+            head = reader.read(LENGTH.size)
+            if not head:
+                return
+            size = LENGTH.unpack(head)[0] if len(head) == LENGTH.size else 0
+            frame = reader.read(size) if size <= 2 * PACKED_BYTES else b""
+            if not size or len(frame) != size:
+                raise AgentError("what came in frames ends in the middle")
+            data = unpack(frame)
+            targets[0].sendall(data)
+            pace.spent(len(data))
+
+    return carry
+
+
+packed = _as_frames(zstd.compress)
+"""Compress what comes."""
+
+unpacked = _of_frames(lambda frame: zstd.expand(frame, PACKED_BYTES))
+"""Expand what `packed` has sent. AgentError for what is no such thing."""
+
+spread = _as_frames(bytes)
+"""As it is, in frames."""
+
+joined = _of_frames(bytes)
+"""What `spread` has sent."""
 
 
 class Relay:
     """One connection to a page server, carried on.
 
     Use as `with Relay(there, rate=…) as relay`, or by `open` and `close`. Whoever is to be carried connects to
-    `relay.port` of `here`.
+    `relay.port` of `here`. `came_by` and `goes_by` are numbers of connections: more than one lie between two relays.
     """
 
     def __init__(
@@ -88,8 +113,11 @@ class Relay:
         here: str = LOOPBACK,
         rate: int | None = None,
         carry: Carry = plain,
+        came_by: int = 1,
+        goes_by: int = 1,
     ) -> None:
         self._there = there
+        self._came_by, self._goes_by = came_by, goes_by
         self._pace = Pace(rate)
         self._carry_on = carry
         self._listener = listen(here)
@@ -127,21 +155,39 @@ class Relay:
 
     def _carry(self) -> None:
         with contextlib.suppress(OSError):
-            criu, _ = self._listener.accept()
-            self._open.append(criu)
-            server = socket.create_connection(self._there, CONNECT_TIMEOUT_S)
-            self._open.append(server)
-            server.settimeout(None)
+            origins = self._accept()
+            targets = [self._connect(number) for number in range(self._goes_by)]
             for each in self._open:
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            back = threading.Thread(target=_pump, args=(server, criu, plain, Pace(None)), daemon=True)
+            answers = ([targets[0]], [origins[0]], plain, Pace(None))
+            back = threading.Thread(target=_pump, args=answers, daemon=True)
             back.start()
-            _pump(criu, server, self._carry_on, self._pace)
+            _pump(origins, targets, self._carry_on, self._pace)
             back.join()
 
+    def _accept(self) -> list[socket.socket]:
+        """Those that came, in the order of the numbers that they say where there are several."""
+        found: dict[bytes, socket.socket] = {}
+        while len(found) < self._came_by:
+            connection, _ = self._listener.accept()
+            self._open.append(connection)
+            found[connection.recv(1) if self._came_by > 1 else b""] = connection
+        return [found[number] for number in sorted(found)]
 
-def _pump(origin: socket.socket, target: socket.socket, carry: Carry, pace: Pace) -> None:
+    def _connect(self, number: int) -> socket.socket:
+        connection = socket.create_connection(self._there, CONNECT_TIMEOUT_S)
+        self._open.append(connection)
+        connection.settimeout(None)
+        if self._goes_by > 1:
+            connection.sendall(bytes([number]))
+        return connection
+
+
+def _pump(
+    origins: Sequence[socket.socket], targets: Sequence[socket.socket], carry: Carry, pace: Pace
+) -> None:
     with contextlib.suppress(OSError, AgentError):
-        carry(origin, target, pace)
-    with contextlib.suppress(OSError):  # either way the other side learns that there is no more
-        target.shutdown(socket.SHUT_WR)
+        carry(origins, targets, pace)
+    for target in targets:
+        with contextlib.suppress(OSError):  # either way the other side learns that there is no more
+            target.shutdown(socket.SHUT_WR)

@@ -19,7 +19,7 @@ from . import brake, cgroup, cork, criu, docker_api, limits, links, pipes, plug,
 from .files import Sender, View
 from .log import TAIL, Log
 from .pager import lazy_ranges
-from .relay import CHUNK_BYTES, Pace, Relay, packed, plain
+from .relay import CHUNK_BYTES, Pace, Relay, packed, plain, spread
 from .trigger import Trigger, let_go
 from .wire import LOOPBACK, AgentError, Controller, Link, listen, serve, watched
 
@@ -61,7 +61,7 @@ class Source:
         self.dump: Any = None
         self.pages: tuple[str, int] | None = None
         self.page_server: tuple[str, int] | None = None
-        self.compress = False
+        self.compress, self.streams = False, 1
         self.relay: Relay | None = None
 
     def open(
@@ -73,17 +73,18 @@ class Source:
         log: str | None,
         bandwidth: int | None = None,
         compress: bool = False,
+        streams: int = 1,
     ) -> list[str]:
         """Connect to the destination and prepare to dump. Returns what the container's standard descriptors lead to.
 
         `bandwidth` limits what is sent before the freeze, in bytes a second. With `compress` pages go to page servers
-        that expand them.
+        that expand them, with several `streams` over so many connections.
         """
         self.migration = migration
         self.container = container
         self.peer = peer
         self.bandwidth = bandwidth
-        self.compress = compress
+        self.compress, self.streams = compress, streams
         if compress:
             zstd.require()
         self.directory, self.lock = criu.open_dumps(migration)
@@ -126,10 +127,10 @@ class Source:
 
     def _relay(self, port: int, rate: int | None = None) -> Relay | None:
         """What stands before the destination's page server at this port, if anything has to."""
-        if rate is None and not self.compress:
+        if rate is None and not self.compress and self.streams == 1:
             return None
-        carry = packed if self.compress else plain
-        return Relay((self.peer["address"], port), rate=rate, carry=carry).open()
+        carry = packed if self.compress else spread if self.streams > 1 else plain
+        return Relay((self.peer["address"], port), rate=rate, carry=carry, goes_by=self.streams).open()
 
     def _page_server(self, port: int, relay: Relay | None) -> tuple[str, int]:
         """Where CRIU is to send pages to."""

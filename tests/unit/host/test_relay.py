@@ -9,7 +9,7 @@ import time
 import pytest
 
 from sealift.host.agent import zstd
-from sealift.host.agent.relay import PACKED_BYTES, Pace, Relay, packed, unpacked
+from sealift.host.agent.relay import PACKED_BYTES, Pace, Relay, joined, packed, spread, unpacked
 from sealift.host.agent.wire import AgentError, listen
 
 RATE = 4_000_000
@@ -56,7 +56,11 @@ def test_a_relay_carries_both_ways_at_its_rate_and_ends_with_either_side() -> No
     assert 0.9 * len(data) / RATE <= took < 5
 
 
-def test_two_relays_carry_what_is_compressed_and_an_answer_to_a_part_is_not_waited_for() -> None:
+@pytest.mark.parametrize(("pack", "unpack"), [(packed, unpacked), (spread, joined)], ids=["packed", "spread"])
+@pytest.mark.parametrize("streams", [1, 3])
+def test_two_relays_carry_it_in_order_and_an_answer_to_a_part_is_not_waited_for(
+    pack, unpack, streams
+) -> None:
     data = bytes(range(256)) * 20000
     received = bytearray()
 
@@ -73,8 +77,8 @@ def test_two_relays_carry_what_is_compressed_and_an_answer_to_a_part_is_not_wait
         server = threading.Thread(target=serve)
         server.start()
         with (
-            Relay(listener.getsockname(), carry=unpacked) as there,
-            Relay(("127.0.0.1", there.port), carry=packed) as here,
+            Relay(listener.getsockname(), carry=unpack, came_by=streams) as there,
+            Relay(("127.0.0.1", there.port), carry=pack, goes_by=streams) as here,
             socket.create_connection(("127.0.0.1", here.port)) as criu,
         ):
             criu.sendall(data[:5])
@@ -82,10 +86,28 @@ def test_two_relays_carry_what_is_compressed_and_an_answer_to_a_part_is_not_wait
             criu.sendall(data[5:])
             criu.shutdown(socket.SHUT_WR)
             assert criu.recv(10) == b"done"
-            assert here.sent < len(data) / 10
+            assert (here.sent < len(data) / 10) is (pack is packed)
             assert there.sent == len(data)
         server.join()
     assert received == data
+
+
+def test_one_of_several_connections_that_is_lost_ends_all() -> None:
+    got = bytearray()
+    with (
+        listen("127.0.0.1") as listener,
+        Relay(listener.getsockname(), carry=joined, came_by=2) as there,
+        socket.create_connection(("127.0.0.1", there.port)) as second,
+        socket.create_connection(("127.0.0.1", there.port)) as first,
+    ):
+        first.sendall(bytes([0]) + b"\0\0\0\3one" + b"\0\0\0\5three")
+        second.sendall(bytes([1]) + b"\0\0\0\3tw")
+        second.shutdown(socket.SHUT_WR)
+        connection, _ = listener.accept()
+        with connection:
+            while part := connection.recv(100):
+                got.extend(part)
+    assert got == b"one"
 
 
 @pytest.mark.parametrize(
