@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import httpx
 import pytest
 
@@ -61,3 +64,20 @@ def test_nothing_is_kept_from_one_run_to_the_next(given_up: list[bool]) -> None:
     with pytest.raises(ZeroDivisionError):
         run(broken)
     assert not given_up
+
+
+WAITING = """
+import threading, time
+from sealift import scheduler
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("the report")
+scheduler.give_up()
+scheduler.leave(3)
+"""
+
+
+def test_the_command_line_does_not_wait_for_what_nobody_takes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (3, "the report\n")
