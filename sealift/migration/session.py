@@ -123,6 +123,7 @@ class Session:
         self.records: list[StepRecord] = []
         self.cutover: Cutover | None = None
         self.finished = False
+        self.creating: dict[str, Any] | None = None
         self.noted = False
         self.unsettled = False
         self._lock = threading.Lock()
@@ -291,6 +292,8 @@ class Session:
             except SealiftError as silent:
                 self._left(silent)
                 sweep(committed=committed)
+        if self.creating is not None:
+            self._sweep(self.destination.connection, "destination", "sweep_unnamed", **self.creating)
         with suppress(SealiftError):  # with the agent ends what it holds
             self.gateway.call("end")
         self._sweep_gateway()

@@ -47,6 +47,8 @@ def create_copy(session: Session) -> Counterpart:
         image=found.container["Image"],
         missing=missing,
     )
+    # Whatever interrupts this from here on: what was created and has no name yet is found by these.
+    session.creating = {"name": name, "image": found.container["Image"], "volumes": missing}
     for volume in missing:
         described = session.source.docker.inspect_volume(volume)
         api.create_volume(volume, described["Driver"], described["Options"], described["Labels"])
@@ -54,9 +56,14 @@ def create_copy(session: Session) -> Counterpart:
     session.receiver.call("adopt", container=None, volumes=found.volumes)
     answer = api._post_json(api._url("/containers/create"), plan.body, params={"name": name})  # noqa: SLF001
     # docker-py builds this body from arguments and knows only some of them; the source's own goes through whole.
-    found.copy = api._result(answer, json=True)["Id"]  # noqa: SLF001
+    try:
+        found.copy = api._result(answer, json=True)["Id"]  # noqa: SLF001
+    except docker.errors.APIError:
+        session.creating = None  # refused: one of that name is somebody else's
+        raise
     session.note("copied", copy=found.copy, volumes=found.volumes)
     session.receiver.call("adopt", container=found.copy, volumes=found.volumes)
+    session.creating = None
     return plan
 
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -172,22 +173,41 @@ def _size(path: Path) -> int:
         return 0
 
 
+CRIU_ROOT = re.compile(r"/tmp/\.criu\.mntns\.\w+")  # noqa: S108 - CRIU's name (criu/mount.c), read in its log
+
+
 def kill_criu(directory: Path) -> None:
-    """Kill the CRIU that works in a directory: a child of the runc there."""
-    parents = {str(pid) for pid in workers(directory)}
+    """Kill the CRIU that works in a directory, a child of the runc there, and then what it has begun to restore.
+
+    Left alone those would wait for it for ever, and runc for them.
+    """
+    children: dict[int, list[tuple[int, str]]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             name, _, rest = path.read_text().partition("(")[2].rpartition(")")
-            if name == "criu" and rest.split()[1] in parents:
-                os.kill(int(path.parent.name), signal.SIGKILL)
+            children.setdefault(int(rest.split()[1]), []).append((int(path.parent.name), name))
+    doomed = [
+        pid for worker in workers(directory) for pid, name in children.get(worker, []) if name == "criu"
+    ]
+    for pid in doomed:  # it grows: children come after their parents
+        doomed += [child for child, _ in children.get(pid, [])]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def clear_restore(container_id: str) -> None:
     """Take away what Docker does not know of a container that it has removed.
 
     A dockerd that dies during a start forgets the start: the processes, and the shim that containerd has for them, go
-    on. A runc that is killed in a restore leaves the root that it mounted for CRIU.
+    on, and the pipes that they print to stay. A runc that is killed in a restore leaves the root that it mounted for
+    CRIU, and CRIU the directory that it had the container's mounts below, in a mount namespace that is gone.
     """
+    shutil.rmtree(Path("/run/docker/containerd") / container_id, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        log = (Path("/run/sealift/restore") / container_id / "restore.log").read_text(errors="replace")
+        for place in set(CRIU_ROOT.findall(log)):
+            with contextlib.suppress(OSError):
+                Path(place).rmdir()
     for state in Path("/run/docker").glob(f"runtime-*/moby/{container_id}"):
         for words in (
             ["runc", "--root", str(state.parent), "delete", "--force", container_id],
