@@ -117,6 +117,7 @@ def _break(scene: Scene, cell: Cell, said: list[str]) -> list[str]:
     migration.go_on()
     if fault.mend is not None and not fault.lasts:
         fault.mend(scene)
+        migration.go_on()  # a machine that was without power has forgotten the word
     if not migration.end(END_S):
         wrong.append(f"the migration did not end within {END_S} s")
     said.append(str(migration.said or f"died: {_log()}"))
