@@ -10,7 +10,7 @@ from sealift.model import Step, StepRecord
 
 
 @task(name="final dump", cache_policy=NO_CACHE)
-def final_dump(cutover: Cutover) -> StepRecord:
-    """Say go, and wait until the source has dumped."""
-    cutover.begin()
+def final_dump(cutover: Cutover, watchers: int) -> StepRecord:
+    """Say go once the tasks of the other steps watch, and wait until the source has dumped."""
+    cutover.begin(watchers)
     return cutover.wait(Step.FINAL_DUMP)

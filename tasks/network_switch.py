@@ -12,4 +12,5 @@ from sealift.model import Step, StepRecord
 @task(name="network switch", cache_policy=NO_CACHE)
 def network_switch(cutover: Cutover) -> StepRecord:
     """Wait for the gateway's decision."""
+    cutover.attend()
     return cutover.wait(Step.NETWORK_SWITCH)

@@ -12,4 +12,5 @@ from sealift.model import Step, StepRecord
 @task(name="restore", cache_policy=NO_CACHE)
 def restore(cutover: Cutover) -> StepRecord:
     """Wait until the processes run at the destination."""
+    cutover.attend()
     return cutover.wait(Step.RESTORE)

@@ -12,4 +12,5 @@ from sealift.model import Step, StepRecord
 @task(name="transfer", cache_policy=NO_CACHE)
 def transfer(cutover: Cutover) -> StepRecord:
     """Wait until the destination has everything that it needs."""
+    cutover.attend()
     return cutover.wait(Step.TRANSFER)

@@ -30,13 +30,19 @@ PHASES = {
 }
 """Each step of the cutover with the events that begin and end it."""
 
+COMMITTED = PHASES[Step.NETWORK_SWITCH][1]
+
 CUTOVER_TIMEOUT_S = 600
 TOGETHER_TIMEOUT_S = 60
 REVIVE_AGAIN_S = 5
 
+ATTEND_TIMEOUT_S = 10
+STILL_S = 0.5
+"""How long watchers may take to come, and how long they have to note that they are there. None is needed."""
+
 
 class Cutover:
-    """Armed by its constructor; `begin` says go; `wait` waits for a step's end.
+    """Armed by its constructor; `begin` says go; `wait` waits for the end, and tells of one step of it.
 
     `members` are the migrations that have one decision, this one among them, each with its container; `together` is
     where they wait for each other before they begin.
@@ -57,6 +63,7 @@ class Cutover:
         self._changed = threading.Condition()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._present = 0
         self._failure: SealiftError | None = None
         self._outcome = "rolled back"
         self._began = datetime.now(UTC)
@@ -105,18 +112,33 @@ class Cutover:
             external_network=armed["external_network"],
         )
 
-    def begin(self) -> None:
-        """Say go, with the others of a group. What follows is between the hosts. MigrationFailed if one is missing."""
+    def attend(self) -> None:
+        """Be there before it begins: whoever watches by a task run has it started by then."""
+        with self._changed:
+            self._present += 1
+            self._changed.notify_all()
+
+    def begin(self, watchers: int = 0) -> None:
+        """Say go, with the others of a group. What follows is between the hosts. MigrationFailed if one is missing.
+
+        So many `watchers` are waited for, and for what they cause: it would take processors from the freeze.
+        """
+        if watchers:
+            with self._changed:
+                self._changed.wait_for(lambda: self._present >= watchers, ATTEND_TIMEOUT_S)
+            time.sleep(STILL_S)
         if self._together is not None:
             try:
                 self._together.wait(TOGETHER_TIMEOUT_S)
             except threading.BrokenBarrierError as alone:
-                raise MigrationFailed(
+                self._failure = MigrationFailed(
                     "another container of the group could not begin; nothing was frozen",
                     host=self._session.request.source,
                     step=Step.FINAL_DUMP,
                     remedy="Put its cause right and migrate the group again",
-                ) from alone
+                )
+                self._end()
+                raise self._failure from alone
         self._thread = threading.Thread(target=self._go, daemon=True, name="cutover")
         self._thread.start()
 
@@ -135,9 +157,12 @@ class Cutover:
         finally:
             if self._failure is not None:
                 self.failed_ns = time.monotonic_ns()
-            self._over.set()
-            with self._changed:
-                self._changed.notify_all()
+            self._end()
+
+    def _end(self) -> None:
+        self._over.set()
+        with self._changed:
+            self._changed.notify_all()
 
     def _ask_gateway(self, lost: HostUnreachable) -> SealiftError | None:
         """The source's agent fell silent: the gateway decides, against the migration if nobody has asked for it yet."""
@@ -179,11 +204,16 @@ class Cutover:
             self._over.wait(REVIVE_AGAIN_S)
 
     def wait(self, step: Step) -> StepRecord:
-        """Wait until a step is over and record it. Raises what ended the cutover if it did not get that far."""
+        """Wait for the commit, or another end, and record a step. Raises what ended the cutover if it got not so far.
+
+        Not for the step's own end: a task run that ends in the freeze is noted in the freeze, at its cost.
+        """
         begin, end = PHASES[step]
         progress.tell_began(self._session.request.container, step)
         with self._changed:
-            self._changed.wait_for(lambda: end in self._events or self._over.is_set(), CUTOVER_TIMEOUT_S)
+            self._changed.wait_for(
+                lambda: COMMITTED in self._events or self._over.is_set(), CUTOVER_TIMEOUT_S
+            )
             if end not in self._events and self._failure is not None:
                 raise self._failure
         record = StepRecord(
