@@ -341,18 +341,26 @@ def locks_on_files():
     return check
 
 
-@animal
-def watched_directory():
-    # In a volume: of a directory in the container's own layers CRIU knows no name after a restore elsewhere.
-    os.mkdir("/home/workload/watched")
+def watched(directory):
+    os.makedirs(directory)
     handle = called(libc.inotify_init1(os.O_NONBLOCK))
-    called(libc.inotify_add_watch(handle, b"/home/workload/watched", 0x100))  # IN_CREATE
+    called(libc.inotify_add_watch(handle, directory.encode(), 0x100))  # IN_CREATE
 
     def check():
-        open(f"/home/workload/watched/{time.monotonic_ns()}", "w").close()
+        open(f"{directory}/{time.monotonic_ns()}", "w").close()
         return None if select.select([handle], [], [], 2)[0] and os.read(handle, 4096) else "nothing was seen"
 
     return check
+
+
+@animal
+def watched_directory():
+    return watched("/home/workload/watched")
+
+
+@animal
+def watched_directory_of_its_own_layer():
+    return watched("/opt/deep/watched")
 
 
 @animal

@@ -25,6 +25,9 @@ DUMPS = Path("/run/sealift/dumps")
 CONTAINER = "container"
 """The file of a migration's directory at the source that says which container it is of."""
 
+SETTINGS = "CRIU_CONFIG_FILE"
+"""The environment's word for a file of settings beside those of the host."""
+
 NETWORK = "extRootNetNS"
 """The name under which a dump refers to a network namespace that is not in it. runc's own word for it, too."""
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import brake, cgroup, cork, criu, docker_api, limits, links, pipes, plug, timerfd, zstd
+from . import brake, cgroup, cork, criu, docker_api, limits, links, pipes, plug, timerfd, watches, zstd
 from .files import Sender, View
 from .log import TAIL, Log
 from .pager import lazy_ranges
@@ -138,7 +138,10 @@ class Source:
 
     def _pre_dump(self, images: Path, server: tuple[str, int]) -> None:
         pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
-        env = limits.environment(cgroup.pids(cgroup.of_process(pid)))
+        pids = cgroup.pids(cgroup.of_process(pid))
+        settings = self.directory / "pre-dump.conf"
+        settings.write_text(watches.settings(pids))
+        env = {**(limits.environment(pids) or os.environ), criu.SETTINGS: str(settings)}
         options = ["--pre-dump", "--page-server", "{}:{}".format(*server), *self._parent()]
         dump = criu.checkpoint(self.container, images, *options, env=env)
         with cork.Pushed(dump.pid, server):
@@ -173,14 +176,16 @@ class Source:
         env = limits.environment(cgroup.pids(self.group))
         self.trigger = Trigger(self.directory / "armed", "final dump")
         self.doors = [self.peer["rsync_port"], *([] if page_server_port is None else [page_server_port])]
-        left_out = f"external net[{namespace.stat().st_ino}]:{criu.NETWORK}\n" if external_network else ""
+        settings = watches.settings(cgroup.pids(self.group))
+        if external_network:
+            settings += f"external net[{namespace.stat().st_ino}]:{criu.NETWORK}\n"
         if page_server_port is None:
-            self._start_lazy_dump(left_out, env)
+            self._start_lazy_dump(settings, env)
         else:
             self.relay = self._relay(page_server_port)
             self.page_server = self._page_server(page_server_port, self.relay)
             options = ["--leave-running", "--page-server", "{}:{}".format(*self.page_server), *self._parent()]
-            env = self.trigger.environment(DUMP_CALL, left_out, env)
+            env = self.trigger.environment(DUMP_CALL, settings, env)
             self.dump = criu.checkpoint(self.container, self.images, *options, env=env)
         self.sender.catch_up()
         self.trigger.wait("ready", self._dump_has_ended)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import criu
 from .wire import AgentError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Trigger:
         found = dict(base or os.environ)
         found["PATH"] = f"{SHIMS}:{found.get('PATH', os.defpath)}"
         found |= {"SEALIFT_ARMED": str(self.directory), "SEALIFT_CALL": str(call)}
-        found["CRIU_CONFIG_FILE"] = str(self.directory / "criu.conf")
+        found[criu.SETTINGS] = str(self.directory / "criu.conf")
         return found
 
     def wait(self, mark: str, complaint: Callable[[], str | None], timeout_s: float = ARM_TIMEOUT_S) -> None:

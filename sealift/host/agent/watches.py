@@ -1,8 +1,9 @@
-"""What a process watches (inotify, fanotify), and whether CRIU will find it again.
+"""What a process watches (inotify, fanotify), and where CRIU will find it again.
 
 The kernel tells of a watched file only its device, inode and, where the file system makes one, a handle. CRIU opens the
-handle at a mount of that device, or looks for the inode in a few directories; a file that it finds in neither way stops
-the dump ("Can't dump that handle"). On overlayfs, where a container's own files are, there are no such handles.
+handle at a mount of that device, or looks for the inode in a few directories and in those that it is told of
+(`irmap-scan-path`); a file that it finds in no way stops the dump ("Can't dump that handle"). On overlayfs, where a
+container's own files are, there are no such handles.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 HINTS = (
     "etc",
@@ -29,6 +30,7 @@ HINTS = (
 """Where CRIU looks for an inode (criu/irmap.c), besides the root itself."""
 
 SEARCHED_AT_MOST = 50_000
+SCANNED_AT_MOST = 500_000
 MARK = re.compile(
     r"^(inotify wd:\d+|fanotify) ino:(?P<ino>[0-9a-f]+) sdev:(?P<device>[0-9a-f]+).*?"
     r"fhandle-bytes:(?P<size>[0-9a-f]+) fhandle-type:(?P<type>[0-9a-f]+) f_handle:(?P<handle>[0-9a-f]+)",
@@ -40,12 +42,54 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def unresolvable(pid: int) -> list[str]:
     """What the process watches that CRIU will not find, as "inotify on inode N"."""
-    found = []
+    hidden = _hidden(pid)
+    found = _scan(pid, set(hidden))
+    return [
+        f"{kind} on inode {inode}" for (device, inode), kind in hidden.items() if (device, inode) not in found
+    ]
+
+
+def settings(pids: Sequence[int]) -> str:
+    """What CRIU's configuration has to say so that it finds what these processes watch."""
+    paths = {path for pid in pids for path in _scan(pid, set(_hidden(pid))).values()}
+    return "".join(f"irmap-scan-path {path}\n" for path in sorted(paths))
+
+
+def _hidden(pid: int) -> dict[tuple[int, int], str]:
+    """What the process watches that CRIU does not find by itself: device and inode, and by what it is watched."""
+    found = {}
     for mark in _marks(pid):
         device, inode = int(mark["device"], 16), int(mark["ino"], 16)
         if not (_opens(pid, mark, device) or _lies_in_a_hint(pid, device, inode)):
-            found.append(f"{mark[1].split()[0]} on inode {inode}")
+            found[_device(device), inode] = mark[1].split()[0]
     return found
+
+
+def _scan(pid: int, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], str]:
+    """Look for files by device and inode in the file systems of those devices. Their paths, as the process has them."""
+    root = f"/proc/{pid}/root"
+    devices = {device for device, _ in wanted}
+    found: dict[tuple[int, int], str] = {}
+    places, left = [""] if wanted else [], SCANNED_AT_MOST
+    while places and left > 0 and len(found) < len(wanted):
+        place = places.pop()
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(f"{root}{place}/"):
+                left -= 1
+                path = f"{place}/{entry.name}"
+                with contextlib.suppress(OSError):
+                    seen = entry.stat(follow_symlinks=False)
+                    # CRIU reads its configuration by words and lines.
+                    if (seen.st_dev, seen.st_ino) in wanted and not re.search(r"[\s\"'#]", path):
+                        found[seen.st_dev, seen.st_ino] = path
+                    if entry.is_dir(follow_symlinks=False) and seen.st_dev in devices:
+                        places.append(path)
+    return found
+
+
+def _device(number: int) -> int:
+    """A device as stat(2) has it, from the kernel's own number: 12 bits of major, 20 of minor."""
+    return os.makedev(number >> 20, number & 0xFFFFF)
 
 
 def _marks(pid: int) -> Iterator[re.Match[str]]:
@@ -89,7 +133,7 @@ def _mount_points(pid: int, device: int) -> list[str]:
 
 def _lies_in_a_hint(pid: int, device: int, inode: int) -> bool:
     root = Path(f"/proc/{pid}/root")
-    wanted = (os.makedev(device >> 20, device & 0xFFFFF), inode)
+    wanted = (_device(device), inode)
     places = [root / hint for hint in HINTS]
     left = SEARCHED_AT_MOST
     if _identity(root) == wanted:
