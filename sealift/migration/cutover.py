@@ -38,7 +38,8 @@ REVIVE_AGAIN_S = 5
 
 ATTEND_TIMEOUT_S = 10
 STILL_S = 0.5
-"""How long watchers may take to come, and how long they have to note that they are there. None is needed."""
+"""How long watchers may take to come, and how long there is silence before the freeze and after the commit, in which
+the container asks for its first pages: what a scheduler notes of its task runs would take processors from both."""
 
 
 class Cutover:
@@ -63,7 +64,7 @@ class Cutover:
         self._changed = threading.Condition()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._present = 0
+        self._present, self._watched = 0, False
         self._failure: SealiftError | None = None
         self._outcome = "rolled back"
         self._began = datetime.now(UTC)
@@ -121,8 +122,9 @@ class Cutover:
     def begin(self, watchers: int = 0) -> None:
         """Say go, with the others of a group. What follows is between the hosts. MigrationFailed if one is missing.
 
-        So many `watchers` are waited for, and for what they cause: it would take processors from the freeze.
+        So many `watchers` are waited for. None is needed.
         """
+        self._watched = watchers > 0
         if watchers:
             with self._changed:
                 self._changed.wait_for(lambda: self._present >= watchers, ATTEND_TIMEOUT_S)
@@ -216,6 +218,8 @@ class Cutover:
             )
             if end not in self._events and self._failure is not None:
                 raise self._failure
+        if self._watched:
+            time.sleep(STILL_S)
         record = StepRecord(
             step=step,
             started=self._began + timedelta(milliseconds=self.between_ms("go", begin)),

@@ -11,6 +11,7 @@ import json
 import socket
 import struct
 import subprocess
+import threading
 from pathlib import Path
 
 from .wire import AgentError
@@ -67,9 +68,12 @@ class Plug:
             answer = fcntl.ioctl(control, SIOCGIFADDR, struct.pack("16s24x", self.bridge.encode()))
         own, other = answer[20:24], socket.inet_aton(address)
         frame = b"\xff" * 6 + hardware + struct.pack(">HHHBBH", ETH_P_ARP, 1, ETH_P_IP, 6, 4, ARP_REQUEST)
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
-            wire.bind((self.bridge, 0))
-            wire.send(frame + hardware + own + bytes(6) + other)
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        try:
+            wire.sendto(frame + hardware + own + bytes(6) + other, (self.bridge, 0))
+        finally:
+            # The kernel waits for a grace period in it (packet_release, synchronize_net): ten milliseconds.
+            threading.Thread(target=wire.close, daemon=True).start()
 
     def is_in(self) -> bool:
         """Whether the port belongs to a bridge."""
