@@ -37,9 +37,9 @@ TOGETHER_TIMEOUT_S = 60
 REVIVE_AGAIN_S = 5
 
 ATTEND_TIMEOUT_S = 10
-STILL_S = 0.5
-"""How long watchers may take to come, and how long there is silence before the freeze and after the commit, in which
-the container asks for its first pages: what a scheduler notes of its task runs would take processors from both."""
+STILL_BEFORE_S, STILL_AFTER_S = 1.0, 0.5
+"""How long watchers may take to come, and how long there is silence before the freeze and after the commit, when the
+container asks for its first pages: what a scheduler notes of its task runs would take processors from both."""
 
 
 class Cutover:
@@ -128,7 +128,7 @@ class Cutover:
         if watchers:
             with self._changed:
                 self._changed.wait_for(lambda: self._present >= watchers, ATTEND_TIMEOUT_S)
-            time.sleep(STILL_S)
+            time.sleep(STILL_BEFORE_S)
         if self._together is not None:
             try:
                 self._together.wait(TOGETHER_TIMEOUT_S)
@@ -219,7 +219,7 @@ class Cutover:
             if end not in self._events and self._failure is not None:
                 raise self._failure
         if self._watched:
-            time.sleep(STILL_S)
+            time.sleep(STILL_AFTER_S)
         record = StepRecord(
             step=step,
             started=self._began + timedelta(milliseconds=self.between_ms("go", begin)),
