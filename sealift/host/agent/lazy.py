@@ -69,11 +69,13 @@ class Filler:
 
     def guard(self) -> None:
         """Hold what the daemon holds, before anything depends on it. AgentError if it has died already."""
-        # Whatever can't be had, it has closed or has ended: said below, if it has not ended well.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it has ended: said below, if it has not ended well
             for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
-                if str(entry.readlink()) == "anon_inode:[userfaultfd]":
-                    self._guarded.append(pidfd.borrow(self._process.pid, int(entry.name)))
+                with contextlib.suppress(
+                    OSError
+                ):  # it has just closed this one, as its connection to the restore
+                    if str(entry.readlink()) == "anon_inode:[userfaultfd]":
+                        self._guarded.append(pidfd.borrow(self._process.pid, int(entry.name)))
         if self.has_died():
             raise AgentError(self.reason(), "restore")
         self._rouser = threading.Thread(target=self._rouse, daemon=True)
