@@ -37,7 +37,7 @@ TOGETHER_TIMEOUT_S = 60
 REVIVE_AGAIN_S = 5
 
 ATTEND_TIMEOUT_S = 10
-STILL_BEFORE_S, STILL_AFTER_S = 1.0, 0.5
+STILL_BEFORE_S, STILL_AFTER_S = 0.5, 0.5
 """How long watchers may take to come, and how long there is silence before the freeze and after the commit, when the
 container asks for its first pages: what a scheduler notes of its task runs would take processors from both."""
 
