@@ -6,12 +6,14 @@ packets from it reach a port that belongs to no bridge and carry another's hardw
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import socket
 import struct
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 from .wire import AgentError
@@ -23,6 +25,8 @@ SIOCBRDELIF = 0x89A3
 
 DEAF = {"arp_ignore": "8", "forwarding": "0"}
 """Documentation/networking/ip-sysctl.rst. A port in a bridge has no use for either: the bridge answers and forwards."""
+
+ASKED_AFTER_S = (0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 
 ETH_P_IP, ETH_P_ARP, ARP_REQUEST = 0x0800, 0x0806, 1
 """linux/if_ether.h, linux/if_arp.h"""
@@ -68,12 +72,22 @@ class Plug:
             answer = fcntl.ioctl(control, SIOCGIFADDR, struct.pack("16s24x", self.bridge.encode()))
         own, other = answer[20:24], socket.inet_aton(address)
         frame = b"\xff" * 6 + hardware + struct.pack(">HHHBBH", ETH_P_ARP, 1, ETH_P_IP, 6, 4, ARP_REQUEST)
-        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-        try:
-            wire.sendto(frame + hardware + own + bytes(6) + other, (self.bridge, 0))
-        finally:
-            # The kernel waits for a grace period in it (packet_release, synchronize_net): ten milliseconds.
-            threading.Thread(target=wire.close, daemon=True).start()
+        question = frame + hardware + own + bytes(6) + other
+        threading.Thread(target=self._ask, args=(question,), daemon=True, name="introduction").start()
+
+    def _ask(self, question: bytes) -> None:
+        """Beside what goes on: to close such a socket takes the kernel ten milliseconds (packet_release).
+
+        More than once: a bridge that had no port drops what it is given until the kernel has noted that it has one
+        (net/core/link_watch.c). The host's own question for the container's address would be dropped then, too.
+        """
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+            for pause_s in ASKED_AFTER_S:
+                time.sleep(pause_s)
+                with contextlib.suppress(
+                    OSError
+                ):  # the container may have ended by now, and its network with it
+                    wire.sendto(question, (self.bridge, 0))
 
     def is_in(self) -> bool:
         """Whether the port belongs to a bridge."""
