@@ -553,8 +553,7 @@ def _load_image(listener: Any, token: str) -> None:
     link = Link.accept(listener, token, timeout=60)
     try:
         headers = {"Content-Type": "application/x-tar"}  # of unknown length: http.client sends it in chunks
-        chunks = iter(lambda: link.socket.recv(1 << 20), b"")
-        connection, response = docker_api.request("POST", "/images/load?quiet=1", chunks, 600, headers)
+        connection, response = docker_api.request("POST", "/images/load?quiet=1", link.rest(), 600, headers)
         answer = response.read().decode(errors="replace")
         connection.close()
         if response.status != 200 or '"error"' in answer:

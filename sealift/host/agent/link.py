@@ -54,7 +54,7 @@ def _count(link: Link) -> None:
         first = time.monotonic()
         begun: float | None = None
         last = first
-        while data := link.socket.recv(1 << 20):
+        for data in link.rest():
             last = time.monotonic()
             arrived += len(data)
             if begun is not None:

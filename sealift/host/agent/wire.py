@@ -158,6 +158,13 @@ class Link:
                 data.write(chunk)
                 left -= len(chunk)
 
+    def rest(self) -> Iterator[bytes]:
+        """All that comes up to the end of the connection, in pieces.
+
+        What came right behind a message has been read with it: the socket itself no longer has it.
+        """
+        return iter(lambda: self.reader.read1(1 << 20), b"")
+
     def is_lost(self) -> bool:
         """Whether the other side has ended the connection, or the network has."""
         poll = select.poll()
