@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .wire import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path("/sys/fs/cgroup")
 FREEZE_TIMEOUT_S = 10
@@ -30,7 +35,8 @@ def pids(group: Path) -> list[int]:
     found: list[int] = []
     for directory, _, names in os.walk(group):
         if "cgroup.procs" in names:
-            found += [int(line) for line in (Path(directory) / "cgroup.procs").read_text().split()]
+            with _that_may_go():
+                found += [int(line) for line in (Path(directory) / "cgroup.procs").read_text().split()]
     return found
 
 
@@ -49,7 +55,7 @@ def freeze(group: Path) -> None:
 
 def thaw(group: Path) -> None:
     """Let them run again; a group that is gone needs nothing."""
-    with contextlib.suppress(FileNotFoundError):
+    with _that_may_go():
         _write(group, frozen=False)
 
 
@@ -69,6 +75,16 @@ def kill_frozen(group: Path) -> None:
     for pid in pids(group):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _that_may_go() -> Iterator[None]:
+    """A group is removed when its last process has ended: its files are gone then, or if they are open, no device."""
+    try:
+        yield
+    except OSError as gone:
+        if gone.errno not in {errno.ENOENT, errno.ENODEV}:
+            raise
 
 
 def _write(group: Path, *, frozen: bool) -> None:
