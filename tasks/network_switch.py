@@ -11,6 +11,6 @@ from sealift.model import Step, StepRecord
 
 @task(name="network switch", cache_policy=NO_CACHE)
 def network_switch(cutover: Cutover) -> StepRecord:
-    """Wait for the gateway's decision."""
+    """Watch until the end. Returns how the gateway decided."""
     cutover.attend()
     return cutover.wait(Step.NETWORK_SWITCH)

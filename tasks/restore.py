@@ -11,6 +11,6 @@ from sealift.model import Step, StepRecord
 
 @task(name="restore", cache_policy=NO_CACHE)
 def restore(cutover: Cutover) -> StepRecord:
-    """Wait until the processes run at the destination."""
+    """Watch until the end. Returns how the processes came to run at the destination."""
     cutover.attend()
     return cutover.wait(Step.RESTORE)

@@ -11,6 +11,6 @@ from sealift.model import Step, StepRecord
 
 @task(name="transfer", cache_policy=NO_CACHE)
 def transfer(cutover: Cutover) -> StepRecord:
-    """Wait until the destination has everything that it needs."""
+    """Watch until the end. Returns how the destination got everything that it needs."""
     cutover.attend()
     return cutover.wait(Step.TRANSFER)
