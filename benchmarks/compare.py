@@ -29,7 +29,7 @@ SAME = [
 ]
 """Rows that have all of these in common are repeats of one point."""
 
-USUAL = {
+USUAL: dict[str, float | str] = {
     "asked_strategy": "auto",
     "dirty_mb_s": 0,
     "locality": 1,

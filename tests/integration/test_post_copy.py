@@ -64,8 +64,9 @@ def test_memory_that_follows_is_the_memory_that_was(stage: Stage) -> None:
     assert digest(stage, "destination") == before
     assert running(stage) == ["destination"]
     gone = frozenset(
-        {"containers", "container directories", "layers", "links", "routes", "processes", "mounts"}
-    ) | {"runtime", "writable layers"}
+        {"containers", "container directories", "layers", "writable layers", "runtime", "links", "routes"}
+        | {"processes", "mounts"}
+    )
     left = until_same(stage, "source", hosts["source"], allow=gone)
     assert not left, left
     assert stage.sh("source", "cat /proc/sys/fs/pipe-user-pages-soft") != "0"

@@ -71,9 +71,8 @@ class Filler:
         """Hold what the daemon holds, before anything depends on it. AgentError if it has died already."""
         with contextlib.suppress(OSError):  # it has ended: said below, if it has not ended well
             for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
-                with contextlib.suppress(
-                    OSError
-                ):  # it has just closed this one, as its connection to the restore
+                # It may just have closed one, as its connection to the restore.
+                with contextlib.suppress(OSError):
                     if str(entry.readlink()) == "anon_inode:[userfaultfd]":
                         self._guarded.append(pidfd.borrow(self._process.pid, int(entry.name)))
         if self.has_died():
