@@ -61,11 +61,13 @@ def faults(
         typer.Option("--cell", help="FAULT@MOMENT, may be given again; * stands for anything. Default: all."),
     ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="The few that the tests try.")] = False,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="File of verdicts. Cells that it says held are not tried again."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Break everything that can break at every moment of a migration. Exit status 1 if anything did not hold."""
-    from dataclasses import asdict
-
     from benchmarks.faults import faults as catalogue
     from benchmarks.faults import matrix
     from benchmarks.faults.orchestrator import Orchestrator
@@ -74,19 +76,26 @@ def faults(
     if kind != "netns":
         raise UnusableInput("the matrix breaks namespaced hosts only", remedy="Take `--lab netns`")
     chosen = catalogue.cells([*(catalogue.SAMPLE if sample else ()), *(cell or ())])
-    verdicts = []
-    lab.up("netns", say=_say)
+    known = matrix.stored(results) if results is not None else {}
+    verdicts = {one.name: known[one.name] for one in chosen if one.name in known}
+    left = [one for one in chosen if one.name not in verdicts or not verdicts[one.name].ok]
+    if left:
+        lab.up("netns", say=_say)
     try:
-        with Orchestrator.ready() as orchestrator:
-            for verdict in matrix.run(chosen, orchestrator, say=_say):
-                verdicts.append(verdict)  # noqa: PERF402 - those that were tried before an interrupt are shown
+        if left:
+            with Orchestrator.ready() as orchestrator:
+                for verdict in matrix.run(left, orchestrator, say=_say):
+                    verdicts[verdict.cell] = verdict
+                    if results is not None:
+                        matrix.store((known | verdicts).values(), results)
     finally:
-        lab.down()
+        if left:
+            lab.down()
         if as_json:
-            _print_json([asdict(verdict) for verdict in verdicts])
+            sys.stdout.write(matrix.text(verdicts.values()))
         else:
-            _print_matrix(*matrix.table(verdicts))
-    if not all(verdict.ok for verdict in verdicts):
+            _print_matrix(*matrix.table(list(verdicts.values())))
+    if not all(verdict.ok for verdict in verdicts.values()):
         raise SystemExit(1)
 
 

@@ -38,6 +38,7 @@ def migrate(inventory: Inventory, request: Request, hooks: Hooks | None = None) 
             if session.found.choice.strategy == Strategy.PRE_COPY:
                 predump.pre_dump(session)
         session.cutover = cutover = Hooked(session)
+        cutover.arm()
         if "armed" in called:
             called["armed"](session)
         cutover.begin()

@@ -105,8 +105,8 @@ def _once(inventory: Inventory, request: Request) -> Report:
         preflight(session)
         sync(session)
         pre_dump(session)
-        # Armed now: from "go" to the commit the two hosts and the gateway need nobody. The four tasks are under way
-        # before the freeze and only watch.
+        # The four tasks are under way before the hosts are armed, and three only watch: from "go" to the commit the two
+        # hosts and the gateway need nobody.
         session.cutover = Cutover(session)
         for step in under_way(session.cutover):
             step.result()

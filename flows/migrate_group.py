@@ -120,7 +120,7 @@ def _each(step: Task[[Session], StepRecord], sessions: list[Session]) -> None:
 
 def _cut_over(group: Group) -> None:
     """As in a migration of one, the tasks are under way before the freeze and only watch."""
-    runs = [under_way(cutover) for cutover in group.arm()]
+    runs = [under_way(cutover) for cutover in group.cutovers()]
     failures: dict[int, SealiftError] = {}
     for number, chain in enumerate(runs):
         try:

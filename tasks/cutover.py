@@ -1,4 +1,4 @@
-"""The four tasks of a cutover, all under way before the freeze. They only watch, and end when it is over."""
+"""The four tasks of a cutover, all under way before the hosts are armed. They end when it is over."""
 
 from __future__ import annotations
 

@@ -11,6 +11,6 @@ from sealift.model import Step, StepRecord
 
 @task(name="final dump", cache_policy=NO_CACHE)
 def final_dump(cutover: Cutover, watchers: int) -> StepRecord:
-    """Say go once the tasks of the other steps watch, and wait for the end. Returns how the source has dumped."""
+    """Arm and say go once the others watch, and wait for the end. Returns how the source has dumped."""
     cutover.begin(watchers)
     return cutover.wait(Step.FINAL_DUMP)

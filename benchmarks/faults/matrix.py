@@ -1,18 +1,23 @@
-"""The matrix: many cells one after the other, a table of them, and how long the rest will take."""
+"""The matrix: many cells one after the other, what came of them, and how long the rest will take."""
 
 from __future__ import annotations
 
+import json
+import os
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from benchmarks.faults import cell as trial
+from benchmarks.faults.cell import Verdict
 from benchmarks.faults.moments import NAMES, moment
+from sealift.errors import UnusableInput
 from sealift.lab import lab
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from benchmarks.faults.cell import Verdict
     from benchmarks.faults.faults import Cell
     from benchmarks.faults.orchestrator import Orchestrator
 
@@ -38,6 +43,36 @@ def run(
         if left and not verdict.ok:
             lab.down()
             lab.up("netns", say=lambda _: None)
+
+
+def store(verdicts: Iterable[Verdict], path: Path) -> None:
+    """Write a JSON file of verdicts: whole or not at all, even if this is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    making = path.with_name(f".{path.name}.{os.getpid()}")
+    making.write_text(text(verdicts))
+    making.rename(path)
+
+
+def text(verdicts: Iterable[Verdict]) -> str:
+    """Verdicts as JSON: a list of objects, by the fields of `Verdict`."""
+    return json.dumps([asdict(verdict) for verdict in verdicts], indent=1) + "\n"
+
+
+def stored(path: Path) -> dict[str, Verdict]:
+    """The verdicts of such a file by the cells' names; none if there is no file. UnusableInput for anything else."""
+    if not path.exists():
+        return {}
+    try:
+        verdicts = [
+            Verdict(**fields | {name: tuple(fields[name]) for name in ("wrong", "said")})
+            for fields in json.loads(path.read_text())
+        ]
+    except (ValueError, TypeError, KeyError) as strange:
+        raise UnusableInput(
+            f"{path} holds something else than verdicts",
+            remedy="Name a file that `sealift bench faults --results` has written, or a new one",
+        ) from strange
+    return {verdict.cell: verdict for verdict in verdicts}
 
 
 def table(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]], list[str]]:

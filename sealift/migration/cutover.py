@@ -38,12 +38,12 @@ REVIVE_AGAIN_S = 5
 
 ATTEND_TIMEOUT_S = 10
 STILL_BEFORE_S, STILL_AFTER_S = 0.5, 0.5
-"""How long watchers may take to come, and how long there is silence before the freeze and after the commit, when the
-container asks for its first pages: what a scheduler notes of its task runs would take processors from both."""
+"""How long watchers may take to come, and how long there is silence before the hosts are armed and after the commit,
+when the container asks for its first pages: what a scheduler notes of its task runs would take processors from both."""
 
 
 class Cutover:
-    """Armed by its constructor; `begin` says go; `wait` waits for the end, and tells of one step of it.
+    """`arm` gets both hosts ready; `begin` says go; `wait` waits for the end, and tells of one step of it.
 
     `members` are the migrations that have one decision, this one among them, each with its container; `together` is
     where they wait for each other before they begin.
@@ -68,9 +68,11 @@ class Cutover:
         self._failure: SealiftError | None = None
         self._outcome = "rolled back"
         self._began = datetime.now(UTC)
-        self._arm()
+        self._beginning = threading.Lock()
+        self._armed = self._abandoned = False
 
-    def _arm(self) -> None:
+    def arm(self) -> None:
+        """Get the gateway and both hosts ready: from then on they need only the word."""
         session, found = self._session, self._session.found
         inventory, request = session.inventory, session.request
         token = secrets.token_hex(16)
@@ -112,6 +114,7 @@ class Cutover:
             page_server_port=page_server,
             external_network=armed["external_network"],
         )
+        self._armed = True
 
     def attend(self) -> None:
         """Be there before it begins: whoever watches by a task run has it started by then."""
@@ -120,29 +123,56 @@ class Cutover:
             self._changed.notify_all()
 
     def begin(self, watchers: int = 0) -> None:
-        """Say go, with the others of a group. What follows is between the hosts. MigrationFailed if one is missing.
+        """Arm, unless that was done, and say go, with the others of a group. What follows is between the hosts.
 
-        So many `watchers` are waited for. None is needed.
+        So many `watchers` are waited for before; none is needed. Between arming and the word nothing is waited for but
+        the group: what lies idle for half a second takes 8 ms more of the freeze to get going again. MigrationFailed if
+        one of the group is missing.
         """
         self._watched = watchers > 0
         if watchers:
             with self._changed:
                 self._changed.wait_for(lambda: self._present >= watchers, ATTEND_TIMEOUT_S)
             time.sleep(STILL_BEFORE_S)
-        if self._together is not None:
+        with self._beginning:
             try:
-                self._together.wait(TOGETHER_TIMEOUT_S)
-            except threading.BrokenBarrierError as alone:
-                self._failure = MigrationFailed(
-                    "another container of the group could not begin; nothing was frozen",
-                    host=self._session.request.source,
-                    step=Step.FINAL_DUMP,
-                    remedy="Put its cause right and migrate the group again",
-                )
+                self._get_ready()
+            except SealiftError as failed:
+                failed.step = failed.step or Step.FINAL_DUMP
+                self._failure = failed
                 self._end()
-                raise self._failure from alone
-        self._thread = threading.Thread(target=self._go, daemon=True, name="cutover")
-        self._thread.start()
+                raise
+            self._thread = threading.Thread(target=self._go, daemon=True, name="cutover")
+            self._thread.start()
+
+    def _get_ready(self) -> None:
+        self._check_wanted()
+        try:
+            if not self._armed:
+                self.arm()
+        except SealiftError:
+            self.failed_ns = time.monotonic_ns()
+            if self._together is not None:
+                self._together.abort()
+            raise
+        self._check_wanted()
+        try:
+            if self._together is not None:
+                self._together.wait(TOGETHER_TIMEOUT_S)
+        except threading.BrokenBarrierError as alone:
+            raise MigrationFailed(
+                "another container of the group could not begin; nothing was frozen",
+                host=self._session.request.source,
+                remedy="Put its cause right and migrate the group again",
+            ) from alone
+
+    def _check_wanted(self) -> None:
+        if self._abandoned:
+            raise MigrationFailed(
+                "it was ended before anything was frozen",
+                host=self._session.request.source,
+                remedy="Migrate again",
+            )
 
     def _go(self) -> None:
         try:
@@ -230,7 +260,12 @@ class Cutover:
         return record
 
     def settle(self) -> str:
-        """Wait for the end of a cutover that has begun; the outcome."""
+        """Wait for the end of a cutover that has begun; the outcome. One that has not will not."""
+        self._abandoned = True
+        if self._together is not None:
+            self._together.abort()  # those who have passed it don't mind
+        with self._beginning:
+            pass
         if self._thread is None:
             return "rolled back"
         self._over.wait(CUTOVER_TIMEOUT_S)

@@ -29,7 +29,7 @@ PROJECT_LABEL = "com.docker.compose.project"
 
 
 class Group:
-    """Use as `with Group.open(…) as group`; `arm` once every session is ready for its cutover."""
+    """Use as `with Group.open(…) as group`; `cutovers` once every session is ready for its own."""
 
     def __init__(self, sessions: list[Session]) -> None:
         self.sessions = sessions
@@ -52,16 +52,17 @@ class Group:
             ]
             yield cls(sessions)
 
-    def arm(self) -> list[Cutover]:
-        """Arm all of them. UnusableInput if two names are the same container."""
+    def cutovers(self) -> list[Cutover]:
+        """A cutover for each of them, still to be armed. UnusableInput if two names are the same container."""
         ids = [session.found.container["Id"] for session in self.sessions]
         if len(set(ids)) < len(ids):
             raise UnusableInput("two of the names are the same container", remedy="Name each container once")
         members = {session.migration: session.request.container for session in self.sessions}
         together = threading.Barrier(len(members))
-        for session in self.sessions:
-            session.cutover = Cutover(session, members, together)
-        return [session.cutover for session in self.sessions if session.cutover is not None]
+        made = [Cutover(session, members, together) for session in self.sessions]
+        for session, cutover in zip(self.sessions, made, strict=True):
+            session.cutover = cutover
+        return made
 
     def first_failure(self, failures: dict[int, SealiftError]) -> SealiftError:
         """Of the failures, by the numbers of their sessions, the one that the others followed from."""

@@ -15,6 +15,7 @@ from sealift.errors import UnusableInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from stage import Stage
 
@@ -84,3 +85,15 @@ def test_the_table_says_what_did_not_hold() -> None:
     assert heads == ["fault", "sync\nsync, start", "sent\ntransfer, middle"]
     assert rows == [["disk", "ok", "(1)"]]
     assert notes == ["1. disk@sent: the client: NOT INTACT"]
+
+
+def test_verdicts_are_kept_in_a_file_that_goes_on_where_it_was(tmp_path: Path) -> None:
+    held = trial.Verdict("disk@sync", (), "source", ("{'outcome': 'committed'}",), 1.0)
+    broken = trial.Verdict("disk@sent", ("the client: NOT INTACT",), None, (), 1.0)
+    kept = tmp_path / "new" / "faults.json"
+    assert matrix.stored(kept) == {}
+    matrix.store([held, broken], kept)
+    assert matrix.stored(kept) == {held.cell: held, broken.cell: broken}
+    kept.write_text('[{"cell": "disk@sync"}]')
+    with pytest.raises(UnusableInput, match="something else than verdicts"):
+        matrix.stored(kept)

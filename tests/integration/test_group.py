@@ -95,7 +95,10 @@ def armed(stage: Stage, *names: str) -> Iterator[tuple[Group, list[Cutover]]]:
     with Group.open(stage.inventory, [stage.request(name) for name in names]) as group:
         for session in group.sessions:
             prepare(session)
-        yield group, group.arm()
+        cutovers = group.cutovers()
+        for cutover in cutovers:
+            cutover.arm()
+        yield group, cutovers
 
 
 @pytest.mark.whole
