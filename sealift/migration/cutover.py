@@ -104,7 +104,6 @@ class Cutover:
             log=log,
             descriptors=found.descriptors,
             lazy=post_copy or found.lazy_restore,
-            fetched=post_copy,
         )
         session.sender.call(
             "arm",

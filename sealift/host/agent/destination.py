@@ -133,25 +133,23 @@ class Destination:
         log: dict[str, Any] | None,
         descriptors: list[str],
         lazy: bool,
-        fetched: bool,
     ) -> dict[str, Any]:
         """Start the container under Docker up to the point where the images are needed; pull its cable.
 
         `descriptors` is what the container's standard descriptors lead to at the source. With `lazy` the container
-        starts before its memory is in; with `fetched`, before it is even on this host. Returns `external_network`:
-        whether a filled network namespace is ready, so that the images are to have none.
+        starts before its memory is in. Returns `external_network`: whether a filled network namespace is ready, so that
+        the images are to have none.
         """
         self.container = container
         self.workload = address
         self.gateway = gateway
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         self.restore = RESTORES / container
-        self.lazy = lazy
-        self.pager = pager.Started(self.directory) if fetched else None
         self.images = self.directory / "final"
         self.images.mkdir(exist_ok=True)
         (self.images / "descriptors.json").write_text(json.dumps(descriptors))
         self.restore.mkdir(parents=True, mode=0o700)
+        self.pager = pager.Started(self.directory, self.restore) if lazy else None
         (self.restore / "options").write_text("--lazy-pages\n" if lazy else "")
         self.trigger = Trigger(self.restore, "restore")
         if log is not None:
@@ -228,10 +226,10 @@ class Destination:
             if (images / TAIL).exists():
                 print_again((images / TAIL).read_bytes(), self.wrapper)
             started_ns = time.monotonic_ns()
-            if self.lazy:
-                if self.pager is not None:
-                    self.pager.begin(images, message["pages"])
-                self.filler = Filler(images, self.restore, self.pager.port if self.pager else None)
+            if self.pager is not None:
+                work = self.restore / "daemon"
+                self.pager.begin(work, images, message["pages"])
+                self.filler = Filler(images, work, self.pager.port if message["pages"] else None)
             self.trigger.say("go")
             self.trigger.wait("restored", self._complaint, RESTORE_TIMEOUT_S)
             took_ns = time.monotonic_ns() - started_ns

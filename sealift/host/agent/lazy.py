@@ -32,11 +32,18 @@ SPARED = "-1000"
 """The kernel's out-of-memory killer leaves such a process alone (proc(5), oom_score_adj)."""
 
 
+def spare(pid: int) -> None:
+    """Keep the kernel's out-of-memory killer from a process, if this one may."""
+    with contextlib.suppress(OSError):  # without CAP_SYS_RESOURCE
+        Path(f"/proc/{pid}/oom_score_adj").write_text(SPARED)
+
+
 class Filler:
     """`criu lazy-pages` for one restore. It outlives this process: nobody else could bring the missing pages."""
 
     def __init__(self, images: Path, work: Path, pager_port: int | None) -> None:
         self.work = work
+        work.mkdir()
         self._guarded: list[int] = []
         self._watch: threading.Thread | None = None
         self._rouser: threading.Thread | None = None
@@ -60,8 +67,7 @@ class Filler:
         if not listens:
             self._process.wait()
             raise AgentError(self.reason(), "restore")
-        with contextlib.suppress(OSError):  # without CAP_SYS_RESOURCE
-            Path(f"/proc/{self._process.pid}/oom_score_adj").write_text(SPARED)
+        spare(self._process.pid)
 
     def has_died(self) -> bool:
         """Whether it has ended with pages missing."""

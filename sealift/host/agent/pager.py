@@ -3,9 +3,10 @@
 CRIU's daemon asks for one page when a process needs one, and waits for the way there and back each time; a process that
 has just been restored needs hundreds. This one begins to fetch before the process runs, small mappings first (stacks,
 data of programs, a heap's own records), and answers from what it has. What is asked for and not there goes first, with
-its neighbours.
+its neighbours. All the rest follows once the container has found its feet.
 
 A program of its own, started before the freeze: it outlives the agent, since without it memory would never be complete.
+Where memory is in the images already, and only put in behind the running processes, it just keeps the `door`.
 The messages are those of CRIU 4 (criu/page-xfer.c): 32 bytes, command, pages, address, image; then the pages.
 """
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import socket
 import struct
 import subprocess
@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .criu import PAGE_BYTES, fields, messages
+from .door import Door
+from .lazy import spare
 from .wire import LOOPBACK, AgentError, listen
 
 if TYPE_CHECKING:
@@ -46,10 +48,6 @@ LAZY = 2
 """PE_LAZY: a page that is not in the images."""
 
 BLOCK_PAGES = 32
-BEFORE_S, BESIDE_S = 0.01, 0.002
-"""How long an answer to CRIU's own fetching ahead is put off before the commit, and while the container finds its feet
-after it. CRIU asks for more each time that nothing else comes up, and who needs a page of it waits for the whole."""
-
 WINDOW = 3
 """Blocks asked for and not yet come: enough to keep a link busy, few enough that an urgent one is not far behind."""
 
@@ -60,7 +58,7 @@ SMALL_PAGES = 256
 """Larger mappings wait until the container has been committed: before, fetching would take time from its restore."""
 
 GENTLE_S = 0.3
-"""So long after the commit only what is asked for is fetched: what runs again needs a few pages of large mappings
+"""So long after the commit only what is asked for is brought: what runs again needs a few pages of large mappings
 first, and each would wait for what is on its way already."""
 
 
@@ -132,7 +130,7 @@ class Pager:
         self._through: deque[Block] = deque()
         self._by_address = sorted(mappings, key=lambda mapping: (mapping.image, mapping.address))
         self._addresses = [(mapping.image, mapping.address) for mapping in self._by_address]
-        self._behind_from: float | None = None
+        self._all = False
         self._changed = threading.Condition()
         self._closing = False
         self._lost: Exception | None = None
@@ -142,10 +140,10 @@ class Pager:
         self._fetcher = threading.Thread(target=self._fetch, daemon=True)
         self._fetcher.start()
 
-    def run(self) -> None:
-        """The container has been committed to this host: all the rest may follow, once it has found its feet."""
+    def fetch_all(self) -> None:
+        """All the rest may follow."""
         with self._changed:
-            self._behind_from = time.monotonic() + GENTLE_S
+            self._all = True
             self._changed.notify_all()
 
     def _fetch(self) -> None:
@@ -162,7 +160,7 @@ class Pager:
                         elif asked:
                             break
                         else:
-                            self._changed.wait(self._patience())
+                            self._changed.wait()
                     if not asked:
                         return
                 self._take(asked)
@@ -177,17 +175,8 @@ class Pager:
         while self._urgent:
             if not (block := self._urgent.popleft()).asked:
                 return block
-        sources = [self._ahead]
-        if self._behind_from is not None and time.monotonic() >= self._behind_from:
-            sources.append(self._behind)
+        sources = [self._ahead, self._behind] if self._all else [self._ahead]
         return next((block for blocks in sources for block in blocks if not block.asked), None)
-
-    def _patience(self) -> float | None:
-        """How long to wait for a word before looking again, in seconds."""
-        if self._behind_from is None:
-            return None
-        left = self._behind_from - time.monotonic()
-        return left if left > 0 else None
 
     def _find(self, image: int, address: int) -> Mapping:
         position = bisect_right(self._addresses, (image, address)) - 1
@@ -232,8 +221,6 @@ class Pager:
                 return
             if command != GET:
                 raise AgentError(f"CRIU's daemon asks for {command:#x}")
-            if pages > 1 and self._is_gentle():
-                self._make_way(daemon, image, address, pages)
             daemon.sendall(MESSAGE.pack(ADD | PRESENT << COMMAND_BITS, pages, address, image))
             while pages:
                 mapping = self._find(image, address)
@@ -260,27 +247,6 @@ class Pager:
                 with self._changed:
                     self._through.popleft().forget()
 
-    def _is_gentle(self) -> bool:
-        return self._behind_from is None or time.monotonic() < self._behind_from
-
-    def _make_way(self, daemon: socket.socket, image: int, address: int, pages: int) -> None:
-        """Before an answer that no process waits for: fetch it and what will be asked for next, and let a fault come.
-
-        CRIU asks for pages ahead, sixteen or more, and takes answers in the order of its questions: what has to be
-        fetched first is a millisecond for each fault behind it, and a process that has just been restored has dozens.
-        So the answer is at hand before it is given, and given the moment that something else is asked. It is whole: of
-        pages that it has asked for CRIU asks for none by itself, whoever needs it.
-        """
-        mapping = self._find(image, address)
-        first = (address - mapping.address) // PAGE_BYTES
-        last = min(first + 2 * pages, mapping.pages)
-        with self._changed:
-            for page in (*range(first, last, BLOCK_PAGES), last - 1):
-                if not (block := mapping.block(page)).asked:
-                    self._urgent.append(block)
-            self._changed.notify_all()
-        select.select([daemon], [], [], BEFORE_S if self._behind_from is None else BESIDE_S)
-
     def _wait_for(self, block: Block, pages: int) -> None:
         with self._changed:
             if not block.asked:
@@ -306,13 +272,16 @@ def _exactly_into(connection: socket.socket, view: memoryview) -> None:
 
 
 class Started:
-    """A pager that waits for its word. `port` is where it listens on this host's loopback."""
+    """A pager that waits for its word. `port` is where it listens on this host's loopback.
 
-    def __init__(self, directory: Path) -> None:
+    `directory` is the migration's, `work` that of CRIU's restore.
+    """
+
+    def __init__(self, directory: Path, work: Path) -> None:
         self._log = directory / "pager.log"
         self._process = subprocess.Popen(
-            # The directory is for whoever has to find out later whose it is (`criu.workers`).
-            [sys.executable, sys.argv[0], "pager", str(directory)],
+            # By the directory `criu.workers` finds out later whose it is.
+            [sys.executable, sys.argv[0], "pager", str(directory), str(work)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log.open("wb"),
@@ -321,9 +290,9 @@ class Started:
         assert self._process.stdout  # noqa: S101 - it was asked for
         self.port = int(json.loads(self._process.stdout.readline())["port"])
 
-    def begin(self, images: Path, source: tuple[str, int]) -> None:
-        """Have it fetch what these images leave out."""
-        self._say({"images": str(images), "source": list(source)})
+    def begin(self, daemon_work: Path, images: Path, source: tuple[str, int] | None) -> None:
+        """Tell it where CRIU's daemon works, and have it fetch what these images leave out, if there is a source."""
+        self._say({"daemon": str(daemon_work), "images": str(images), "source": source})
 
     def run(self) -> None:
         """Tell it that the container has been committed to this host."""
@@ -350,29 +319,55 @@ class Started:
         self._process.wait()
 
 
-def _await_word(orders: Iterator[dict[str, Any]], pager: Pager, served: threading.Event) -> None:
-    """An agent that dies before any process could need a page takes this program with it: the source waits for it."""
-    if next(orders, None) is None and not served.is_set():
-        os._exit(1)
-    pager.run()
+class Commit:
+    """Waits for the word that the container has been committed to this host, which an agent's end is as well.
+
+    An agent that dies before anybody `depends` on this program takes it along: the source waits for its end.
+    """
+
+    def __init__(self, orders: Iterator[dict[str, Any]]) -> None:
+        self._orders = orders
+        self._calm = threading.Event()
+        self._depends = threading.Event()
+        self.depend, self.wait = self._depends.set, self._calm.wait
+        threading.Thread(target=self._await_word, daemon=True).start()
+
+    def _await_word(self) -> None:
+        if next(self._orders, None) is None and not self._depends.is_set():
+            os._exit(1)
+        time.sleep(GENTLE_S)
+        self._calm.set()
 
 
 def main(controller: Controller) -> None:
-    """Say where it listens, take one order, serve one daemon. The next word, or the agent's end, lets it run."""
-    listener = listen(LOOPBACK)
+    """Say where it listens, take one order, keep the door, serve one daemon. What follows is in `Commit`."""
+    spare(os.getpid())
+    listener, door = listen(LOOPBACK), Door(Path(sys.argv[3]))
     controller.tell(port=listener.getsockname()[1])
     orders = controller.orders()
     order: dict[str, Any] | None = next(orders, None)
     if order is None:
         return
+    commit = Commit(orders)
     try:
-        pager = Pager(Path(order["images"]), (order["source"][0], order["source"][1]))
-        served = threading.Event()
-        threading.Thread(target=_await_word, args=(orders, pager, served), daemon=True).start()
+        pager = Pager(Path(order["images"]), tuple(order["source"])) if order["source"] else None
+        keeper = threading.Thread(target=_keep, args=(door, Path(order["daemon"]), commit), daemon=True)
+        keeper.start()
+        if pager is None:
+            keeper.join()
+            return
         daemon, _ = listener.accept()
         daemon.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        served.set()
+        commit.depend()
+        threading.Thread(target=lambda: commit.wait() and pager.fetch_all(), daemon=True).start()
         pager.serve(daemon)
     except (OSError, AgentError, KeyError, ValueError) as lost:
         sys.stderr.write(f"{lost}\n")
         os._exit(1)  # the daemon sees its connection end
+
+
+def _keep(door: Door, daemon_work: Path, commit: Commit) -> None:
+    try:
+        door.pass_on(daemon_work, commit.depend, commit.wait)
+    except OSError as lost:
+        sys.stderr.write(f"CRIU's restore and its daemon for pages can't talk: {lost}\n")

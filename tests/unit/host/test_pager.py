@@ -96,13 +96,9 @@ def serve(served: pager.Pager, here: socket.socket) -> None:
         served.serve(here)
 
 
-def ask(daemon: socket.socket, address: int, pages: int, behind: int = 0) -> None:
-    """As CRIU's daemon asks. `behind` so many pages of another question that has no answer yet."""
+def ask(daemon: socket.socket, address: int, pages: int) -> None:
+    """As CRIU's daemon asks."""
     daemon.sendall(pager.MESSAGE.pack(pager.GET, pages, address, 7))
-    if behind:
-        _, count, where, _ = pager.MESSAGE.unpack(receive(daemon, pager.MESSAGE.size))
-        assert count == behind, "it is answered whole: CRIU does not ask again for what it has asked for"
-        assert receive(daemon, count * PAGE_BYTES) == content(where, count)
     _, count, where, image = pager.MESSAGE.unpack(receive(daemon, pager.MESSAGE.size))
     assert (count, where, image) == (pages, address, 7)
     assert receive(daemon, pages * PAGE_BYTES) == content(address, pages)
@@ -131,39 +127,14 @@ def test_every_page_is_brought_in_any_order_and_small_mappings_come_first(images
     assert source.asked[0] == STACK[0]
 
 
-def test_while_the_container_finds_its_feet_a_fault_waits_for_nothing_that_is_fetched_ahead(
-    images: Path,
-) -> None:
-    source = Source()
-    source.start()
-    served = pager.Pager(images, source.listener.getsockname())
-    here, daemon = socket.socketpair()
-    threading.Thread(target=serve, args=(served, here), daemon=True).start()
-    started = time.monotonic()
-    for number in range(5):
-        ask(daemon, HEAP[0] + 16 * number * PAGE_BYTES, 16)
-    assert time.monotonic() - started >= 5 * pager.BEFORE_S, "it goes slowly"
-    served.run()
-    started = time.monotonic()
-    for number in range(5, 20):
-        ask(daemon, HEAP[0] + 16 * number * PAGE_BYTES, 16)
-    assert time.monotonic() - started >= 15 * pager.BESIDE_S, "not so slowly"
-    # Asked for ahead, and before its answer a page that a process needs.
-    daemon.sendall(pager.MESSAGE.pack(pager.GET, 16, HEAP[0] + 320 * PAGE_BYTES, 7))
-    started = time.monotonic()
-    ask(daemon, HEAP[0] + 600 * PAGE_BYTES, 1, behind=16)
-    assert time.monotonic() - started < 0.1
-    assert HEAP[0] + 320 * PAGE_BYTES in source.asked
-
-
-def test_large_mappings_follow_by_themselves_once_the_container_has_been_committed(images: Path) -> None:
+def test_large_mappings_follow_once_all_may(images: Path) -> None:
     source = Source()
     source.start()
     served = pager.Pager(images, source.listener.getsockname())
     time.sleep(0.1)
     assert source.asked == [STACK[0]]
-    served.run()
-    time.sleep(pager.GENTLE_S + 0.5)
+    served.fetch_all()
+    time.sleep(0.5)
     assert set(range(HEAP[0], BESIDE[0], pager.BLOCK_PAGES * PAGE_BYTES)) <= set(source.asked)
 
 
@@ -172,8 +143,7 @@ def test_what_was_given_is_given_again(images: Path, monkeypatch: pytest.MonkeyP
     source = Source()
     source.start()
     served = pager.Pager(images, source.listener.getsockname())
-    served.run()
-    time.sleep(pager.GENTLE_S)
+    served.fetch_all()
     here, daemon = socket.socketpair()
     threading.Thread(target=serve, args=(served, here), daemon=True).start()
     for _ in range(2):
