@@ -94,16 +94,24 @@ class Orchestrator:
         """
         self.serve()
         if self._deployment is None:
-            if not (ROOT / DEPLOYMENTS).is_file():
-                raise UnusableInput(f"{ROOT} has no {DEPLOYMENTS}", remedy="Run this from a checkout")
-            self._prefect("work-pool", "create", "--type", "process", POOL)
-            self._prefect("deploy", "--name", DEPLOYMENT, "--prefect-file", DEPLOYMENTS)
+            self.deploy("--name", DEPLOYMENT)
             (made,) = self.ask("/deployments/filter", limit=1)
             self.ask(f"/deployments/{made['id']}", "PATCH", entrypoint=HELD)
             self._deployment = str(made["id"])
+        self.hire()
+        return self._deployment
+
+    def deploy(self, *which: str) -> None:
+        """Make the work pool and those deployments of `deployments/prefect.yaml`: `--all`, or `--name` and a name."""
+        if not (ROOT / DEPLOYMENTS).is_file():
+            raise UnusableInput(f"{ROOT} has no {DEPLOYMENTS}", remedy="Run this from a checkout")
+        self._prefect("work-pool", "create", "--type", "process", POOL)
+        self._prefect("deploy", *which, "--prefect-file", DEPLOYMENTS)
+
+    def hire(self) -> None:
+        """See to it that a worker waits for runs."""
         if self._worker is None or self._worker.poll() is not None:
             self._worker = self._start("worker", "start", "--pool", POOL, "--type", "process")
-        return self._deployment
 
     def ask(self, path: str, method: str = "POST", **body: Any) -> Any:
         """A request to the API, as the UI makes it; the answer. CommandFailed if there is none."""

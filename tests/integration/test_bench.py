@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +15,7 @@ import pytest
 
 from benchmarks import frames
 from benchmarks.evaluate import evaluate
+from benchmarks.faults.orchestrator import Orchestrator
 from benchmarks.peers import ssh_path
 from benchmarks.point import Point
 from benchmarks.testbed import DOCKER_HOSTS, Testbed
@@ -222,20 +220,6 @@ def test_the_notebook_runs(stage: Stage, prefect_api: str, monkeypatch: pytest.M
     assert len(pictures) == 3
 
 
-@contextmanager
-def running(*words: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-m", "prefect", *words], env=environment(**env), cwd=ROOT)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 def until(check: Any, timeout_s: float) -> Any:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -285,44 +269,16 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(stage: Stage, tmp_path: Pat
 
 
 @pytest.mark.whole
-def test_schedules_are_deployed_and_a_worker_runs_one_to_its_end(stage: Stage, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    api = f"http://127.0.0.1:{port}/api"
-    env = {
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_API_URL": api,
-        "PREFECT_PROFILES_PATH": str(tmp_path / "profiles.toml"),
-        "SEALIFT_RESULTS": str(tmp_path / "results"),
-    }
+def test_schedules_are_deployed_and_a_worker_runs_one_to_its_end(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEALIFT_RESULTS", str(tmp_path / "results"))
     plan = tmp_path / "plan.toml"
     plan.write_text('name = "tiny"\nrepeats = 1\n[[axes]]\nmemory_mb = [1]\n')
-
-    def prefect(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *words],
-            env=environment(**env),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def ask(path: str, **body: Any) -> Any:
-        request = urllib.request.Request(
-            f"{api}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
-
-    with running("server", "start", "--host", "127.0.0.1", "--port", str(port), **env):
-        until(lambda: urllib.request.urlopen(f"{api}/health", timeout=5).status == 200, 120)
-        prefect("work-pool", "create", "--type", "process", "sealift")
-        prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
-        deployed = {one["name"]: one for one in ask("/deployments/filter")}
+    with Orchestrator.ready() as orchestrator:
+        orchestrator.serve()
+        orchestrator.deploy("--all")
+        deployed = {one["name"]: one for one in orchestrator.ask("/deployments/filter")}
         crons = {
             name: (one["schedules"][0]["schedule"]["cron"], one["schedules"][0]["active"])
             for name, one in deployed.items()
@@ -334,22 +290,20 @@ def test_schedules_are_deployed_and_a_worker_runs_one_to_its_end(stage: Stage, t
             "recover": ("*/10 * * * *", False),
         }
         assert {"migrate", "migrate-group"} <= deployed.keys()
-        nightly = deployed["nightly"]["id"]
-        chosen = {"plan": str(plan), "results": str(tmp_path / "results")}
-        scheduled = ask(
-            f"/deployments/{nightly}/create_flow_run", state={"type": "SCHEDULED"}, parameters=chosen
+        scheduled = orchestrator.ask(
+            f"/deployments/{deployed['nightly']['id']}/create_flow_run",
+            state={"type": "SCHEDULED"},
+            parameters={"plan": str(plan), "results": str(tmp_path / "results")},
         )
-        wanted = {"flow_runs": {"id": {"any_": [scheduled["id"]]}}}
-        with running("worker", "start", "--pool", "sealift", "--type", "process", **env):
-            states = ("COMPLETED", "FAILED", "CRASHED")
+        orchestrator.hire()
 
-            def ended() -> Any:
-                runs = ask("/flow_runs/filter", **wanted)
-                return next((run for run in runs if run["state_type"] in states), None)
+        def ended() -> Any:
+            run = orchestrator.ask(f"/flow_runs/{scheduled['id']}", "GET")
+            return run if run["state_type"] in {"COMPLETED", "FAILED", "CRASHED"} else None
 
-            run = until(ended, 200)
+        run = until(ended, 200)
         assert run["state_type"] == "COMPLETED", run["state"]
-        artifacts = {one["key"] for one in ask("/artifacts/filter")}
+        artifacts = {one["key"] for one in orchestrator.ask("/artifacts/filter")}
     rows = frames.load(tmp_path / "results")
     assert list(rows["outcome"]) == ["committed"]
     assert {"sweep-results", "migration-steps", "migration-timeline"} <= artifacts

@@ -359,11 +359,16 @@ def main(controller: Controller) -> None:
         daemon, _ = listener.accept()
         daemon.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         commit.depend()
-        threading.Thread(target=lambda: commit.wait() and pager.fetch_all(), daemon=True).start()
+        threading.Thread(target=_fetch_all_in_time, args=(pager, commit), daemon=True).start()
         pager.serve(daemon)
     except (OSError, AgentError, KeyError, ValueError) as lost:
         sys.stderr.write(f"{lost}\n")
         os._exit(1)  # the daemon sees its connection end
+
+
+def _fetch_all_in_time(pager: Pager, commit: Commit) -> None:
+    commit.wait()
+    pager.fetch_all()
 
 
 def _keep(door: Door, daemon_work: Path, commit: Commit) -> None:
