@@ -37,6 +37,9 @@ RECOVER_S = 150
 
 AFTER_S = 0.5
 
+PAUSE_S = 0.002
+"""Between two increments. Without it the client takes a processor for as long as a cell waits, two minutes in some."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -83,7 +86,7 @@ def _try(
         )
     with (
         ssh.connected("client", inventory.machine("client")) as host,
-        redis.client(host, address) as client,
+        redis.client(host, address, PAUSE_S) as client,
     ):
         with controller(CONTAINER, cell.moment, cell.fault.driver, orchestrator) as migration:
             wrong = _break(Scene(inventory, migration, orchestrator), cell, said)
