@@ -38,6 +38,8 @@ def pre_dump_round(session: Session) -> Round:
     )
     session.found.last_images = name
     session.found.packed_bytes += stats.get("packed_bytes", 0)
+    if stats["whole"] and number == 1:
+        session.found.warnings.append(f"a write counts for the whole of a huge page: {stats['whole']}")
     session.found.rounds.append(made)
     return made
 

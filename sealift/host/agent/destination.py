@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import criu, docker_api, links, pager, plug, sandbox, zstd
 from .files import Daemon
-from .lazy import Filler
+from .lazy import Filler, mark_earlier
 from .log import TAIL, cut, print_again
 from .relay import Relay, joined, unpacked
 from .shim import Shim
@@ -228,6 +228,7 @@ class Destination:
             started_ns = time.monotonic_ns()
             if self.pager is not None:
                 work = self.restore / "daemon"
+                mark_earlier(images)
                 self.pager.begin(work, images, message["pages"])
                 self.filler = Filler(images, work, self.pager.port if message["pages"] else None)
             self.trigger.say("go")

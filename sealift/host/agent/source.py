@@ -15,7 +15,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import brake, cgroup, cork, criu, docker_api, limits, links, pipes, plug, timerfd, watches, zstd
+from . import (
+    brake,
+    cgroup,
+    cork,
+    criu,
+    docker_api,
+    hugepages,
+    limits,
+    links,
+    pipes,
+    plug,
+    timerfd,
+    watches,
+    zstd,
+)
 from .files import Sender, View
 from .log import TAIL, Log
 from .pager import lazy_ranges
@@ -113,17 +127,20 @@ class Source:
         files = {path: f"{name}{ending}" for path, ending in self.log.files().items()}
         return {"marked": marked, "sent": self.sender.copy("log", files)}
 
-    def pre_dump(self, name: str, port: int) -> dict[str, int]:
-        """One round: the pages dirtied since the last one, straight to the destination's page server."""
+    def pre_dump(self, name: str, port: int) -> dict[str, Any]:
+        """One round: the pages dirtied since the last one, straight to the destination's page server.
+
+        `whole` in the answer says why writes to huge pages count for all of them, if they do.
+        """
         images = self.directory / name
         relay = self._relay(port, self.bandwidth)
         try:
-            self._pre_dump(images, self._page_server(port, relay))
+            whole = self._pre_dump(images, self._page_server(port, relay))
         finally:
             if relay is not None:
                 relay.close()
         self.parent = name
-        return {**criu.dump_stats(images), **_packed_bytes(relay)}
+        return {**criu.dump_stats(images), **_packed_bytes(relay), "whole": whole}
 
     def _relay(self, port: int, rate: int | None = None) -> Relay | None:
         """What stands before the destination's page server at this port, if anything has to."""
@@ -136,9 +153,10 @@ class Source:
         """Where CRIU is to send pages to."""
         return (LOOPBACK, relay.port) if relay is not None else (self.peer["address"], port)
 
-    def _pre_dump(self, images: Path, server: tuple[str, int]) -> None:
+    def _pre_dump(self, images: Path, server: tuple[str, int]) -> str | None:
         pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
         pids = cgroup.pids(cgroup.of_process(pid))
+        whole = hugepages.split(pids)
         settings = self.directory / "pre-dump.conf"
         settings.write_text(watches.settings(pids))
         env = {**(limits.environment(pids) or os.environ), criu.SETTINGS: str(settings)}
@@ -146,6 +164,7 @@ class Source:
         dump = criu.checkpoint(self.container, images, *options, env=env)
         with cork.Pushed(dump.pid, server):
             criu.finish(dump, "pre-dump", images / "dump.log")
+        return whole
 
     def slow_down(self) -> float | None:
         """Halve what the container uses of the CPUs, until `release`. Returns how many; None if it is at the least."""
