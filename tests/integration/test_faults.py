@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 DEAD = sorted({cell.name for cell in cells(["everybody@*"])} - {*SAMPLE})
 """Everybody who could put a migration right is killed: `recover` does it from the gateway's record."""
 
+ONCE = ("cut:destination-gateway@decided", "cut:source-destination@provided")
+"""What once did not hold."""
+
 
 @pytest.fixture(scope="module")
 def orchestrator() -> Iterator[Orchestrator]:
@@ -32,7 +35,8 @@ def orchestrator() -> Iterator[Orchestrator]:
 @pytest.mark.root
 @pytest.mark.netns
 @pytest.mark.parametrize(
-    "name", [*SAMPLE[:3], *(pytest.param(name, marks=pytest.mark.whole) for name in (*SAMPLE[3:], *DEAD))]
+    "name",
+    [*SAMPLE[:3], *(pytest.param(name, marks=pytest.mark.whole) for name in (*SAMPLE[3:], *DEAD, *ONCE))],
 )
 def test_one_live_copy_stays_and_nothing_else(stage: Stage, orchestrator: Orchestrator, name: str) -> None:
     (cell,) = cells([name])

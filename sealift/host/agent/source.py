@@ -108,7 +108,13 @@ class Source:
             peer["address"], peer["rsync_port"], peer["password"], trees, bandwidth, self._view
         )
         self.log = Log(log) if log else None
-        self.link = Link.connect(peer["address"], peer["port"], peer["token"])
+        try:
+            self.link = Link.connect(peer["address"], peer["port"], peer["token"])
+        except OSError as silent:
+            criu.wipe(self.directory, self.lock)
+            raise AgentError(
+                f"no answer from {peer['address']} through the tunnel: {silent}", "sync"
+            ) from silent
         return criu.descriptors(container)
 
     def _view(self) -> View:
@@ -282,6 +288,9 @@ class Source:
                 self.controller.event(phase, **answer.get("facts", {}))
         except Exception as failure:
             outcome = self._settle()
+            if self.link is not None and self.everything_sent:
+                with contextlib.suppress(OSError):  # the destination may have no way to the gateway to ask
+                    self.link.send(outcome=outcome)
             self.controller.event("settled", outcome=outcome)
             if outcome == "committed":
                 self.committed = True
