@@ -343,7 +343,10 @@ class Session:
 
     def _sweep_source(self, *, committed: bool) -> None:
         container = self.found.container.get("Id")
-        if container is None or committed:  # after the commit `remove_source` has seen to it
+        if container is None:
+            return
+        if committed:
+            self._sweep(self.source.connection, "source", "discard", container=container)
             return
         where = {"address": self.found.address, "bridge": BRIDGE}
         self._sweep(self.source.connection, "source", "resume", container=container, **where)
