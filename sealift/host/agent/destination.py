@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import criu, docker_api, links, pager, plug, sandbox, zstd
+from . import criu, docker_api, links, pager, plug, rounds, sandbox, zstd
 from .files import Daemon
-from .lazy import Filler, mark_earlier
+from .lazy import Filler
 from .log import TAIL, cut, print_again
 from .relay import Relay, joined, unpacked
 from .shim import Shim
@@ -228,9 +228,10 @@ class Destination:
             started_ns = time.monotonic_ns()
             if self.pager is not None:
                 work = self.restore / "daemon"
-                mark_earlier(images)
-                self.pager.begin(work, images, message["pages"])
-                self.filler = Filler(images, work, self.pager.port if message["pages"] else None)
+                left_out = rounds.leave_out(images)
+                self.pager.begin(work, images, message["pages"], rounds=left_out)
+                asks = left_out or message["pages"] is not None
+                self.filler = Filler(images, work, self.pager.port if asks else None)
             self.trigger.say("go")
             self.trigger.wait("restored", self._complaint, RESTORE_TIMEOUT_S)
             took_ns = time.monotonic_ns() - started_ns

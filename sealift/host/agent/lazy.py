@@ -20,7 +20,7 @@ from . import criu, pidfd
 from .wire import LOOPBACK, AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 UFFDIO_WAKE = 0x8010AA02
 ANYWHERE = struct.pack("QQ", 1 << 16, (1 << 47) - (1 << 12) - (1 << 16))
@@ -36,73 +36,6 @@ def spare(pid: int) -> None:
     """Keep the kernel's out-of-memory killer from a process, if this one may."""
     with contextlib.suppress(OSError):  # without CAP_SYS_RESOURCE
         Path(f"/proc/{pid}/oom_score_adj").write_text(SPARED)
-
-
-PARENT, LAZY = 1, 2
-"""PE_PARENT: a page that lies in an earlier round's images. PE_LAZY: one that may follow (criu/include/pagemap.h)."""
-
-PRIVATE, ANONYMOUS, LOCKED, HUGETLB = 0x2, 0x20, 0x2000, 0x40000
-"""Flags of mmap(2), as images have them."""
-
-PLAIN = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 9
-"""Statuses of ordinary private memory: VMA_AREA_REGULAR, _STACK, _HEAP, VMA_ANON_PRIVATE (criu/include/image.h)."""
-
-
-def mark_earlier(images: Path) -> None:
-    """Let pages that lie in the images of earlier rounds follow the restored processes, as those of the last dump do.
-
-    CRIU marks as lazy only what the last dump has sent (4.2, page-xfer.c, page_xfer_dump_hole). After pre-dumps that
-    is the least of it, and all the rest was read before a process could run: 7 s for 512 MB under emulation. It is done
-    only where CRIU has the mapping's pages brought by userfaultfd (vma_entry_can_be_lazy): anywhere else what has not
-    been read would be zeroes. An entry that is not wholly in such mappings stays as it is.
-    """
-    for path in images.glob("pagemap-*.img"):
-        name = path.stem.removeprefix("pagemap-")
-        if name.isdigit():  # pages of shared memory are never lazy
-            ranges = list(_lazy_ranges(images / f"mm-{name}.img"))
-            data = bytearray(path.read_bytes())
-            for at, address, pages in list(_in_parent(data)):
-                end = address + pages * criu.PAGE_BYTES
-                if any(first <= address and end <= last for first, last in ranges):
-                    data[at] |= LAZY
-            path.write_bytes(data)
-
-
-def _lazy_ranges(image: Path) -> Iterator[tuple[int, int]]:
-    """Where pages may be brought by userfaultfd; mappings that touch are one (images/mm.proto)."""
-    start = end = 0
-    for number, value in (pair for message in criu.messages(image) for pair in criu.fields(message)):
-        if number != 14 or not isinstance(value, bytes):
-            continue
-        mapping = {key: int(found) for key, found in criu.fields(value) if isinstance(found, int)}
-        flags, status = mapping[6], mapping[7]
-        wanted = flags & PRIVATE and flags & ANONYMOUS and not flags & (LOCKED | HUGETLB)
-        if not wanted or status & ~PLAIN:
-            continue
-        if mapping[1] != end:
-            if end:
-                yield start, end
-            start = mapping[1]
-        end = mapping[2]
-    if end:
-        yield start, end
-
-
-def _in_parent(data: bytearray) -> Iterator[tuple[int, int, int]]:
-    """Entries of a pagemap that an earlier round has: where their flags are, address, pages (images/pagemap.proto)."""
-    at = criu.IMAGE_HEAD
-    at += 4 + int.from_bytes(data[at : at + 4], "little")
-    while at + 4 <= len(data):
-        position, end = at + 4, at + 4 + int.from_bytes(data[at : at + 4], "little")
-        found, flags_at = {}, 0
-        while position < end:
-            key, position = criu.varint(data, position)
-            if key == 4 << 3:
-                flags_at = position
-            found[key >> 3], position = criu.varint(data, position)
-        if found.get(4, 0) & (PARENT | LAZY) == PARENT and found[4] < 1 << 7:
-            yield flags_at, found[1], found.get(5) or found[2]
-        at = end
 
 
 class Filler:

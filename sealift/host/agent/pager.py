@@ -6,7 +6,8 @@ data of programs, a heap's own records), and answers from what it has. What is a
 its neighbours. All the rest follows once the container has found its feet.
 
 A program of its own, started before the freeze: it outlives the agent, since without it memory would never be complete.
-Where memory is in the images already, and only put in behind the running processes, it just keeps the `door`.
+Where memory came ahead in rounds, it brings that (`rounds`); where it is all in one dump's images, it just keeps the
+`door`, since CRIU's daemon reads those itself.
 The messages are those of CRIU 4 (criu/page-xfer.c): 32 bytes, command, pages, address, image; then the pages.
 """
 
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from .criu import PAGE_BYTES, fields, messages
 from .door import Door
 from .lazy import spare
+from .rounds import LAZY, PRESENT, Rounds
 from .wire import LOOPBACK, AgentError, listen
 
 if TYPE_CHECKING:
@@ -41,11 +43,7 @@ if TYPE_CHECKING:
 MESSAGE = struct.Struct("<IxxxxQQQ")
 GET, ADD, FLUSH, CLOSE = 7, 6, 0x1023, 0x1024
 COMMAND_BITS = 16
-PRESENT = 4
-"""PS_IOV_GET, PS_IOV_ADD_F, PS_IOV_FLUSH, PS_IOV_FLUSH_N_CLOSE, PS_CMD_BITS; PE_PRESENT (criu/include/pagemap.h)."""
-
-LAZY = 2
-"""PE_LAZY: a page that is not in the images."""
+"""PS_IOV_GET, PS_IOV_ADD_F, PS_IOV_FLUSH, PS_IOV_FLUSH_N_CLOSE, PS_CMD_BITS."""
 
 BLOCK_PAGES = 32
 WINDOW = 3
@@ -119,7 +117,7 @@ class Mapping:
 
 
 class Pager:
-    """Fetches all of it. `serve` answers until CRIU's daemon has everything."""
+    """Fetches all of it."""
 
     def __init__(self, images: Path, source: tuple[str, int]) -> None:
         mappings = [Mapping(*found) for found in lazy_ranges(images)]
@@ -207,32 +205,28 @@ class Pager:
             asked.append(block)
             self._ask(block)
 
-    def serve(self, daemon: socket.socket) -> None:
-        """Answer CRIU's daemon. Returns when it has all that it wants."""
-        while True:
-            command, pages, address, image = MESSAGE.unpack(_exactly(daemon, MESSAGE.size))
-            if command in {FLUSH, CLOSE}:
-                with self._changed:
-                    self._closing = True
-                    self._changed.notify_all()
-                self._fetcher.join()
-                self._source.sendall(MESSAGE.pack(command, 0, 0, 0))
-                daemon.sendall(_exactly(self._source, 4))
-                return
-            if command != GET:
-                raise AgentError(f"CRIU's daemon asks for {command:#x}")
-            daemon.sendall(MESSAGE.pack(ADD | PRESENT << COMMAND_BITS, pages, address, image))
-            while pages:
-                mapping = self._find(image, address)
-                block = mapping.block((address - mapping.address) // PAGE_BYTES)
-                first = (address - block.address) // PAGE_BYTES
-                count = min(pages, block.pages - first)
-                self._wait_for(block, first + count)
-                assert block.data is not None  # noqa: S101 - it has arrived
-                daemon.sendall(memoryview(block.data)[first * PAGE_BYTES : (first + count) * PAGE_BYTES])
-                self._delivered(block, first, count)
-                pages -= count
-                address += count * PAGE_BYTES
+    def bring(self, image: int, address: int, pages: int) -> Iterator[memoryview]:
+        """So many pages of a process, in pieces, as they come."""
+        while pages:
+            mapping = self._find(image, address)
+            block = mapping.block((address - mapping.address) // PAGE_BYTES)
+            first = (address - block.address) // PAGE_BYTES
+            count = min(pages, block.pages - first)
+            self._wait_for(block, first + count)
+            assert block.data is not None  # noqa: S101 - it has arrived
+            yield memoryview(block.data)[first * PAGE_BYTES : (first + count) * PAGE_BYTES]
+            self._delivered(block, first, count)
+            pages -= count
+            address += count * PAGE_BYTES
+
+    def end(self, command: int) -> bytes:
+        """Tell the source that CRIU's daemon has all that it wants. Returns its answer."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._fetcher.join()
+        self._source.sendall(MESSAGE.pack(command, 0, 0, 0))
+        return _exactly(self._source, 4)
 
     def _delivered(self, block: Block, first: int, count: int) -> None:
         """Some of its pages have been given. The last few blocks are kept.
@@ -255,6 +249,20 @@ class Pager:
             self._changed.wait_for(lambda: block.arrived >= pages or self._lost is not None)
             if block.arrived < pages:
                 raise AgentError(f"the source's page server was lost: {self._lost}")
+
+
+def serve(daemon: socket.socket, pages: Pager | Rounds) -> None:
+    """Answer CRIU's daemon. Returns when it has all that it wants."""
+    while True:
+        command, count, address, image = MESSAGE.unpack(_exactly(daemon, MESSAGE.size))
+        if command in {FLUSH, CLOSE}:
+            daemon.sendall(pages.end(command))
+            return
+        if command != GET:
+            raise AgentError(f"CRIU's daemon asks for {command:#x}")
+        daemon.sendall(MESSAGE.pack(ADD | PRESENT << COMMAND_BITS, count, address, image))
+        for piece in pages.bring(image, address, count):
+            daemon.sendall(piece)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:
@@ -290,9 +298,12 @@ class Started:
         assert self._process.stdout  # noqa: S101 - it was asked for
         self.port = int(json.loads(self._process.stdout.readline())["port"])
 
-    def begin(self, daemon_work: Path, images: Path, source: tuple[str, int] | None) -> None:
-        """Tell it where CRIU's daemon works, and have it fetch what these images leave out, if there is a source."""
-        self._say({"daemon": str(daemon_work), "images": str(images), "source": source})
+    def begin(self, daemon_work: Path, images: Path, source: tuple[str, int] | None, *, rounds: bool) -> None:
+        """Tell it where CRIU's daemon works, and have it bring what these images leave out, if they do.
+
+        It comes from a source, or from the `rounds` before them.
+        """
+        self._say({"daemon": str(daemon_work), "images": str(images), "source": source, "rounds": rounds})
 
     def run(self) -> None:
         """Tell it that the container has been committed to this host."""
@@ -350,17 +361,19 @@ def main(controller: Controller) -> None:
         return
     commit = Commit(orders)
     try:
-        pager = Pager(Path(order["images"]), tuple(order["source"])) if order["source"] else None
+        images, source = Path(order["images"]), order["source"]
+        pages = Pager(images, tuple(source)) if source else Rounds(images) if order["rounds"] else None
         keeper = threading.Thread(target=_keep, args=(door, Path(order["daemon"]), commit), daemon=True)
         keeper.start()
-        if pager is None:
+        if pages is None:
             keeper.join()
             return
         daemon, _ = listener.accept()
         daemon.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         commit.depend()
-        threading.Thread(target=_fetch_all_in_time, args=(pager, commit), daemon=True).start()
-        pager.serve(daemon)
+        if isinstance(pages, Pager):
+            threading.Thread(target=_fetch_all_in_time, args=(pages, commit), daemon=True).start()
+        serve(daemon, pages)
     except (OSError, AgentError, KeyError, ValueError) as lost:
         sys.stderr.write(f"{lost}\n")
         os._exit(1)  # the daemon sees its connection end

@@ -93,7 +93,7 @@ class Source(threading.Thread):
 
 def serve(served: pager.Pager, here: socket.socket) -> None:
     with contextlib.suppress(AgentError, OSError):  # the end of a test is the end of its connection
-        served.serve(here)
+        pager.serve(here, served)
 
 
 def ask(daemon: socket.socket, address: int, pages: int) -> None:
@@ -116,7 +116,7 @@ def test_every_page_is_brought_in_any_order_and_small_mappings_come_first(images
     asks = [(HEAP[0] + n * PAGE_BYTES, 1) for n in range(0, 600, 3)] + [(HEAP[0] + 600 * PAGE_BYTES, 90)]
     asks += [STACK, (HEAP[0] + 690 * PAGE_BYTES, 60)]
     random.Random(1).shuffle(asks)
-    server = threading.Thread(target=served.serve, args=(here,), daemon=True)
+    server = threading.Thread(target=pager.serve, args=(here, served), daemon=True)
     server.start()
     for address, pages in asks:
         ask(daemon, address, pages)
@@ -159,7 +159,7 @@ def test_a_page_that_the_images_have_is_not_asked_for(images: Path) -> None:
     here, daemon = socket.socketpair()
     daemon.sendall(pager.MESSAGE.pack(pager.GET, 1, FROM_IMAGES[0], 7))
     with pytest.raises(AgentError, match="which the images have"):
-        served.serve(here)
+        pager.serve(here, served)
 
 
 def test_a_source_that_is_lost_is_said_instead_of_waited_for(images: Path) -> None:
@@ -169,4 +169,4 @@ def test_a_source_that_is_lost_is_said_instead_of_waited_for(images: Path) -> No
     here, daemon = socket.socketpair()
     daemon.sendall(pager.MESSAGE.pack(pager.GET, 1, HEAP[0] + 650 * PAGE_BYTES, 7))
     with pytest.raises(AgentError, match="page server was lost"):
-        served.serve(here)
+        pager.serve(here, served)

@@ -1,4 +1,4 @@
-"""What of earlier rounds may follow a restored process: only what CRIU has brought by userfaultfd."""
+"""Memory of earlier rounds: what is left out of a restore, and that the pager finds the newest of each page."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import pytest
 from protobuf import field
 
 from sealift.host.agent.criu import IMAGE_HEAD, PAGE_BYTES, fields, messages
-from sealift.host.agent.lazy import (
+from sealift.host.agent.rounds import (
     ANONYMOUS,
     HUGETLB,
     LAZY,
     LOCKED,
     PARENT,
     PLAIN,
+    PRESENT,
     PRIVATE,
-    mark_earlier,
+    Rounds,
+    leave_out,
 )
+from sealift.host.agent.wire import AgentError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PRESENT = 4
 START = 0x7F00_0000_0000
 ANON = PRIVATE | ANONYMOUS
 REGULAR_ANON, REGULAR_FILE, VDSO = 1 | 1 << 9, 1 | 1 << 6, 1 | 1 << 3
@@ -61,25 +63,35 @@ def images(tmp_path: Path) -> Path:
         mapping(500, 600, ANON | HUGETLB, REGULAR_ANON),
         mapping(600, 700, ANON, REGULAR_ANON),
     ]
-    (tmp_path / "mm-7.img").write_bytes(
+    last = tmp_path / "final"
+    for made in (last, tmp_path / "round-1", tmp_path / "round-2"):
+        made.mkdir()
+    (last / "parent").symlink_to("../round-2")
+    (tmp_path / "round-2" / "parent").symlink_to("../round-1")
+    (last / "mm-7.img").write_bytes(
         b"\0" * IMAGE_HEAD + message(field(1, 0x400000), field(12, 3), *mappings, field(15, 1))
     )
-    return tmp_path
+    return last
+
+
+def write_pagemap(images: Path, *entries: bytes) -> Path:
+    pagemap = images / "pagemap-7.img"
+    pagemap.write_bytes(b"\0" * IMAGE_HEAD + message(field(1, 5)) + b"".join(entries))
+    return pagemap
 
 
 def flags_after(images: Path, *entries: bytes) -> list[int]:
-    pagemap = images / "pagemap-7.img"
-    pagemap.write_bytes(b"\0" * IMAGE_HEAD + message(field(1, 5)) + b"".join(entries))
+    pagemap = write_pagemap(images, *entries)
     size = pagemap.stat().st_size
-    mark_earlier(images)
+    leave_out(images)
     assert pagemap.stat().st_size == size
     _, *after = messages(pagemap)
     return [int(dict(fields(one))[4]) for one in after]
 
 
-def test_earlier_pages_of_ordinary_memory_follow(images: Path) -> None:
+def test_earlier_pages_of_ordinary_memory_are_left_out(images: Path) -> None:
     entries = [entry(0, 50, PARENT), entry(90, 20, PARENT, wide=False), entry(600, 100, PARENT)]
-    assert flags_after(images, *entries) == [PARENT | LAZY] * 3
+    assert flags_after(images, *entries) == [LAZY] * 3
 
 
 def test_what_the_last_dump_has_sent_stays_as_it_is(images: Path) -> None:
@@ -87,6 +99,7 @@ def test_what_the_last_dump_has_sent_stays_as_it_is(images: Path) -> None:
         PRESENT | LAZY,
         PRESENT,
     ]
+    assert not leave_out(images)
 
 
 @pytest.mark.parametrize("page", [200, 300, 400, 500])
@@ -103,5 +116,47 @@ def test_shared_memory_is_never_lazy(images: Path) -> None:
     shared = images / "pagemap-shmem-7.img"
     content = b"\0" * IMAGE_HEAD + message(field(1, 5)) + entry(0, 50, PARENT)
     shared.write_bytes(content)
-    mark_earlier(images)
+    assert not leave_out(images)
     assert shared.read_bytes() == content
+
+
+def content(*pages: tuple[int, int]) -> bytes:
+    """Pages that say which they are, and of which round."""
+    return b"".join(struct.pack("<QQ", page, made) * (PAGE_BYTES // 16) for page, made in pages)
+
+
+def brought(rounds: Rounds, page: int, pages: int) -> bytes:
+    return b"".join(rounds.bring(7, at(page), pages))
+
+
+def test_the_newest_of_each_page_is_found(images: Path) -> None:
+    first, second = images.parent / "round-1", images.parent / "round-2"
+    write_pagemap(first, entry(0, 700, PRESENT | LAZY))
+    (first / "pages-5.img").write_bytes(content(*((page, 1) for page in range(700))))
+    write_pagemap(
+        second,
+        entry(0, 10, PARENT),
+        entry(10, 20, PRESENT | LAZY),
+        entry(30, 570, PARENT),
+        entry(600, 2, PRESENT | LAZY),
+    )
+    (second / "pages-5.img").write_bytes(content(*((page, 2) for page in (*range(10, 30), 600, 601))))
+    write_pagemap(images, entry(0, 15, PARENT), entry(15, 2, PRESENT | LAZY), entry(17, 585, PARENT))
+    (images / "pages-5.img").write_bytes(content((15, 3), (16, 3)))
+    assert leave_out(images)
+    rounds = Rounds(images)
+    newest = dict.fromkeys(range(602), 1)
+    newest |= dict.fromkeys((*range(10, 30), 600, 601), 2) | dict.fromkeys((15, 16), 3)
+    assert brought(rounds, 0, 602) == content(*newest.items())
+    for page in (0, 9, 10, 15, 16, 17, 29, 30, 601):
+        assert brought(rounds, page, 1) == content((page, newest[page]))
+    assert rounds.end(0) == bytes(4)
+    with pytest.raises(AgentError, match="no round has the page"):
+        brought(rounds, 601, 2)
+
+
+def test_an_image_that_was_cut_off_is_not_filled_up(images: Path) -> None:
+    write_pagemap(images, entry(0, 4, PRESENT | LAZY))
+    (images / "pages-5.img").write_bytes(content((0, 1), (1, 1)))
+    with pytest.raises(AgentError, match="ends before its pages do"):
+        brought(Rounds(images), 0, 4)
