@@ -14,6 +14,8 @@ from sealift.model import Evidence, Strategy
 if TYPE_CHECKING:
     from stage import Stage
 
+    from sealift.migration.session import Session
+
 PAUSE_S = 0.02
 """Without one the client would take the whole of an emulated processor, and everything else its leftovers."""
 
@@ -25,6 +27,24 @@ pytestmark = [
     pytest.mark.timeout(900),  # emulated processors, and a first image to send
     pytest.mark.usefixtures("prefect_api"),
 ]
+
+
+def test_what_went_ahead_in_rounds_follows_the_restored_process(stage: Stage) -> None:
+    address = stage.redis("redis", memory_mb=48)
+    digest = stage.docker("source", "exec", "redis", "redis-cli", "DEBUG", "DIGEST")
+    daemon: list[str] = []
+
+    def look(_: Session) -> None:
+        daemon.append(stage.sh("destination", "ps -eo args | grep '^criu lazy-pages'", check=False))
+
+    with counting(stage, address, PAUSE_S) as found:
+        report = stage.engine("redis", {"restored": look})
+    assert found[0].intact, found[0].summary()
+    assert report.strategy == Strategy.PRE_COPY
+    assert sum(made.sent_bytes for made in report.rounds) > 48_000_000 > 10 * report.last_bytes
+    assert "--page-server" in daemon[0], "the pager brings what earlier rounds have"
+    stage.docker("destination", "exec", "redis", "redis-cli", "DEL", "counter")
+    assert stage.docker("destination", "exec", "redis", "redis-cli", "DEBUG", "DIGEST") == digest
 
 
 @pytest.mark.whole
