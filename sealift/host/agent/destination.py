@@ -294,8 +294,7 @@ class Destination:
 
         The others of a group may take their time: their source sees to it that this comes to an end.
 
-        A doubt that stays is told to the source, which then asks for the other outcome instead of staying frozen, and
-        passes on what it hears.
+        A doubt that stays is told to the source, which then asks for the other outcome instead of staying frozen.
         """
         doubted = time.monotonic() + DOUBT_S
         while not self.called_off:
@@ -313,21 +312,12 @@ class Destination:
                     if time.monotonic() > doubted:
                         self.link.send(failed=f"the gateway does not answer: {silent}", step="network switch")
             time.sleep(ASK_AGAIN_S)
-            if (told := self._told()) is not None:
-                return told
             with contextlib.suppress(OSError, AgentError):
                 self.decider.close()
                 self.decider = Link.connect(
                     self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=10
                 )
         return "rolled back"
-
-    def _told(self) -> str | None:
-        """The outcome, if the source has it from the gateway by now."""
-        with contextlib.suppress(OSError, AgentError):
-            if self.link.has_spoken():
-                return str(self.link.receive(10)["outcome"])
-        return None
 
     def _ask_gateway(self, question: str) -> dict[str, Any]:
         self.decider.send(ask=question)

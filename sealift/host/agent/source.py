@@ -288,9 +288,6 @@ class Source:
                 self.controller.event(phase, **answer.get("facts", {}))
         except Exception as failure:
             outcome = self._settle()
-            if self.link is not None and self.everything_sent:
-                with contextlib.suppress(OSError):  # the destination may have no way to the gateway to ask
-                    self.link.send(outcome=outcome)
             self.controller.event("settled", outcome=outcome)
             if outcome == "committed":
                 self.committed = True

@@ -171,10 +171,6 @@ class Link:
         poll.register(self.socket, select.POLLRDHUP)
         return bool(poll.poll(0))
 
-    def has_spoken(self) -> bool:
-        """Whether something has come that nobody has received, be it the end."""
-        return bool(select.select([self.socket], [], [], 0)[0])
-
     def close(self) -> None:
         """End the connection. The other side sees it, and so does a thread of this one that waits for a message."""
         with contextlib.suppress(OSError):
