@@ -321,7 +321,6 @@ class Session:
 
         A post-copy's goes once all of its memory has been fetched.
         """
-        self.finished = True
         try:
             self.found.fetched_bytes = self.sender.call("remove_container")["page_bytes"]
         except HostUnreachable:
@@ -329,7 +328,9 @@ class Session:
         except CommandFailed as failed:
             # Docker may be back when `recover` tries again. Memory that was never fetched is left to its owner.
             self.unsettled = failed.step != Step.FINISH
+            self.finished = True
             raise
+        self.finished = True  # not before: whoever is interrupted in there has it done again by `put_away`
 
     def revive_gateway(self) -> None:
         """Put a new agent in the place of the gateway's, which has died: the decision is on the gateway's disk."""

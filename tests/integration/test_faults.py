@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 DEAD = sorted({cell.name for cell in cells(["everybody@*"])} - {*SAMPLE})
 """Everybody who could put a migration right is killed: `recover` does it from the gateway's record."""
 
-ONCE = ("cut:source-destination@provided", "agent:source@finished")
+ONCE = (
+    "cut:source-destination@provided",
+    "agent:source@finished",
+    "sigterm@finish",
+    "power:destination@copied",
+)
 """What once did not hold."""
 
 

@@ -77,6 +77,7 @@ class Source:
         self.page_server: tuple[str, int] | None = None
         self.compress, self.streams = False, 1
         self.relay: Relay | None = None
+        self.removed: dict[str, int] | None = None
 
     def open(
         self,
@@ -123,7 +124,8 @@ class Source:
 
     def live_pass(self) -> int:
         """Send the files that differ. Returns the bytes sent."""
-        return self.sender.live_pass()
+        with self._watched(self.peer["rsync_port"]):
+            return self.sender.live_pass()
 
     def send_log(self, name: str) -> dict[str, int]:
         """Send what the container has printed so far, as `name`; the mark up to which it counts."""
@@ -131,7 +133,13 @@ class Source:
             return {"marked": 0, "sent": 0}
         marked = self.log.mark()
         files = {path: f"{name}{ending}" for path, ending in self.log.files().items()}
-        return {"marked": marked, "sent": self.sender.copy("log", files)}
+        with self._watched(self.peer["rsync_port"]):
+            return {"marked": marked, "sent": self.sender.copy("log", files)}
+
+    def _watched(self, *ports: int) -> contextlib.AbstractContextManager[None]:
+        """While others send to these ports of the destination: they don't outlast it."""
+        assert self.link is not None  # noqa: S101 - `open` came before
+        return watched(self.link, self.peer["address"], ports)
 
     def pre_dump(self, name: str, port: int) -> dict[str, Any]:
         """One round: the pages dirtied since the last one, straight to the destination's page server.
@@ -141,7 +149,7 @@ class Source:
         images = self.directory / name
         relay = self._relay(port, self.bandwidth)
         try:
-            whole = self._pre_dump(images, self._page_server(port, relay))
+            whole = self._pre_dump(images, port, relay)
         finally:
             if relay is not None:
                 relay.close()
@@ -159,7 +167,8 @@ class Source:
         """Where CRIU is to send pages to."""
         return (LOOPBACK, relay.port) if relay is not None else (self.peer["address"], port)
 
-    def _pre_dump(self, images: Path, server: tuple[str, int]) -> str | None:
+    def _pre_dump(self, images: Path, port: int, relay: Relay | None) -> str | None:
+        server = self._page_server(port, relay)
         pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
         pids = cgroup.pids(cgroup.of_process(pid))
         whole = hugepages.split(pids)
@@ -168,7 +177,7 @@ class Source:
         env = {**(limits.environment(pids) or os.environ), criu.SETTINGS: str(settings)}
         options = ["--pre-dump", "--page-server", "{}:{}".format(*server), *self._parent()]
         dump = criu.checkpoint(self.container, images, *options, env=env)
-        with cork.Pushed(dump.pid, server):
+        with self._watched(port), cork.Pushed(dump.pid, server):
             criu.finish(dump, "pre-dump", images / "dump.log")
         return whole
 
@@ -317,7 +326,7 @@ class Source:
         tell("frozen")
         images = self.images
         self.trigger.say("go")
-        with watched(self.link, self.peer["address"], self.doors), self._pushed():
+        with self._watched(*self.doors), self._pushed():
             try:
                 file_bytes = self.sender.final_pass(cgroup.pids(self.group))
             finally:
@@ -396,8 +405,10 @@ class Source:
     def remove_container(self) -> dict[str, int]:
         """After the commit: end this copy and remove it, once its memory is on the other side.
 
-        Returns how much of it was fetched, in bytes.
+        Returns how much of it was fetched, in bytes. A second order is answered as the first was.
         """
+        if self.removed is not None:
+            return self.removed
         fetched = 0
         if self.pages is not None:
             try:
@@ -410,7 +421,8 @@ class Source:
             fetched = sum(pages for _, _, pages in lazy_ranges(self.images)) * criu.PAGE_BYTES
         remove(self.container)
         self.frozen = False
-        return {"page_bytes": fetched}
+        self.removed = {"page_bytes": fetched}
+        return self.removed
 
     def close(self) -> None:
         """Forget the migration: wipe the images. Before the commit the container goes on."""
