@@ -29,6 +29,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.whole
 def test_what_went_ahead_in_rounds_follows_the_restored_process(stage: Stage) -> None:
     address = stage.redis("redis", memory_mb=48)
     digest = stage.docker("source", "exec", "redis", "redis-cli", "DEBUG", "DIGEST")
