@@ -125,8 +125,8 @@ class Cutover:
         """Arm, unless that was done, and say go, with the others of a group. What follows is between the hosts.
 
         So many `watchers` are waited for before; none is needed. Between arming and the word nothing is waited for but
-        the group: what lies idle for half a second takes 8 ms more of the freeze to get going again. MigrationFailed if
-        one of the group is missing.
+        the group: what lies idle meanwhile takes some of the freeze to get going again. MigrationFailed if one of the
+        group is missing.
         """
         self._watched = watchers > 0
         if watchers:
@@ -264,9 +264,8 @@ class Cutover:
         if self._together is not None:
             self._together.abort()  # those who have passed it don't mind
         with self._beginning:
-            pass
-        if self._thread is None:
-            return "rolled back"
+            if self._thread is None:
+                return "rolled back"
         self._over.wait(CUTOVER_TIMEOUT_S)
         return self._outcome
 

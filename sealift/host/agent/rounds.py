@@ -47,7 +47,7 @@ def leave_out(images: Path) -> bool:
         name = path.stem.removeprefix("pagemap-")
         if not name.isdigit():
             continue  # pages of shared memory are never lazy
-        ranges = list(_lazy_ranges(images / f"mm-{name}.img"))
+        ranges = list(_bringable(images / f"mm-{name}.img"))
         data = bytearray(path.read_bytes())
         for at, address, pages in list(_in_parent(data)):
             end = address + pages * PAGE_BYTES
@@ -58,7 +58,7 @@ def leave_out(images: Path) -> bool:
     return left_out
 
 
-def _lazy_ranges(image: Path) -> Iterator[tuple[int, int]]:
+def _bringable(image: Path) -> Iterator[tuple[int, int]]:
     """Where pages may be brought by userfaultfd; mappings that touch are one (images/mm.proto)."""
     start = end = 0
     for number, value in (pair for message in messages(image) for pair in fields(message)):
