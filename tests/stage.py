@@ -42,6 +42,15 @@ if TYPE_CHECKING:
 
 FIRST_ADDRESS = IPv4Address("10.77.1.1")
 DOCKER_HOSTS = ("source", "destination")
+CLEAN = """
+docker ps -aq | xargs -r docker rm -fv
+while docker ps -aq | grep -q .; do  # Docker refuses one whose removal has begun, and lists it until it is gone
+    [ $((waited += 1)) -lt 100 ] || { docker ps -a >&2; exit 1; }
+    sleep 0.3
+    docker ps -aq --filter status=dead | xargs -r docker rm -fv
+done
+docker volume ls -q | xargs -r docker volume rm
+"""
 
 
 @dataclass
@@ -158,10 +167,7 @@ class Stage:
     def clean(self) -> None:
         """Remove all containers and volumes, and take back all addresses."""
         for host in DOCKER_HOSTS:
-            self.sh(
-                host,
-                "docker ps -aq | xargs -r docker rm -fv; docker volume ls -q | xargs -r docker volume rm",
-            )
+            self.sh(host, CLEAN)
         if self.assigned:
             with Agent(self["gateway"], "gateway") as gateway:
                 while self.assigned:

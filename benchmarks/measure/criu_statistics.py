@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealift.host.agent import criu
+from sealift.host.agent.images import PAGE_BYTES, dump_stats, restore_stats
 
 if TYPE_CHECKING:
     from sealift.host.ssh import Connection
@@ -34,9 +34,9 @@ def read_statistics(host: Connection, images: str) -> Statistics:
             done = host.run(["base64", f"{images}/{name}"], check=False)
             if done.status == 0:
                 (Path(folder) / name).write_bytes(base64.b64decode(done.stdout))
-        dumped, restored = criu.dump_stats(Path(folder)), criu.restore_stats(Path(folder))
+        dumped, restored = dump_stats(Path(folder)), restore_stats(Path(folder))
     return Statistics(
         dumped.get("frozen_us", 0) / 1000,
         (restored.get("forking_us", 0) + restored.get("restore_us", 0)) / 1000,
-        dumped.get("pages_written", 0) * criu.PAGE_BYTES,
+        dumped.get("pages_written", 0) * PAGE_BYTES,
     )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.script import Script
+from benchmarks.script import END_TIMEOUT_S, Script
+from sealift.errors import CommandFailed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,8 +94,15 @@ class Client(Script):
         )
 
     def findings(self) -> Findings:
-        """Tell the client to end, and take what it saw."""
-        raw = self.end()
+        """Tell the client to end, and take what it saw. Of one that still waits for an answer: how it stands."""
+        try:
+            raw = self.end()
+        except TimeoutError as silent:
+            stands = self._connection.run(["ss", "-tinoH"], check=False).stdout
+            raise CommandFailed(
+                f"the client still waits for an answer after {END_TIMEOUT_S} s; its host's connections: {stands}",
+                host=self._connection.name,
+            ) from silent
         return Findings(
             raw["operations"],
             raw["seconds"],

@@ -1,4 +1,4 @@
-"""runc and CRIU as the agents call them, and the statistics that CRIU leaves in its image directory."""
+"""runc and CRIU as the agents call them, and where their images rest."""
 
 from __future__ import annotations
 
@@ -36,11 +36,6 @@ DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 
 UNMOUNT_TIMEOUT_S = 5
 STANDSTILL_S = 20
-PAGE_BYTES = 4096
-IMAGE_HEAD = 8
-"""Two magic numbers of 32 bits."""
-
-STATS_MAGICS = 2  # two 32-bit magic numbers, then a 32-bit length, then the message
 
 
 def prepare_dumps() -> Path:
@@ -271,15 +266,25 @@ def finish(process: subprocess.Popen[str], step: str, log: Path) -> None:
         raise AgentError(reason(log) or output.strip()[-500:] or f"exit status {process.returncode}", step)
 
 
+STAMP = re.compile(r"^\(\d+\.\d+\)")
+NO_CONNECTION = "Can't connect to server"
+HARMLESS = re.compile(r"RLIMIT_NOFILE|Unable to detach from \d+: No such process")
+"""Said as "Error" without being one: without CAP_SYS_RESOURCE CRIU can't raise its own limit of open files; and where
+it gives up before it has stopped a process, it lets go of it all the same."""
+
+
 def reason(log: Path) -> str:
     """CRIU's first lines of error in a log, else an empty string."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    # Without CAP_SYS_RESOURCE CRIU can't raise its own limit of open files. It says "Error" and goes on.
-    errors = [line for line in lines if "Error" in line and "RLIMIT_NOFILE" not in line]
-    return "; ".join(line.split("Error ", 1)[-1].strip() for line in errors[:3])
+    errors = [
+        STAMP.sub("", line.split("Error ", 1)[-1]).strip()
+        for line in lines
+        if ("Error" in line or NO_CONNECTION in line) and not HARMLESS.search(line)
+    ]
+    return "; ".join(errors[:3])
 
 
 def page_server(images: Path, address: str, port: int, previous: Path | None = None) -> subprocess.Popen[str]:
@@ -315,66 +320,3 @@ def page_server(images: Path, address: str, port: int, previous: Path | None = N
         finish(process, "transfer", images / "page-server.log")
         raise AgentError("the page server ended before it listened", "transfer")
     return process
-
-
-def dump_stats(images: Path) -> dict[str, int]:
-    """What CRIU says of a dump (images/stats.proto): times in microseconds, pages as counts."""
-    names = {1: "freezing_us", 2: "frozen_us", 3: "memdump_us", 4: "memwrite_us", 5: "pages_scanned"}
-    names |= {6: "pages_skipped", 7: "pages_written"}
-    return _stats(images / "stats-dump", 1, names)
-
-
-def restore_stats(images: Path) -> dict[str, int]:
-    """What CRIU says of a restore."""
-    return _stats(images / "stats-restore", 2, {3: "forking_us", 4: "restore_us", 5: "pages_restored"})
-
-
-def _stats(path: Path, entry: int, names: dict[int, str]) -> dict[str, int]:
-    try:
-        data = path.read_bytes()[4 * STATS_MAGICS + 4 :]
-    except OSError:
-        return {}
-    for number, value in fields(data):
-        if number == entry and isinstance(value, bytes):
-            return {names[n]: v for n, v in fields(value) if n in names and isinstance(v, int)}
-    return {}
-
-
-def messages(image: Path) -> Iterator[bytes]:
-    """The messages of an image that holds them in a row, each behind its length in 32 bits. None if it is not there."""
-    try:
-        data = image.read_bytes()
-    except FileNotFoundError:
-        return
-    at = IMAGE_HEAD
-    while at + 4 <= len(data):
-        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
-        yield data[at + 4 : end]
-        at = end
-
-
-def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a protobuf message as (number, integer or bytes): varints and length-delimited ones."""
-    position = 0
-    while position < len(data):
-        key, position = varint(data, position)
-        if key & 7 not in {0, 2}:
-            return
-        value, position = varint(data, position)
-        if key & 7 == 0:
-            yield key >> 3, value
-        else:
-            yield key >> 3, data[position : position + value]
-            position += value
-
-
-def varint(data: bytes | bytearray, position: int) -> tuple[int, int]:
-    """A varint of protobuf's wire format, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if not byte & 0x80:
-            return value, position

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import criu, docker_api, links, pager, plug, rounds, sandbox, zstd
 from .files import Daemon
+from .images import restore_stats
 from .lazy import Filler
 from .log import TAIL, cut, print_again
 from .relay import Relay, joined, unpacked
@@ -235,9 +236,7 @@ class Destination:
             self.trigger.say("go")
             self.trigger.wait("restored", self._complaint, RESTORE_TIMEOUT_S)
             took_ns = time.monotonic_ns() - started_ns
-            self.link.send(
-                phase="restored", facts={"restore_ns": took_ns, **criu.restore_stats(self.restore)}
-            )
+            self.link.send(phase="restored", facts={"restore_ns": took_ns, **restore_stats(self.restore)})
             self._make_sure(step)
             step = "network switch"
             outcome = self._switch()

@@ -14,8 +14,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .criu import fields, messages
 from .files import LOST, containing, host_paths, mounts
+from .images import messages
+from .protobuf import fields
 from .wire import AgentError
 
 if TYPE_CHECKING:

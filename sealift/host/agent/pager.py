@@ -25,14 +25,14 @@ import time
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .criu import PAGE_BYTES, fields, messages
 from .door import Door
+from .images import LAZY, PAGE_BYTES, PRESENT, pagemaps, runs
 from .lazy import spare
-from .rounds import LAZY, PRESENT, Rounds
+from .rounds import Rounds
 from .wire import LOOPBACK, AgentError, listen
 
 if TYPE_CHECKING:
@@ -83,14 +83,11 @@ class Block:
 
 
 def lazy_ranges(images: Path) -> Iterator[tuple[int, int, int]]:
-    """What the images leave out: process, address, pages (images/pagemap.proto)."""
-    for path in images.glob("pagemap-*.img"):
-        name = path.stem.removeprefix("pagemap-")
-        if not name.isdigit():
-            continue  # pages of shared memory are never lazy
-        for entry in map(dict, map(fields, islice(messages(path), 1, None))):
-            if int(entry.get(4, 0)) & LAZY:
-                yield int(name), int(entry[1]), int(entry.get(5) or entry[2])
+    """What the images leave out: process, address, pages."""
+    for image, path in pagemaps(images):
+        for run in runs(path.read_bytes()):
+            if run.flags & LAZY:
+                yield image, run.address, run.pages
 
 
 class Mapping:

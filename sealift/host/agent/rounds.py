@@ -14,7 +14,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .criu import IMAGE_HEAD, PAGE_BYTES, fields, messages, varint
+from .images import LAZY, PAGE_BYTES, PARENT, PRESENT, messages, pagemaps, pages_file, runs
+from .protobuf import fields
 from .wire import AgentError
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 EARLIER = "parent"
 """The name in a dump's directory that leads to the round before it (criu/include/image.h)."""
-
-PARENT, LAZY, PRESENT = 1, 2, 4
-"""PE_PARENT: in an earlier round's images; PE_LAZY: may follow; PE_PRESENT: in these (criu/include/pagemap.h)."""
 
 PRIVATE, ANONYMOUS, LOCKED, HUGETLB = 0x2, 0x20, 0x2000, 0x40000
 """Flags of mmap(2), as images have them."""
@@ -43,18 +41,15 @@ def leave_out(images: Path) -> bool:
     been read would be zeroes. An entry that is not wholly in such mappings stays as it is.
     """
     left_out = False
-    for path in images.glob("pagemap-*.img") if (images / EARLIER).exists() else ():
-        name = path.stem.removeprefix("pagemap-")
-        if not name.isdigit():
-            continue  # pages of shared memory are never lazy
-        ranges = list(_bringable(images / f"mm-{name}.img"))
-        data = bytearray(path.read_bytes())
-        for at, address, pages in list(_in_parent(data)):
-            end = address + pages * PAGE_BYTES
-            if any(first <= address and end <= last for first, last in ranges):
-                data[at] = LAZY
+    for image, path in pagemaps(images) if (images / EARLIER).exists() else ():
+        ranges = list(_bringable(images / f"mm-{image}.img"))
+        pagemap = bytearray(path.read_bytes())
+        for run in list(runs(pagemap)):
+            end = run.address + run.pages * PAGE_BYTES
+            if run.flags == PARENT and any(first <= run.address and end <= last for first, last in ranges):
+                pagemap[run.flags_at] = LAZY
                 left_out = True
-        path.write_bytes(data)
+        path.write_bytes(pagemap)
     return left_out
 
 
@@ -78,23 +73,6 @@ def _bringable(image: Path) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _in_parent(data: bytearray) -> Iterator[tuple[int, int, int]]:
-    """Entries of a pagemap that an earlier round has: where their flags are, address, pages (images/pagemap.proto)."""
-    at = IMAGE_HEAD
-    at += 4 + int.from_bytes(data[at : at + 4], "little")
-    while at + 4 <= len(data):
-        position, end = at + 4, at + 4 + int.from_bytes(data[at : at + 4], "little")
-        found, flags_at = {}, 0
-        while position < end:
-            key, position = varint(data, position)
-            if key == 4 << 3:
-                flags_at = position
-            found[key >> 3], position = varint(data, position)
-        if found.get(4) == PARENT:
-            yield flags_at, found[1], found.get(5) or found[2]
-        at = end
-
-
 @dataclass(frozen=True)
 class Entry:
     """Pages in a row: the first one's address, how many, and where the first is in the file; None if not there."""
@@ -108,16 +86,17 @@ class Layer:
     """What one round has of one process."""
 
     def __init__(self, images: Path, image: int) -> None:
-        pagemap = messages(images / f"pagemap-{image}.img")
-        head = dict(fields(next(pagemap, b"")))
-        self.entries, offset = [], 0
-        for found in map(dict, map(fields, pagemap)):
-            pages = int(found.get(5) or found[2])
-            here = bool(int(found.get(4, PRESENT)) & PRESENT)
-            self.entries.append(Entry(int(found[1]), pages, offset if here else None))
-            offset += pages * PAGE_BYTES if here else 0
+        self.entries: list[Entry] = []
+        self.file, offset = -1, 0
+        path = images / f"pagemap-{image}.img"
+        if path.exists():
+            pagemap = path.read_bytes()
+            self.file = os.open(images / f"pages-{pages_file(pagemap)}.img", os.O_RDONLY)
+            for run in runs(pagemap):
+                here = run.flags & PRESENT
+                self.entries.append(Entry(run.address, run.pages, offset if here else None))
+                offset += run.pages * PAGE_BYTES if here else 0
         self._addresses = [entry.address for entry in self.entries]
-        self.file = os.open(images / f"pages-{int(head[1])}.img", os.O_RDONLY) if head else -1
 
     def find(self, address: int) -> Entry | None:
         """The entry that an address is in."""

@@ -15,7 +15,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from . import criu, docker_api
+from . import docker_api
+from .protobuf import fields, written
 from .wire import AgentError
 
 SERVICE = b"containerd.task.v2.Task"
@@ -45,7 +46,7 @@ class Shim:
     def _state(self) -> tuple[int, int] | None:
         """The container's state and first process; None if the shim has no such container."""
         try:
-            answer = dict(criu.fields(self._call("State")))
+            answer = dict(fields(self._call("State")))
         except AgentError:
             return None
         state, process = answer.get(4, 0), answer.get(3, 0)
@@ -69,8 +70,8 @@ class Shim:
         return False
 
     def _say_started(self, process: int) -> None:
-        event = _field(1, self._container.encode()) + _number(2, process)
-        message = _field(1, b"containerd.events.TaskStart") + _field(2, event)
+        event = written(1, self._container.encode()) + written(2, process)
+        message = written(1, b"containerd.events.TaskStart") + written(2, event)
         address = next((path for path in SOCKETS if path.exists()), SOCKETS[0])
         words = ["publish", "--namespace", "moby", "--topic", "/tasks/start"]
         command = ["containerd", "--address", str(address), *words]
@@ -82,8 +83,8 @@ class Shim:
             raise AgentError(f"containerd does not pass it on: {done.stderr.decode(errors='replace')[-200:]}")
 
     def _call(self, method: str) -> bytes:
-        arguments = _field(1, self._container.encode())
-        message = _field(1, SERVICE) + _field(2, method.encode()) + _field(3, arguments)
+        arguments = written(1, self._container.encode())
+        message = written(1, SERVICE) + written(2, method.encode()) + written(3, arguments)
         try:
             address = (self._bundle / "address").read_text().strip()
             with socket.socket(socket.AF_UNIX) as there:
@@ -92,26 +93,10 @@ class Shim:
                 there.sendall(HEADER.pack(len(message), 1, REQUEST, 0) + message)
                 with there.makefile("rb") as answers:
                     length = HEADER.unpack(answers.read(HEADER.size))[0]
-                    answer = dict(criu.fields(answers.read(length)))
+                    answer = dict(fields(answers.read(length)))
         except (OSError, struct.error) as silent:
             raise AgentError(f"the shim does not answer: {silent}") from silent
         if error := answer.get(1):
             raise AgentError(f"the shim refuses {method}: {error!r}")
         content = answer.get(2, b"")
         return content if isinstance(content, bytes) else b""
-
-
-def _varint(number: int) -> bytes:
-    out = b""
-    while number > 0x7F:
-        out += bytes([number & 0x7F | 0x80])
-        number >>= 7
-    return out + bytes([number])
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def _number(number: int, value: int) -> bytes:
-    return _varint(number << 3) + _varint(value)

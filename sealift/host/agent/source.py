@@ -31,6 +31,7 @@ from . import (
     zstd,
 )
 from .files import Sender, View
+from .images import PAGE_BYTES, dump_stats
 from .log import TAIL, Log
 from .pager import lazy_ranges
 from .relay import CHUNK_BYTES, Pace, Relay, packed, plain, spread
@@ -154,7 +155,7 @@ class Source:
             if relay is not None:
                 relay.close()
         self.parent = name
-        return {**criu.dump_stats(images), **_packed_bytes(relay), "whole": whole}
+        return {**dump_stats(images), **_packed_bytes(relay), "whole": whole}
 
     def _relay(self, port: int, rate: int | None = None) -> Relay | None:
         """What stands before the destination's page server at this port, if anything has to."""
@@ -333,7 +334,7 @@ class Source:
                 self._wait_for_dump()
             timerfd.start_again(images)
             names = links.needed(images, cgroup.pids(self.group), self.sender.trees)
-        tell("dumped", file_bytes=file_bytes, **criu.dump_stats(images), **_packed_bytes(self.relay))
+        tell("dumped", file_bytes=file_bytes, **dump_stats(images), **_packed_bytes(self.relay))
         if self.log is not None:
             (images / TAIL).write_bytes(self.log.tail())
         metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
@@ -354,9 +355,13 @@ class Source:
         """After a failure: the outcome. Thaws when, and only when, this side has the container."""
         if not self.everything_sent:
             self.release()
-            if self.gateway.get("group"):  # the others wait for this one
-                with contextlib.suppress(OSError, AgentError):
+            with contextlib.suppress(OSError, AgentError):
+                if self.gateway.get("group"):  # the others wait for this one
                     self._call_off()
+                elif (
+                    self.decider is not None
+                ):  # what is held need not wait until the hosts have been put in order
+                    self.decider.send(ask="release")
             return "rolled back"  # nobody else can have the container
         outcome = self._ask_gateway()
         if outcome != "committed":
@@ -418,7 +423,7 @@ class Source:
                     f"not all of the memory has been fetched, and the copy here stays frozen: {lost}",
                     "finish",
                 ) from lost
-            fetched = sum(pages for _, _, pages in lazy_ranges(self.images)) * criu.PAGE_BYTES
+            fetched = sum(pages for _, _, pages in lazy_ranges(self.images)) * PAGE_BYTES
         remove(self.container)
         self.frozen = False
         self.removed = {"page_bytes": fetched}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .criu import varint
+from .images import spans
+from .protobuf import places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-MAGICS_BYTES, LENGTH_BYTES = 8, 4  # images/magic.h: before the entries; before each of them
 FILE_TYPE, FILE_TIMERFD = 1, 12  # images/fdinfo.proto, file_entry
 TIMERFD = 17
 TICKS, VALUE_S, VALUE_NS, INTERVAL_S, INTERVAL_NS = 5, 7, 8, 9, 10  # images/timerfd.proto
@@ -40,27 +40,13 @@ def start_again(images: Path) -> int:
 
 def _stopped(data: bytearray) -> Iterator[int]:
     """Where the nanoseconds of each expired periodic timer stand."""
-    at = MAGICS_BYTES
-    while at + LENGTH_BYTES <= len(data):
-        start = at + LENGTH_BYTES
-        at = start + int.from_bytes(data[at:start], "little")
-        if not data.startswith(MARK, start):
+    for begin, end in spans(data):
+        if not data.startswith(MARK, begin):
             continue
-        for number, value, position in _fields(data, start, at):
+        for number, _, size, at in places(data, begin, end):
             if number != FILE_TIMERFD:
                 continue
-            found = {inner: (v, p) for inner, v, p in _fields(data, position, position + value)}
-            left = found[VALUE_S][0] or found[VALUE_NS][0]
-            if found[TICKS][0] and not left and (found[INTERVAL_S][0] or found[INTERVAL_NS][0]):
-                yield found[VALUE_NS][1]
-
-
-def _fields(data: bytearray, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, value and place of each field: a varint and where it stands, or the length and beginning of bytes."""
-    while at < end:
-        key, at = varint(data, at)
-        place = at
-        value, at = varint(data, at)
-        if key & 7 == 2:
-            place, at = at, at + value
-        yield key >> 3, value, place
+            found = {place.number: place for place in places(data, at, at + size)}
+            left = found[VALUE_S].value or found[VALUE_NS].value
+            if found[TICKS].value and not left and (found[INTERVAL_S].value or found[INTERVAL_NS].value):
+                yield found[VALUE_NS].at

@@ -14,7 +14,7 @@ import pytest
 from protobuf import field
 
 from sealift.host.agent import pager
-from sealift.host.agent.criu import IMAGE_HEAD, PAGE_BYTES
+from sealift.host.agent.images import HEAD_BYTES, PAGE_BYTES
 from sealift.host.agent.wire import AgentError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def images(tmp_path: Path) -> Path:
             (STACK, pager.LAZY),
         )
     ]
-    (tmp_path / "pagemap-7.img").write_bytes(b"\0" * IMAGE_HEAD + b"".join(entries))
+    (tmp_path / "pagemap-7.img").write_bytes(b"\0" * HEAD_BYTES + b"".join(entries))
     (tmp_path / "pagemap-shmem-9.img").write_bytes(b"\0" * 100)
     return tmp_path
 

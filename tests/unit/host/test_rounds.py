@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 from protobuf import field
 
-from sealift.host.agent.criu import IMAGE_HEAD, PAGE_BYTES, fields, messages
+from sealift.host.agent.images import HEAD_BYTES, LAZY, PAGE_BYTES, PARENT, PRESENT, messages
+from sealift.host.agent.protobuf import fields
 from sealift.host.agent.rounds import (
     ANONYMOUS,
     HUGETLB,
-    LAZY,
     LOCKED,
-    PARENT,
     PLAIN,
-    PRESENT,
     PRIVATE,
     Rounds,
     leave_out,
@@ -69,14 +67,14 @@ def images(tmp_path: Path) -> Path:
     (last / "parent").symlink_to("../round-2")
     (tmp_path / "round-2" / "parent").symlink_to("../round-1")
     (last / "mm-7.img").write_bytes(
-        b"\0" * IMAGE_HEAD + message(field(1, 0x400000), field(12, 3), *mappings, field(15, 1))
+        b"\0" * HEAD_BYTES + message(field(1, 0x400000), field(12, 3), *mappings, field(15, 1))
     )
     return last
 
 
 def write_pagemap(images: Path, *entries: bytes) -> Path:
     pagemap = images / "pagemap-7.img"
-    pagemap.write_bytes(b"\0" * IMAGE_HEAD + message(field(1, 5)) + b"".join(entries))
+    pagemap.write_bytes(b"\0" * HEAD_BYTES + message(field(1, 5)) + b"".join(entries))
     return pagemap
 
 
@@ -114,7 +112,7 @@ def test_an_entry_that_lies_only_partly_in_such_a_mapping_stays(images: Path, pa
 
 def test_shared_memory_is_never_lazy(images: Path) -> None:
     shared = images / "pagemap-shmem-7.img"
-    content = b"\0" * IMAGE_HEAD + message(field(1, 5)) + entry(0, 50, PARENT)
+    content = b"\0" * HEAD_BYTES + message(field(1, 5)) + entry(0, 50, PARENT)
     shared.write_bytes(content)
     assert not leave_out(images)
     assert shared.read_bytes() == content

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from protobuf import field
 
-from sealift.host.agent import criu, docker_api
+from sealift.host.agent import docker_api
+from sealift.host.agent.protobuf import fields
 from sealift.host.agent.shim import CREATED, RUNNING, Shim
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class StandIn:
             with there, there.makefile("rwb") as wire:
                 length, stream, kind, flags = struct.unpack(">IIBB", wire.read(10))
                 assert (kind, flags) == (1, 0)
-                request: dict[int, Any] = dict(criu.fields(wire.read(length)))
+                request: dict[int, Any] = dict(fields(wire.read(length)))
                 method = request[2]
-                self.asked.append((request[1], method, dict(criu.fields(request[3]))[1]))  # type: ignore[arg-type]
+                self.asked.append((request[1], method, dict(fields(request[3]))[1]))  # type: ignore[arg-type]
                 answer = self._answer(method)
                 wire.write(struct.pack(">IIBB", len(answer), stream, 2, 0) + answer)
 

@@ -1,0 +1,99 @@
+"""What CRIU writes into an image directory: messages in a row, and of what a pagemap and the statistics say.
+
+Numbers of fields are those of CRIU's images/*.proto, flags those of its headers.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from .protobuf import fields, places
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PAGE_BYTES = 4096
+HEAD_BYTES, LENGTH_BYTES = 8, 4
+"""Before all messages: two magic numbers of 32 bits (criu/include/magic.h). Before each: its length."""
+
+STATISTICS_HEAD_BYTES = 8
+"""Of these the magic numbers are as long; one message follows."""
+
+PARENT, LAZY, PRESENT = 1, 2, 4
+"""PE_PARENT: in an earlier round's images; PE_LAZY: may follow; PE_PRESENT: in these (criu/include/pagemap.h)."""
+
+
+class Run(NamedTuple):
+    """Pages in a row: the first one's address, how many, flags, and where the flags stand in the pagemap's file."""
+
+    address: int
+    pages: int
+    flags: int
+    flags_at: int
+
+
+def spans(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Where each message of an image begins and ends."""
+    at = HEAD_BYTES
+    while at + LENGTH_BYTES <= len(data):
+        begin = at + LENGTH_BYTES
+        at = begin + int.from_bytes(data[at:begin], "little")
+        yield begin, at
+
+
+def messages(image: Path) -> Iterator[bytes]:
+    """The messages of an image. None if it is not there."""
+    try:
+        data = image.read_bytes()
+    except FileNotFoundError:
+        return
+    for begin, end in spans(data):
+        yield data[begin:end]
+
+
+def pagemaps(images: Path) -> Iterator[tuple[int, Path]]:
+    """The pagemap of each process, by its number in the container. Those of shared memory have longer names."""
+    for path in images.glob("pagemap-*.img"):
+        name = path.stem.removeprefix("pagemap-")
+        if name.isdigit():
+            yield int(name), path
+
+
+def runs(pagemap: bytes | bytearray) -> Iterator[Run]:
+    """What a pagemap lists (images/pagemap.proto, pagemap_entry), in the order of addresses."""
+    for begin, end in islice(spans(pagemap), 1, None):
+        found = {place.number: place for place in places(pagemap, begin, end)}
+        pages = found.get(5, found[2])
+        yield Run(found[1].value, pages.value, found[4].value, found[4].at)
+
+
+def pages_file(pagemap: bytes | bytearray) -> int:
+    """The number of the file that has the pages of a pagemap (pagemap_head)."""
+    begin, end = next(spans(pagemap))
+    return next(place.value for place in places(pagemap, begin, end) if place.number == 1)
+
+
+def dump_stats(images: Path) -> dict[str, int]:
+    """What CRIU says of a dump (images/stats.proto): times in microseconds, pages as counts."""
+    names = {1: "freezing_us", 2: "frozen_us", 3: "memdump_us", 4: "memwrite_us", 5: "pages_scanned"}
+    names |= {6: "pages_skipped", 7: "pages_written"}
+    return _statistics(images / "stats-dump", 1, names)
+
+
+def restore_stats(images: Path) -> dict[str, int]:
+    """What CRIU says of a restore."""
+    return _statistics(images / "stats-restore", 2, {3: "forking_us", 4: "restore_us", 5: "pages_restored"})
+
+
+def _statistics(path: Path, entry: int, names: dict[int, str]) -> dict[str, int]:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return {}
+    for begin, end in spans(data):
+        for number, value in fields(data[begin:end]):
+            if number == entry and isinstance(value, bytes):
+                return {names[n]: v for n, v in fields(value) if n in names and isinstance(v, int)}
+    return {}
