@@ -35,6 +35,7 @@ COMMITTED = PHASES[Step.NETWORK_SWITCH][1]
 CUTOVER_TIMEOUT_S = 600
 TOGETHER_TIMEOUT_S = 60
 REVIVE_AGAIN_S = 5
+TELL_TIMEOUT_S = 20
 
 ATTEND_TIMEOUT_S = 10
 STILL_BEFORE_S, STILL_AFTER_S = 0.5, 0.5
@@ -188,12 +189,19 @@ class Cutover:
         finally:
             if self._failure is not None:
                 self.failed_ns = time.monotonic_ns()
+            if self._outcome == "committed" and COMMITTED not in self._events:
+                self._tell_destination()
             self._end()
 
     def _end(self) -> None:
         self._over.set()
         with self._changed:
             self._changed.notify_all()
+
+    def _tell_destination(self) -> None:
+        """It is decided, and not from the destination that this is known: it may still ask for what it can't hear."""
+        with suppress(SealiftError):  # one that is gone is missed by `finish`
+            self._session.receiver.call("decided", outcome=self._outcome, timeout_s=TELL_TIMEOUT_S)
 
     def _ask_gateway(self, lost: HostUnreachable) -> SealiftError | None:
         """The source's agent fell silent: the gateway decides, against the migration if nobody has asked for it yet."""

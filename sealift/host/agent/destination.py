@@ -59,6 +59,7 @@ class Destination:
         self.cutover: threading.Thread | None = None
         self.committed = False
         self.called_off = False
+        self.told: str | None = None
         self.start_error: str | None = None
         self.shim: Shim | None = None
         self.plug: plug.Plug | None = None
@@ -277,7 +278,8 @@ class Destination:
         assert self.plug is not None  # noqa: S101 - `arm` has found it
         self.plug.put_back()
         self.plug.introduce(self.workload)
-        with contextlib.suppress(AgentError, OSError):  # a gateway that dies now holds nothing either
+        # A gateway that dies now holds nothing either; one that can't be reached lets go when the controller says so.
+        with contextlib.suppress(AgentError, OSError, ValueError):
             facts["held_packets"] = self._ask_gateway("release")["held"]
         if self.pager is not None:
             self.pager.run()
@@ -297,6 +299,8 @@ class Destination:
         """
         doubted = time.monotonic() + DOUBT_S
         while not self.called_off:
+            if self.told is not None:
+                return self.told
             try:
                 outcome = str(self._ask_gateway("switch")["outcome"])
                 if outcome != WAITING:
@@ -305,7 +309,9 @@ class Destination:
                 continue
             except Declined:
                 raise
-            except (OSError, AgentError) as silent:
+            except (OSError, ValueError, AgentError) as silent:  # ValueError: `decided` has closed it
+                if self.told is not None:
+                    continue
                 self.controller.event("undecided", reason=f"the gateway does not answer: {silent}")
                 with contextlib.suppress(OSError):
                     if time.monotonic() > doubted:
@@ -317,6 +323,11 @@ class Destination:
                     self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=10
                 )
         return "rolled back"
+
+    def decided(self, outcome: str) -> None:
+        """The controller has it from the gateway: a destination that can't reach the gateway need not go on asking."""
+        self.told = outcome
+        self.decider.close()
 
     def _ask_gateway(self, question: str) -> dict[str, Any]:
         self.decider.send(ask=question)
@@ -579,6 +590,7 @@ def main(controller: Controller) -> None:
             "adopt",
             "accept",
             "arm",
+            "decided",
             "finish",
             "close",
         )
