@@ -55,7 +55,12 @@ def peers(kind: LabOption = "netns", results: ResultsOption = None, as_json: Jso
 
 @app.command()
 def faults(
-    kind: Annotated[str, typer.Option("--lab", help="netns. Brought up for it, and taken down.")] = "netns",
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--lab", help="netns or vm, the latter for losses of power. Brought up for it, and taken down."
+        ),
+    ] = "netns",
     cell: Annotated[
         list[str] | None,
         typer.Option("--cell", help="FAULT@MOMENT, may be given again; * stands for anything. Default: all."),
@@ -72,19 +77,19 @@ def faults(
     from benchmarks.faults import matrix
     from benchmarks.faults.orchestrator import Orchestrator
     from sealift.lab import lab
+    from sealift.lab.plan import kind_of
 
-    if kind != "netns":
-        raise UnusableInput("the matrix breaks namespaced hosts only", remedy="Take `--lab netns`")
-    chosen = catalogue.cells([*(catalogue.SAMPLE if sample else ()), *(cell or ())])
+    lab_kind = kind_of(kind)
+    chosen = catalogue.cells([*(catalogue.SAMPLE if sample else ()), *(cell or ())], lab_kind)
     known = matrix.stored(results) if results is not None else {}
     verdicts = {one.name: known[one.name] for one in chosen if one.name in known}
     left = [one for one in chosen if one.name not in verdicts or not verdicts[one.name].ok]
     if left:
-        lab.up("netns", say=_say)
+        lab.up(lab_kind, say=_say)
     try:
         if left:
             with Orchestrator.ready() as orchestrator:
-                for verdict in matrix.run(left, orchestrator, say=_say):
+                for verdict in matrix.run(left, orchestrator, kind=lab_kind, say=_say):
                     verdicts[verdict.cell] = verdict
                     if results is not None:
                         matrix.store((known | verdicts).values(), results)
@@ -167,14 +172,15 @@ def _shipped(name: str, kind: str, results: Path | None, *, as_json: bool) -> No
     import tempfile
     from datetime import UTC, datetime
 
-    if kind not in {"netns", "vm"}:
-        raise UnusableInput(f"there is no lab of the kind {kind!r}", remedy="Take netns or vm")
+    from sealift.lab.plan import kind_of
+
+    lab = kind_of(kind)
     with as_file(files("benchmarks.sweeps") / f"{name}.toml") as shipped:
         text = shipped.read_text()
     with tempfile.TemporaryDirectory(prefix="sealift-bench-") as folder:
         plan = Path(folder) / f"{name}.toml"
-        plan.write_text(text.replace("[[axes]]\n", f'[[axes]]\nlab = ["{kind}"]\n'))
-        chosen = results or Path("results") / f"{name}-{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        plan.write_text(text.replace("[[axes]]\n", f'[[axes]]\nlab = ["{lab}"]\n'))
+        chosen = results or Path("results") / f"{name}-{lab}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
         _show(_sweep(plan, chosen), as_json=as_json)
 
 

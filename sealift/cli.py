@@ -21,7 +21,6 @@ from sealift.provider.cli import app as provider_app
 
 if TYPE_CHECKING:
     from benchmarks.workloads.client import Findings
-    from sealift.lab.plan import Kind
     from sealift.model import Report, Strategy
 
 app = typer.Typer(
@@ -242,11 +241,12 @@ def demo(
     """Bring a lab up, migrate a Redis under a client's hands, check, take the lab down."""
     scheduler.set_up()
     from benchmarks.demo import run_demo
+    from sealift.lab.plan import kind_of
     from sealift.migration import progress
     from sealift.migration.display import Display
 
     with progress.listening(Display(sys.stderr)):
-        result = run_demo(_kind(kind), memory_mb, say=_say)
+        result = run_demo(kind_of(kind), memory_mb, say=_say)
     _print_report(result.report, as_json=as_json, client=result.client)
     if not result.client.intact:
         raise SystemExit(1)
@@ -262,8 +262,9 @@ def lab_up(
 ) -> None:
     """Bring a lab up and write its inventory."""
     from sealift.lab import lab
+    from sealift.lab.plan import kind_of
 
-    lab.up(_kind(kind), say=_say, evidence=_evidence(evidence))
+    lab.up(kind_of(kind), say=_say, evidence=_evidence(evidence))
 
 
 @lab_app.command("down")
@@ -383,14 +384,6 @@ def host_prepare(
         changed = prepare.files(connection)
         prepare.docker_network(connection, known.network)
     _say("\n".join(changed) if changed else f"{name} has everything already")
-
-
-def _kind(text: str) -> Kind:
-    if text == "vm":
-        return "vm"
-    if text == "netns":
-        return "netns"
-    raise UnusableInput(f"there is no lab of the kind {text!r}", remedy="Take vm or netns")
 
 
 def _evidence(text: str | None) -> Literal["snp", "sev", "none"] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from benchmarks.faults import judge
 from benchmarks.faults.controllers import controller
 from benchmarks.faults.faults import ROLES
-from benchmarks.faults.scene import HALT, Scene, inside
+from benchmarks.faults.scene import HALT, Scene, inside, patience
 from benchmarks.testbed import DOCKER_HOSTS
 from benchmarks.workloads import redis
 from sealift.errors import SealiftError
@@ -122,7 +122,7 @@ def _break(scene: Scene, cell: Cell, said: list[str]) -> list[str]:
         fault.mend(scene)
         migration.go_on()  # a machine that was without power has forgotten the word
     if not migration.end(END_S):
-        wrong.append(f"the migration did not end within {END_S} s")
+        wrong.append(f"the migration did not end within {patience(END_S):.0f} s")
     said.append(str(migration.said or f"died: {_log()}"))
     try:
         if fault.lasts:
@@ -136,7 +136,7 @@ def _break(scene: Scene, cell: Cell, said: list[str]) -> list[str]:
 
 def _recover(scene: Scene, said: list[str]) -> list[str]:
     """Recover until nothing is left unfinished."""
-    deadline = time.monotonic() + RECOVER_S
+    deadline = time.monotonic() + patience(RECOVER_S)
     while True:
         ended = recovery.recover(scene.inventory)
         said += [one.sentence() for one in ended]
@@ -148,7 +148,9 @@ def _recover(scene: Scene, said: list[str]) -> list[str]:
         if not left:
             return []
         if time.monotonic() > deadline:
-            return [f"{len(left)} migration is still on record after {RECOVER_S} s: {said[-1:]}"]
+            return [
+                f"{len(left)} migration is still on record after {patience(RECOVER_S):.0f} s: {said[-1:]}"
+            ]
         time.sleep(0.5)  # agents that were left alive are still settling it among themselves
 
 

@@ -1,26 +1,30 @@
-"""What can break: how it is brought about in a lab of namespaced hosts, and how its administrator mends it."""
+"""What can break: how it is brought about in a lab, and how its administrator mends it."""
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import itertools
+import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from benchmarks.faults.moments import MOMENTS
-from benchmarks.faults.scene import inside
+from benchmarks.faults.scene import inside, is_virtual, patience
 from benchmarks.testbed import DOCKER_HOSTS
 from sealift.errors import CommandFailed, UnusableInput
-from sealift.lab import lab, power
+from sealift.lab import lab, power, virtual
 from sealift.lab.layout import CONTROLLER, DESTINATION, GATEWAY, SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from benchmarks.faults.moments import Moment
     from benchmarks.faults.scene import Scene
     from sealift.lab.layout import LabHost
+    from sealift.lab.plan import Kind
 
     Deed = Callable[[Scene], object]
 
@@ -110,7 +114,7 @@ def docker_answers(host: str) -> Deed:
     """Wait until a host's Docker answers again."""
 
     def wait(_scene: Scene) -> None:
-        deadline = time.monotonic() + DOCKER_BACK_S
+        deadline = time.monotonic() + patience(DOCKER_BACK_S)
         while inside(host, "docker version >/dev/null 2>&1", check=False).status != 0:
             if time.monotonic() > deadline:
                 raise CommandFailed("Docker does not come back", host=host, step="fault")
@@ -167,23 +171,34 @@ def empty_disk(scene: Scene) -> None:
 
 def power_off(host: LabHost) -> Deed:
     """The power of a host goes."""
-    return lambda _scene: power.off(host, lab.lab_dir())
+    return lambda scene: _supply(host, scene).off(host, lab.lab_dir())
 
 
 def power_on(host: LabHost) -> Deed:
     """The power of a host comes back, and it boots."""
 
     def do(scene: Scene) -> None:
-        power.on(host, lab.lab_dir(), scene.inventory)
-        deadline = time.monotonic() + BOOT_S
-        while inside(host.name, "ss -lnt | grep -q ':22 '", check=False).status != 0:
+        _supply(host, scene).on(host, lab.lab_dir(), scene.inventory)
+        deadline = time.monotonic() + patience(BOOT_S)
+        while not _listens(host):
             if time.monotonic() > deadline:
                 raise CommandFailed("it does not come up", host=host.name, step="fault")
             time.sleep(0.1)
-        if host.docker:
+        # Docker's files are on a disk that is opened only once the machine has proved itself: `recover` sees to that.
+        if host.docker and scene.inventory.machine(host.name).vm is None:
             docker_answers(host.name)(scene)
 
     return do
+
+
+def _supply(host: LabHost, scene: Scene) -> ModuleType:
+    return virtual if is_virtual(scene.inventory) and host in virtual.VIRTUAL else power
+
+
+def _listens(host: LabHost) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((str(host.address), 22), timeout=2) as door:
+        return bool(door.recv(1))  # sshd's greeting
+    return False
 
 
 LINKS = (
@@ -241,16 +256,20 @@ class Cell:
         return f"{self.fault.name}@{self.moment.name}"
 
 
-def cells(patterns: list[str] | tuple[str, ...]) -> list[Cell]:
-    """The cells that FAULT@MOMENT patterns (`*` stands for anything) name; all without one. UnusableInput for none."""
-    every = [Cell(fault, moment) for fault in FAULTS for moment in MOMENTS if fault.at(moment)]
+def cells(patterns: list[str] | tuple[str, ...], kind: Kind = "netns") -> list[Cell]:
+    """The cells that FAULT@MOMENT patterns (`*` stands for anything) name; all without one. UnusableInput for none.
+
+    In a lab of VMs: those in which a host loses its power.
+    """
+    faults = [fault for fault in FAULTS if kind == "netns" or fault.power]
+    every = [Cell(fault, moment) for fault in faults for moment in MOMENTS if fault.at(moment)]
     chosen: dict[str, Cell] = {}
     for pattern in patterns or ("*",):
         found = [cell for cell in every if fnmatch.fnmatchcase(cell.name, pattern)]
         if not found:
             raise UnusableInput(
-                f"no cell is named {pattern!r}",
-                remedy=f"FAULT@MOMENT, with a fault of {', '.join(fault.name for fault in FAULTS)} and a moment of "
+                f"no cell is named {pattern!r} in a lab of the kind {kind}",
+                remedy=f"FAULT@MOMENT, with a fault of {', '.join(fault.name for fault in faults)} and a moment of "
                 f"{', '.join(moment.name for moment in MOMENTS)}",
             )
         chosen |= {cell.name: cell for cell in found}

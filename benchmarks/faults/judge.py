@@ -8,10 +8,8 @@ from collections import Counter
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from benchmarks.faults.scene import inside
+from benchmarks.faults.scene import inside, inside_run, patience
 from benchmarks.testbed import DOCKER_HOSTS
-from sealift.lab import lab, namespaced
-from sealift.process import run
 
 if TYPE_CHECKING:
     from benchmarks.workloads.client import Findings
@@ -75,11 +73,9 @@ def one_live_copy(container: str, owner: str | None, *, lost: bool = False) -> l
 
 def counter(address: str) -> int | None:
     """The counter, over a connection of its own, as soon as it answers; None if it does not."""
-    deadline = time.monotonic() + REACH_S
+    deadline = time.monotonic() + patience(REACH_S)
     while time.monotonic() < deadline:
-        pid = namespaced.first_process("client", str(lab.lab_dir()))
-        words = ["nsenter", "--all", "--target", str(pid), "python3", "-c", ASK, address]
-        done = run(words, check=False, timeout_s=10)
+        done = inside_run("client", ["python3", "-c", ASK, address], check=False, timeout_s=10)
         if done.status == 0:
             return int(done.stdout)
         time.sleep(0.3)
@@ -99,9 +95,7 @@ def acknowledged(found: Findings, kept: int | None) -> list[str]:
 def look(host: str) -> Look:
     """What is on a host, by sections."""
     script = files("benchmarks.faults").joinpath("look.py").read_text()
-    pid = namespaced.first_process(host, str(lab.lab_dir()))
-    words = ["nsenter", "--all", "--target", str(pid), "python3", "-"]
-    sections: Look = json.loads(run(words, stdin=script).stdout)
+    sections: Look = json.loads(inside_run(host, ["python3", "-"], stdin=script).stdout)
     return sections
 
 
@@ -124,7 +118,7 @@ def differences(
 
 def leftovers(before: dict[str, Look]) -> list[str]:
     """What is on the hosts that was not there before, or the other way round, given time to settle."""
-    deadline = time.monotonic() + SETTLE_S
+    deadline = time.monotonic() + patience(SETTLE_S)
     while True:
         found = {host: differences(old, look(host), allow=IMAGE) for host, old in before.items()}
         if not any(found.values()) or time.monotonic() > deadline:

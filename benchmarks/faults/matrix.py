@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from benchmarks.faults.faults import Cell
     from benchmarks.faults.orchestrator import Orchestrator
+    from sealift.lab.plan import Kind
 
 
 def run(
-    cells: Sequence[Cell], orchestrator: Orchestrator, *, say: Callable[[str], None]
+    cells: Sequence[Cell], orchestrator: Orchestrator, *, kind: Kind = "netns", say: Callable[[str], None]
 ) -> Iterator[Verdict]:
     """Try the cells, in a lab that is up and stays up. After one that did not hold the lab is made anew."""
     began = time.monotonic()
@@ -42,7 +43,7 @@ def run(
         yield verdict
         if left and not verdict.ok:
             lab.down()
-            lab.up("netns", say=lambda _: None)
+            lab.up(kind, say=lambda _: None)
 
 
 def store(verdicts: Iterable[Verdict], path: Path) -> None:

@@ -7,15 +7,18 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.faults.migrating import halt_dir
-from sealift.errors import CommandFailed
+from benchmarks.testbed import DOCKER_HOSTS
+from sealift.errors import CommandFailed, SealiftError
+from sealift.host import ssh
 from sealift.lab import lab, namespaced
 from sealift.process import run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.faults.moments import Moment
     from benchmarks.faults.orchestrator import Orchestrator
     from sealift.inventory import Inventory
@@ -26,11 +29,39 @@ ARRIVE_S = 60
 BECOMING_S = 2
 """While it boots, a host's first process becomes one program after the other."""
 
+EMULATED = 5
+"""How much longer everything may take where hosts are VMs."""
+
+
+def patience(seconds: float) -> float:
+    """How long to wait for something, in the lab that is up, that takes so long at most among namespaced hosts."""
+    return seconds * EMULATED if is_virtual(lab.running()) else seconds
+
+
+def is_virtual(inventory: Inventory) -> bool:
+    """Whether source and destination are VMs."""
+    return inventory.lab is not None and inventory.lab.kind == "vm"
+
 
 def inside(host: str, script: str, *arguments: str, check: bool = True, timeout_s: float = 60) -> Completed:
-    """Run a shell script on a namespaced host from below: no network, no login, no agent is needed for it."""
-    words = ["nsenter", "--all", "--target", str(_first(host)), "sh", "-c", script, "sh", *arguments]
-    return run(words, check=check, timeout_s=timeout_s)
+    """Run a shell script on a host: see `inside_run`."""
+    return inside_run(host, ["sh", "-c", script, "sh", *arguments], check=check, timeout_s=timeout_s)
+
+
+def inside_run(
+    host: str, words: Sequence[str], *, stdin: str | None = None, check: bool = True, timeout_s: float = 60
+) -> Completed:
+    """Run a command on a host: a namespaced one from below, so that no network, no login, no agent is needed for it.
+
+    On a VM as its administrator, over SSH. HostUnreachable while it has no power.
+    """
+    inventory = lab.running()
+    if is_virtual(inventory) and host in DOCKER_HOSTS:
+        with ssh.connected(host, inventory.machine(host)) as connection:
+            given = (stdin or "").encode()
+            return connection.run(words, stdin=given, check=check, timeout_s=patience(timeout_s))
+    entered = ["nsenter", "--all", "--target", str(_first(host)), *words]
+    return run(entered, stdin=stdin, check=check, timeout_s=timeout_s)
 
 
 def _first(host: str) -> int:
@@ -64,7 +95,7 @@ class Migration(ABC):
 
     def arrive(self) -> bool:
         """Wait until it is held at its moment. False if it has ended before."""
-        deadline = time.monotonic() + ARRIVE_S
+        deadline = time.monotonic() + patience(ARRIVE_S)
         while time.monotonic() < deadline:
             if self._says("at"):
                 return True
@@ -74,11 +105,9 @@ class Migration(ABC):
         raise CommandFailed(f"the migration did not come to {self.moment.name!r}", step="fault")
 
     def _says(self, word: str) -> bool:
-        place = halt_dir()
-        if self.moment.where != "controller":
-            pid = namespaced.first_process(self.moment.where, str(lab.lab_dir()))
-            place = Path(f"/proc/{pid}/root{HALT}")
-        return (place / word).exists()
+        if self.moment.where == "controller":
+            return (halt_dir() / word).exists()
+        return inside(self.moment.where, f"test -e {HALT}/{word}", check=False).status == 0
 
     def is_leaving(self) -> bool:
         """Whether its controller has begun to put everything away, or has ended."""
@@ -90,12 +119,12 @@ class Migration(ABC):
             halt_dir().mkdir(exist_ok=True)
             (halt_dir() / "go").touch()
             return
-        with suppress(CommandFailed):
+        with suppress(SealiftError):
             inside(self.moment.where, f"mkdir -p {HALT}; touch {HALT}/go")
 
     def end(self, timeout_s: float) -> bool:
         """Wait for its end. False, and it is killed, if that takes too long."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + patience(timeout_s)
         while not self.has_ended():
             if time.monotonic() > deadline:
                 self.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from sealift.errors import UnusableInput
 from sealift.inventory import Host, Inventory, LabFacts, Network, Vm
 from sealift.keys import SshKey, WireGuardKey, make_ssh_key, make_wireguard_key
 from sealift.lab.layout import (
@@ -100,6 +101,15 @@ class Lab:
         if host == PROVIDER:
             lines.append(authorized_line(self.provider_login.public, PROVIDER_GATE))
         return "".join(f"{line}\n" for line in lines)
+
+
+def kind_of(text: str) -> Kind:
+    """The kind of lab that somebody has named; UnusableInput if there is none of it."""
+    if text == "vm":
+        return "vm"
+    if text == "netns":
+        return "netns"
+    raise UnusableInput(f"there is no lab of the kind {text!r}", remedy="Take vm or netns")
 
 
 def plan(kind: Kind, directory: Path, evidence: Asked) -> Lab:

@@ -16,6 +16,7 @@ import qemu.qmp
 import tomli_w
 
 import sealift
+from sealift.attestation.launch import start_snp
 from sealift.host import ssh
 from sealift.inventory import LabFacts
 from sealift.lab import processors
@@ -32,6 +33,7 @@ from sealift.lab.layout import (
     LabHost,
     machines_dir,
 )
+from sealift.lab.namespaced import first_process
 from sealift.lab.plan import IMAGE, POLICY, login_key
 from sealift.machine.accelerator import choose_accelerator
 from sealift.machine.boot import GuestConfiguration, GuestFile, NetworkInterface, write_configuration
@@ -42,10 +44,12 @@ from sealift.machine.initrd import build_initrd, kernel_of
 from sealift.machine.qemu import Accelerator, VirtualMachine, qemu_argv
 from sealift.machine.recipe import files_dir
 from sealift.paths import cache_dir
+from sealift.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sealift.inventory import Inventory
     from sealift.lab.plan import Lab
 
     Binds = list[tuple[Path, str]]
@@ -59,6 +63,7 @@ MACHINES = Path("/srv/machines")
 
 PACKAGES = Path("/usr/lib/python3/dist-packages")
 SETTINGS = "/etc/sealift/provider.toml"
+OFF_TIMEOUT_S = 20
 
 
 def prepare(lab: Lab, directory: Path, tree: Path, *, say: Callable[[str], None]) -> tuple[Lab, Binds, Files]:
@@ -139,31 +144,61 @@ def launch(lab: Lab, directory: Path, tree: Path, *, say: Callable[[str], None])
     """Start those VMs that are not the provider's. Who attests one of those has it started."""
     say(f"starting {', '.join(host.name for host in VIRTUAL)} under QEMU")
     accelerator = choose_accelerator(tree, say=say)
-    entry = lab.inventory.machine(PROVIDER.name).model_copy(update={"key_file": login_key(directory)})
+    for host in VIRTUAL:
+        if not lab.proves_itself(host):
+            _start(host, lab.inventory, directory, accelerator)
+
+
+def _start(host: LabHost, inventory: Inventory, directory: Path, accelerator: Accelerator) -> None:
+    place = MACHINES / host.name
+    machine = VirtualMachine(
+        name=host.name,
+        accelerator=accelerator,
+        vcpus=VCPUS,
+        memory_mib=MEMORY_MIB,
+        kernel=PLAIN / "kernel",
+        initrd=PLAIN / "initrd",
+        root_disk=PLAIN / "root",
+        data_disk=place / "data",
+        configuration_disk=place / "configuration",
+        tap=host.name,
+        mac=host.mac,
+        qmp_socket=place / "qmp",
+        console_log=place / "console.log",
+        mtu=MTU,
+    )
+    log = shlex.quote(str(place / "qemu.log"))
+    command = f"setsid {shlex.join(qemu_argv(machine))} </dev/null >{log} 2>&1 & echo $!"
+    entry = inventory.machine(PROVIDER.name).model_copy(update={"key_file": login_key(directory)})
     with ssh.connect(PROVIDER.name, entry, patience_s=20) as provider:
-        for host in VIRTUAL:
-            if lab.proves_itself(host):
-                continue
-            place = MACHINES / host.name
-            machine = VirtualMachine(
-                name=host.name,
-                accelerator=accelerator,
-                vcpus=VCPUS,
-                memory_mib=MEMORY_MIB,
-                kernel=PLAIN / "kernel",
-                initrd=PLAIN / "initrd",
-                root_disk=PLAIN / "root",
-                data_disk=place / "data",
-                configuration_disk=place / "configuration",
-                tap=host.name,
-                mac=host.mac,
-                qmp_socket=place / "qmp",
-                console_log=place / "console.log",
-                mtu=MTU,
-            )
-            log = shlex.quote(str(place / "qemu.log"))
-            command = f"setsid {shlex.join(qemu_argv(machine))} </dev/null >{log} 2>&1 & echo $!"
-            provider.run(["sh", "-c", command])
+        provider.run(["sh", "-c", command])
+
+
+OFF = """
+for p in /proc/[0-9]*; do
+	case $(tr '\\0' ' ' <"$p/cmdline" 2>/dev/null) in
+	*" -name guest=$1 "*) kill -9 "${p#/proc/}"; while [ -e "$p" ]; do sleep 0.02; done ;;
+	esac
+done
+"""
+
+
+def off(host: LabHost, directory: Path) -> None:
+    """The power of a VM goes: what it has not written through to its disk is lost."""
+    first = first_process(PROVIDER.name, str(directory))
+    words = ["nsenter", "--all", "--target", str(first), "sh", "-c", OFF, "sh", host.name]
+    run(words, timeout_s=OFF_TIMEOUT_S)
+
+
+def on(host: LabHost, directory: Path, inventory: Inventory) -> None:
+    """It boots, with the disk that it had; one of the provider's by an order, as the first time."""
+    vm = inventory.host(host.name).vm
+    if vm is not None:
+        start_snp(inventory, host.name, vm)
+        return
+    lab = inventory.lab
+    accelerator = Accelerator(lab.accelerator) if lab and lab.accelerator else Accelerator.TCG
+    _start(host, inventory, directory, accelerator)
 
 
 def namespaced() -> tuple[LabHost, ...]:
