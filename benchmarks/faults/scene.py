@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.faults.migrating import halt_dir
@@ -107,7 +108,10 @@ class Migration(ABC):
     def _says(self, word: str) -> bool:
         if self.moment.where == "controller":
             return (halt_dir() / word).exists()
-        return inside(self.moment.where, f"test -e {HALT}/{word}", check=False).status == 0
+        if is_virtual(lab.running()) and self.moment.where in DOCKER_HOSTS:
+            return inside(self.moment.where, f"test -e {HALT}/{word}", check=False).status == 0
+        pid = namespaced.first_process(self.moment.where, str(lab.lab_dir()))
+        return Path(f"/proc/{pid}/root{HALT}/{word}").exists()
 
     def is_leaving(self) -> bool:
         """Whether its controller has begun to put everything away, or has ended."""

@@ -27,6 +27,7 @@ ONCE = (
     "agent:source@finished",
     "sigterm@finish",
     "power:destination@copied",
+    "cut:destination-gateway@decided",
 )
 """What once did not hold."""
 
@@ -83,6 +84,8 @@ def test_cells_are_chosen_by_patterns() -> None:
     assert set(SAMPLE) <= every
     assert all(f"{fault.name}@frozen" in every for fault in FAULTS)
     assert "armed:source@sync" not in every, "nothing is armed then"
+    powerless = {cell.fault.power for cell in cells(["*@frozen"], "vm")}
+    assert powerless == {"source", "destination"}, "VMs lose their power, and nothing else"
     with pytest.raises(UnusableInput, match="no cell is named"):
         cells(["flood@sync"])
 
