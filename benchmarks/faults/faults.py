@@ -184,8 +184,9 @@ def power_on(host: LabHost) -> Deed:
             if time.monotonic() > deadline:
                 raise CommandFailed("it does not come up", host=host.name, step="fault")
             time.sleep(0.1)
-        # Docker's files are on a disk that is opened only once the machine has proved itself: `recover` sees to that.
-        if host.docker and scene.inventory.machine(host.name).vm is None:
+        # The disk of a VM that proves itself is opened, and Docker started, once it has done so: `recover` sees to that.
+        locked = is_virtual(scene.inventory) and scene.inventory.machine(host.name).vm is not None
+        if host.docker and not locked:
             docker_answers(host.name)(scene)
 
     return do
