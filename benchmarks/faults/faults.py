@@ -184,7 +184,7 @@ def power_on(host: LabHost) -> Deed:
             if time.monotonic() > deadline:
                 raise CommandFailed("it does not come up", host=host.name, step="fault")
             time.sleep(0.1)
-        # The disk of a VM that proves itself is opened, and Docker started, once it has done so: `recover` sees to that.
+        # A VM that proves itself has its disk opened, and Docker started, once it has: `recover` sees to that.
         locked = is_virtual(scene.inventory) and scene.inventory.machine(host.name).vm is not None
         if host.docker and not locked:
             docker_answers(host.name)(scene)
