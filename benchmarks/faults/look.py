@@ -29,7 +29,8 @@ TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - looked at, not used
 RUNTIME = ("/run/docker", "/run/containerd", "/run/runc")
 """What runc, containerd and Docker know of containers that run."""
 
-KEPT = re.compile(r"/run/sealift/(agent-|clients|places)|/run/sealift/(restore|dumps|restore/\.lock)$")
+KEPT = re.compile(r"/run/sealift/(agent-|clients|places|upper)|/run/sealift/(restore|dumps|restore/\.lock)$")
+"""What stays on purpose; and the upper half of a VM's root file system, whose /tmp is looked at as such."""
 
 
 def masked(text: str) -> str:
