@@ -199,9 +199,14 @@ class Cutover:
             self._changed.notify_all()
 
     def _tell_destination(self) -> None:
-        """It is decided, and not from the destination that this is known: it may still ask for what it can't hear."""
+        """It is decided, and not from the destination that this is known: it may still ask for what it can't hear.
+
+        Nor can it tell the gateway then to hold nothing any more.
+        """
         with suppress(SealiftError):  # one that is gone is missed by `finish`
             self._session.receiver.call("decided", outcome=self._outcome, timeout_s=TELL_TIMEOUT_S)
+        with suppress(SealiftError):
+            self._session.gateway.call("end", timeout_s=TELL_TIMEOUT_S)
 
     def _ask_gateway(self, lost: HostUnreachable) -> SealiftError | None:
         """The source's agent fell silent: the gateway decides, against the migration if nobody has asked for it yet."""

@@ -327,7 +327,8 @@ class Destination:
     def decided(self, outcome: str) -> None:
         """The controller has it from the gateway: a destination that can't reach the gateway need not go on asking."""
         self.told = outcome
-        self.decider.close()
+        if not self.committed:  # else it has heard, and has one more thing to ask
+            self.decider.close()
 
     def _ask_gateway(self, question: str) -> dict[str, Any]:
         self.decider.send(ask=question)

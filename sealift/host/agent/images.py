@@ -18,9 +18,6 @@ PAGE_BYTES = 4096
 HEAD_BYTES, LENGTH_BYTES = 8, 4
 """Before all messages: two magic numbers of 32 bits (criu/include/magic.h). Before each: its length."""
 
-STATISTICS_HEAD_BYTES = 8
-"""Of these the magic numbers are as long; one message follows."""
-
 PARENT, LAZY, PRESENT = 1, 2, 4
 """PE_PARENT: in an earlier round's images; PE_LAZY: may follow; PE_PRESENT: in these (criu/include/pagemap.h)."""
 
