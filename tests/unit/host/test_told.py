@@ -1,0 +1,28 @@
+"""A destination that can't hear the gateway is told by the controller how it was decided."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from sealift.host.agent.destination import Destination
+from sealift.host.agent.wire import LOOPBACK, Controller, Link, listen
+
+
+@pytest.mark.parametrize("outcome", ["committed", "rolled back"])
+def test_it_asks_no_more_once_it_was_told(outcome: str) -> None:
+    with listen(LOOPBACK) as gateway:
+        port = gateway.getsockname()[1]
+        destination = Destination(Controller())
+        destination.gateway = {"address": LOOPBACK, "port": port, "token": "token"}
+        destination.decider = Link.connect(LOOPBACK, port, "token")
+        heard: list[str] = []
+        asking = threading.Thread(target=lambda: heard.append(destination._switch()), daemon=True)
+        asking.start()
+        time.sleep(0.2)
+        assert not heard, "nobody has answered"
+        destination.decided(outcome)
+        asking.join(5)
+        assert heard == [outcome]
