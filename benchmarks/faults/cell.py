@@ -84,6 +84,8 @@ def _try(
         redis.start(
             source, CONTAINER, address, inventory.network.docker_network, MEMORY_MB, say=lambda _: None
         )
+    if cell.fault.power:
+        judge.keep(CONTAINER, "source")
     with (
         ssh.connected("client", inventory.machine("client")) as host,
         redis.client(host, address, PAUSE_S) as client,
@@ -96,6 +98,8 @@ def _try(
         if lost:
             inside(str(owner[0]), f"docker start {CONTAINER} >/dev/null", check=False)
         kept = judge.counter(address)
+        if cell.fault.power and owner[0] is not None:
+            wrong += judge.kept(CONTAINER, owner[0])
         time.sleep(AFTER_S)
         found = client.findings() if kept is not None and not lost else None
     if kept is None:

@@ -29,6 +29,8 @@ A megabyte that stays behind with each migration shows in a hundred of them.
 IMAGE = frozenset({"layers"})
 """What a migration leaves at the destination even if it fails: the image, which is no part of the container."""
 
+LOST = [["docker says exited"], ["docker says created"]]
+
 COPIES = """
 for p in /proc/[0-9]*; do
 	read -r name <"$p/comm" 2>/dev/null || continue
@@ -40,6 +42,10 @@ for p in /proc/[0-9]*; do
 done
 docker ps -a --filter "name=^$1$" --format 'docker says {{.State}}'
 """
+
+KEEP = "docker exec $1 sh -c 'echo kept >/home/kept; sync'"
+KEPT = "docker exec $1 cat /home/kept"
+"""A file that the container has on its disk, and what it has there afterwards."""
 
 ASK = """
 import socket, sys
@@ -57,14 +63,14 @@ def copies(container: str) -> dict[str, list[str]]:
 def one_live_copy(container: str, owner: str | None, *, lost: bool = False) -> list[str]:
     """What is wrong with the copies: there must be one, it must run, and where the gateway sends its packets.
 
-    One that was `lost`, since its host's power went, is there for Docker to start again.
+    One that was `lost`, since its host's power went, is there for Docker to start again. Docker may not have come to
+    note that it had been started.
     """
     found = copies(container)
     wrong = []
     for host, words in found.items():
-        there = ["docker says exited"] if lost else ["live", "docker says running"]
-        wanted = there if host == owner else []
-        if words != wanted:
+        there = LOST if lost else [["live", "docker says running"]]
+        if words not in (there if host == owner else [[]]):
             wrong.append(
                 f"{host} has {', '.join(words) or 'no copy'}" + (" and the address" if host == owner else "")
             )
@@ -80,6 +86,19 @@ def counter(address: str) -> int | None:
             return int(done.stdout)
         time.sleep(0.3)
     return None
+
+
+def keep(container: str, host: str) -> None:
+    """Give the container a file, written through to its host's disk."""
+    inside(host, KEEP, container)
+
+
+def kept(container: str, host: str) -> list[str]:
+    """What is wrong with that file."""
+    found = inside(host, KEPT, container, check=False)
+    return (
+        [] if found.stdout == "kept\n" else [f"what was on its disk is not: {found.stderr or found.stdout!r}"]
+    )
 
 
 def acknowledged(found: Findings, kept: int | None) -> list[str]:

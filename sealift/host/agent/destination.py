@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import criu, docker_api, links, pager, plug, rounds, sandbox, zstd
 from .files import Daemon
+from .flush import Flush
 from .images import restore_stats
 from .lazy import Filler
 from .log import TAIL, cut, print_again
@@ -73,6 +74,7 @@ class Destination:
     def prepare(self, migration: str, address: str, trees: dict[str, str]) -> dict[str, Any]:
         """Open the doors of this migration, all on the tunnel address. Returns where they are."""
         self.address = address
+        self.trees = trees
         self.token = secrets.token_hex(16)
         self.directory, self.lock = criu.open_dumps(migration)
         password = secrets.token_hex(16)
@@ -142,6 +144,7 @@ class Destination:
         starts before its memory is in. Returns `external_network`: whether a filled network namespace is ready, so that
         the images are to have none.
         """
+        flushed = Flush(self.trees.values())
         self.container = container
         self.workload = address
         self.gateway = gateway
@@ -175,6 +178,7 @@ class Destination:
         self._put_in_order(Path(bundle) / "config.json")
         self.trigger.say(str(self.images))
         self.trigger.wait("ready", self._complaint)
+        flushed.wait()
         self.cutover = threading.Thread(target=self._take_over, daemon=True)
         self.cutover.start()
         return {"external_network": self.sandbox is not None}
@@ -217,14 +221,14 @@ class Destination:
         try:
             images = self.images
             message = self.link.receive()
+            flush = Flush(self.trees.values() if message["files"] else ())
             for entry in message["images"]:
                 self.link.receive_file(images / Path(entry["name"]).name, entry["size"])
             self.finish_page_server()
             pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
             self.link.send(phase="received", facts={"page_bytes": pages})
             step = "restore"
-            assert self.daemon is not None  # noqa: S101 - `prepare` came before
-            links.make([links.Link(*link) for link in message["links"]], self.daemon.modules)
+            links.make([links.Link(*link) for link in message["links"]], self.trees)
             if (images / TAIL).exists():
                 print_again((images / TAIL).read_bytes(), self.wrapper)
             started_ns = time.monotonic_ns()
@@ -239,6 +243,7 @@ class Destination:
             took_ns = time.monotonic_ns() - started_ns
             self.link.send(phase="restored", facts={"restore_ns": took_ns, **restore_stats(self.restore)})
             self._make_sure(step)
+            flush.wait()
             step = "network switch"
             outcome = self._switch()
             if outcome != "committed":

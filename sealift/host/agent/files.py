@@ -44,7 +44,6 @@ class Daemon:
     """The receiving end. `modules` maps a module's name to the directory or file that it fills."""
 
     def __init__(self, directory: Path, address: str, password: str, modules: Mapping[str, str]) -> None:
-        self.modules = modules
         with listen(address) as probe:
             self.port = probe.getsockname()[1]
         secrets = directory / "rsyncd.secrets"

@@ -66,6 +66,7 @@ class Source:
         self.frozen = False
         self.committed = False
         self.everything_sent = False
+        self.files_sent = False
         self.plug: plug.Plug | None = None
         self.link: Link | None = None
         self.decider: Link | None = None
@@ -222,7 +223,7 @@ class Source:
             options = ["--leave-running", "--page-server", "{}:{}".format(*self.page_server), *self._parent()]
             env = self.trigger.environment(DUMP_CALL, settings, env)
             self.dump = criu.checkpoint(self.container, self.images, *options, env=env)
-        self.sender.catch_up()
+        self.files_sent = self.sender.catch_up() > 0
         self.trigger.wait("ready", self._dump_has_ended)
         self._ask_decider("prepare")
 
@@ -330,6 +331,7 @@ class Source:
         with self._watched(*self.doors), self._pushed():
             try:
                 file_bytes = self.sender.final_pass(cgroup.pids(self.group))
+                self.files_sent = self.files_sent or file_bytes > 0
             finally:
                 self._wait_for_dump()
             timerfd.start_again(images)
@@ -342,7 +344,7 @@ class Source:
         self.everything_sent = True
         listed = [{"name": path.name, "size": size} for path, size in sizes.items()]
         with self.link.together():
-            self.link.send(images=listed, pages=self.pages, links=names)
+            self.link.send(images=listed, pages=self.pages, links=names, files=self.files_sent)
             for path, size in sizes.items():
                 self.link.send_file(path, size)
         tell("sent", metadata_bytes=sum(sizes.values()))
