@@ -61,8 +61,8 @@ def create_copy(session: Session) -> Counterpart:
     except docker.errors.APIError:
         session.creating = None  # refused: one of that name is somebody else's
         raise
-    session.note("copied", copy=found.copy, volumes=found.volumes)
     session.receiver.call("adopt", container=found.copy, volumes=found.volumes)
+    session.note("copied", copy=found.copy, volumes=found.volumes)
     session.creating = None
     return plan
 

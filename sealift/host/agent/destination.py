@@ -361,10 +361,14 @@ class Destination:
     def adopt(self, container: str | None, volumes: dict[str, str]) -> None:
         """Volumes, and then a container, were created for this migration: they go again if it does not commit.
 
-        `volumes` maps names to when Docker says it created them.
+        `volumes` maps names to when Docker says it created them. Returns once the container is on the disk: of one
+        whose description a loss of power took, Docker would know nothing afterwards, and its directories would stay.
         """
         self.container = container
         self.volumes = volumes
+        if container is not None:
+            described = docker_api.call("GET", f"/containers/{container}/json")
+            Flush([described["GraphDriver"]["Data"]["UpperDir"]]).wait()
 
     def finish(self) -> dict[str, Any]:
         """After the commit: wait for Docker to have noticed, and look at the container."""
