@@ -110,6 +110,8 @@ def _try(
         inside(name, f"docker rm -fv {CONTAINER} >/dev/null 2>&1", check=False)
     for name in ROLES:
         inside(name, f"rm -rf {HALT}", check=False)
+    if cell.fault.power:
+        judge.write_back(*judge.USUAL)
     gateway.release(inventory, address)
     return wrong + judge.leftovers(before)
 
