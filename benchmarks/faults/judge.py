@@ -46,7 +46,7 @@ docker ps -a --filter "name=^$1$" --format 'docker says {{.State}}'
 
 LAZY = "sysctl -qw vm.dirty_writeback_centisecs=$1 vm.dirty_expire_centisecs=$2"
 NEVER, USUAL = ("0", "360000"), ("500", "3000")
-"""When a kernel writes what nobody has asked it to write (admin-guide/sysctl/vm.rst): the former shows who has asked."""
+"""When a kernel writes what nobody has asked it to write (admin-guide/sysctl/vm.rst)."""
 
 KEEP = "docker exec $1 sh -c 'echo kept >/home/kept; sync'"
 KEPT = "docker exec $1 cat /home/kept"
