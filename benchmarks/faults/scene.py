@@ -80,6 +80,7 @@ class Migration(ABC):
     def __init__(self, moment: Moment) -> None:
         self.moment = moment
         self.said: dict[str, Any] = {}
+        self._in_vm = moment.where in DOCKER_HOSTS and is_virtual(lab.running())
         shutil.rmtree(halt_dir(), ignore_errors=True)
 
     @abstractmethod
@@ -108,7 +109,7 @@ class Migration(ABC):
     def _says(self, word: str) -> bool:
         if self.moment.where == "controller":
             return (halt_dir() / word).exists()
-        if is_virtual(lab.running()) and self.moment.where in DOCKER_HOSTS:
+        if self._in_vm:
             return inside(self.moment.where, f"test -e {HALT}/{word}", check=False).status == 0
         pid = namespaced.first_process(self.moment.where, str(lab.lab_dir()))
         return Path(f"/proc/{pid}/root{HALT}/{word}").exists()

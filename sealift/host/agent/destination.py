@@ -59,7 +59,6 @@ class Destination:
         self.daemon: Daemon | None = None
         self.cutover: threading.Thread | None = None
         self.committed = False
-        self.called_off = False
         self.told: str | None = None
         self.start_error: str | None = None
         self.shim: Shim | None = None
@@ -303,9 +302,7 @@ class Destination:
         A doubt that stays is told to the source, which then asks for the other outcome instead of staying frozen.
         """
         doubted = time.monotonic() + DOUBT_S
-        while not self.called_off:
-            if self.told is not None:
-                return self.told
+        while self.told is None:
             try:
                 outcome = str(self._ask_gateway("switch")["outcome"])
                 if outcome != WAITING:
@@ -316,7 +313,7 @@ class Destination:
                 raise
             except (OSError, ValueError, AgentError) as silent:  # ValueError: `decided` has closed it
                 if self.told is not None:
-                    continue
+                    break
                 self.controller.event("undecided", reason=f"the gateway does not answer: {silent}")
                 with contextlib.suppress(OSError):
                     if time.monotonic() > doubted:
@@ -327,7 +324,7 @@ class Destination:
                 self.decider = Link.connect(
                     self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=10
                 )
-        return "rolled back"
+        return self.told
 
     def decided(self, outcome: str) -> None:
         """The controller has it from the gateway: a destination that can't reach the gateway need not go on asking."""
@@ -423,10 +420,9 @@ class Destination:
     def _end_cutover(self, *, called_off: bool) -> None:
         if self.cutover is None or not self.cutover.is_alive():
             return
-        self.called_off = called_off
         self.link.close()
         if called_off:
-            self.decider.close()
+            self.decided("rolled back")
         self.cutover.join(RESTORE_TIMEOUT_S + 10)
         if self.cutover.is_alive():
             raise AgentError("it still asks the gateway whether the container is to run here", "finish")

@@ -360,9 +360,7 @@ class Source:
             with contextlib.suppress(OSError, AgentError):
                 if self.gateway.get("group"):  # the others wait for this one
                     self._call_off()
-                elif (
-                    self.decider is not None
-                ):  # what is held need not wait until the hosts have been put in order
+                elif self.decider is not None:  # what is held need not wait for all to be put in order
                     self.decider.send(ask="release")
             return "rolled back"  # nobody else can have the container
         outcome = self._ask_gateway()

@@ -1,4 +1,7 @@
-"""Messages as CRIU writes them: protobuf, as far as integers and bytes go."""
+"""Messages as CRIU writes them: protobuf, as far as integers and bytes go.
+
+Apart from the agents' own, which is judged by it.
+"""
 
 from __future__ import annotations
 
