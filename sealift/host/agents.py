@@ -19,7 +19,8 @@ from sealift.errors import CommandFailed, HostUnreachable
 from sealift.host.ssh import end_input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from importlib.resources.abc import Traversable
     from types import TracebackType
 
     from sealift.host.ssh import Connection
@@ -38,12 +39,19 @@ def archive() -> tuple[bytes, str]:
     """The agents as a zip archive that Python runs, the same bytes every time, and its name on a host."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as packed:
-        sources = files("sealift.host.agent")
-        for name in sorted(entry.name for entry in sources.iterdir() if entry.name.endswith(".py")):
+        for name, source in sorted(_modules(files("sealift.host.agent"))):
             target = name if name == "__main__.py" else f"sealift_agent/{name}"
-            packed.writestr(zipfile.ZipInfo(target), (sources / name).read_bytes())
+            packed.writestr(zipfile.ZipInfo(target), source.read_bytes())
     content = buffer.getvalue()
     return content, f"/run/sealift/agent-{hashlib.sha256(content).hexdigest()[:16]}.pyz"
+
+
+def _modules(package: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
+    for entry in package.iterdir():
+        if entry.is_dir():
+            yield from _modules(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".py"):
+            yield prefix + entry.name, entry
 
 
 class Agent:

@@ -6,7 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
-from sealift_agent import destination, facts, gateway, pager, source
+from sealift_agent import destination, facts, gateway, source
+from sealift_agent.memory import pager
 from sealift_agent.wire import Controller
 
 ROLES = {"source": source.main, "destination": destination.main, "gateway": gateway.main, "facts": facts.main}

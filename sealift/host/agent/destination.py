@@ -18,13 +18,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import criu, docker_api, links, pager, plug, rounds, sandbox, zstd
-from .files import Daemon
-from .flush import Flush
+from . import criu, docker_api
+from .files import links
+from .files.flush import Flush
+from .files.log import TAIL, cut, print_again
+from .files.rsync import Daemon
 from .images import restore_stats
-from .lazy import Filler
-from .log import TAIL, cut, print_again
-from .relay import Relay, joined, unpacked
+from .memory import pager, rounds, zstd
+from .memory.lazy import Filler
+from .memory.relay import Relay, joined, unpacked
+from .network import plug, sandbox
 from .shim import Shim
 from .trigger import Trigger, let_go
 from .wire import LOOPBACK, WAITING, AgentError, Controller, Link, listen, serve

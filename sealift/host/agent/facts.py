@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, dirty, docker_api, limits, link, processes
+from . import cgroup, docker_api, limits, processes
+from .memory import dirty
+from .network import link
 from .wire import AgentError, Controller, serve
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import userspace
-from .hold import Hold, sweep
 from .journal import Journal
+from .network import userspace
+from .network.hold import Hold, sweep
 from .places import Places
 from .wire import WAITING, AgentError, Controller, Link, listen, serve
 

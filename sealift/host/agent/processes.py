@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import files, links, watches
+from .files import links, watches
+from .files.opened import is_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,7 +201,7 @@ def _file(pid: int, path: Path, target: str, opened: os.stat_result, *, visible:
         return
     if not visible:
         yield f"elsewhere:{target}"
-    elif files.is_lost(target, opened) and next(links.other_names(pid, path), None) is None:
+    elif is_lost(target, opened) and next(links.other_names(pid, path), None) is None:
         yield f"nameless:{target}"
 
 

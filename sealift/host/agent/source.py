@@ -15,26 +15,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import (
-    brake,
-    cgroup,
-    cork,
-    criu,
-    docker_api,
-    hugepages,
-    limits,
-    links,
-    pipes,
-    plug,
-    timerfd,
-    watches,
-    zstd,
-)
-from .files import Sender, View
+from . import brake, cgroup, criu, docker_api, limits, timerfd
+from .files import links, watches
+from .files.log import TAIL, Log
+from .files.rsync import Sender, View
 from .images import PAGE_BYTES, dump_stats
-from .log import TAIL, Log
-from .pager import lazy_ranges
-from .relay import CHUNK_BYTES, Pace, Relay, packed, plain, spread
+from .memory import cork, hugepages, pipes, zstd
+from .memory.pager import lazy_ranges
+from .memory.relay import CHUNK_BYTES, Pace, Relay, packed, plain, spread
+from .network import plug
 from .trigger import Trigger, let_go
 from .wire import LOOPBACK, AgentError, Controller, Link, listen, serve, watched
 

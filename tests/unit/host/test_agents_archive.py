@@ -13,7 +13,8 @@ import pytest
 
 from sealift.host import agents
 
-SOURCES = sorted((Path(agents.__file__).parent / "agent").glob("*.py"))
+AGENT = Path(agents.__file__).parent / "agent"
+SOURCES = {str(path.relative_to(AGENT)): path for path in sorted(AGENT.rglob("*.py"))}
 
 
 def test_the_archive_is_the_same_every_time_and_named_by_its_content() -> None:
@@ -28,7 +29,7 @@ def test_the_archive_holds_every_module_and_runs(tmp_path: Path) -> None:
     names = zipfile.ZipFile(BytesIO(content)).namelist()
     assert {
         "__main__.py",
-        *(f"sealift_agent/{path.name}" for path in SOURCES if path.name != "__main__.py"),
+        *(f"sealift_agent/{name}" for name in SOURCES if name != "__main__.py"),
     } == set(names)
     path = tmp_path / "agent.pyz"
     path.write_bytes(content)
@@ -37,7 +38,7 @@ def test_the_archive_holds_every_module_and_runs(tmp_path: Path) -> None:
     assert done.stdout == b'{"number": 1, "result": [true, false]}\n'
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES.values(), ids=list(SOURCES))
 def test_agents_are_written_in_python_3_9(path: Path) -> None:
     text = path.read_text()
     tree = ast.parse(text, feature_version=(3, 9))
@@ -45,7 +46,7 @@ def test_agents_are_written_in_python_3_9(path: Path) -> None:
         assert "from __future__ import annotations" in text
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES.values(), ids=list(SOURCES))
 def test_agents_import_nothing_but_the_standard_library(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

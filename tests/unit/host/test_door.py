@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sealift.host.agent.door import FINISHED, SOCKET, Door
+from sealift.host.agent.memory.door import FINISHED, SOCKET, Door
 
 
 class Through:

@@ -7,8 +7,8 @@ import os
 import threading
 from pathlib import Path
 
-from sealift.host.agent import files, log
 from sealift.host.agent.destination import follow_links
+from sealift.host.agent.files import log, paths
 
 
 def line(text: str, stream: str = "stdout") -> str:
@@ -71,16 +71,16 @@ def test_the_tail_is_printed_again_through_the_streams_it_came_from() -> None:
 
 
 def test_a_file_in_a_volume_has_a_host_path_even_if_the_volume_s_file_system_is_mounted_elsewhere() -> None:
-    own = [files._Mount("0:73", "/docker", "/var/lib/docker", ""), files._Mount("0:73", "/", "/mnt", "")]
-    volume = files._Mount("0:73", "/docker/volumes/v/_data", "/data", "")
-    assert set(files._seen_from_here(volume, own)) == {
+    own = [paths._Mount("0:73", "/docker", "/var/lib/docker", ""), paths._Mount("0:73", "/", "/mnt", "")]
+    volume = paths._Mount("0:73", "/docker/volumes/v/_data", "/data", "")
+    assert set(paths._seen_from_here(volume, own)) == {
         "/var/lib/docker/volumes/v/_data",
         "/mnt/docker/volumes/v/_data",
     }
-    assert not set(files._seen_from_here(files._Mount("0:74", "/docker", "/x", ""), own))
+    assert not set(paths._seen_from_here(paths._Mount("0:74", "/docker", "/x", ""), own))
     points = {"/": {"/upper"}, "/data": {"/var/lib/docker/volumes/v/_data"}}
-    assert files.host_paths("/data/file", points) == {"/var/lib/docker/volumes/v/_data/file"}
-    assert files.host_paths("/database", points) == {"/upper/database"}
+    assert paths.host_paths("/data/file", points) == {"/var/lib/docker/volumes/v/_data/file"}
+    assert paths.host_paths("/database", points) == {"/upper/database"}
 
 
 def test_sources_of_bind_mounts_are_named_by_their_real_paths(tmp_path: Path) -> None:

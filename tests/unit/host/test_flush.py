@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent import flush
+from sealift.host.agent.files import flush
 from sealift.host.agent.wire import AgentError
 
 if TYPE_CHECKING:

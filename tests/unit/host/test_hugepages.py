@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sealift.host.agent import hugepages
+from sealift.host.agent.memory import hugepages
 
 MADV_COLLAPSE = 25
 """madvise(2), since Linux 6.1: huge pages at once, whatever the settings say, or an error."""

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from sealift.host.agent import link
+from sealift.host.agent.network import link
 from sealift.host.agent.wire import AgentError, Link
 
 LOOPBACK = "127.0.0.1"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from protobuf import field
 
-from sealift.host.agent import files, links
+from sealift.host.agent.files import links
+from sealift.host.agent.files.opened import is_lost
 from sealift.host.agent.wire import AgentError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def test_the_name_is_made_beside_the_file_that_has_come(tmp_path: Path) -> None:
 
 def test_other_name_is_told_from_none(tree: Path, opened: BinaryIO) -> None:
     handle = Path(f"/proc/{os.getpid()}/fd/{opened.fileno()}")
-    assert files.is_lost(str(handle.readlink()), handle.stat())
+    assert is_lost(str(handle.readlink()), handle.stat())
     assert tree / "second" in links.other_names(os.getpid(), handle)
     (tree / "second").unlink()
-    assert not files.is_lost(str(handle.readlink()), handle.stat())
+    assert not is_lost(str(handle.readlink()), handle.stat())

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from protobuf import field
 
-from sealift.host.agent import pager
 from sealift.host.agent.images import HEAD_BYTES, PAGE_BYTES
+from sealift.host.agent.memory import pager
 from sealift.host.agent.wire import AgentError
 
 if TYPE_CHECKING:

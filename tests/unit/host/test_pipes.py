@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent import limits, pipes
+from sealift.host.agent import limits
+from sealift.host.agent.memory import pipes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from sealift.host.agent import zstd
-from sealift.host.agent.relay import PACKED_BYTES, Pace, Relay, joined, packed, spread, unpacked
+from sealift.host.agent.memory import zstd
+from sealift.host.agent.memory.relay import PACKED_BYTES, Pace, Relay, joined, packed, spread, unpacked
 from sealift.host.agent.wire import AgentError, listen
 
 RATE = 4_000_000

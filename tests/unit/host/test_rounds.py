@@ -9,8 +9,7 @@ import pytest
 from protobuf import field
 
 from sealift.host.agent.images import HEAD_BYTES, LAZY, PAGE_BYTES, PARENT, PRESENT, messages
-from sealift.host.agent.protobuf import fields
-from sealift.host.agent.rounds import (
+from sealift.host.agent.memory.rounds import (
     ANONYMOUS,
     HUGETLB,
     LOCKED,
@@ -19,6 +18,7 @@ from sealift.host.agent.rounds import (
     Rounds,
     leave_out,
 )
+from sealift.host.agent.protobuf import fields
 from sealift.host.agent.wire import AgentError
 
 if TYPE_CHECKING:

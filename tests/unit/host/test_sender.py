@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sealift.host.agent import files
-from sealift.host.agent.changes import TICK_NS
-from sealift.host.agent.files import LAYER, Sender, View
+from sealift.host.agent.files import opened
+from sealift.host.agent.files.changes import TICK_NS
+from sealift.host.agent.files.rsync import LAYER, Sender, View
 
 RSYNC = """#!/bin/sh
 { printf '%s\\n' "$*"; tr '\\0' '\\n'; echo; } >>"$RSYNC_CALLS.$$"
@@ -92,7 +92,7 @@ def test_what_is_open_and_was_written_through_a_mapping_is_sent(
     calls: Path, trees: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = Path(trees[LAYER])
-    monkeypatch.setattr(files, "mounts", lambda _: {str(tree): {str(tree)}})
+    monkeypatch.setattr(opened, "mounts", lambda _: {str(tree): {str(tree)}})
     with (tree / "folder/one").open("r+b") as file, (tree / "folder/two").open("r+b"):
         time.sleep(TICK_NS * 2 / 1e9)
         sending = sender(trees)

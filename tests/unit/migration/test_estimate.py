@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sealift.host.agent import dirty
+from sealift.host.agent.memory import dirty
 from sealift.migration.estimate import ROUND_MS, Conditions, Dirtying, predict
 from sealift.model import Strategy
 

@@ -14,10 +14,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .files import LOST, containing, host_paths, mounts
-from .images import messages
-from .protobuf import fields
-from .wire import AgentError
+from ..images import messages
+from ..protobuf import fields
+from ..wire import AgentError
+from .opened import LOST
+from .paths import containing, host_paths, mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -14,9 +14,9 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .images import LAZY, PAGE_BYTES, PARENT, PRESENT, messages, pagemaps, pages_file, runs
-from .protobuf import fields
-from .wire import AgentError
+from ..images import LAZY, PAGE_BYTES, PARENT, PRESENT, messages, pagemaps, pages_file, runs
+from ..protobuf import fields
+from ..wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .wire import AgentError
+from ..wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

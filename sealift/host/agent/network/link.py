@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .wire import AgentError, Link, listen
+from ..wire import AgentError, Link, listen
 
 DURATION_S, MOST_BYTES = 0.4, 24 << 20
 """After whichever is reached first the link is left alone: others use it, and somebody pays for it."""

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import limits
+from .. import limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, criu, docker_api
+from .. import cgroup, criu, docker_api
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,16 +13,17 @@ import socket
 import stat
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..criu import DIES_WITH_US
+from ..wire import AgentError, listen
 from .changes import TICK_NS, Changes, NotTold
-from .criu import DIES_WITH_US
-from .wire import AgentError, listen
+from .opened import holds_lost, open_and_changed, written_through_mappings
+from .walk import Stamp, stamps, touched_since
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 # Overlayfs notes on a file which lower file it was copied from, as a handle of this host's file system.
 OVERLAY_NOTES = (
@@ -93,23 +94,6 @@ class Daemon:
         self.process.wait(10)
 
 
-LOST = " (deleted)"
-
-
-def is_lost(target: str, opened: os.stat_result) -> bool:
-    """Whether an open file's name is gone though the file has one; `target` is what /proc/PID/fd says."""
-    return target.endswith(LOST) and opened.st_nlink > 0 and not stat.S_ISDIR(opened.st_mode)
-
-
-def _holds_lost(pid: int) -> bool:
-    for handle in Path(f"/proc/{pid}/fd").glob("*"):
-        with contextlib.suppress(OSError):
-            target = str(handle.readlink())
-            if target.endswith(LOST) and is_lost(target, handle.stat()):
-                return True
-    return False
-
-
 class View(NamedTuple):
     """A container as this host sees it: its root, as a directory, and its processes."""
 
@@ -153,9 +137,7 @@ class Sender:
             self._end(name, self._start(name, f"{path}/", "--delete", *self.live_options))
             for name, path in self.trees.items()
         )
-        self.suspects = {
-            name: _touched_since(path, started_ns - TICK_NS) for name, path in self.trees.items()
-        }
+        self.suspects = {name: touched_since(path, started_ns - TICK_NS) for name, path in self.trees.items()}
         return sent
 
     def catch_up(self) -> int:
@@ -170,10 +152,10 @@ class Sender:
             return
         view = self.view()
         # Of what is mapped now, a page that is dirty already may be written without a trace and then be mapped no more.
-        self._mapped = _written_through_mappings(view.processes)
+        self._mapped = written_through_mappings(view.processes)
         with contextlib.suppress(NotTold, OSError):
             self._changes = Changes(self.trees, {LAYER: view.root})
-            if any(map(_holds_lost, view.processes)):
+            if any(map(holds_lost, view.processes)):
                 self.close()
 
     def _changed(self, processes: Sequence[int] = ()) -> dict[str, set[str]] | None:
@@ -185,7 +167,7 @@ class Sender:
             return None
         try:
             found = self._changes.names()
-            for file in _open_and_changed(processes, self._changes.since_ns):
+            for file in open_and_changed(processes, self._changes.since_ns):
                 for name, path in self.trees.items():
                     if file.startswith(f"{path}/"):
                         found.setdefault(name, set()).add(os.path.relpath(file, path))
@@ -213,7 +195,7 @@ class Sender:
         Size and time stamp don't tell a change from none in two cases, where contents are compared: a file written
         again in the kernel tick in which the last pass read it, and one written through a shared mapping.
         """
-        mapped = self._mapped | _written_through_mappings(processes)
+        mapped = self._mapped | written_through_mappings(processes)
         if (changed := self._changed(processes)) is not None:
             for name, path in self.trees.items():
                 inside = {os.path.relpath(file, path) for file in mapped if file.startswith(f"{path}/")}
@@ -255,7 +237,7 @@ class Sender:
         return sum(self._end(tree, process) for tree, process in running)
 
     def _stamps(self) -> dict[str, dict[str, Stamp]]:
-        return {name: _stamps(path) for name, path in self.trees.items()}
+        return {name: stamps(path) for name, path in self.trees.items()}
 
     def _start(
         self, name: str, origin: str, *more: str, names: Sequence[str] = (), to: str = ""
@@ -281,140 +263,3 @@ class Sender:
             raise AgentError(f"rsync of the {name} tree failed: {'; '.join(last) or output[-300:]}", "sync")
         found = re.search(r"Total bytes sent: (\d+)", output)
         return int(found.group(1)) if found else 0
-
-
-class Stamp(NamedTuple):
-    """What changes with every change of a file, its attributes or, for a directory, its entries."""
-
-    inode: int
-    ctime_ns: int
-    size: int
-
-
-def _stamps(root: Path) -> dict[str, Stamp]:
-    found: dict[str, Stamp] = {}
-    places = [str(root)]
-    while places:
-        place = places.pop()
-        try:
-            entries = list(os.scandir(place))
-            own = Path(place).lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        found[place] = Stamp(own.st_ino, own.st_ctime_ns, 0)
-        for entry in entries:
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    places.append(entry.path)
-                    continue
-                stat = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            found[entry.path] = Stamp(stat.st_ino, stat.st_ctime_ns, stat.st_size)
-    return found
-
-
-def _touched_since(root: Path, since_ns: int) -> set[str]:
-    found: set[str] = set()
-    places = [str(root)]
-    while places:
-        try:
-            entries = list(os.scandir(places.pop()))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        for entry in entries:
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    places.append(entry.path)
-                elif entry.is_file(follow_symlinks=False) and _mtime_ns(entry) >= since_ns:
-                    found.add(os.path.relpath(entry.path, root))
-            except FileNotFoundError:
-                continue
-    return found
-
-
-def _mtime_ns(entry: os.DirEntry[str]) -> int:
-    return entry.stat(follow_symlinks=False).st_mtime_ns
-
-
-def _written_through_mappings(processes: Sequence[int]) -> set[str]:
-    """Host paths of files that any of the processes has mapped shared and writable."""
-    found: set[str] = set()
-    for pid in processes:
-        try:
-            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-            points = mounts(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for line in lines:
-            fields = line.split(maxsplit=5)
-            if len(fields) == 6 and fields[1][1] == "w" and fields[1][3] == "s" and fields[5].startswith("/"):
-                found |= host_paths(fields[5], points)
-    return found
-
-
-def _open_and_changed(processes: Sequence[int], since_ns: int) -> set[str]:
-    """Host paths of files that are open and were changed since then. NotTold if one has lost its name."""
-    found: set[str] = set()
-    for pid in processes:
-        points: dict[str, set[str]] = {}
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    seen = entry.stat()
-                    if seen.st_ctime_ns < since_ns or not stat.S_ISREG(seen.st_mode) or not seen.st_nlink:
-                        continue
-                    target = str(Path(entry.path).readlink())
-                    if target.endswith(LOST):
-                        raise NotTold("a file has changed that has lost its name")
-                    points = points or mounts(pid)
-                    found |= host_paths(target, points)
-    return found
-
-
-def mounts(pid: int) -> dict[str, set[str]]:
-    """Where a process sees which host directories: mount point to overlay layer, or to what is bound there."""
-    own = _mountinfo("self")
-    points = {}
-    for mount in _mountinfo(str(pid)):
-        upper = re.search(r"upperdir=([^,\s]+)", mount.options)
-        points[mount.point] = {upper.group(1)} if upper else set(_seen_from_here(mount, own))
-    return points
-
-
-@dataclass(frozen=True)
-class _Mount:
-    """A line of /proc/PID/mountinfo (proc(5)): the directory `root` of the file system `device` is at `point`."""
-
-    device: str
-    root: str
-    point: str
-    options: str
-
-
-def _mountinfo(pid: str) -> list[_Mount]:
-    mounts = []
-    for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
-        left, right = line.split(" - ", 1)
-        _, _, device, root, point, *_ = left.split()
-        mounts.append(_Mount(device, root, point, right))
-    return mounts
-
-
-def _seen_from_here(mount: _Mount, own: list[_Mount]) -> Iterator[str]:
-    """The paths under which this process sees a directory that another has mounted."""
-    for mine in own:
-        if mine.device == mount.device and (mount.root + "/").startswith(mine.root.rstrip("/") + "/"):
-            yield str(Path(mine.point) / mount.root[len(mine.root) :].lstrip("/"))
-
-
-def containing(path: str, points: Mapping[str, set[str]]) -> str:
-    """The mount point that a process's path lies below."""
-    return max((p for p in points if path == p or path.startswith(p.rstrip("/") + "/")), key=len, default="/")
-
-
-def host_paths(path: str, points: Mapping[str, set[str]]) -> set[str]:
-    """Where this host has what a process calls by a path; `points` as of `mounts`."""
-    point = containing(path, points)
-    rest = path[len(point) :].lstrip("/")
-    return {str(Path(origin) / rest) for origin in points.get(point, {"/"})}

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .wire import AgentError
+from ..wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,8 +14,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
+from ..wire import LOOPBACK, AgentError, listen
 from . import zstd
-from .wire import LOOPBACK, AgentError, listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

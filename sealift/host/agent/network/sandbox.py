@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .wire import AgentError
+from ..wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

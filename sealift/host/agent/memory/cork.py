@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from . import criu, pidfd
+from .. import criu, pidfd
 
 if TYPE_CHECKING:
     from types import TracebackType

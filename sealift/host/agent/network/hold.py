@@ -17,7 +17,7 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING
 
-from .wire import AgentError
+from ..wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from .wire import AgentError
+from ..wire import AgentError
 
 SIOCGIFADDR = 0x8915
 SIOCBRADDIF = 0x89A2

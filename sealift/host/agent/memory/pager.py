@@ -29,16 +29,16 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..images import LAZY, PAGE_BYTES, PRESENT, pagemaps, runs
+from ..wire import LOOPBACK, AgentError, listen
 from .door import Door
-from .images import LAZY, PAGE_BYTES, PRESENT, pagemaps, runs
 from .lazy import spare
 from .rounds import Rounds
-from .wire import LOOPBACK, AgentError, listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .wire import Controller
+    from ..wire import Controller
 
 MESSAGE = struct.Struct("<IxxxxQQQ")
 GET, ADD, FLUSH, CLOSE = 7, 6, 0x1023, 0x1024

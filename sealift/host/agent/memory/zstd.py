@@ -6,7 +6,7 @@ import ctypes
 import functools
 from typing import Any
 
-from .wire import AgentError
+from ..wire import AgentError
 
 LIBRARY = "libzstd.so.1"
 LEVEL = 1

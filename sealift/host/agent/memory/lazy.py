@@ -16,8 +16,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import criu, pidfd
-from .wire import LOOPBACK, AgentError
+from .. import criu, pidfd
+from ..wire import LOOPBACK, AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
