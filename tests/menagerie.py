@@ -437,6 +437,33 @@ def renamed_file_of_the_image():
 
 
 @animal
+def removed_file_of_the_image():
+    name = os.path.join(os.path.dirname(os.__file__), "antigravity.py")
+    with open(name, "rb") as file:
+        content = file.read()
+    file = open(name, "rb")
+    file.seek(7)
+    os.unlink(name)
+
+    def check():
+        if os.path.exists(name):
+            return "it has a name again"
+        return None if file.tell() == 7 and os.pread(file.fileno(), 1 << 20, 0) == content else "its content"
+
+    return check
+
+
+@animal
+def mapped_file_of_the_image_that_was_removed():
+    name = os.path.join(os.path.dirname(os.__file__), "tabnanny.py")
+    with open(name, "rb") as file:
+        content = file.read()
+        mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    os.unlink(name)
+    return lambda: None if mapped[:] == content else "its content"
+
+
+@animal
 def two_files_that_had_the_same_name():
     files = []
     for number in range(2):
@@ -549,6 +576,35 @@ def session_and_group_of_its_own():
     pid = child(work)
     time.sleep(0.2)
     return lambda: None if (os.getsid(pid), os.getpgid(pid)) == (pid, pid) else "its session"
+
+
+@animal
+def stopped_child():
+    ticks = mmap.mmap(-1, 8)
+
+    def work():
+        while True:
+            ticks[0] = (ticks[0] + 1) % 256
+            time.sleep(0.01)
+
+    pid = child(work)
+    os.kill(pid, signal.SIGSTOP)
+
+    def check():
+        if alive(pid) != "T":
+            return f"its state is {alive(pid)}"
+        before = ticks[0]
+        time.sleep(0.1)
+        if ticks[0] != before:
+            return "it runs"
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.2)
+        went_on = ticks[0] != before
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.1)
+        return None if went_on else "it does not go on"
+
+    return check
 
 
 @animal

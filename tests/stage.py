@@ -24,7 +24,7 @@ from sealift.errors import PrerequisiteMissing
 from sealift.host import ssh
 from sealift.host.agents import Agent
 from sealift.inventory import lab_inventory
-from sealift.lab import lab
+from sealift.lab import images, lab
 from sealift.migration.preflight import preflight
 from sealift.migration.session import Request, Session
 from sealift.model import Step, Strategy
@@ -279,3 +279,28 @@ def frozen(stage: Stage, pid: int) -> bool:
         'cat "/sys/fs/cgroup$(sed -n "s/^0:://p" /proc/$1/cgroup)/cgroup.freeze"; fi'
     )
     return stage.sh("source", script, str(pid)) in {"FROZEN", "FREEZING", "1"}
+
+
+COUNTER = "import itertools, time\nfor n in itertools.count(): print(n, flush=True); time.sleep(0.05)"
+
+
+def check_stopped(stage: Stage) -> None:
+    """A container whose processes a signal has stopped moves, and goes on when it is told to."""
+    tag = images.provide(stage["source"], images.PYTHON, say=print)
+    network = ["--network", stage.network, "--ip", stage.address()]
+    stage.docker("source", "run", "-d", "--name", "box", *network, tag, "python3", "-c", COUNTER)
+    stage.docker("source", "kill", "--signal", "STOP", "box")
+
+    def printed(host: str) -> int:
+        return int(stage.docker(host, "logs", "--tail", "1", "box") or 0)
+
+    before = printed("source")
+    stage.engine("box")
+    state = stage.inspect("destination", "box")["State"]
+    assert stage.sh("destination", "cut -d' ' -f3 /proc/$1/stat", str(state["Pid"])) == "T"
+    assert printed("destination") == before
+    stage.docker("destination", "kill", "--signal", "CONT", "box")
+    until = time.monotonic() + 10
+    while printed("destination") == before:
+        assert time.monotonic() < until, "it does not go on"
+        time.sleep(0.1)

@@ -10,6 +10,7 @@ import pytest
 from stage import DOCKER_HOSTS, counting, kill_agent, until_same, untouched
 
 from sealift.errors import MigrationFailed, SealiftError
+from sealift.lab import images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,14 +123,43 @@ def test_a_failed_migration_can_be_tried_again(stage: Stage) -> None:
     assert stage.owner(address) == "destination"
 
 
+WITH_A_STOPPED_CHILD = """
+import os, signal, time
+child = os.fork()
+if child == 0:
+    while True: time.sleep(1)
+os.kill(child, signal.SIGSTOP)
+print("up", flush=True)
+while True: time.sleep(1)
+"""
+CHILD_S_STATE = """
+p=$(docker inspect -f '{{.State.Pid}}' box)
+read child rest </proc/$p/task/$p/children
+echo $(cut -d' ' -f3 /proc/$child/stat) $(diff /proc/$p/cgroup /proc/$child/cgroup >/dev/null && echo together)
+"""
+
+
+@pytest.mark.parametrize("role", ["source", "destination"])
+def test_a_process_that_a_signal_had_stopped_is_as_it_was_after_a_roll_back(stage: Stage, role: str) -> None:
+    tag = images.provide(stage["source"], images.PYTHON, say=print)
+    network = ["--network", stage.network, "--ip", stage.address()]
+    stage.docker("source", "run", "-d", "--name", "box", *network, tag, "python3", "-c", WITH_A_STOPPED_CHILD)
+    while "up" not in stage.docker("source", "logs", "box"):
+        time.sleep(0.1)
+    assert stage.sh("source", CHILD_S_STATE) == "T together"
+    with untouched(stage, "box"), pytest.raises(SealiftError):
+        stage.engine("box", {"frozen": kill_agent(stage, role, role)})
+    assert stage.sh("source", CHILD_S_STATE) == "T together"
+    stage.engine("box")
+
+
 @pytest.mark.whole
 def test_a_dump_that_stands_still_is_given_up_and_the_container_thawed(stage: Stage) -> None:
     stage.redis("redis", memory_mb=5)
-    pid = stage.inspect("source", "redis")["State"]["Pid"]
 
     def stop(_: Session) -> None:
-        # On control groups of version 1 CRIU waits for a stopped process to take a signal; frozen it never does.
-        stage.sh("source", f"kill -STOP {pid}")
+        # What stands in for CRIU, and becomes it at the word.
+        stage.sh("source", "pkill -STOP -f '^/bin/sh /usr/libexec/sealift/armed/criu swrk'")
 
     with untouched(stage, "redis"), pytest.raises(MigrationFailed) as raised:
         stage.engine("redis", {"armed": stop})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from menagerie import PORT
+from stage import check_stopped
 
 from sealift.lab import images
 from sealift.model import Strategy
@@ -59,3 +60,9 @@ def test_everything_that_criu_carries_comes_through(stage: Stage, strategy: Stra
     assert not there["wrong"]
     assert not back["wrong"]
     assert back["animals"] > 25
+
+
+def test_a_container_that_is_stopped_by_a_signal_as_a_whole_stays_so_until_it_is_told_to_go_on(
+    stage: Stage,
+) -> None:
+    check_stopped(stage)

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import DOCKER_HOSTS, counting, until_same
+from stage import DOCKER_HOSTS, check_stopped, counting, until_same
 
 from benchmarks.workloads import nginx, postgresql, service
 from sealift.model import Evidence, Strategy
@@ -46,6 +46,11 @@ def test_what_went_ahead_in_rounds_follows_the_restored_process(stage: Stage) ->
     assert "--page-server" in daemon[0], "the pager brings what earlier rounds have"
     stage.docker("destination", "exec", "redis", "redis-cli", "DEL", "counter")
     assert stage.docker("destination", "exec", "redis", "redis-cli", "DEBUG", "DIGEST") == digest
+
+
+@pytest.mark.whole
+def test_a_stopped_container_stays_so_on_control_groups_of_version_2(stage: Stage) -> None:
+    check_stopped(stage)
 
 
 @pytest.mark.whole

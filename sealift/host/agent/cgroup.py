@@ -1,4 +1,9 @@
-"""A container's control groups: which processes are in it, and freezing them, on cgroup v1 and v2."""
+"""A container's control groups: which processes are in it, and freezing them, on cgroup v1 and v2.
+
+On v1 a process that a signal has stopped can't be traced while it is frozen: ptrace(2) waits for it to change from
+stopped to traced, and it does not leave the freezer for that. CRIU, which traces what it dumps, waits with it. So such
+processes are set aside, in a group beside the container's that is not frozen; who could have them go on is.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +18,17 @@ from typing import TYPE_CHECKING
 from .wire import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path("/sys/fs/cgroup")
 FREEZE_TIMEOUT_S = 10
+EMPTY_TIMEOUT_S = 2
+
+ASIDE = ".stopped"
+"""What the name of the group beside a container's ends in."""
+
+STOPPED = "do_signal_stop"
+"""Where in the kernel a stopped process waits (proc(5), wchan). Its state does not tell any more once it is frozen."""
 
 
 def of_process(pid: int) -> Path:
@@ -26,18 +38,13 @@ def of_process(pid: int) -> Path:
         _, controllers, path = line.split(":", 2)
         groups[controllers] = path
     if "freezer" in groups:
-        return ROOT / "freezer" / groups["freezer"].lstrip("/")
+        return ROOT / "freezer" / groups["freezer"].lstrip("/").removesuffix(ASIDE)
     return ROOT / groups[""].lstrip("/")
 
 
 def pids(group: Path) -> list[int]:
-    """All processes of a group and of the groups in it."""
-    found: list[int] = []
-    for directory, _, names in os.walk(group):
-        if "cgroup.procs" in names:
-            with _that_may_go():
-                found += [int(line) for line in (Path(directory) / "cgroup.procs").read_text().split()]
-    return found
+    """All processes of a group and of the groups in it, and those that are set aside."""
+    return _listed(group, "cgroup.procs") + _listed(_aside(group), "cgroup.procs")
 
 
 def freeze(group: Path) -> None:
@@ -54,9 +61,38 @@ def freeze(group: Path) -> None:
 
 
 def thaw(group: Path) -> None:
-    """Let them run again; a group that is gone needs nothing."""
+    """Let them run again, and have them all in one group; one that is gone needs nothing."""
     with _that_may_go():
         _write(group, frozen=False)
+    _take_back(group)
+
+
+def stopped(group: Path) -> list[int]:
+    """Processes of a group of version 1, not frozen yet, that a signal has stopped."""
+    if not (group / "freezer.state").exists():
+        return []
+    return [pid for pid in pids(group) if _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] == ["T"]]
+
+
+def stand_in(group: Path, directory: Path) -> Path:
+    """Make a directory that CRIU can take for the freezer group of all processes; freezing it freezes the real one."""
+    directory.mkdir()
+    (directory / "freezer.state").symlink_to(group / "freezer.state")
+    return directory
+
+
+def set_aside(group: Path, stopped: Sequence[int], directory: Path) -> None:
+    """Of a frozen group of version 1, take those out that were stopped before and still are, until `thaw`.
+
+    `directory`, as `stand_in` has made it, gets a list of all: CRIU traces who is listed.
+    """
+    aside = _aside(group)
+    aside.mkdir(exist_ok=True)
+    for pid in stopped:
+        if _read(f"/proc/{pid}/wchan") == STOPPED:
+            (aside / "cgroup.procs").write_text(str(pid))
+    threads = _listed(group, "tasks") + _listed(aside, "tasks")
+    (directory / "tasks").write_text("".join(f"{thread}\n" for thread in threads))
 
 
 def is_frozen(group: Path) -> bool:
@@ -75,6 +111,39 @@ def kill_frozen(group: Path) -> None:
     for pid in pids(group):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _aside(group: Path) -> Path:
+    return group.with_name(group.name + ASIDE)
+
+
+def _take_back(group: Path) -> None:
+    aside = _aside(group)
+    deadline = time.monotonic() + EMPTY_TIMEOUT_S
+    while aside.is_dir() and time.monotonic() < deadline:
+        for pid in _listed(aside, "cgroup.procs"):
+            with contextlib.suppress(OSError):  # it has just ended
+                (group / "cgroup.procs").write_text(str(pid))
+        with contextlib.suppress(OSError):  # one that was killed is not gone yet
+            aside.rmdir()
+            return
+        time.sleep(0.005)
+
+
+def _listed(group: Path, file: str) -> list[int]:
+    found: list[int] = []
+    for directory, _, names in os.walk(group):
+        if file in names:
+            with _that_may_go():
+                found += [int(line) for line in (Path(directory) / file).read_text().split()]
+    return found
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:  # the process has ended
+        return ""
 
 
 @contextlib.contextmanager

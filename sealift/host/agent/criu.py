@@ -242,11 +242,18 @@ def checkpoint(
     images: Path,
     *options: str,
     env: dict[str, str] | None = None,
+    freezer: Path | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[str]:
-    """Start `runc checkpoint`. Returns the process; `finish` waits for it."""
+    """Start `runc checkpoint`. Returns the process; `finish` waits for it.
+
+    `freezer` is what CRIU is to take for the container's freezer group, of control groups version 1.
+    """
     images.mkdir(parents=True, exist_ok=True)
-    command = ["runc", "--root", str(runtime_root(container_id)), "checkpoint", "--image-path", str(images)]
+    root = runtime_root(container_id)
+    if freezer is not None:
+        root = _root_with(container_id, freezer)
+    command = ["runc", "--root", str(root), "checkpoint", "--image-path", str(images)]
     command += ["--work-path", str(images), "--tcp-established", "--file-locks", *options, container_id]
     return subprocess.Popen(
         command,
@@ -257,6 +264,16 @@ def checkpoint(
         env=env,
         pass_fds=pass_fds,
     )
+
+
+def _root_with(container_id: str, freezer: Path) -> Path:
+    """A copy of what runc knows of the container, with another freezer group: CRIU takes runc's word for it."""
+    root = freezer.with_name("runc")
+    state = json.loads((runtime_root(container_id) / container_id / "state.json").read_text())
+    state["cgroup_paths"]["freezer"] = str(freezer)
+    (root / container_id).mkdir(parents=True, mode=0o700)
+    (root / container_id / "state.json").write_text(json.dumps(state))
+    return root
 
 
 def finish(process: subprocess.Popen[str], step: str, log: Path) -> None:

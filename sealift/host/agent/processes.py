@@ -60,7 +60,7 @@ def look(pids: list[int], init: int) -> dict[str, Any]:
     found["outside"] = sorted(_name(pid) for pid in pids if pid not in inside)
     pids = inside
     masters = {index for pid in pids for index in _terminal_masters(pid)}
-    mounts = set().union(*map(_mounts, pids))
+    mounts = {number: kind for pid in pids for number, kind in _mounts(pid).items()}
     found["unwatchable"] = sorted(
         {f"{_name(pid)} ({what})" for pid in pids for what in watches.unresolvable(pid)}
     )
@@ -177,7 +177,7 @@ def _mappings(pid: int) -> Iterator[str]:
                 yield name
 
 
-def _descriptors(pid: int, masters: set[int], mounts: set[int]) -> Iterator[str]:
+def _descriptors(pid: int, masters: set[int], mounts: dict[int, str]) -> Iterator[str]:
     for path, target in _open_files(pid):
         with contextlib.suppress(OSError, LookupError):
             opened, info = path.stat(), _fdinfo(pid, path.name)
@@ -190,18 +190,22 @@ def _descriptors(pid: int, masters: set[int], mounts: set[int]) -> Iterator[str]
             elif stat.S_ISCHR(opened.st_mode) or stat.S_ISBLK(opened.st_mode):
                 yield from _device(target, opened, masters, visible=info["mnt_id"] in mounts)
             elif target.startswith("/"):
-                yield from _file(pid, path, target, opened, visible=info["mnt_id"] in mounts)
+                yield from _file(pid, path, target, opened, mounts.get(info["mnt_id"]))
             elif target.startswith("pipe:") and info["flags"] & os.O_DIRECT:
                 yield "packet pipe"
 
 
-def _file(pid: int, path: Path, target: str, opened: os.stat_result, *, visible: bool) -> Iterator[str]:
-    """CRIU finds a file by the file system that it was opened in, and restores it under its name."""
+def _file(pid: int, path: Path, target: str, opened: os.stat_result, kind: str | None) -> Iterator[str]:
+    """CRIU finds a file by the file system that it was opened in, of this kind, and restores it under its name.
+
+    What has lost its name and still counts one gets another. On overlayfs, where a file of an image is of this sort
+    once it was removed, CRIU takes its content along if it can't have that.
+    """
     if target.startswith("/memfd:"):
         return
-    if not visible:
+    if kind is None:
         yield f"elsewhere:{target}"
-    elif is_lost(target, opened) and next(links.other_names(pid, path), None) is None:
+    elif kind != "overlay" and is_lost(target, opened) and next(links.other_names(pid, path), None) is None:
         yield f"nameless:{target}"
 
 
@@ -260,11 +264,12 @@ def _fdinfo(pid: int, number: str) -> dict[str, int]:
     return {name: int(value, 8 if name == "flags" else 10) for name, value in lines}
 
 
-def _mounts(pid: int) -> set[int]:
-    """The numbers of what a process has mounted (proc(5), mountinfo)."""
+def _mounts(pid: int) -> dict[int, str]:
+    """What a process has mounted (proc(5), mountinfo): numbers, and kinds of file systems."""
     with contextlib.suppress(OSError):
-        return {int(line.split()[0]) for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
-    return set()
+        lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+        return {int(line.split()[0]): line.split(" - ", 1)[1].split()[0] for line in lines}
+    return {}
 
 
 def _socket(pid: int, number: int) -> Iterator[str]:

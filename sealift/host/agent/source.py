@@ -68,6 +68,7 @@ class Source:
         self.page_server: tuple[str, int] | None = None
         self.compress, self.streams = False, 1
         self.relay: Relay | None = None
+        self.stand_in: Path | None = None
         self.removed: dict[str, int] | None = None
 
     def open(
@@ -198,6 +199,8 @@ class Source:
         self.group = cgroup.of_process(state["Pid"])
         namespace = Path(f"/proc/{state['Pid']}/ns/net")
         self.plug = plug.find(str(namespace), address, bridge)
+        if cgroup.stopped(self.group):
+            self.stand_in = cgroup.stand_in(self.group, self.directory / "freezer")
         env = limits.environment(cgroup.pids(self.group))
         self.trigger = Trigger(self.directory / "armed", "final dump")
         self.doors = [self.peer["rsync_port"], *([] if page_server_port is None else [page_server_port])]
@@ -211,7 +214,7 @@ class Source:
             self.page_server = self._page_server(page_server_port, self.relay)
             options = ["--leave-running", "--page-server", "{}:{}".format(*self.page_server), *self._parent()]
             env = self.trigger.environment(DUMP_CALL, settings, env)
-            self.dump = criu.checkpoint(self.container, self.images, *options, env=env)
+            self.dump = criu.checkpoint(self.container, self.images, *options, env=env, freezer=self.stand_in)
         self.files_sent = self.sender.catch_up() > 0
         self.trigger.wait("ready", self._dump_has_ended)
         self._ask_decider("prepare")
@@ -233,6 +236,7 @@ class Source:
             "--status-fd",
             str(write_end),
             env=self.trigger.environment(LAZY_DUMP_CALL, settings, env),
+            freezer=self.stand_in,
             pass_fds=[write_end],
         )
         os.close(write_end)
@@ -310,12 +314,15 @@ class Source:
         self._ask_decider("hold")
         # Frozen first, cut off then: an answer that was dropped at a port without a bridge would have to wait for the
         # restored socket's retransmission timer, a whole second. What arrives in between is part of the dump.
+        stopped = cgroup.stopped(self.group) if self.stand_in is not None else []
         cgroup.freeze(self.group)
         self.frozen = True
         self.frozen_at = time.monotonic_ns()
         self.plug.pull()
         tell("frozen")
         images = self.images
+        if self.stand_in is not None:
+            cgroup.set_aside(self.group, stopped, self.stand_in)
         self.trigger.say("go")
         with self._watched(*self.doors), self._pushed():
             try:

@@ -46,7 +46,7 @@ def judge(
     """The findings of a container's processes, given the facts of the source and, if known, of the destination."""
     bench = Bench(host)
     _processes(bench, uses)
-    _stopped(bench, uses["states"].get("stopped", []), here["cgroup"])
+    _stopped(bench, uses["states"].get("stopped", []), here)
     _files(bench, uses["descriptors"], uses["unwatchable"])
     _sockets(bench, uses["descriptors"], uses["multicast"])
     _io_uring(bench, uses)
@@ -94,14 +94,14 @@ def _processes(bench: Bench, uses: Mapping[str, Any]) -> None:
     bench.yes(Resource.NAMESPACES, "the container's own, and no others inside")
 
 
-def _stopped(bench: Bench, stopped: list[str], cgroup: int) -> None:
-    what = f"stopped by a signal: {_holders(stopped)}"
-    if stopped and cgroup == 1:
+def _stopped(bench: Bench, stopped: list[str], here: Mapping[str, Any]) -> None:
+    """In rounds CRIU freezes by itself: on control groups of version 1 nobody sets stopped processes aside for it."""
+    if stopped and here["cgroup"] == 1 and here["dirty_tracking"]:
         bench.no(
-            Resource.PROCESSES, what, "On control groups of version 1 CRIU would wait for it: `kill -CONT` it"
+            Resource.PROCESSES,
+            f"stopped by a signal: {_holders(stopped)}",
+            "On control groups of version 1 a round of pre-dump would wait for it: `kill -CONT` it",
         )
-    elif stopped:
-        bench.unknown(Resource.PROCESSES, what, "This was never tried: `kill -CONT` it")
 
 
 def _files(bench: Bench, descriptors: Held, unwatchable: list[str]) -> None:
@@ -120,8 +120,8 @@ def _files(bench: Bench, descriptors: Held, unwatchable: list[str]) -> None:
     if nameless := _of(descriptors, "nameless:"):
         bench.no(
             Resource.FILES,
-            f"a file of the image that was removed is open: {_said(nameless)}",
-            "CRIU can't give it a name again: have the program close it, or start it again",
+            f"open under a name that is gone, with no other in the container: {_said(nameless)}",
+            "It can't be given a name again: have the program close it, or start it again",
         )
     if packets := descriptors.get("packet pipe"):
         bench.no(Resource.FILES, f"a pipe in packet mode (O_DIRECT): {_holders(packets)}", CLOSE)

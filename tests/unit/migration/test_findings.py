@@ -12,7 +12,7 @@ from sealift.migration.checks.finding import Answer, Bench, Finding, Resource
 from sealift.migration.preflight import _without_contradictions, refuse
 
 WHO = ["python3, pid 7"]
-HERE = {"cgroup": 1}
+HERE = {"cgroup": 1, "dirty_tracking": False}
 THERE = {"huge_free_bytes": 4 << 20, "apparmor": False}
 
 
@@ -110,7 +110,7 @@ def test_descriptors_by_their_kind(kind: str, resource: Resource, expected: Answ
         ({"multicast": ["224.0.0.251"]}, Resource.SOCKETS, Answer.NO),
         ({"outside": WHO}, Resource.PROCESSES, Answer.UNKNOWN),
         ({"states": {"traced": WHO}}, Resource.PROCESSES, Answer.NO),
-        ({"states": {"stopped": WHO}}, Resource.PROCESSES, Answer.NO),
+        ({"states": {"stopped": WHO}}, Resource.PROCESSES, Answer.YES),
         ({"namespaces": {"net": WHO}}, Resource.NAMESPACES, Answer.NO),
         ({"namespaces": {"mnt": WHO}}, Resource.NAMESPACES, Answer.YES),
         ({"mappings": {"/secretmem": WHO}}, Resource.MEMORY, Answer.NO),
@@ -158,3 +158,9 @@ def test_no_yes_stands_beside_a_no_on_the_same_resource_of_the_same_host() -> No
     again.no(Resource.CRIU, "no limits", "Grant it")
     kept = _without_contradictions([*here.findings, *there.findings, *again.findings])
     assert [(one.host, one.answer) for one in kept] == [("destination", Answer.YES), ("source", Answer.NO)]
+
+
+def test_a_stopped_process_stands_in_the_way_where_rounds_would_wait_for_it() -> None:
+    here = {"cgroup": 1, "dirty_tracking": True}
+    found = processes.judge("source", uses(states={"stopped": WHO}), here, THERE)
+    assert Answer.NO in {finding.answer for finding in found}

@@ -42,7 +42,8 @@ class Link(NamedTuple):
 def other_names(pid: int, handle: Path) -> Iterator[Path]:
     """Where this host has a file by the names that it has left. `handle` is an entry of /proc/PID/fd or its like.
 
-    Nowhere, if it lies in a layer of an image and its name was removed. CRIU can't link such a file either.
+    Nowhere, if it lies in a layer of an image and its name was removed. CRIU can't link such a file either, and
+    takes its content along.
     """
     opened = handle.stat()
     points = mounts(pid)
