@@ -219,6 +219,19 @@ def test_container_that_uses_io_uring(stage: Stage) -> None:
     says(error, "source", "preflight", "io_uring is in use by python3", "switch it off")
 
 
+def test_container_with_a_process_in_a_control_group_made_inside(stage: Stage) -> None:
+    sleeper(stage, "box", "--init")
+    move = """
+    read child rest </proc/$1/task/$1/children
+    group=/sys/fs/cgroup/pids$(sed -n 's/^[0-9]*:pids://p' /proc/$child/cgroup)
+    mkdir $group/made && echo $child >$group/made/cgroup.procs
+    """
+    stage.sh("source", move, str(stage.inspect("source", "box")["State"]["Pid"]))
+    with untouched(stage, "box"):
+        error = stage.refuse("box")
+    says(error, "source", "preflight", "control groups made inside", "(/made)", "the container's own")
+
+
 def test_container_with_a_terminal(stage: Stage) -> None:
     sleeper(stage, "box", "-t")
     with untouched(stage, "box"):

@@ -31,12 +31,17 @@ STOPPED = "do_signal_stop"
 """Where in the kernel a stopped process waits (proc(5), wchan). Its state does not tell any more once it is frozen."""
 
 
+def paths(pid: int) -> dict[str, str]:
+    """A process's groups by their controllers, as proc(5) has them; that of version 2 under the empty name. None once it has ended."""
+    lines = _read(f"/proc/{pid}/cgroup").splitlines()
+    return {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
+
+
 def of_process(pid: int) -> Path:
-    """The freezer group of a process, as a directory."""
-    groups = {}
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        groups[controllers] = path
+    """The freezer group of a process, as a directory. ProcessLookupError once it has ended."""
+    groups = paths(pid)
+    if not groups:
+        raise ProcessLookupError(errno.ESRCH, f"there is no process {pid}")
     if "freezer" in groups:
         return ROOT / "freezer" / groups["freezer"].lstrip("/").removesuffix(ASIDE)
     return ROOT / groups[""].lstrip("/")

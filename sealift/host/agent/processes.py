@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import cgroup
 from .files import links, watches
 from .files.opened import is_lost
 
@@ -53,9 +54,9 @@ def look(pids: list[int], init: int) -> dict[str, Any]:
         "timers": 0,
     }
     held: dict[str, Held] = {
-        name: {} for name in ("descriptors", "mappings", "namespaces", "states", "profiles")
+        name: {} for name in ("descriptors", "mappings", "namespaces", "states", "groups", "profiles")
     }
-    own = _namespaces(init)
+    own, groups = _namespaces(init), cgroup.paths(init)
     inside = _tree(pids, init)
     found["outside"] = sorted(_name(pid) for pid in pids if pid not in inside)
     pids = inside
@@ -81,6 +82,7 @@ def look(pids: list[int], init: int) -> dict[str, Any]:
             ("mappings", _mappings(pid)),
             ("namespaces", (kind for kind, own_id in _namespaces(pid).items() if own.get(kind) != own_id)),
             ("states", _states(status)),
+            ("groups", _groups(groups, cgroup.paths(pid))),
             ("profiles", _profile(pid)),
         ):
             for kind in kinds:
@@ -146,6 +148,15 @@ def _states(status: dict[str, str]) -> Iterator[str]:
         yield "stopped"
     if status.get("Seccomp", "0") != "0":
         yield "seccomp"
+
+
+def _groups(container: dict[str, str], process: dict[str, str]) -> set[str]:
+    """Groups that a process is in below the container's own: each by its path from there."""
+    return {
+        process[hierarchy].removeprefix(path.rstrip("/"))
+        for hierarchy, path in container.items()
+        if process.get(hierarchy, path).startswith(path.rstrip("/") + "/")
+    }
 
 
 def _profile(pid: int) -> list[str]:

@@ -47,6 +47,7 @@ def judge(
     bench = Bench(host)
     _processes(bench, uses)
     _stopped(bench, uses["states"].get("stopped", []), here)
+    _groups(bench, uses["groups"])
     _files(bench, uses["descriptors"], uses["unwatchable"])
     _sockets(bench, uses["descriptors"], uses["multicast"])
     _io_uring(bench, uses)
@@ -92,6 +93,15 @@ def _processes(bench: Bench, uses: Mapping[str, Any]) -> None:
             "Only those of the container itself are restored: have the program do without",
         )
     bench.yes(Resource.NAMESPACES, "the container's own, and no others inside")
+
+
+def _groups(bench: Bench, groups: Held) -> None:
+    if groups:
+        bench.no(
+            Resource.PROCESSES,
+            f"in control groups made inside the container: {_said(groups)}",
+            "They are not made again at the destination: have them back in the container's own",
+        )
 
 
 def _stopped(bench: Bench, stopped: list[str], here: Mapping[str, Any]) -> None:

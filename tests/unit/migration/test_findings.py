@@ -30,6 +30,7 @@ def uses(**facts: Any) -> dict[str, Any]:
         "descriptors": {},
         "mappings": {},
         "namespaces": {},
+        "groups": {},
         "states": {"seccomp": WHO},
         "profiles": {},
     }
@@ -111,6 +112,7 @@ def test_descriptors_by_their_kind(kind: str, resource: Resource, expected: Answ
         ({"outside": WHO}, Resource.PROCESSES, Answer.UNKNOWN),
         ({"states": {"traced": WHO}}, Resource.PROCESSES, Answer.NO),
         ({"states": {"stopped": WHO}}, Resource.PROCESSES, Answer.YES),
+        ({"groups": {"/made": WHO}}, Resource.PROCESSES, Answer.NO),
         ({"namespaces": {"net": WHO}}, Resource.NAMESPACES, Answer.NO),
         ({"namespaces": {"mnt": WHO}}, Resource.NAMESPACES, Answer.YES),
         ({"mappings": {"/secretmem": WHO}}, Resource.MEMORY, Answer.NO),
