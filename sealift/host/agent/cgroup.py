@@ -32,7 +32,10 @@ STOPPED = "do_signal_stop"
 
 
 def paths(pid: int) -> dict[str, str]:
-    """A process's groups by their controllers, as proc(5) has them; that of version 2 under the empty name. None once it has ended."""
+    """A process's groups by their controllers, as proc(5) has them; that of version 2 under the empty name.
+
+    None once it has ended.
+    """
     lines = _read(f"/proc/{pid}/cgroup").splitlines()
     return {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
 
