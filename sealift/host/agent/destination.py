@@ -156,7 +156,7 @@ class Destination:
         self.images.mkdir(exist_ok=True)
         (self.images / "descriptors.json").write_text(json.dumps(descriptors))
         self.restore.mkdir(parents=True, mode=0o700)
-        self.pager = pager.Started(self.directory, self.restore) if lazy else None
+        self.pager = pager.Started(self.directory, self.images, self.restore) if lazy else None
         (self.restore / "options").write_text("--lazy-pages\n" if lazy else "")
         self.trigger = Trigger(self.restore, "restore")
         if log is not None:
@@ -237,7 +237,7 @@ class Destination:
             if self.pager is not None:
                 work = self.restore / "daemon"
                 left_out = rounds.leave_out(images)
-                self.pager.begin(work, images, message["pages"], rounds=left_out)
+                self.pager.begin(work, message["pages"], rounds=left_out)
                 asks = left_out or message["pages"] is not None
                 self.filler = Filler(images, work, self.pager.port if asks else None)
             self.trigger.say("go")

@@ -5,10 +5,12 @@ Numbers of fields are those of CRIU's images/*.proto, flags those of its headers
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from .protobuf import fields, places
+from .protobuf import fields, places, varint
+from .wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,12 +60,35 @@ def pagemaps(images: Path) -> Iterator[tuple[int, Path]]:
             yield int(name), path
 
 
+_VARINT = rb"([\x80-\xff]*[\x00-\x7f])"
+_ENTRY = re.compile(rb"\x08%b\x10%b(?:\x18[\x00\x01])?\x20([\x00-\x7f])(?:\x28%b)?" % ((_VARINT,) * 3))
+"""images/pagemap.proto, pagemap_entry: vaddr, compat_nr_pages, in_parent, flags, nr_pages."""
+
+
 def runs(pagemap: bytes | bytearray) -> Iterator[Run]:
-    """What a pagemap lists (images/pagemap.proto, pagemap_entry), in the order of addresses."""
+    """What a pagemap lists, in the order of addresses. AgentError for an entry that is none.
+
+    A writer all over its memory has tens of thousands of them, which are read while nothing runs: so they are not taken
+    apart field by field.
+    """
     for begin, end in islice(spans(pagemap), 1, None):
-        found = {place.number: place for place in places(pagemap, begin, end)}
-        pages = found.get(5, found[2])
-        yield Run(found[1].value, pages.value, found[4].value, found[4].at)
+        found = _ENTRY.fullmatch(pagemap, begin, end)
+        if found is None:
+            raise AgentError(f"CRIU's pagemap has an entry that is none, at byte {begin}", "restore")
+        address, fewer, flags, pages = found.groups()
+        yield Run(_integer(address), _integer(pages or fewer), flags[0], found.start(3))
+
+
+def _integer(encoded: bytes) -> int:
+    """A varint. Up to eight of its seven bits are put together at once: in pairs, in fours, in all."""
+    if len(encoded) == 1:
+        return encoded[0]
+    if len(encoded) > 8:
+        return varint(encoded, 0)[0]
+    bits = int.from_bytes(encoded, "little") & 0x7F7F7F7F7F7F7F7F
+    bits = bits & 0x007F007F007F007F | (bits & 0x7F007F007F007F00) >> 1
+    bits = bits & 0x00003FFF00003FFF | (bits & 0x3FFF00003FFF0000) >> 2
+    return bits & 0x0FFFFFFF | (bits & 0x0FFFFFFF00000000) >> 4
 
 
 def pages_file(pagemap: bytes | bytearray) -> int:

@@ -279,14 +279,14 @@ def _exactly_into(connection: socket.socket, view: memoryview) -> None:
 class Started:
     """A pager that waits for its word. `port` is where it listens on this host's loopback.
 
-    `directory` is the migration's, `work` that of CRIU's restore.
+    `directory` is the migration's, `images` the last dump's, `work` that of CRIU's restore.
     """
 
-    def __init__(self, directory: Path, work: Path) -> None:
+    def __init__(self, directory: Path, images: Path, work: Path) -> None:
         self._log = directory / "pager.log"
         self._process = subprocess.Popen(
             # By the directory `criu.workers` finds out later whose it is.
-            [sys.executable, sys.argv[0], "pager", str(directory), str(work)],
+            [sys.executable, sys.argv[0], "pager", str(directory), str(images), str(work)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log.open("wb"),
@@ -295,12 +295,12 @@ class Started:
         assert self._process.stdout  # noqa: S101 - it was asked for
         self.port = int(json.loads(self._process.stdout.readline())["port"])
 
-    def begin(self, daemon_work: Path, images: Path, source: tuple[str, int] | None, *, rounds: bool) -> None:
-        """Tell it where CRIU's daemon works, and have it bring what these images leave out, if they do.
+    def begin(self, daemon_work: Path, source: tuple[str, int] | None, *, rounds: bool) -> None:
+        """Tell it where CRIU's daemon works, and have it bring what the images leave out, if they do.
 
         It comes from a source, or from the `rounds` before them.
         """
-        self._say({"daemon": str(daemon_work), "images": str(images), "source": source, "rounds": rounds})
+        self._say({"daemon": str(daemon_work), "source": source, "rounds": rounds})
 
     def run(self) -> None:
         """Tell it that the container has been committed to this host."""
@@ -350,16 +350,18 @@ class Commit:
 def main(controller: Controller) -> None:
     """Say where it listens, take one order, keep the door, serve one daemon. What follows is in `Commit`."""
     spare(os.getpid())
-    listener, door = listen(LOOPBACK), Door(Path(sys.argv[3]))
+    images, work = map(Path, sys.argv[3:5])
+    listener, door, rounds = listen(LOOPBACK), Door(work), Rounds(images)
     controller.tell(port=listener.getsockname()[1])
+    rounds.read_ahead()
     orders = controller.orders()
     order: dict[str, Any] | None = next(orders, None)
     if order is None:
         return
     commit = Commit(orders)
     try:
-        images, source = Path(order["images"]), order["source"]
-        pages = Pager(images, tuple(source)) if source else Rounds(images) if order["rounds"] else None
+        source = order["source"]
+        pages = Pager(images, tuple(source)) if source else rounds if order["rounds"] else None
         keeper = threading.Thread(target=_keep, args=(door, Path(order["daemon"]), commit), daemon=True)
         keeper.start()
         if pages is None:

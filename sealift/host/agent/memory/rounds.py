@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..images import LAZY, PAGE_BYTES, PARENT, PRESENT, messages, pagemaps, pages_file, runs
 from ..protobuf import fields
@@ -43,18 +42,21 @@ def leave_out(images: Path) -> bool:
     left_out = False
     for image, path in pagemaps(images) if (images / EARLIER).exists() else ():
         ranges = list(_bringable(images / f"mm-{image}.img"))
-        pagemap = bytearray(path.read_bytes())
-        for run in list(runs(pagemap)):
-            end = run.address + run.pages * PAGE_BYTES
-            if run.flags == PARENT and any(first <= run.address and end <= last for first, last in ranges):
-                pagemap[run.flags_at] = LAZY
+        firsts = [first for first, _ in ranges]
+        content = path.read_bytes()
+        pagemap = bytearray(content)
+        for address, pages, flags, flags_at in runs(content):
+            if flags != PARENT or (position := bisect_right(firsts, address)) == 0:
+                continue
+            if address + pages * PAGE_BYTES <= ranges[position - 1][1]:
+                pagemap[flags_at] = LAZY
                 left_out = True
         path.write_bytes(pagemap)
     return left_out
 
 
 def _bringable(image: Path) -> Iterator[tuple[int, int]]:
-    """Where pages may be brought by userfaultfd; mappings that touch are one (images/mm.proto)."""
+    """Where pages may be brought by userfaultfd, in order; mappings that touch are one (images/mm.proto)."""
     start = end = 0
     for number, value in (pair for message in messages(image) for pair in fields(message)):
         if number != 14 or not isinstance(value, bytes):
@@ -73,8 +75,7 @@ def _bringable(image: Path) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """Pages in a row: the first one's address, how many, and where the first is in the file; None if not there."""
 
     address: int
@@ -92,10 +93,10 @@ class Layer:
         if path.exists():
             pagemap = path.read_bytes()
             self.file = os.open(images / f"pages-{pages_file(pagemap)}.img", os.O_RDONLY)
-            for run in runs(pagemap):
-                here = run.flags & PRESENT
-                self.entries.append(Entry(run.address, run.pages, offset if here else None))
-                offset += run.pages * PAGE_BYTES if here else 0
+            for address, pages, flags, _ in runs(pagemap):
+                here = flags & PRESENT
+                self.entries.append(Entry(address, pages, offset if here else None))
+                offset += pages * PAGE_BYTES if here else 0
         self._addresses = [entry.address for entry in self.entries]
 
     def find(self, address: int) -> Entry | None:
@@ -111,15 +112,31 @@ class Rounds:
     """The pages of a dump and of the rounds before it, the newest of each."""
 
     def __init__(self, images: Path) -> None:
-        self._directories = [images]
-        while (self._directories[-1] / EARLIER).exists():
-            self._directories.append((self._directories[-1] / EARLIER).resolve())
+        self._images = images
+        self._read: dict[tuple[Path, int], Layer] = {}
         self._layers: dict[int, list[Layer]] = {}
+
+    def read_ahead(self) -> None:
+        """What can be known before the dump is there: what the earlier rounds have."""
+        for directory in self._directories()[1:]:
+            for image, _ in pagemaps(directory):
+                self._layer(directory, image)
+
+    def _directories(self) -> list[Path]:
+        found = [self._images]
+        while (found[-1] / EARLIER).exists():
+            found.append((found[-1] / EARLIER).resolve())
+        return found
+
+    def _layer(self, directory: Path, image: int) -> Layer:
+        if (directory, image) not in self._read:
+            self._read[directory, image] = Layer(directory, image)
+        return self._read[directory, image]
 
     def bring(self, image: int, address: int, pages: int) -> Iterator[bytes]:
         """So many pages of a process, in pieces. AgentError for pages that no round has."""
         if image not in self._layers:
-            self._layers[image] = [Layer(directory, image) for directory in self._directories]
+            self._layers[image] = [self._layer(directory, image) for directory in self._directories()]
         while pages:
             file, offset, count = self._find(image, address, pages)
             count = min(count, PIECE_BYTES // PAGE_BYTES)
