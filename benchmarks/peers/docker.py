@@ -84,9 +84,10 @@ class DockerCheckpoint:
         return Move("stop-and-copy", script_facts(said))
 
     def clean(self, testbed: Testbed, name: str) -> None:
-        """Remove it on both hosts."""
+        """Remove it on both hosts, and the copy of the images that containerd makes for a start and forgets."""
         for host in DOCKER_HOSTS:
             _runner(testbed, host).remove(name)
+            testbed.sh(host, "rm -rf /tmp/ctrd-checkpoint*")
 
 
 def script_facts(output: str) -> dict[str, Any]:
