@@ -102,7 +102,9 @@ def migrate(
     strategy: Annotated[
         str, typer.Option(help="auto, pre-copy, post-copy or stop-and-copy: how memory gets across.")
     ] = "auto",
-    max_rounds: Annotated[int, typer.Option(min=1, max=30, help="Most pre-dump rounds.")] = 5,
+    max_rounds: Annotated[
+        int, typer.Option(min=1, max=30, help="Most pre-dump rounds, but for one while hosts arm.")
+    ] = 5,
     max_downtime: Annotated[
         float | None,
         typer.Option(

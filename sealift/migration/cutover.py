@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable, MigrationFailed, OutcomeUnknown, SealiftError
-from sealift.migration import progress
+from sealift.migration import predump, progress
 from sealift.model import Step, StepRecord, Strategy
 from sealift.network.wireguard import BRIDGE
 
@@ -91,9 +91,6 @@ class Cutover:
         session.note("armed")
         gateway["port"] = self._decider["port"] = session.gateway.call("decide", **self._decider)
         post_copy = found.choice.strategy == Strategy.POST_COPY
-        page_server = None
-        if not post_copy:
-            page_server = session.start_page_server("final")
         log = {"path": found.log, "marked": found.log_marked} if found.log else None
         where = found.address
         armed = session.receiver.call(
@@ -106,6 +103,8 @@ class Cutover:
             descriptors=found.descriptors,
             lazy=post_copy or found.lazy_restore,
         )
+        predump.catch_up(session)
+        page_server = None if post_copy else session.start_page_server("final")
         session.sender.call(
             "arm",
             gateway=gateway,

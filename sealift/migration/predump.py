@@ -41,6 +41,7 @@ def pre_dump_round(session: Session) -> Round:
     if stats["whole"] and number == 1:
         session.found.warnings.append(f"a write counts for the whole of a huge page: {stats['whole']}")
     session.found.rounds.append(made)
+    session.found.round_ended_ns = time.monotonic_ns()
     return made
 
 
@@ -106,6 +107,32 @@ def pre_dump(session: Session) -> None:
             step=Step.PRE_DUMP,
             remedy="Raise --max-downtime, have writers slowed down (--throttle), or take --strategy post-copy",
         )
+
+
+def catch_up(session: Session) -> None:
+    """One more round, with the destination armed, if so much time has passed since the last that it pays.
+
+    Arming takes a moment, or seconds on a slow host, in which pages get dirty: sent now, only those of
+    the rest of it are left to the freeze.
+    """
+    since_ms = (time.monotonic_ns() - session.found.round_ended_ns) / 1e6
+    if catching_up_pays(session.found.rounds, since_ms, throttled=session.found.throttled_cpus is not None):
+        pre_dump_round(session)
+
+
+def catching_up_pays(rounds: Sequence[Round], since_ms: float, *, throttled: bool) -> bool:
+    """Whether a round would take less time than has passed since these.
+
+    Not where the writer outran them: unless it has been slowed down, it would do so again.
+    """
+    if len(rounds) < 2:
+        return False
+    before, last = rounds[-2:]
+    if last.sent_bytes > PAYS * before.sent_bytes and not throttled:
+        return False
+    dirty = min(last.sent_bytes / before.duration_ms * since_ms, rounds[0].sent_bytes)
+    fastest = max(made.sent_bytes / made.duration_ms for made in rounds)
+    return dirty > SMALL_BYTES and dirty / fastest < since_ms
 
 
 def would_converge(rounds: Sequence[Round], most: int, budget: Budget | None = None) -> bool:

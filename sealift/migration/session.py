@@ -95,7 +95,8 @@ class Found:
     log_marked: int = 0  # sync: how much of it is there before the freeze, in bytes
     image_bytes: int = 0  # sync
     file_bytes: int = 0  # sync, transfer
-    rounds: list[Round] = field(default_factory=list)  # pre-dump
+    rounds: list[Round] = field(default_factory=list)  # pre-dump, and one while it is armed
+    round_ended_ns: int = 0  # pre-dump: the last of them, by time.monotonic_ns
     last_images: str | None = None  # pre-dump
     throttled_cpus: float | None = None  # pre-dump: what was left to a writer that never converged
     packed_bytes: int = 0  # pre-dump: what the pages of all rounds came to, compressed

@@ -108,13 +108,15 @@ class Destination:
         parent = self.directory / previous if previous else None
         self.page_server = criu.page_server(self.directory / name, address, port, parent)
         self.page_images = self.directory / name
-        if not relayed:
-            return port
-        if compress:
-            zstd.require()
-        carry = unpacked if compress else joined
-        self.relay = Relay((address, port), here=self.address, carry=carry, came_by=streams).open()
-        return self.relay.port
+        if relayed:
+            if compress:
+                zstd.require()
+            carry = unpacked if compress else joined
+            self.relay = Relay((address, port), here=self.address, carry=carry, came_by=streams).open()
+            port = self.relay.port
+        if self.pager is not None:
+            self.pager.read_ahead()
+        return port
 
     def finish_page_server(self) -> None:
         """Wait for the page server of the last dump."""

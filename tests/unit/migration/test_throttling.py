@@ -92,3 +92,30 @@ def test_what_does_not_keep_to_the_limit_after_all_rounds_fails_before_the_freez
     made.source.name = "source"
     with pytest.raises(MigrationFailed, match=r"after 2 rounds a freeze of 1200 ms .* nothing was frozen"):
         predump.pre_dump(made)
+
+
+def rounds(*made: tuple[float, float]) -> list[Round]:
+    """Rounds by megabytes and seconds."""
+    return [
+        Round(number=number, duration_ms=1000 * seconds, sent_bytes=int(mb * 1e6), skipped_bytes=0)
+        for number, (mb, seconds) in enumerate(made, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "since_s", "throttled", "pays"),
+    [
+        pytest.param(rounds((100, 20), (40, 8), (16, 3)), 6, False, True, id="2 MB/s in six seconds"),
+        pytest.param(rounds((100, 20), (40, 8), (16, 3)), 0.4, False, False, id="next to nothing"),
+        pytest.param(rounds((100, 1), (0.1, 0.3)), 6, False, False, id="hardly a writer"),
+        pytest.param(rounds((100, 20), (98, 20)), 6, False, False, id="outruns the link"),
+        pytest.param(rounds((100, 20), (98, 20), (80, 16)), 6, True, True, id="slowed down"),
+        pytest.param(rounds((100, 20), (110, 20)), 6, True, False, id="slowed down in vain"),
+        pytest.param(rounds((100, 20)), 6, False, False, id="no rate is known"),
+        pytest.param([], 6, False, False, id="no rounds"),
+    ],
+)
+def test_a_round_is_made_up_for_arming_where_it_takes_less_than_that(
+    made: list[Round], since_s: float, throttled: bool, pays: bool
+) -> None:
+    assert predump.catching_up_pays(made, 1000 * since_s, throttled=throttled) is pays

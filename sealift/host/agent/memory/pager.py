@@ -302,6 +302,11 @@ class Started:
         """
         self._say({"daemon": str(daemon_work), "source": source, "rounds": rounds})
 
+    def read_ahead(self) -> None:
+        """Tell it that the images of all rounds but the last dump are there."""
+        with contextlib.suppress(BrokenPipeError):  # `complaint` says why
+            self._say({"read": "ahead"})
+
     def run(self) -> None:
         """Tell it that the container has been committed to this host."""
         with contextlib.suppress(BrokenPipeError):  # it is through
@@ -348,14 +353,19 @@ class Commit:
 
 
 def main(controller: Controller) -> None:
-    """Say where it listens, take one order, keep the door, serve one daemon. What follows is in `Commit`."""
+    """Say where it listens, read ahead if told, take one order, keep the door, serve one daemon.
+
+    What follows is in `Commit`.
+    """
     spare(os.getpid())
     images, work = map(Path, sys.argv[3:5])
     listener, door, rounds = listen(LOOPBACK), Door(work), Rounds(images)
     controller.tell(port=listener.getsockname()[1])
-    rounds.read_ahead()
     orders = controller.orders()
     order: dict[str, Any] | None = next(orders, None)
+    while order is not None and "read" in order:
+        rounds.read_ahead()
+        order = next(orders, None)
     if order is None:
         return
     commit = Commit(orders)
