@@ -32,9 +32,10 @@ LINK_BYTES_S = 8_000_000
 """What the rounds may use: all of the memory takes four seconds, in which a writer at full speed dirties all of it."""
 
 WRITER = f"""
-import os, random, signal, struct, sys, time
+import os, random, signal, struct, sys, time, zlib
 pages, pause = {SIZE_BYTES} // 4096, [float(sys.argv[1])]
 block, written = bytearray(os.urandom(4096)) * pages, [0] * pages
+rest = zlib.crc32(block[8:4096])
 for page in range(pages):
     struct.pack_into("<Q", block, page * 4096, 0)
 signal.signal(signal.SIGUSR1, lambda *_: pause.__setitem__(0, 0.0))
@@ -46,8 +47,8 @@ while True:
     for _ in range(64):
         page = random.randrange(pages)
         held, = struct.unpack_from("<Q", block, page * 4096)
-        if held != written[page]:
-            sys.exit(f"page {{page}} holds {{held}} instead of {{written[page]}}")
+        if held != written[page] or zlib.crc32(block[page * 4096 + 8:(page + 1) * 4096]) != rest:
+            sys.exit(f"page {{page}} holds {{held}} instead of {{written[page]}}, or something else behind it")
         written[page] += 1
         struct.pack_into("<Q", block, page * 4096, written[page])
     if time.monotonic() - said > 1:
@@ -132,7 +133,7 @@ def test_rounds_end_once_the_freeze_keeps_to_what_was_allowed(stage: Stage) -> N
     allowed_s = (estimate.floor_ms + 20_000) / 1000
     report = stage.engine("writer", strategy=Strategy.PRE_COPY, max_downtime_s=allowed_s, max_rounds=8)
     print(said(report))
-    assert len(report.rounds) == 2, "the second is the first to tell of a dirty rate"
+    assert len(report.rounds) in {2, 3}, "the second tells of the dirty rate; a third may make up for arming"
     assert report.frozen_ms < 1000 * allowed_s
     check_writing(stage, "destination")
 
