@@ -7,12 +7,13 @@ import fcntl
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .wire import AgentError
 
@@ -127,6 +128,22 @@ def end_of(process: subprocess.Popen[str]) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def is_ready(process: subprocess.Popen[str], status: int) -> bool:
+    """Wait until a CRIU has said by its `--status-fd` that it listens. False if it has ended instead.
+
+    The end of the pipe does not tell: while CRIU finds out what the kernel can do it has a child that sleeps and holds
+    the pipe as well (kerndat.c), and a CRIU that is killed then leaves it. So it is ended here.
+    """
+    with os.fdopen(status, "rb", buffering=0) as said, end_of(process) as ended:
+        either: list[Any] = [said, ended]
+        select.select(either, [], [])
+        ready = bool(select.select([said], [], [], 0)[0] and said.read(1))
+    if not ready:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return ready
 
 
 class Progress:
@@ -329,11 +346,10 @@ def page_server(images: Path, address: str, port: int, previous: Path | None = N
         stderr=subprocess.STDOUT,
         text=True,
         pass_fds=[write_end],
+        start_new_session=True,
     )
     os.close(write_end)
-    with os.fdopen(read_end, "rb") as status:
-        ready = status.read(1)  # one byte when it listens; end of file when it died
-    if not ready:
+    if not is_ready(process, read_end):
         finish(process, "transfer", images / "page-server.log")
         raise AgentError("the page server ended before it listened", "transfer")
     return process

@@ -58,13 +58,12 @@ class Filler:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            text=True,
             pass_fds=[write_end],
             start_new_session=True,
         )
         os.close(write_end)
-        with os.fdopen(read_end, "rb") as status:
-            listens = status.read(1)  # one byte when it listens; end of file when it died
-        if not listens:
+        if not criu.is_ready(self._process, read_end):
             self._process.wait()
             raise AgentError(self.reason(), "restore")
         spare(self._process.pid)
