@@ -45,6 +45,11 @@ def child(work):
     return pid
 
 
+def of_the_image(name):
+    """A file of Python's own, which lies in a layer of the image."""
+    return os.path.join(os.path.dirname(os.__file__), name)
+
+
 def called(result):
     if result == -1:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -420,7 +425,7 @@ def renamed_file_in_memory():
 @animal
 def renamed_file_of_the_image():
     # Copied up, it shows the inode number that it had in its layer.
-    name = os.path.join(os.path.dirname(os.__file__), "this.py")
+    name = of_the_image("this.py")
     with open(name, "ab") as file:
         file.write(b"# changed")
     os.link(name, "this.py")
@@ -438,7 +443,7 @@ def renamed_file_of_the_image():
 
 @animal
 def removed_file_of_the_image():
-    name = os.path.join(os.path.dirname(os.__file__), "antigravity.py")
+    name = of_the_image("antigravity.py")
     with open(name, "rb") as file:
         content = file.read()
     file = open(name, "rb")
@@ -455,7 +460,7 @@ def removed_file_of_the_image():
 
 @animal
 def mapped_file_of_the_image_that_was_removed():
-    name = os.path.join(os.path.dirname(os.__file__), "tabnanny.py")
+    name = of_the_image("tabnanny.py")
     with open(name, "rb") as file:
         content = file.read()
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)

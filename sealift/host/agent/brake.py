@@ -49,8 +49,7 @@ def put_back(directory: Path) -> None:
 
 
 def _group(pid: int) -> Path:
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
+    for controllers, path in cgroup.paths(pid).items():
         if "cpu" in controllers.split(","):
             return cgroup.ROOT / "cpu" / path.lstrip("/")
     return cgroup.of_process(pid)

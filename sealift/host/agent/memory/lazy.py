@@ -52,18 +52,8 @@ class Filler:
         command += ["-o", "lazy-pages.log", "-v1"]
         if pager_port is not None:
             command += ["--page-server", "--address", LOOPBACK, "--port", str(pager_port)]
-        read_end, write_end = os.pipe()
-        self._process = subprocess.Popen(
-            [*command, "--status-fd", str(write_end)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            pass_fds=[write_end],
-            start_new_session=True,
-        )
-        os.close(write_end)
-        if not criu.is_ready(self._process, read_end):
+        self._process, listens = criu.start_listening(command, subprocess.DEVNULL)
+        if not listens:
             self._process.wait()
             raise AgentError(self.reason(), "restore")
         spare(self._process.pid)
