@@ -30,7 +30,7 @@ from sealift.migration.session import Request, Session
 from sealift.model import Step, Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from benchmarks.workloads.client import Findings
@@ -110,6 +110,13 @@ class Stage:
         address = self.address()
         redis.start(self["source"], name, address, self.network, memory_mb, say=print)
         return address
+
+    def python(self, name: str, program: str, *arguments: str, options: Sequence[str] = ()) -> None:
+        """A container on the source that runs a program in Python."""
+        tag = images.provide(self["source"], images.PYTHON, say=print)
+        network = ["--network", self.network, "--ip", self.address()]
+        words = ["python3", "-c", program, *arguments]
+        self.docker("source", "run", "-d", "--name", name, *network, *options, tag, *words)
 
     def migrate(self, container: str, source: str = "source", destination: str = "destination") -> Report:
         """Migrate by the flow, in this process."""
@@ -286,9 +293,7 @@ COUNTER = "import itertools, time\nfor n in itertools.count(): print(n, flush=Tr
 
 def check_stopped(stage: Stage) -> None:
     """A container whose processes a signal has stopped moves, and goes on when it is told to."""
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    network = ["--network", stage.network, "--ip", stage.address()]
-    stage.docker("source", "run", "-d", "--name", "box", *network, tag, "python3", "-c", COUNTER)
+    stage.python("box", COUNTER)
     stage.docker("source", "kill", "--signal", "STOP", "box")
 
     def printed(host: str) -> int:

@@ -98,9 +98,7 @@ time.sleep(1e9)
 
 def start(stage: Stage, name: str, program: str, word: str, *options: str) -> None:
     """A Python program in a container of the workloads' network, up to where it prints a word."""
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    network = ["--network", stage.network, "--ip", stage.address()]
-    stage.docker("source", "run", "-d", "--name", name, *network, *options, tag, "python3", "-c", program)
+    stage.python(name, program, options=options)
     stage.sh(
         "source", f"timeout 20 sh -c 'until docker logs {name} 2>&1 | grep -q {word}; do sleep 0.1; done'"
     )

@@ -10,7 +10,6 @@ import pytest
 from stage import DOCKER_HOSTS, counting, kill_agent, until_same, untouched
 
 from sealift.errors import MigrationFailed, SealiftError
-from sealift.lab import images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,9 +140,7 @@ echo $(cut -d' ' -f3 /proc/$child/stat) $(diff /proc/$p/cgroup /proc/$child/cgro
 
 @pytest.mark.parametrize("role", ["source", "destination"])
 def test_a_process_that_a_signal_had_stopped_is_as_it_was_after_a_roll_back(stage: Stage, role: str) -> None:
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    network = ["--network", stage.network, "--ip", stage.address()]
-    stage.docker("source", "run", "-d", "--name", "box", *network, tag, "python3", "-c", WITH_A_STOPPED_CHILD)
+    stage.python("box", WITH_A_STOPPED_CHILD)
     while "up" not in stage.docker("source", "logs", "box"):
         time.sleep(0.1)
     assert stage.sh("source", CHILD_S_STATE) == "T together"

@@ -9,7 +9,6 @@ import pytest
 from stage import kill_agent
 
 from sealift.errors import SealiftError
-from sealift.lab import images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +30,7 @@ else cut -d' ' -f1 "/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$p/cgroup)/cpu.max"
 
 def busy(stage: Stage, name: str, *options: str) -> None:
     """A container that uses all of a processor."""
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    network = ["--network", stage.network, "--ip", stage.address()]
-    stage.docker("source", "run", "-d", "--name", name, *network, *options, tag, "python3", "-c", BUSY)
+    stage.python(name, BUSY, options=options)
     time.sleep(0.5)
 
 

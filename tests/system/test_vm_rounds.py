@@ -14,7 +14,6 @@ from stage import untouched
 
 from benchmarks.engine import arrive, prepare
 from sealift.errors import MigrationFailed
-from sealift.lab import images
 from sealift.migration import predump
 from sealift.migration.preflight import preflight
 from sealift.migration.session import Session
@@ -63,10 +62,7 @@ def start_writer(stage: Stage, pause_s: float) -> None:
 
     With a pause below zero it begins when it gets SIGUSR1, and writes without pausing.
     """
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    network = ["--network", stage.network, "--ip", stage.address()]
-    words = ["python3", "-c", WRITER, str(pause_s)]
-    stage.docker("source", "run", "-d", "--name", "writer", *network, tag, *words)
+    stage.python("writer", WRITER, str(pause_s))
     deadline = time.monotonic() + 60
     while "up" not in stage.docker("source", "logs", "writer"):
         assert time.monotonic() < deadline, "the writer did not come up"
