@@ -11,7 +11,7 @@ from sealift.migration import sync as files
 from sealift.migration.cutover import Cutover
 from sealift.migration.preflight import preflight
 from sealift.migration.session import Request, Session
-from sealift.model import CUTOVER, Report, Step, Strategy
+from sealift.model import CUTOVER, Report, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,8 +35,7 @@ def migrate(inventory: Inventory, request: Request, hooks: Hooks | None = None) 
     with Session.open(inventory, request) as session:
         prepare(session)
         with session.step(Step.PRE_DUMP):
-            if session.found.choice.strategy == Strategy.PRE_COPY:
-                predump.pre_dump(session)
+            predump.prepare(session)
         session.cutover = cutover = Hooked(session)
         cutover.arm()
         if "armed" in called:

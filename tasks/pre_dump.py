@@ -14,11 +14,13 @@ from sealift.model import Step, StepRecord, Strategy
 def pre_dump(session: Session) -> StepRecord:
     """Send the pages that can go ahead; none where the kernel does not track dirty ones."""
     with session.step(Step.PRE_DUMP) as facts:
+        gathered = predump.prepare(session)
         rounds = session.found.rounds
         if session.found.choice.strategy == Strategy.PRE_COPY:
-            predump.pre_dump(session)
             facts["note"] = f"{len(rounds)} rounds"
         else:
             facts["note"] = f"none: {session.found.choice.why}"
+        if gathered:
+            facts["note"] += f"; {gathered >> 20} MiB in huge pages, for a shorter dump"
         facts["sent_bytes"] = sum(made.sent_bytes for made in rounds)
     return session.recorded(Step.PRE_DUMP)

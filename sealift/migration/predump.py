@@ -1,4 +1,7 @@
-"""Pre-dump: pages go ahead in rounds while the container runs, until another round no longer pays."""
+"""Pre-dump: pages go ahead in rounds while the container runs, until another round no longer pays.
+
+Those that follow after the switch are made ready instead.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.errors import CommandFailed, MigrationFailed
-from sealift.model import Round, Step
+from sealift.model import Round, Step, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +23,16 @@ SMALL_BYTES = 1 << 20
 
 PAYS = 0.7
 """A round pays if it leaves at most this share of what the round before had to send."""
+
+
+def prepare(session: Session) -> int:
+    """What a strategy does with memory while the container runs. Returns the bytes that are in huge pages for it."""
+    match session.found.choice.strategy:
+        case Strategy.PRE_COPY:
+            pre_dump(session)
+        case Strategy.POST_COPY:
+            return int(session.sender.call("gather_pages"))
+    return 0
 
 
 def pre_dump_round(session: Session) -> Round:

@@ -59,9 +59,18 @@ def alive(stage: Stage, host: str) -> bool:
 def test_memory_that_follows_is_the_memory_that_was(stage: Stage) -> None:
     address = stage.redis("redis", memory_mb=100)
     before, hosts = digest(stage, "source"), {host: stage.look(host) for host in DOCKER_HOSTS}
+    huge_kb: list[int] = []
+
+    def look(_: Session) -> None:
+        pid = stage.inspect("source", "redis")["State"]["Pid"]
+        huge_kb.append(
+            int(stage.sh("source", f"awk '/AnonHugePages/ {{ print $2 }}' /proc/{pid}/smaps_rollup"))
+        )
+
     with counting(stage, address) as found:
-        report = stage.engine("redis", strategy=Strategy.POST_COPY)
+        report = stage.engine("redis", {"armed": look}, strategy=Strategy.POST_COPY)
         time.sleep(0.5)
+    assert huge_kb[0] > 80_000, "most of it was put together before the freeze"
     print(found[0].summary(), f"frozen {report.frozen_ms:.0f} ms, cut {report.cut_ms:.0f} ms")
     assert found[0].intact, found[0].summary()
     assert report.strategy == Strategy.POST_COPY

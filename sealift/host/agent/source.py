@@ -178,6 +178,11 @@ class Source:
         pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
         return brake.slow_down(self.directory, pid)
 
+    def gather_pages(self) -> int:
+        """Put small pages together, which makes the dump of a post-copy shorter. Returns the bytes in huge pages."""
+        pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
+        return hugepages.gather(cgroup.pids(cgroup.of_process(pid)))
+
     def arm(
         self,
         address: str,
@@ -551,6 +556,7 @@ def main(controller: Controller) -> None:
         "send_log": source.send_log,
         "pre_dump": source.pre_dump,
         "slow_down": source.slow_down,
+        "gather_pages": source.gather_pages,
         "arm": source.arm,
         "go": source.go,
         "remove_container": source.remove_container,
