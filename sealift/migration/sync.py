@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import docker
+from docker.utils import parse_repository_tag
 
 from sealift.migration.counterpart import Counterpart, counterpart
 
@@ -17,13 +18,34 @@ def sync_image(session: Session) -> int:
     if session.found.image_at_destination:
         return 0
     container = session.found.container
-    reference = container["Config"]["Image"]
-    named = session.source.docker.inspect_image(reference)["Id"] == container["Image"]
+    reference = container["Config"]["Image"] if _is_named(session) else container["Image"]
     address = str(session.inventory.host(session.request.destination).tunnel_address)
     door = session.receiver.call("receive_image", address=address)
-    reference = reference if named else container["Image"]
     bandwidth = session.request.bandwidth
     return int(session.sender.call("send_image", reference=reference, bandwidth=bandwidth, **door))
+
+
+def _is_named(session: Session) -> bool:
+    """Whether the container's image is still what its name means at the source."""
+    container = session.found.container
+    return bool(session.source.docker.inspect_image(container["Config"]["Image"])["Id"] == container["Image"])
+
+
+def name_image(session: Session) -> str:
+    """What the destination's Docker is to call the image, which it has: its name, if that means the same there.
+
+    An image may be there without its name (a host that has lost its power has lost Docker's last note of names), which
+    it gets then, or with its name given to another one, which keeps it.
+    """
+    api, container = session.destination.docker, session.found.container
+    name, identity = container["Config"]["Image"], container["Image"]
+    try:
+        return str(name if api.inspect_image(name)["Id"] == identity else identity)
+    except docker.errors.ImageNotFound:
+        if "@" in name or not _is_named(session):
+            return str(identity)
+    api.tag(identity, *parse_repository_tag(name))
+    return str(name)
 
 
 def create_copy(session: Session) -> Counterpart:
@@ -35,6 +57,7 @@ def create_copy(session: Session) -> Counterpart:
         if name in session.inventory.host(request.source).binds
     }
     plan = counterpart(found.container, binds, session.inventory.network.docker_network)
+    plan.body["Image"] = name_image(session)
     name = found.container["Name"].lstrip("/")
     missing = [volume for volume in plan.volumes if not _is_there(api, volume)]
     session.note(

@@ -319,3 +319,25 @@ def test_a_cutover_that_was_rolled_back_is_tried_again_if_asked_for(stage: Stage
     assert report.outcome == "committed"
     assert any("rolled back at first" in warning and "restore" in warning for warning in report.warnings)
     assert stage.owner(address) == "destination"
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["lost", "given-to-another"])
+def test_an_image_that_is_there_under_another_name_is_the_image(stage: Stage, taken: bool) -> None:
+    stage.redis("redis", memory_mb=1)
+    identity = stage.inspect("source", "redis")["Image"]
+    tag = images.provide(stage["destination"], images.REDIS, say=print)
+    stage.docker("destination", "tag", tag, "kept:1")
+    stage.docker("destination", "rmi", tag)
+    if taken:
+        other = images.provide(stage["destination"], images.PYTHON, say=print)
+        stage.docker("destination", "tag", other, tag)
+    try:
+        stage.engine("redis")
+        moved = stage.inspect("destination", "redis")
+        assert moved["Image"] == identity
+        assert moved["Config"]["Image"] == (identity if taken else tag)
+        named = stage.docker("destination", "image", "inspect", "--format", "{{.Id}}", tag)
+        assert (named == identity) is not taken, "a name that means something else keeps its meaning"
+    finally:
+        stage.docker("destination", "tag", identity, tag)
+        stage.docker("destination", "rmi", "kept:1")
