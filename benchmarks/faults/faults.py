@@ -79,7 +79,7 @@ def agent(host: str) -> str:
 ARMED = {
     "source": '"runc --root "*" checkpoint "*|"criu swrk "*|"/bin/sh /usr/libexec/sealift/armed/criu "*',
     "destination": '"/bin/sh /usr/libexec/sealift/restore "*|"runc "*" restore "*|"criu swrk "*|"criu page-server "*|'
-    '"criu lazy-pages "*|"/bin/sh /usr/libexec/sealift/armed/criu "*',
+    '*"python3 /run/sealift/agent-"*" pager "*|"/bin/sh /usr/libexec/sealift/armed/criu "*',
 }
 
 

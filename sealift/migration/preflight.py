@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sealift.migration.session import Session
 
 LAZY_FROM_BYTES = 32 << 20
-"""Less memory is read in faster before the start than CRIU's daemon for filling it in afterwards is started."""
+"""Less memory is read in faster before the start than page by page behind it."""
 
 
 def preflight(session: Session) -> list[str]:

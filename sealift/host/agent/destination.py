@@ -24,7 +24,7 @@ from .files.flush import Flush
 from .files.log import TAIL, cut, print_again
 from .files.rsync import Daemon
 from .images import restore_stats
-from .memory import pager, rounds, zstd
+from .memory import rounds, zstd
 from .memory.lazy import Filler
 from .memory.relay import Relay, joined, unpacked
 from .network import plug, sandbox
@@ -71,7 +71,6 @@ class Destination:
         self.trigger: Trigger | None = None
         self.sandbox: sandbox.Sandbox | None = None
         self.filler: Filler | None = None
-        self.pager: pager.Started | None = None
 
     def prepare(self, migration: str, address: str, trees: dict[str, str]) -> dict[str, Any]:
         """Open the doors of this migration, all on the tunnel address. Returns where they are."""
@@ -114,8 +113,8 @@ class Destination:
             carry = unpacked if compress else joined
             self.relay = Relay((address, port), here=self.address, carry=carry, came_by=streams).open()
             port = self.relay.port
-        if self.pager is not None:
-            self.pager.read_ahead()
+        if self.filler is not None:
+            self.filler.read_ahead()
         return port
 
     def finish_page_server(self) -> None:
@@ -158,7 +157,7 @@ class Destination:
         self.images.mkdir(exist_ok=True)
         (self.images / "descriptors.json").write_text(json.dumps(descriptors))
         self.restore.mkdir(parents=True, mode=0o700)
-        self.pager = pager.Started(self.directory, self.images, self.restore) if lazy else None
+        self.filler = Filler(self.directory, self.images, self.restore) if lazy else None
         (self.restore / "options").write_text("--lazy-pages\n" if lazy else "")
         self.trigger = Trigger(self.restore, "restore")
         if log is not None:
@@ -211,7 +210,7 @@ class Destination:
 
     def _complaint(self) -> str | None:
         if self.filler is not None and self.filler.has_died():
-            return (self.pager.complaint() if self.pager else "") or self.filler.reason()
+            return self.filler.reason()
         if self.start_error is None:
             return None
         why = criu.reason(self.restore / "restore.log")
@@ -236,12 +235,9 @@ class Destination:
             if (images / TAIL).exists():
                 print_again((images / TAIL).read_bytes(), self.wrapper)
             started_ns = time.monotonic_ns()
-            if self.pager is not None:
-                work = self.restore / "daemon"
-                left_out = rounds.leave_out(images)
-                self.pager.begin(work, message["pages"], rounds=left_out)
-                asks = left_out or message["pages"] is not None
-                self.filler = Filler(images, work, self.pager.port if asks else None)
+            if self.filler is not None:
+                rounds.leave_out(images)
+                self.filler.begin(message["pages"])
             self.trigger.say("go")
             self.trigger.wait("restored", self._complaint, RESTORE_TIMEOUT_S)
             took_ns = time.monotonic_ns() - started_ns
@@ -290,8 +286,8 @@ class Destination:
         # A gateway that dies now holds nothing either; one that can't be reached lets go when the controller says so.
         with contextlib.suppress(AgentError, OSError, ValueError):
             facts["held_packets"] = self._ask_gateway("release")["held"]
-        if self.pager is not None:
-            self.pager.run()
+        if self.filler is not None:
+            self.filler.run()
         return facts
 
     def _end_incomplete(self) -> None:
@@ -357,8 +353,6 @@ class Destination:
         self.container, self.volumes = None, {}
         if self.filler is not None:
             self.filler.stop()
-        if self.pager is not None:
-            self.pager.end()
 
     def adopt(self, container: str | None, volumes: dict[str, str]) -> None:
         """Volumes, and then a container, were created for this migration: they go again if it does not commit.
@@ -433,12 +427,10 @@ class Destination:
             raise AgentError("it still asks the gateway whether the container is to run here", "finish")
 
     def _await_memory(self) -> None:
-        """Images and pager are needed until the memory is complete, or lost for good."""
+        """Images are needed until the memory is complete, or lost for good."""
         if self.filler is not None:
             with contextlib.suppress(AgentError):  # said by `finish`
                 self.filler.wait(None)
-            if self.pager is not None:
-                self.pager.end()
 
     def gone(self) -> None:
         """The controller is gone: what was armed is decided between the hosts, then everything is put away."""

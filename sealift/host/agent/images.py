@@ -60,6 +60,14 @@ def pagemaps(images: Path) -> Iterator[tuple[int, Path]]:
             yield int(name), path
 
 
+def lazy_ranges(images: Path) -> Iterator[tuple[int, int, int]]:
+    """What a restore leaves out, to follow: process, address, pages."""
+    for image, path in pagemaps(images):
+        for run in runs(path.read_bytes()):
+            if run.flags & LAZY:
+                yield image, run.address, run.pages
+
+
 _VARINT = rb"([\x80-\xff]*[\x00-\x7f])"
 _ENTRY = re.compile(rb"\x08%b\x10%b(?:\x18[\x00\x01])?\x20([\x00-\x7f])(?:\x28%b)?" % ((_VARINT,) * 3))
 """images/pagemap.proto, pagemap_entry: vaddr, compat_nr_pages, in_parent, flags, nr_pages."""

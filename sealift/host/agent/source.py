@@ -19,9 +19,8 @@ from . import brake, cgroup, criu, docker_api, limits, timerfd
 from .files import links, watches
 from .files.log import TAIL, Log
 from .files.rsync import Sender, View
-from .images import PAGE_BYTES, dump_stats
+from .images import PAGE_BYTES, dump_stats, lazy_ranges
 from .memory import cork, hugepages, pipes, zstd
-from .memory.pager import lazy_ranges
 from .memory.relay import CHUNK_BYTES, Pace, Relay, packed, plain, spread
 from .network import plug
 from .trigger import Trigger, let_go

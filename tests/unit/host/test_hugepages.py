@@ -149,7 +149,6 @@ def test_a_host_that_wants_none_gets_none(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.mark.root
 def test_a_kernel_that_is_slow_is_not_asked_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hugepages, "GATHERED_AT_ONCE", 1)
     monkeypatch.setattr(hugepages, "SLOW_S", 0.0)
     with running() as process:
         assert hugepages.gather([process.pid]) == hugepages.HUGE_BYTES

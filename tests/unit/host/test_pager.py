@@ -1,28 +1,38 @@
-"""The pager between CRIU's daemon and its page server: it brings the pages that are asked for, in any order."""
+"""The pager, with the kernel and a process whose pages follow: it has each as it was, whatever it does meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from protobuf import field
 
-from sealift.host.agent.images import HEAD_BYTES, PAGE_BYTES
-from sealift.host.agent.memory import pager
+from sealift.host.agent.images import HEAD_BYTES, LAZY, PAGE_BYTES, PRESENT, lazy_ranges
+from sealift.host.agent.memory import pager, supply
+from sealift.host.agent.memory.door import Door
+from sealift.host.agent.memory.rounds import Rounds
 from sealift.host.agent.wire import AgentError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
-HEAP, STACK = (0x5000_0000_0000, 700), (0x7FFF_0000_0000, 3)
+HEAP, STACK = (0x5000_0000_0000, 700), (0x5FFF_0000_0000, 3)
 BESIDE = (HEAP[0] + HEAP[1] * PAGE_BYTES, 300)
-FROM_IMAGES = (0x6000_0000_0000, 9)
+NEVER_THERE = (BESIDE[0] + BESIDE[1] * PAGE_BYTES, 8)
+FROM_IMAGES = (0x5800_0000_0000, 9)
+ELSEWHERE = 0x5A00_0000_0000
+PROGRAM = Path(__file__).with_name("restored.py")
 
 
 def message(**numbered: int) -> bytes:
@@ -30,30 +40,24 @@ def message(**numbered: int) -> bytes:
     return struct.pack("<I", len(body)) + body
 
 
+def write_pagemap(images: Path, *entries: tuple[tuple[int, int], int]) -> None:
+    body = [message(_1=1)] + [message(_1=address, _2=pages, _4=flags) for (address, pages), flags in entries]
+    (images / "pagemap-7.img").write_bytes(b"\0" * HEAD_BYTES + b"".join(body))
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """One process, whose mappings are not in the images, but for one. Two of them lie side by side."""
-    entries = [message(_1=1)]
-    entries += [
-        message(_1=address, _2=pages, _4=flags)
-        for (address, pages), flags in (
-            (HEAP, pager.LAZY),
-            (BESIDE, pager.LAZY),
-            (FROM_IMAGES, pager.PRESENT),
-            (STACK, pager.LAZY),
-        )
-    ]
-    (tmp_path / "pagemap-7.img").write_bytes(b"\0" * HEAD_BYTES + b"".join(entries))
+    write_pagemap(tmp_path, (HEAP, LAZY), (BESIDE, LAZY), (FROM_IMAGES, PRESENT), (STACK, LAZY))
     (tmp_path / "pagemap-shmem-9.img").write_bytes(b"\0" * 100)
     return tmp_path
 
 
-def page(address: int) -> bytes:
-    return struct.pack("<Q", address) * (PAGE_BYTES // 8)
-
-
 def content(address: int, pages: int) -> bytes:
-    return b"".join(page(address + number * PAGE_BYTES) for number in range(pages))
+    """Each page says where it was."""
+    return b"".join(
+        struct.pack("<Q", address + number * PAGE_BYTES) * (PAGE_BYTES // 8) for number in range(pages)
+    )
 
 
 def receive(connection: socket.socket, size: int) -> bytes:
@@ -74,99 +78,254 @@ class Source(threading.Thread):
         self.answers = answers
         self.asked: list[int] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
+        self.start()
 
     def run(self) -> None:
         connection, _ = self.listener.accept()
-        with connection:
+        with connection, contextlib.suppress(EOFError, OSError):
             while len(self.asked) < self.answers:
-                command, pages, address, image = pager.MESSAGE.unpack(receive(connection, pager.MESSAGE.size))
-                if command == pager.FLUSH:
+                command, pages, address, image = supply.MESSAGE.unpack(
+                    receive(connection, supply.MESSAGE.size)
+                )
+                if command == supply.FLUSH:
                     connection.sendall(bytes(4))
                     return
                 self.asked.append(address)
                 pages = min(pages, 5)
-                answer = pager.ADD | pager.PRESENT << pager.COMMAND_BITS
+                answer = supply.ADD | PRESENT << supply.COMMAND_BITS
                 connection.sendall(
-                    pager.MESSAGE.pack(answer, pages, address, image) + content(address, pages)
+                    supply.MESSAGE.pack(answer, pages, address, image) + content(address, pages)
                 )
 
 
-def serve(served: pager.Pager, here: socket.socket) -> None:
-    with contextlib.suppress(AgentError, OSError):  # the end of a test is the end of its connection
-        pager.serve(here, served)
+class Scene:
+    """A pager, and the process that it brings pages for."""
+
+    def __init__(self, directory: Path, supplied: supply.Remote | supply.Local) -> None:
+        self.said: list[dict[str, Any]] = []
+        self.failure: Exception | None = None
+        self._door = Door(directory)
+        self._committed, self._say_committed = os.pipe()
+        self._pager = pager.Pager(directory, supplied, self._door, self, self)  # type: ignore[arg-type]
+        self._directory = directory
+        self.process: subprocess.Popen[str] | None = None
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            self._pager.serve()
+        except (OSError, AgentError, ValueError) as failure:
+            self.failure = failure
+
+    def depend(self) -> None:
+        """As a Commit."""
+
+    def fileno(self) -> int:
+        """As a Commit."""
+        return self._committed
+
+    def tell(self, **message: Any) -> None:
+        """As a Controller."""
+        self.said.append(message)
+
+    def calm(self) -> None:
+        """The container has been committed, and has found its feet."""
+        os.write(self._say_committed, b"x")
+
+    def restore(self, *ranges: tuple[int, int]) -> None:
+        """Start the process."""
+        words = [f"{start}:{pages}" for start, pages in ranges]
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(self._directory), *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # its children end with it
+        )
+        assert self.process.stdout
+        assert self.process.stdout.readline() == "restored\n"
+
+    def do(self, *words: object) -> str:
+        """Have it do something."""
+        assert self.process
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def read(self, start: int, pages: int) -> list[int]:
+        """What its pages begin with."""
+        return [int(word) for word in self.do("read", start, pages).strip("[]").split(",")]
+
+    def is_over(self) -> bool:
+        """Whether the pager has ended by itself, with all in."""
+        self._thread.join(10)
+        return not self._thread.is_alive() and self.failure is None
+
+    def close(self) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.communicate()
+        self._thread.join(1)
 
 
-def ask(daemon: socket.socket, address: int, pages: int) -> None:
-    """As CRIU's daemon asks."""
-    daemon.sendall(pager.MESSAGE.pack(pager.GET, pages, address, 7))
-    _, count, where, image = pager.MESSAGE.unpack(receive(daemon, pager.MESSAGE.size))
-    assert (count, where, image) == (pages, address, 7)
-    assert receive(daemon, pages * PAGE_BYTES) == content(address, pages)
+@pytest.fixture
+def scene(images: Path) -> Iterator[Callable[..., Scene]]:
+    made = []
+
+    def make(source: Source | Rounds, *ranges: tuple[int, int]) -> Scene:
+        remote = isinstance(source, Source)
+        made.append(
+            Scene(images, supply.Remote(source.listener.getsockname()) if remote else supply.Local(source))
+        )
+        if ranges:
+            made[0].restore(*ranges)
+        return made[0]
+
+    yield make
+    made[0].close()
 
 
-def test_only_what_the_images_leave_out_is_fetched(images: Path) -> None:
-    assert sorted(pager.lazy_ranges(images)) == [(7, *HEAP), (7, *BESIDE), (7, *STACK)]
+def as_they_were(start: int, pages: int) -> list[int]:
+    return [start + number * PAGE_BYTES for number in range(pages)]
 
 
-def test_every_page_is_brought_in_any_order_and_small_mappings_come_first(images: Path) -> None:
+pytestmark = [pytest.mark.root, pytest.mark.timeout(30)]
+
+
+def test_only_what_the_images_leave_out_is_brought(images: Path) -> None:
+    assert sorted(lazy_ranges(images)) == [(7, *HEAP), (7, *BESIDE), (7, *STACK)]
+
+
+def test_every_page_is_there_in_any_order_and_small_mappings_come_first(scene: Callable[..., Scene]) -> None:
     source = Source()
-    source.start()
-    served = pager.Pager(images, source.listener.getsockname())
-    here, daemon = socket.socketpair()
-    asks = [(HEAP[0] + n * PAGE_BYTES, 1) for n in range(0, 600, 3)] + [(HEAP[0] + 600 * PAGE_BYTES, 90)]
-    asks += [STACK, (HEAP[0] + 690 * PAGE_BYTES, 60)]
-    random.Random(1).shuffle(asks)
-    server = threading.Thread(target=pager.serve, args=(here, served), daemon=True)
-    server.start()
-    for address, pages in asks:
-        ask(daemon, address, pages)
-    daemon.sendall(pager.MESSAGE.pack(pager.FLUSH, 0, 0, 0))
-    assert receive(daemon, 4) == bytes(4)
-    server.join(5)
-    assert not server.is_alive()
+    made = scene(source, HEAP, BESIDE, STACK)
+    pages = [start + number * PAGE_BYTES for start, count in (HEAP, BESIDE, STACK) for number in range(count)]
+    random.Random(1).shuffle(pages)
+    assert [made.read(page, 1) for page in pages] == [[page] for page in pages]
+    assert made.said == [{"restored": 1}]
     assert source.asked[0] == STACK[0]
+    assert made.is_over(), "nothing is missing any more"
 
 
-def test_large_mappings_follow_once_all_may(images: Path) -> None:
+def test_large_mappings_follow_once_the_container_has_found_its_feet(scene: Callable[..., Scene]) -> None:
     source = Source()
-    source.start()
-    served = pager.Pager(images, source.listener.getsockname())
-    time.sleep(0.1)
+    made = scene(source, HEAP, BESIDE, STACK)
+    time.sleep(0.2)
     assert source.asked == [STACK[0]]
-    served.fetch_all()
-    time.sleep(0.5)
-    assert set(range(HEAP[0], BESIDE[0], pager.BLOCK_PAGES * PAGE_BYTES)) <= set(source.asked)
+    assert made.read(HEAP[0] + 40 * PAGE_BYTES, 1) == [HEAP[0] + 40 * PAGE_BYTES]
+    time.sleep(0.2)
+    assert min(source.asked[1:]) == HEAP[0] + 32 * PAGE_BYTES, "with its neighbours"
+    assert max(source.asked[1:-1]) < HEAP[0] + 64 * PAGE_BYTES
+    made.calm()
+    assert made.is_over()
+    assert made.read(*HEAP) == as_they_were(*HEAP)
+    assert len(source.asked) == len(set(source.asked)), "nothing was asked for twice"
 
 
-def test_what_was_given_is_given_again(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pager, "KEPT_BLOCKS", 2)
-    source = Source()
-    source.start()
-    served = pager.Pager(images, source.listener.getsockname())
-    served.fetch_all()
-    here, daemon = socket.socketpair()
-    threading.Thread(target=serve, args=(served, here), daemon=True).start()
-    for _ in range(2):
-        for first in range(0, 640, 48):
-            ask(daemon, HEAP[0] + first * PAGE_BYTES, 48)
-            ask(daemon, HEAP[0] + first * PAGE_BYTES, 48)
+def test_what_it_never_had_is_zeroes(scene: Callable[..., Scene]) -> None:
+    made = scene(Source(), HEAP, BESIDE, NEVER_THERE, STACK)
+    assert made.read(*NEVER_THERE) == [0] * NEVER_THERE[1]
+    assert made.read(BESIDE[0], 8) == as_they_were(BESIDE[0], 8)
 
 
-def test_a_page_that_the_images_have_is_not_asked_for(images: Path) -> None:
-    source = Source()
-    source.start()
-    served = pager.Pager(images, source.listener.getsockname())
-    here, daemon = socket.socketpair()
-    daemon.sendall(pager.MESSAGE.pack(pager.GET, 1, FROM_IMAGES[0], 7))
-    with pytest.raises(AgentError, match="which the images have"):
-        pager.serve(here, served)
+def test_what_it_has_written_stays(scene: Callable[..., Scene]) -> None:
+    made = scene(Source(), HEAP, BESIDE, STACK)
+    made.do("write", HEAP[0] + 5 * PAGE_BYTES, 2, 99)
+    made.calm()
+    assert made.is_over()
+    assert made.read(HEAP[0] + 4 * PAGE_BYTES, 4) == [
+        HEAP[0] + 4 * PAGE_BYTES,
+        99,
+        99,
+        HEAP[0] + 7 * PAGE_BYTES,
+    ]
 
 
-def test_a_source_that_is_lost_is_said_instead_of_waited_for(images: Path) -> None:
-    source = Source(answers=3)
-    source.start()
-    served = pager.Pager(images, source.listener.getsockname())
-    here, daemon = socket.socketpair()
-    daemon.sendall(pager.MESSAGE.pack(pager.GET, 1, HEAP[0] + 650 * PAGE_BYTES, 7))
-    with pytest.raises(AgentError, match="page server was lost"):
-        pager.serve(here, served)
+def test_what_it_has_let_go_does_not_come_back(scene: Callable[..., Scene]) -> None:
+    made = scene(Source(), HEAP, BESIDE, STACK)
+    made.do("drop", HEAP[0] + 100 * PAGE_BYTES, 200)
+    made.do("unmap", HEAP[0] + 400 * PAGE_BYTES, 100)
+    assert made.read(HEAP[0] + 100 * PAGE_BYTES, 8) == [0] * 8
+    made.calm()
+    assert made.is_over()
+    assert made.read(HEAP[0] + 100 * PAGE_BYTES, 200) == [0] * 200
+    assert made.read(HEAP[0] + 300 * PAGE_BYTES, 100) == as_they_were(HEAP[0] + 300 * PAGE_BYTES, 100)
+
+
+def test_what_it_has_moved_comes_to_the_new_place(scene: Callable[..., Scene]) -> None:
+    made = scene(Source(), HEAP, BESIDE, STACK)
+    assert int(made.do("move", HEAP[0] + 40 * PAGE_BYTES, 100, ELSEWHERE)) == ELSEWHERE
+    assert made.read(ELSEWHERE, 3) == as_they_were(HEAP[0] + 40 * PAGE_BYTES, 3)
+    made.calm()
+    assert made.is_over()
+    assert made.read(ELSEWHERE, 100) == as_they_were(HEAP[0] + 40 * PAGE_BYTES, 100)
+    assert made.read(HEAP[0], 40) == as_they_were(HEAP[0], 40)
+
+
+def test_a_child_has_what_its_parent_had(scene: Callable[..., Scene]) -> None:
+    made = scene(Source(), HEAP, BESIDE, STACK)
+    made.read(HEAP[0] + 10 * PAGE_BYTES, 2)
+    assert made.do("fork", *HEAP) == str(as_they_were(*HEAP))
+    made.calm()
+    assert made.is_over()
+    assert made.read(*HEAP) == as_they_were(*HEAP)
+
+
+def test_children_that_come_while_pages_do_lack_none(scene: Callable[..., Scene]) -> None:
+    made = scene(Source(), HEAP, BESIDE, STACK)
+    made.calm()
+    assert made.do("family", *HEAP, BESIDE[0]) == "1", "all have found the same"
+    assert made.do("fork", *HEAP) == str(as_they_were(*HEAP))
+    assert made.is_over()
+    assert made.read(BESIDE[0], 64) == [0] * 64
+
+
+def test_a_part_of_what_was_dumped_in_one_piece_may_have_no_mapping(scene: Callable[..., Scene]) -> None:
+    made = scene(Source(), (HEAP[0], 20), (HEAP[0] + 22 * PAGE_BYTES, 678), BESIDE, STACK)
+    assert made.read(HEAP[0] + 25 * PAGE_BYTES, 1) == [HEAP[0] + 25 * PAGE_BYTES]
+    assert made.read(HEAP[0] + 19 * PAGE_BYTES, 1) == [HEAP[0] + 19 * PAGE_BYTES]
+    made.calm()
+    assert made.is_over()
+
+
+def test_a_process_that_ends_needs_nothing_more(scene: Callable[..., Scene]) -> None:
+    made = scene(Source(), HEAP, BESIDE, STACK)
+    made.read(HEAP[0], 1)
+    assert made.process
+    made.process.kill()
+    made.process.wait()
+    made.calm()
+    assert made.is_over()
+
+
+def test_images_that_are_here_are_read(scene: Callable[..., Scene], images: Path) -> None:
+    write_pagemap(images, (HEAP, PRESENT | LAZY), (STACK, PRESENT | LAZY))
+    (images / "pages-1.img").write_bytes(content(*HEAP) + content(*STACK))
+    made = scene(Rounds(images), HEAP, STACK)
+    assert made.read(HEAP[0] + 300 * PAGE_BYTES, 3) == as_they_were(HEAP[0] + 300 * PAGE_BYTES, 3)
+    assert made.read(*STACK) == as_they_were(*STACK)
+    made.calm()
+    assert made.is_over()
+    assert made.read(*HEAP) == as_they_were(*HEAP)
+
+
+def test_a_source_that_is_lost_is_said_instead_of_waited_for(scene: Callable[..., Scene]) -> None:
+    made = scene(Source(answers=3), HEAP, BESIDE, STACK)
+    made.calm()
+    assert not made.is_over()
+    assert "page server was lost" in str(made.failure)
+
+
+def test_a_restore_that_fails_is_said(scene: Callable[..., Scene], images: Path) -> None:
+    made = scene(Source())
+    with socket.socket(socket.AF_UNIX) as restore:
+        held = os.open(images, os.O_PATH)
+        restore.connect(f"/proc/self/fd/{held}/lazy-pages.socket")
+        os.close(held)
+        restore.sendall(struct.pack("=i", -3))
+    assert not made.is_over()
+    assert "ended before all was restored" in str(made.failure)

@@ -19,7 +19,6 @@ import os
 import re
 import struct
 import time
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,9 +35,11 @@ HUGE_BYTES = 2 << 20
 AT_ONCE = 512
 """Ranges in one call; the kernel takes 1024."""
 
-GATHERED_AT_ONCE = 32
-SLOW_S, LONGEST_S = 0.5, 20.0
-"""Huge pages put together in one call; how long such a call takes where the kernel has to search for room, and all."""
+SLOW_S, LONGEST_S = 0.2, 20.0
+"""How long one huge page takes to be put together where the kernel has to search for room, and how long all may."""
+
+MOST_REFUSED = 16
+"""A process of which the kernel refuses so many is left alone."""
 
 ENTRY = struct.Struct("<Q")
 IS_PRESENT, IS_FILE, IS_EXCLUSIVE = 1 << 63, 1 << 61, 1 << 56
@@ -92,16 +93,18 @@ def gather(pids: Iterable[int]) -> int:
     deadline = time.monotonic() + LONGEST_S
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has ended
-            places = _whole(pid)
-            while batch := list(islice(places, GATHERED_AT_ONCE)):
+            refused = 0
+            for place in _whole(pid):
                 began = time.monotonic()
-                more = _collapse(pid, batch)
-                gathered += more
-                now = time.monotonic()
-                if now - began > SLOW_S or now > deadline:
-                    return gathered
-                if not more:
+                if _collapse(pid, place):
+                    gathered += HUGE_BYTES
+                elif (refused := refused + 1) == MOST_REFUSED:
                     break
+                took_s = time.monotonic() - began
+                if took_s > SLOW_S or began > deadline:
+                    return gathered
+                # The process can't change its mappings while one is put together: it gets its turn in between.
+                time.sleep(took_s)
     return gathered
 
 
@@ -118,20 +121,14 @@ def _whole(pid: int) -> Iterator[int]:
                     yield place
 
 
-def _collapse(pid: int, places: list[int]) -> int:
-    """Make huge pages of what lies at these addresses, but where the kernel refuses it. Returns their bytes."""
-    gathered = 0
+def _collapse(pid: int, place: int) -> bool:
+    """Make a huge page of what lies there. Returns whether the kernel did."""
     process = os.pidfd_open(pid)
     try:
-        while places:
-            vector = b"".join(struct.pack("=QQ", place, HUGE_BYTES) for place in places)
-            done = _libc.syscall(PROCESS_MADVISE, process, vector, len(places), MADV_COLLAPSE, 0)
-            count = max(0, done) // HUGE_BYTES
-            gathered += count * HUGE_BYTES
-            places = places[count + 1 :]
+        vector = struct.pack("=QQ", place, HUGE_BYTES)
+        return int(_libc.syscall(PROCESS_MADVISE, process, vector, 1, MADV_COLLAPSE, 0)) == HUGE_BYTES
     finally:
         os.close(process)
-    return gathered
 
 
 def _huge_pages(start: int, end: int) -> range:

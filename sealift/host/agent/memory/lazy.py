@@ -1,35 +1,32 @@
-"""Memory that comes after the start: a restored process runs, and CRIU's daemon fills its pages in behind it.
+"""The agent's side of memory that follows a restore: the pager, and what happens if it dies.
 
-The daemon answers the process's page faults (userfaultfd) and copies the rest without being asked. Were it to die with
-pages missing, the kernel would forget that they are missing and hand out zeroes. So the agent holds the same
-descriptors: a process that needs a page that nobody will bring then waits, until it is ended for good.
+Were it to die with pages missing, the kernel would forget that they are missing and hand out zeroes. So the agent holds
+the same descriptors: a process that needs a page that nobody will bring then waits, until it is ended for good.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import json
 import os
-import struct
+import select
 import subprocess
+import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .. import criu, pidfd
-from ..wire import LOOPBACK, AgentError
+from .. import pidfd
+from ..wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-UFFDIO_WAKE = 0x8010AA02
-ANYWHERE = struct.pack("QQ", 1 << 16, (1 << 47) - (1 << 12) - (1 << 16))
-"""linux/userfaultfd.h: _IOR(0xAA, 2, struct uffdio_range), and all addresses that a process can have."""
-
-ROUSE_S = 0.01
-
 SPARED = "-1000"
 """The kernel's out-of-memory killer leaves such a process alone (proc(5), oom_score_adj)."""
+
+WORD_S = 60
+"""A busy host may take seconds to start a program."""
 
 
 def spare(pid: int) -> None:
@@ -39,56 +36,70 @@ def spare(pid: int) -> None:
 
 
 class Filler:
-    """`criu lazy-pages` for one restore. It outlives this process: nobody else could bring the missing pages."""
+    """A pager for one restore, which waits for its word. It outlives this process: nobody else could bring the pages.
 
-    def __init__(self, images: Path, work: Path, pager_port: int | None) -> None:
-        self.work = work
-        work.mkdir()
+    `directory` is the migration's, `images` the last dump's, `work` that of CRIU's restore.
+    """
+
+    def __init__(self, directory: Path, images: Path, work: Path) -> None:
         self._guarded: list[int] = []
         self._watch: threading.Thread | None = None
-        self._rouser: threading.Thread | None = None
-        self._over = threading.Event()
-        command = ["criu", "lazy-pages", "--images-dir", str(images), "--work-dir", str(work)]
-        command += ["-o", "lazy-pages.log", "-v1"]
-        if pager_port is not None:
-            command += ["--page-server", "--address", LOOPBACK, "--port", str(pager_port)]
-        self._process, listens = criu.start_listening(command, subprocess.DEVNULL)
-        if not listens:
-            self._process.wait()
-            raise AgentError(self.reason(), "restore")
-        spare(self._process.pid)
+        self._log = directory / "pager.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                # By the directory `criu.workers` finds out later whose it is.
+                [sys.executable, sys.argv[0], "pager", str(directory), str(images), str(work)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        self._hear("listens")
+
+    def begin(self, source: tuple[str, int] | None) -> None:
+        """Have it bring what the images leave out, from a source or from the images of rounds before."""
+        self._say({"source": source})
+
+    def read_ahead(self) -> None:
+        """Tell it that the images of all rounds but the last dump are there."""
+        self._say({"read": "ahead"})
+
+    def run(self) -> None:
+        """Tell it that the container has been committed to this host."""
+        self._say({"committed": True})
+
+    def _say(self, word: dict[str, Any]) -> None:
+        assert self._process.stdin  # noqa: S101 - it was asked for
+        with contextlib.suppress(BrokenPipeError):  # it is through, or `reason` says why not
+            self._process.stdin.write(f"{json.dumps(word)}\n")
+            self._process.stdin.flush()
+
+    def _hear(self, word: str) -> None:
+        """Wait until it says that. AgentError if it has ended instead, or does not."""
+        assert self._process.stdout  # noqa: S101 - it was asked for
+        ready = select.select([self._process.stdout], [], [], WORD_S)[0]
+        if not ready or word not in self._process.stdout.readline():
+            raise AgentError(self.reason() if ready else f"the pager does not say {word!r}", "restore")
 
     def has_died(self) -> bool:
         """Whether it has ended with pages missing."""
         return bool(self._process.poll())
 
     def guard(self) -> None:
-        """Hold what the daemon holds, before anything depends on it. AgentError if it has died already."""
+        """Hold what it holds, before anything depends on it. AgentError if it has died already."""
+        self._hear("restored")
         with contextlib.suppress(OSError):  # it has ended: said below, if it has not ended well
             for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
-                # It may just have closed one, as its connection to the restore.
+                # It may just have closed one, of a process that has ended.
                 with contextlib.suppress(OSError):
                     if str(entry.readlink()) == "anon_inode:[userfaultfd]":
                         self._guarded.append(pidfd.borrow(self._process.pid, int(entry.name)))
         if self.has_died():
             raise AgentError(self.reason(), "restore")
-        self._rouser = threading.Thread(target=self._rouse, daemon=True)
-        self._rouser.start()
-
-    def _rouse(self) -> None:
-        """Wake whoever waits for a page, again and again: who still needs it asks again.
-
-        Where a process changes its mappings while a page is put in, the kernel refuses (UFFDIO_COPY, EAGAIN), and
-        CRIU's daemon (4.2, uffd.c) forgets who waited for it: he would wait until the daemon comes to that page by
-        itself, behind all others.
-        """
-        while not self._over.wait(ROUSE_S):
-            for held in self._guarded:
-                with contextlib.suppress(OSError):  # a process that has ended has no memory to wait for
-                    fcntl.ioctl(held, UFFDIO_WAKE, ANYWHERE)
 
     def watch(self, on_failure: Callable[[], None]) -> None:
-        """From here on (the commit) a daemon that ends with pages missing means `on_failure`."""
+        """From here on (the commit) a pager that ends with pages missing means `on_failure`."""
 
         def see_to_the_end() -> None:
             if self._process.wait() != 0:
@@ -120,12 +131,10 @@ class Filler:
 
     def reason(self) -> str:
         """Why it died."""
-        why = criu.reason(self.work / "lazy-pages.log")
-        return why or f"CRIU's daemon for pages ended with status {self._process.returncode}"
+        self._process.wait()
+        why = self._log.read_text(errors="replace").strip()
+        return why or f"the pager ended with status {self._process.returncode}"
 
     def _let_go(self) -> None:
-        self._over.set()
-        if self._rouser is not None:
-            self._rouser.join()
         while self._guarded:
             os.close(self._guarded.pop())

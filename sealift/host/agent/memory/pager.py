@@ -1,24 +1,22 @@
-"""A post-copy's memory, fetched ahead: stands between CRIU's daemon here and CRIU's page server at the source.
+"""Memory that follows: a restored process runs, and gets its pages as it needs them, and then all the others.
 
-CRIU's daemon asks for one page when a process needs one, and waits for the way there and back each time; a process that
-has just been restored needs hundreds. This one begins to fetch before the process runs, small mappings first (stacks,
-data of programs, a heap's own records), and answers from what it has. What is asked for and not there goes first, with
-its neighbours. All the rest follows once the container has found its feet.
+A program of its own, in the place of CRIU's daemon for pages. It is started before the freeze, and outlives the agent,
+since without it memory would never be complete. CRIU's restore hands it each process's userfaultfd (`door`). It answers
+page faults from what a dump at the source has, or images that are here (`supply`), and puts the rest in by itself.
 
-A program of its own, started before the freeze: it outlives the agent, since without it memory would never be complete.
-Where memory came ahead in rounds, it brings that (`rounds`); where it is all in one dump's images, it just keeps the
-`door`, since CRIU's daemon reads those itself.
-The messages are those of CRIU 4 (criu/page-xfer.c): 32 bytes, command, pages, address, image; then the pages.
+What is needed goes first, with its neighbours. From a source small mappings are fetched before a process runs (stacks,
+data of programs, a heap's own records): a process that has just been restored needs hundreds of their pages, and would
+wait for the way there and back with each. All the rest follows once the container has found its feet.
+
+CRIU's own daemon (4.2, uffd.c) fetches up to 4 MiB at a time, while faults wait, and takes a whole processor to wait
+for them; it can't bring what lies in the images of earlier rounds (pagemap.c, read_parent_page, never says that it is
+complete); and who waited for a page that the kernel did not take (EAGAIN) it forgets.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import socket
-import struct
-import subprocess
+import selectors
 import sys
 import threading
 import time
@@ -29,28 +27,19 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..images import LAZY, PAGE_BYTES, PRESENT, pagemaps, runs
-from ..wire import LOOPBACK, AgentError, listen
+from ..images import PAGE_BYTES, lazy_ranges
+from ..wire import AgentError
 from .door import Door
 from .lazy import spare
+from .missing import Missing
 from .rounds import Rounds
+from .supply import Local, Pages, Remote
+from .userfault import FAULT, FORK, REMAP, REMOVE, UNMAP, Changing, Ended, Userfault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..wire import Controller
-
-MESSAGE = struct.Struct("<IxxxxQQQ")
-GET, ADD, FLUSH, CLOSE = 7, 6, 0x1023, 0x1024
-COMMAND_BITS = 16
-"""PS_IOV_GET, PS_IOV_ADD_F, PS_IOV_FLUSH, PS_IOV_FLUSH_N_CLOSE, PS_CMD_BITS."""
-
-BLOCK_PAGES = 32
-WINDOW = 3
-"""Blocks asked for and not yet come: enough to keep a link busy, few enough that an urgent one is not far behind."""
-
-KEPT_BLOCKS = 64
-"""How many blocks are kept after all of their pages have been given."""
 
 SMALL_PAGES = 256
 """Larger mappings wait until the container has been committed: before, fetching would take time from its restore."""
@@ -59,308 +48,284 @@ GENTLE_S = 0.3
 """So long after the commit only what is asked for is brought: what runs again needs a few pages of large mappings
 first, and each would wait for what is on its way already."""
 
+CHANGE_S = 0.0001
+"""A process that changes its mappings gets so long to come to where the kernel tells of it."""
+
 
 @dataclass(eq=False)
 class Block:
-    """Some pages of one process: `image` is its process id in the container."""
+    """Some pages of one process, in a row, as they were in the dump. `asked`: they are on their way."""
 
-    image: int
+    process: int
     address: int
     pages: int
-    data: bytearray | None = None
-    arrived: int = 0
     asked: bool = False
-    delivered: int = 0
-    """Which of its pages CRIU's daemon has been given: a bit for each."""
-
-    def is_through(self) -> bool:
-        """Whether it has been given all of them."""
-        return self.delivered == (1 << self.pages) - 1
-
-    def forget(self) -> None:
-        """Let go of what it holds; it may be asked for anew."""
-        self.data, self.arrived, self.asked = None, 0, False
-
-
-def lazy_ranges(images: Path) -> Iterator[tuple[int, int, int]]:
-    """What the images leave out: process, address, pages."""
-    for image, path in pagemaps(images):
-        for run in runs(path.read_bytes()):
-            if run.flags & LAZY:
-                yield image, run.address, run.pages
 
 
 class Mapping:
     """Pages of one process, in a row, that the images leave out. Its blocks are made when they are needed."""
 
-    def __init__(self, image: int, address: int, pages: int) -> None:
-        self.image = image
+    def __init__(self, process: int, address: int, pages: int, block_pages: int) -> None:
+        self.process = process
         self.address = address
         self.pages = pages
-        self._blocks: list[Block | None] = [None] * -(-pages // BLOCK_PAGES)
+        self._block_pages = block_pages
+        self._blocks: list[Block | None] = [None] * -(-pages // block_pages)
+
+    @property
+    def end(self) -> int:
+        """Before this address it ends."""
+        return self.address + self.pages * PAGE_BYTES
 
     def __iter__(self) -> Iterator[Block]:
-        return (self.block(number * BLOCK_PAGES) for number in range(len(self._blocks)))
+        return (self._block(number) for number in range(len(self._blocks)))
 
-    def block(self, page: int) -> Block:
-        """The block that a page is in, counted from the mapping's first."""
-        number = page // BLOCK_PAGES
+    def block(self, address: int) -> Block:
+        """The block that an address is in."""
+        return self._block((address - self.address) // PAGE_BYTES // self._block_pages)
+
+    def _block(self, number: int) -> Block:
         block = self._blocks[number]
         if block is None:
-            first = number * BLOCK_PAGES
-            address = self.address + first * PAGE_BYTES
-            block = self._blocks[number] = Block(self.image, address, min(BLOCK_PAGES, self.pages - first))
+            first = number * self._block_pages
+            pages = min(self._block_pages, self.pages - first)
+            block = self._blocks[number] = Block(self.process, self.address + first * PAGE_BYTES, pages)
         return block
 
 
-class Pager:
-    """Fetches all of it."""
+@dataclass(eq=False)
+class Memory:
+    """One restored process's. A child that it has forked since has the same number, since its pages were the same."""
 
-    def __init__(self, images: Path, source: tuple[str, int]) -> None:
-        mappings = [Mapping(*found) for found in lazy_ranges(images)]
+    process: int
+    faults: Userfault
+    missing: Missing
+
+
+class Pager:
+    """Brings all of it: what a restore hands over at the `door` lacks, from a `supply`."""
+
+    def __init__(
+        self, images: Path, supply: Remote | Local, door: Door, commit: Commit, controller: Controller
+    ) -> None:
+        mappings = [Mapping(*found, supply.block_pages) for found in lazy_ranges(images)]
+        self._supply, self._door, self._commit, self._controller = supply, door, commit, controller
+        self._by_address = sorted(mappings, key=lambda mapping: (mapping.process, mapping.address))
+        self._addresses = [(mapping.process, mapping.address) for mapping in self._by_address]
         mappings.sort(key=lambda mapping: mapping.pages)
         self._ahead = chain.from_iterable(mapping for mapping in mappings if mapping.pages <= SMALL_PAGES)
         self._behind = chain.from_iterable(mapping for mapping in mappings if mapping.pages > SMALL_PAGES)
+        self._faults: deque[tuple[Memory, int]] = deque()
         self._urgent: deque[Block] = deque()
-        self._through: deque[Block] = deque()
-        self._by_address = sorted(mappings, key=lambda mapping: (mapping.image, mapping.address))
-        self._addresses = [(mapping.image, mapping.address) for mapping in self._by_address]
-        self._all = False
-        self._changed = threading.Condition()
-        self._closing = False
-        self._lost: Exception | None = None
-        self._source = socket.create_connection(source, timeout=10)
-        self._source.settimeout(None)
-        self._source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._fetcher = threading.Thread(target=self._fetch, daemon=True)
-        self._fetcher.start()
+        self._held: dict[Block, list[Pages]] = {}
+        self._memories: list[Memory] = []
+        self._selector = selectors.DefaultSelector()
+        self._restored = self._calm = False
 
-    def fetch_all(self) -> None:
-        """All the rest may follow."""
-        with self._changed:
-            self._all = True
-            self._changed.notify_all()
+    def serve(self) -> None:
+        """Return when all memory is in. AgentError if the restore or the source was lost.
 
-    def _fetch(self) -> None:
-        asked: deque[Block] = deque()
-        try:
-            while True:
-                with self._changed:
-                    while not self._closing and len(asked) < WINDOW:
-                        block = self._choose()
-                        if block is not None:
-                            block.asked = True
-                            asked.append(block)
-                            self._ask(block)
-                        elif asked:
-                            break
-                        else:
-                            self._changed.wait()
-                    if not asked:
-                        return
-                self._take(asked)
-        except (OSError, AgentError, ValueError) as lost:
-            self._lost = lost
-        finally:
-            with self._changed:
-                self._changed.notify_all()
+        The controller is told when all was `restored`, and how many memories that are.
+        """
+        self._selector.register(self._door, selectors.EVENT_READ, self._open_door)
+        self._selector.register(self._commit, selectors.EVENT_READ, self._grow_calm)
+        if isinstance(self._supply, Remote):
+            self._selector.register(self._supply, selectors.EVENT_READ, self._take)
+        while not self._restored or any(memory.missing for memory in self._memories):
+            self._ask()
+            due = isinstance(self._supply, Local) and self._supply.outstanding
+            for key, _ in self._selector.select(0 if due else None):
+                if key.fd in self._selector.get_map():  # one that was not done away with a moment ago
+                    key.data()
+            while self._faults:
+                self._bring(*self._faults.popleft())
+            if due:
+                self._take()
+        self._supply.end()
+        while self._memories:
+            self._drop(self._memories[0])
+
+    def _open_door(self) -> None:
+        """The restore has come, or has something to hand over."""
+        if not self._door.came:
+            self._selector.unregister(self._door)
+            self._door.accept()
+            self._selector.register(self._door, selectors.EVENT_READ, self._open_door)
+            self._commit.depend()
+        elif (handed := self._door.take()) is not None:
+            ranges = ((one.address, one.end) for one in self._by_address if one.process == handed.process)
+            self._add(Memory(handed.process, Userfault(handed.descriptor), Missing(ranges)))
+        else:
+            self._selector.unregister(self._door)
+            self._door.close()
+            self._all_restored()
+            self._controller.tell(restored=len(self._memories))
+
+    def _grow_calm(self) -> None:
+        self._selector.unregister(self._commit)
+        self._calm = True
+
+    def _add(self, memory: Memory) -> None:
+        self._memories.append(memory)
+        self._selector.register(memory.faults, selectors.EVENT_READ, lambda: self._hear(memory))
+
+    def _drop(self, memory: Memory) -> None:
+        """Its process has ended, or lacks nothing any more."""
+        self._memories.remove(memory)
+        self._selector.unregister(memory.faults)
+        memory.missing.clear()
+        memory.faults.close()
+
+    def _all_restored(self) -> None:
+        """What came before a process had its mappings finds its place now."""
+        self._restored = True
+        held, self._held = self._held, {}
+        for pages in chain.from_iterable(held.values()):
+            self._put(pages)
+
+    def _ask(self) -> None:
+        while self._supply.outstanding < self._supply.window and (block := self._choose()) is not None:
+            block.asked = True
+            self._supply.ask(block.process, block.address, block.pages)
 
     def _choose(self) -> Block | None:
         """What is to be asked for now, if anything."""
         while self._urgent:
             if not (block := self._urgent.popleft()).asked:
                 return block
-        sources = [self._ahead, self._behind] if self._all else [self._ahead]
-        return next((block for blocks in sources for block in blocks if not block.asked), None)
+        ahead = [self._ahead] if self._calm or isinstance(self._supply, Remote) else []
+        blocks = chain(*ahead, self._behind if self._calm else ())
+        return next((block for block in blocks if not block.asked and self._is_missing(block)), None)
 
-    def _find(self, image: int, address: int) -> Mapping:
-        position = bisect_right(self._addresses, (image, address)) - 1
-        mapping = self._by_address[position]
-        if position < 0 or mapping.image != image or address >= mapping.address + mapping.pages * PAGE_BYTES:
-            raise AgentError(f"CRIU's daemon asks for {address:#x} of process {image}, which the images have")
-        return mapping
+    def _is_missing(self, block: Block) -> bool:
+        """Whether a process lacks some of it, or may: one that has not been handed over yet lacks it all."""
+        if block in self._held:
+            return False
+        those = list(self._those(block.process))
+        size = block.pages * PAGE_BYTES
+        lacks = any(memory.missing.wanted(block.address, size) for memory in those)
+        return lacks or not (those or self._restored)
 
-    def _ask(self, block: Block) -> None:
-        rest = block.pages - block.arrived
-        address = block.address + block.arrived * PAGE_BYTES
-        self._source.sendall(MESSAGE.pack(GET, rest, address, block.image))
+    def _block(self, process: int, address: int) -> Block:
+        position = bisect_right(self._addresses, (process, address)) - 1
+        return self._by_address[position].block(address)
 
-    def _take(self, asked: deque[Block]) -> None:
-        """The next answer. It may have fewer pages than were asked for: the rest is asked for again."""
-        command, pages, _, _ = MESSAGE.unpack(_exactly(self._source, MESSAGE.size))
-        block = asked.popleft()
-        if command & ((1 << COMMAND_BITS) - 1) != ADD or not 0 < pages <= block.pages - block.arrived:
-            raise AgentError(f"the source's page server answers with {command:#x} and {pages} pages")
-        if block.data is None:
-            block.data = bytearray(block.pages * PAGE_BYTES)
-        view = memoryview(block.data)[block.arrived * PAGE_BYTES : (block.arrived + pages) * PAGE_BYTES]
-        _exactly_into(self._source, view)
-        with self._changed:
-            block.arrived += pages
-            self._changed.notify_all()
-        if block.arrived < block.pages:
-            asked.append(block)
-            self._ask(block)
+    def _take(self) -> None:
+        pages = self._supply.take()
+        block = self._block(pages.process, pages.address)
+        last = pages.address + len(pages.data) == block.address + block.pages * PAGE_BYTES
+        block.asked = block.asked and not last
+        if not self._restored:
+            self._held.setdefault(block, []).append(pages)
+        self._put(pages)
 
-    def bring(self, image: int, address: int, pages: int) -> Iterator[memoryview]:
-        """So many pages of a process, in pieces, as they come."""
-        while pages:
-            mapping = self._find(image, address)
-            block = mapping.block((address - mapping.address) // PAGE_BYTES)
-            first = (address - block.address) // PAGE_BYTES
-            count = min(pages, block.pages - first)
-            self._wait_for(block, first + count)
-            assert block.data is not None  # noqa: S101 - it has arrived
-            yield memoryview(block.data)[first * PAGE_BYTES : (first + count) * PAGE_BYTES]
-            self._delivered(block, first, count)
-            pages -= count
-            address += count * PAGE_BYTES
+    def _put(self, pages: Pages) -> None:
+        """Put them into every memory that lacks them, a child's too of which is heard only while this goes on."""
+        filled: set[Memory] = set()
+        while memory := next((one for one in self._those(pages.process) if one not in filled), None):
+            filled.add(memory)
+            self._fill(memory, pages)
 
-    def end(self, command: int) -> bytes:
-        """Tell the source that CRIU's daemon has all that it wants. Returns its answer."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        self._fetcher.join()
-        self._source.sendall(MESSAGE.pack(command, 0, 0, 0))
-        return _exactly(self._source, 4)
+    def _those(self, process: int) -> Iterator[Memory]:
+        return (memory for memory in self._memories if memory.process == process)
 
-    def _delivered(self, block: Block, first: int, count: int) -> None:
-        """Some of its pages have been given. The last few blocks are kept.
+    def _fill(self, memory: Memory, pages: Pages) -> None:
+        """Put in what a process lacks of these pages."""
+        while True:
+            try:
+                for start, end, origin in memory.missing.wanted(pages.address, len(pages.data)):
+                    at = start
+                    while at < end:
+                        offset = origin + at - start - pages.address
+                        at += memory.faults.put(at, pages.data, offset, end - at)
+                        if at < end and not self._restored:
+                            break  # it has no mapping there yet
+                        if at < end:
+                            at += PAGE_BYTES  # nor will it have one again
+                    memory.missing.remove(start, at)
+            except Changing:
+                self._let_change(memory)
+            except Ended:
+                self._drop(memory)
+                return
+            else:
+                return
 
-        Where a process changes its mappings at that moment, the kernel does not let CRIU's daemon put pages in
-        (UFFDIO_COPY says EAGAIN): it asks for the same ones again.
-        """
-        block.delivered |= ((1 << count) - 1) << first
-        if block.is_through() and block not in self._through:
-            self._through.append(block)
-            if len(self._through) > KEPT_BLOCKS:
-                with self._changed:
-                    self._through.popleft().forget()
+    def _hear(self, memory: Memory) -> None:
+        """What its process has done to its mappings, and which pages it needs: those come afterwards."""
+        for what, first, second, third in memory.faults.told() if memory in self._memories else ():
+            if what == FAULT:
+                self._faults.append((memory, second & ~(PAGE_BYTES - 1)))
+            elif what == FORK:
+                self._add(Memory(memory.process, Userfault(first & 0xFFFFFFFF), memory.missing.copy()))
+            elif what == REMAP:
+                memory.missing.move(first, second, third)
+            elif what in {REMOVE, UNMAP}:
+                memory.missing.remove(first, second)
 
-    def _wait_for(self, block: Block, pages: int) -> None:
-        with self._changed:
-            if not block.asked:
-                self._urgent.append(block)
-                self._changed.notify_all()
-            self._changed.wait_for(lambda: block.arrived >= pages or self._lost is not None)
-            if block.arrived < pages:
-                raise AgentError(f"the source's page server was lost: {self._lost}")
+    def _let_change(self, memory: Memory) -> None:
+        """Its process changes its mappings: hear of it, and let it come to that if there is nothing to hear yet."""
+        time.sleep(CHANGE_S)
+        self._hear(memory)
 
-
-def serve(daemon: socket.socket, pages: Pager | Rounds) -> None:
-    """Answer CRIU's daemon. Returns when it has all that it wants."""
-    while True:
-        command, count, address, image = MESSAGE.unpack(_exactly(daemon, MESSAGE.size))
-        if command in {FLUSH, CLOSE}:
-            daemon.sendall(pages.end(command))
+    def _bring(self, memory: Memory, address: int) -> None:
+        """The page that a process waits for."""
+        while memory in self._memories and (origin := memory.missing.origin(address)) is None:
+            if self._clear(memory, address):
+                return
+        if memory not in self._memories or origin is None:
             return
-        if command != GET:
-            raise AgentError(f"CRIU's daemon asks for {command:#x}")
-        daemon.sendall(MESSAGE.pack(ADD | PRESENT << COMMAND_BITS, count, address, image))
-        for piece in pages.bring(image, address, count):
-            daemon.sendall(piece)
+        block = self._block(memory.process, origin)
+        for pages in self._held.get(block, ()):
+            self._fill(memory, pages)
+        if not block.asked and memory.missing.origin(address) is not None:
+            self._urgent.append(block)
 
+    def _clear(self, memory: Memory, address: int) -> bool:
+        """A page that the process had not: it reads zeroes there, or what has been put there a moment ago.
 
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    data = bytearray(size)
-    _exactly_into(connection, memoryview(data))
-    return bytes(data)
-
-
-def _exactly_into(connection: socket.socket, view: memoryview) -> None:
-    while view:
-        count = connection.recv_into(view)
-        if count == 0:
-            raise AgentError("the connection was closed")
-        view = view[count:]
-
-
-class Started:
-    """A pager that waits for its word. `port` is where it listens on this host's loopback.
-
-    `directory` is the migration's, `images` the last dump's, `work` that of CRIU's restore.
-    """
-
-    def __init__(self, directory: Path, images: Path, work: Path) -> None:
-        self._log = directory / "pager.log"
-        self._process = subprocess.Popen(
-            # By the directory `criu.workers` finds out later whose it is.
-            [sys.executable, sys.argv[0], "pager", str(directory), str(images), str(work)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log.open("wb"),
-            start_new_session=True,
-        )
-        assert self._process.stdout  # noqa: S101 - it was asked for
-        self.port = int(json.loads(self._process.stdout.readline())["port"])
-
-    def begin(self, daemon_work: Path, source: tuple[str, int] | None, *, rounds: bool) -> None:
-        """Tell it where CRIU's daemon works, and have it bring what the images leave out, if they do.
-
-        It comes from a source, or from the `rounds` before them.
+        False if that is to be looked at again.
         """
-        self._say({"daemon": str(daemon_work), "source": source, "rounds": rounds})
-
-    def read_ahead(self) -> None:
-        """Tell it that the images of all rounds but the last dump are there."""
-        with contextlib.suppress(BrokenPipeError):  # `complaint` says why
-            self._say({"read": "ahead"})
-
-    def run(self) -> None:
-        """Tell it that the container has been committed to this host."""
-        with contextlib.suppress(BrokenPipeError):  # it is through
-            self._say({"committed": True})
-
-    def _say(self, word: dict[str, Any]) -> None:
-        assert self._process.stdin  # noqa: S101 - it was asked for
-        self._process.stdin.write(f"{json.dumps(word)}\n".encode())
-        self._process.stdin.flush()
-
-    def complaint(self) -> str:
-        """Why it has ended; nothing if it has not, or as it should."""
-        return self._log.read_text(errors="replace").strip() if self._process.poll() else ""
-
-    def end(self) -> None:
-        """End it, if it has not by itself."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-
-    def wait(self) -> None:
-        """Wait for its own end, which follows the daemon's."""
-        self._process.wait()
+        try:
+            memory.faults.put_zero(address)
+        except Changing:
+            self._let_change(memory)
+            return False
+        except Ended:
+            self._drop(memory)
+        return True
 
 
 class Commit:
-    """Waits for the word that the container has been committed to this host, which an agent's end is as well.
+    """The word that the container has been committed to this host, which an agent's end is as well.
 
     An agent that dies before anybody `depends` on this program takes it along: the source waits for its end.
     """
 
     def __init__(self, orders: Iterator[dict[str, Any]]) -> None:
         self._orders = orders
-        self._calm = threading.Event()
+        self._calm = os.eventfd(0)
         self._depends = threading.Event()
-        self.depend, self.wait = self._depends.set, self._calm.wait
+        self.depend = self._depends.set
         threading.Thread(target=self._await_word, daemon=True).start()
+
+    def fileno(self) -> int:
+        """For a selector: readable once the container has found its feet."""
+        return self._calm
 
     def _await_word(self) -> None:
         if next(self._orders, None) is None and not self._depends.is_set():
             os._exit(1)
         time.sleep(GENTLE_S)
-        self._calm.set()
+        os.eventfd_write(self._calm, 1)
 
 
 def main(controller: Controller) -> None:
-    """Say where it listens, read ahead if told, take one order, keep the door, serve one daemon.
-
-    What follows is in `Commit`.
-    """
+    """Say that it listens, read ahead if told, take one order, bring all memory."""
     spare(os.getpid())
     images, work = map(Path, sys.argv[3:5])
-    listener, door, rounds = listen(LOOPBACK), Door(work), Rounds(images)
-    controller.tell(port=listener.getsockname()[1])
+    door, rounds = Door(work), Rounds(images)
+    controller.tell(listens=True)
     orders = controller.orders()
     order: dict[str, Any] | None = next(orders, None)
     while order is not None and "read" in order:
@@ -371,30 +336,9 @@ def main(controller: Controller) -> None:
     commit = Commit(orders)
     try:
         source = order["source"]
-        pages = Pager(images, tuple(source)) if source else rounds if order["rounds"] else None
-        keeper = threading.Thread(target=_keep, args=(door, Path(order["daemon"]), commit), daemon=True)
-        keeper.start()
-        if pages is None:
-            keeper.join()
-            return
-        daemon, _ = listener.accept()
-        daemon.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        commit.depend()
-        if isinstance(pages, Pager):
-            threading.Thread(target=_fetch_all_in_time, args=(pages, commit), daemon=True).start()
-        serve(daemon, pages)
+        supply = Remote(tuple(source)) if source else Local(rounds)
+        Pager(images, supply, door, commit, controller).serve()
     except (OSError, AgentError, KeyError, ValueError) as lost:
         sys.stderr.write(f"{lost}\n")
-        os._exit(1)  # the daemon sees its connection end
-
-
-def _fetch_all_in_time(pager: Pager, commit: Commit) -> None:
-    commit.wait()
-    pager.fetch_all()
-
-
-def _keep(door: Door, daemon_work: Path, commit: Commit) -> None:
-    try:
-        door.pass_on(daemon_work, commit.depend, commit.wait)
-    except OSError as lost:
-        sys.stderr.write(f"CRIU's restore and its daemon for pages can't talk: {lost}\n")
+        sys.stderr.flush()
+        os._exit(1)

@@ -2,9 +2,8 @@
 
 CRIU marks as lazy only pages that the last dump has sent (4.2, page-xfer.c, page_xfer_dump_hole). What lies in the
 images of earlier rounds, after them nearly all memory, it read before a process could run: 7 s of a freeze for 512 MB
-under emulation. Its daemon can't bring those pages either: what is read from a parent's images is never reported as
-complete (pagemap.c, read_parent_page), and who needs it waits for ever. So the last pagemap is made to say that they
-are nowhere, as a post-copy's does, and the daemon asks the pager for them, which has the images.
+under emulation. So the last pagemap is made to say that they are nowhere, as a post-copy's does, and they follow: the
+pager has them from here.
 """
 
 from __future__ import annotations
@@ -29,8 +28,6 @@ PRIVATE, ANONYMOUS, LOCKED, HUGETLB = 0x2, 0x20, 0x2000, 0x40000
 
 PLAIN = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 9
 """Statuses of ordinary private memory: VMA_AREA_REGULAR, _STACK, _HEAP, VMA_ANON_PRIVATE (criu/include/image.h)."""
-
-PIECE_BYTES = 1 << 20
 
 
 def leave_out(images: Path) -> bool:
@@ -133,19 +130,19 @@ class Rounds:
             self._read[directory, image] = Layer(directory, image)
         return self._read[directory, image]
 
-    def bring(self, image: int, address: int, pages: int) -> Iterator[bytes]:
-        """So many pages of a process, in pieces. AgentError for pages that no round has."""
+    def read(self, image: int, address: int, pages: int) -> bytearray:
+        """So many pages of a process. AgentError for pages that no round has."""
         if image not in self._layers:
             self._layers[image] = [self._layer(directory, image) for directory in self._directories()]
-        while pages:
-            file, offset, count = self._find(image, address, pages)
-            count = min(count, PIECE_BYTES // PAGE_BYTES)
-            piece = os.pread(file, count * PAGE_BYTES, offset)
-            if len(piece) != count * PAGE_BYTES:
+        data = bytearray(pages * PAGE_BYTES)
+        view = memoryview(data)
+        while view:
+            file, offset, count = self._find(image, address, len(view) // PAGE_BYTES)
+            if os.preadv(file, [view[: count * PAGE_BYTES]], offset) != count * PAGE_BYTES:
                 raise AgentError(f"an image of process {image} ends before its pages do")
-            yield piece
-            pages -= count
+            view = view[count * PAGE_BYTES :]
             address += count * PAGE_BYTES
+        return data
 
     def _find(self, image: int, address: int, pages: int) -> tuple[int, int, int]:
         """Which file has the page at this address, where in it, and how many that follow it has as well."""
@@ -158,7 +155,3 @@ class Rounds:
             if entry.offset is not None:
                 return layer.file, entry.offset + skipped, pages
         raise AgentError(f"no round has the page at {address:#x} of process {image}")
-
-    def end(self, command: int) -> bytes:  # noqa: ARG002 - nobody else has to be told
-        """The answer to a daemon that has all that it wants."""
-        return bytes(4)

@@ -1,0 +1,130 @@
+"""Where the pages that a restore leaves out come from: a dump at the source, or images that are here.
+
+Both are asked for some pages in a row, and give them later, in their turn.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..images import PAGE_BYTES
+from ..wire import AgentError
+
+if TYPE_CHECKING:
+    from .rounds import Rounds
+
+MESSAGE = struct.Struct("<IxxxxQQQ")
+"""CRIU's (4.2, page-xfer.c): command, pages, address, process. The pages follow it."""
+
+GET, ADD, FLUSH = 7, 6, 0x1023
+COMMAND_BITS = 16
+"""PS_IOV_GET, PS_IOV_ADD_F, PS_IOV_FLUSH, PS_CMD_BITS."""
+
+
+class Pages(NamedTuple):
+    """Some pages of one process, in a row, by where they were in the dump."""
+
+    process: int
+    address: int
+    data: bytearray
+
+
+class Remote:
+    """CRIU's page server at the source."""
+
+    block_pages = 32
+    """So many are asked for at once: the one that is needed, and its neighbours."""
+
+    window = 3
+    """Asked for and not yet come: enough to keep a link busy, few enough that an urgent one is not far behind."""
+
+    def __init__(self, source: tuple[str, int]) -> None:
+        self._asked: deque[tuple[int, int, int]] = deque()
+        self._socket = socket.create_connection(source, timeout=10)
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def fileno(self) -> int:
+        """For a selector: readable when pages come."""
+        return self._socket.fileno()
+
+    @property
+    def outstanding(self) -> int:
+        """How often it has been asked without having answered yet."""
+        return len(self._asked)
+
+    def ask(self, process: int, address: int, pages: int) -> None:
+        """Ask for so many pages from an address on."""
+        self._asked.append((process, address, pages))
+        try:
+            self._socket.sendall(MESSAGE.pack(GET, pages, address, process))
+        except OSError as lost:
+            raise _lost(lost) from lost
+
+    def take(self) -> Pages:
+        """The next answer. It may have fewer pages than were asked for: the rest is asked for again."""
+        try:
+            command, pages, _, _ = MESSAGE.unpack(self._exactly(MESSAGE.size))
+            process, address, wanted = self._asked.popleft()
+            if command & ((1 << COMMAND_BITS) - 1) != ADD or not 0 < pages <= wanted:
+                raise AgentError(f"the source's page server answers with {command:#x} and {pages} pages")
+            data = self._exactly(pages * PAGE_BYTES)
+        except OSError as lost:
+            raise _lost(lost) from lost
+        if pages < wanted:
+            self.ask(process, address + pages * PAGE_BYTES, wanted - pages)
+        return Pages(process, address, data)
+
+    def _exactly(self, size: int) -> bytearray:
+        data = bytearray(size)
+        view = memoryview(data)
+        while view:
+            count = self._socket.recv_into(view)
+            if count == 0:
+                raise ConnectionError("the connection was closed")
+            view = view[count:]
+        return data
+
+    def end(self) -> None:
+        """Tell the source that nothing more is needed, and hear that it knows."""
+        try:
+            self._socket.sendall(MESSAGE.pack(FLUSH, 0, 0, 0))
+            self._exactly(4)
+        except OSError as lost:
+            raise _lost(lost) from lost
+        self._socket.close()
+
+
+def _lost(why: OSError) -> AgentError:
+    return AgentError(f"the source's page server was lost: {why}")
+
+
+class Local:
+    """Images: a dump's, and those of the rounds before it."""
+
+    block_pages = 64
+    window = 1
+
+    def __init__(self, rounds: Rounds) -> None:
+        self._rounds = rounds
+        self._asked: deque[tuple[int, int, int]] = deque()
+
+    @property
+    def outstanding(self) -> int:
+        """As with Remote."""
+        return len(self._asked)
+
+    def ask(self, process: int, address: int, pages: int) -> None:
+        """As with Remote."""
+        self._asked.append((process, address, pages))
+
+    def take(self) -> Pages:
+        """As with Remote, but at once."""
+        process, address, pages = self._asked.popleft()
+        return Pages(process, address, self._rounds.read(process, address, pages))
+
+    def end(self) -> None:
+        """Nobody else has to be told."""
