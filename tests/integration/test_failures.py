@@ -10,6 +10,7 @@ import pytest
 from stage import DOCKER_HOSTS, counting, kill_agent, until_same, untouched
 
 from sealift.errors import MigrationFailed, SealiftError
+from sealift.model import Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,3 +163,19 @@ def test_a_dump_that_stands_still_is_given_up_and_the_container_thawed(stage: St
         stage.engine("redis", {"armed": stop})
     assert raised.value.step == "final dump"
     assert "has stood still" in str(raised.value)
+
+
+STOP_DUMP = """
+until grep -q "Dumping pages" /run/sealift/dumps/*/final/dump.log; do :; done
+pkill -STOP -f "^criu: dump --rpc"
+"""
+
+
+def test_connections_of_a_dump_that_stood_still_in_the_middle_go_on(stage: Stage) -> None:
+    address = stage.redis("redis", memory_mb=100)
+
+    def lie_in_wait(_: Session) -> None:
+        stage.sh("source", f"({STOP_DUMP}) >/dev/null 2>&1 </dev/null &")
+
+    with untouched(stage, "redis", address), pytest.raises(MigrationFailed, match="has stood still"):
+        stage.engine("redis", {"armed": lie_in_wait}, strategy=Strategy.STOP_AND_COPY)

@@ -22,7 +22,7 @@ from .files.rsync import Sender, View
 from .images import PAGE_BYTES, dump_stats, lazy_ranges
 from .memory import cork, hugepages, pipes, zstd
 from .memory.relay import CHUNK_BYTES, Pace, Relay, packed, plain, spread
-from .network import plug
+from .network import plug, repair
 from .trigger import Trigger, let_go
 from .wire import LOOPBACK, AgentError, Controller, Link, listen, serve, watched
 
@@ -268,6 +268,7 @@ class Source:
         try:
             self.dump.wait(LET_GO_S)
         except subprocess.TimeoutExpired:
+            repair.end(cgroup.pids(self.group))  # they run as soon as it is dead
             criu.kill_criu(self.directory)
         why = f"CRIU has stood still for {criu.STANDSTILL_S} s while it dumped the frozen container"
         raise AgentError(why, "final dump")
@@ -392,6 +393,7 @@ class Source:
         if self.plug is not None:
             self.plug.put_back()
         if self.frozen:
+            repair.end(cgroup.pids(self.group))
             cgroup.thaw(self.group)
             self.frozen = False
             criu.forget_checkpoint(self.container)
@@ -512,7 +514,9 @@ def resume(migration: str, container: str, address: str, bridge: str) -> None:
         brake.put_back(directory)
         if state["Pid"]:
             plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
-            cgroup.thaw(cgroup.of_process(state["Pid"]))
+            group = cgroup.of_process(state["Pid"])
+            repair.end(cgroup.pids(group))
+            cgroup.thaw(group)
             criu.forget_checkpoint(container)
     pipes.put_back(migration)
 
