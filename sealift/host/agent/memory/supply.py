@@ -105,7 +105,7 @@ def _lost(why: OSError) -> AgentError:
 class Local:
     """Images: a dump's, and those of the rounds before it."""
 
-    block_pages = 64
+    block_pages = 32
     window = 1
 
     def __init__(self, rounds: Rounds) -> None:
