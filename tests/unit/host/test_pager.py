@@ -208,7 +208,10 @@ def test_every_page_is_there_in_any_order_and_small_mappings_come_first(scene: C
     assert [made.read(page, 1) for page in pages] == [[page] for page in pages]
     assert made.said == [{"restored": 1}]
     assert source.asked[0] == STACK[0]
-    assert made.is_over(), "nothing is missing any more"
+    asked = len(source.asked)
+    made.calm()
+    assert made.is_over()
+    assert len(source.asked) == asked, "nothing was missing any more"
 
 
 def test_large_mappings_follow_once_the_container_has_found_its_feet(scene: Callable[..., Scene]) -> None:
@@ -305,9 +308,10 @@ def test_a_process_that_ends_needs_nothing_more(scene: Callable[..., Scene]) -> 
 def test_images_that_are_here_are_read(scene: Callable[..., Scene], images: Path) -> None:
     write_pagemap(images, (HEAP, PRESENT | LAZY), (STACK, PRESENT | LAZY))
     (images / "pages-1.img").write_bytes(content(*HEAP) + content(*STACK))
-    made = scene(Rounds(images), HEAP, STACK)
+    made = scene(Rounds(images), HEAP, NEVER_THERE, STACK)
     assert made.read(HEAP[0] + 300 * PAGE_BYTES, 3) == as_they_were(HEAP[0] + 300 * PAGE_BYTES, 3)
     assert made.read(*STACK) == as_they_were(*STACK)
+    assert made.read(*NEVER_THERE) == [0] * NEVER_THERE[1]
     made.calm()
     assert made.is_over()
     assert made.read(*HEAP) == as_they_were(*HEAP)

@@ -123,15 +123,16 @@ class Pager:
         self._restored = self._calm = False
 
     def serve(self) -> None:
-        """Return when all memory is in. AgentError if the restore or the source was lost.
+        """Return when all memory is in, not before the commit. AgentError if the restore or the source was lost.
 
+        Until then the agent holds the userfaultfds as well, and who touches a page that never was waits for an answer.
         The controller is told when all was `restored`, and how many memories that are.
         """
         self._selector.register(self._door, selectors.EVENT_READ, self._open_door)
         self._selector.register(self._commit, selectors.EVENT_READ, self._grow_calm)
         if isinstance(self._supply, Remote):
             self._selector.register(self._supply, selectors.EVENT_READ, self._take)
-        while not self._restored or any(memory.missing for memory in self._memories):
+        while not (self._restored and self._calm) or any(memory.missing for memory in self._memories):
             self._ask()
             due = isinstance(self._supply, Local) and self._supply.outstanding
             for key, _ in self._selector.select(0 if due else None):
