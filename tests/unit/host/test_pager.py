@@ -278,11 +278,21 @@ def test_a_child_has_what_its_parent_had(scene: Callable[..., Scene]) -> None:
     assert made.read(*HEAP) == as_they_were(*HEAP)
 
 
-def test_children_that_come_while_pages_do_lack_none(scene: Callable[..., Scene]) -> None:
-    made = scene(Source(), HEAP, BESIDE, STACK)
-    made.calm()
+@pytest.mark.parametrize("here", [False, True], ids=["source", "images"])
+@pytest.mark.parametrize("calm", [False, True])
+def test_children_that_come_while_pages_do_lack_none(
+    scene: Callable[..., Scene], images: Path, here: bool, calm: bool
+) -> None:
+    if here:
+        write_pagemap(images, (HEAP, PRESENT | LAZY), (BESIDE, PRESENT | LAZY), (STACK, PRESENT | LAZY))
+        (images / "pages-1.img").write_bytes(b"".join(content(*one) for one in (HEAP, BESIDE, STACK)))
+    made = scene(Rounds(images) if here else Source(), HEAP, BESIDE, STACK)
+    if calm:
+        made.calm()
     assert made.do("family", *HEAP, BESIDE[0]) == "1", "all have found the same"
     assert made.do("fork", *HEAP) == str(as_they_were(*HEAP))
+    if not calm:
+        made.calm()
     assert made.is_over()
     assert made.read(BESIDE[0], 64) == [0] * 64
 

@@ -133,13 +133,13 @@ class Pager:
         if isinstance(self._supply, Remote):
             self._selector.register(self._supply, selectors.EVENT_READ, self._take)
         while not (self._restored and self._calm) or any(memory.missing for memory in self._memories):
+            while self._faults:
+                self._bring(*self._faults.popleft())
             self._ask()
             due = isinstance(self._supply, Local) and self._supply.outstanding
             for key, _ in self._selector.select(0 if due else None):
                 if key.fd in self._selector.get_map():  # one that was not done away with a moment ago
                     key.data()
-            while self._faults:
-                self._bring(*self._faults.popleft())
             if due:
                 self._take()
         self._supply.end()
