@@ -130,25 +130,6 @@ def end_of(process: subprocess.Popen[str]) -> Iterator[int]:
         os.close(handle)
 
 
-def start_listening(command: Sequence[str], output: int) -> tuple[subprocess.Popen[str], bool]:
-    """Start a CRIU that others connect to. Returns it once it listens, or has ended, and whether it listens.
-
-    `output` is where it prints to: subprocess.PIPE or DEVNULL.
-    """
-    read_end, write_end = os.pipe()
-    process = subprocess.Popen(
-        [*command, "--status-fd", str(write_end)],
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        text=True,
-        pass_fds=[write_end],
-        start_new_session=True,
-    )
-    os.close(write_end)
-    return process, is_ready(process, read_end)
-
-
 def is_ready(process: subprocess.Popen[str], status: int) -> bool:
     """Wait until a CRIU has said by its `--status-fd` that it listens. False if it has ended instead.
 
@@ -357,8 +338,18 @@ def page_server(images: Path, address: str, port: int, previous: Path | None = N
     command += ["-o", "page-server.log", "-v1"]
     if previous is not None:
         command += ["--prev-images-dir", os.path.relpath(previous, images)]
-    process, ready = start_listening(command, subprocess.PIPE)
-    if not ready:
+    read_end, write_end = os.pipe()
+    process = subprocess.Popen(
+        [*command, "--status-fd", str(write_end)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        pass_fds=[write_end],
+        start_new_session=True,
+    )
+    os.close(write_end)
+    if not is_ready(process, read_end):
         finish(process, "transfer", images / "page-server.log")
         raise AgentError("the page server ended before it listened", "transfer")
     return process

@@ -110,8 +110,11 @@ class Source:
         return criu.descriptors(container)
 
     def _view(self) -> View:
-        pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
+        pid = self._first_process()
         return View(Path(f"/proc/{pid}/root"), cgroup.pids(cgroup.of_process(pid)))
+
+    def _first_process(self) -> int:
+        return int(docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"])
 
     def live_pass(self) -> int:
         """Send the files that differ. Returns the bytes sent."""
@@ -160,8 +163,7 @@ class Source:
 
     def _pre_dump(self, images: Path, port: int, relay: Relay | None) -> str | None:
         server = self._page_server(port, relay)
-        pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
-        pids = cgroup.pids(cgroup.of_process(pid))
+        pids = cgroup.pids(cgroup.of_process(self._first_process()))
         whole = hugepages.split(pids)
         settings = self.directory / "pre-dump.conf"
         settings.write_text(watches.settings(pids))
@@ -174,13 +176,11 @@ class Source:
 
     def slow_down(self) -> float | None:
         """Halve what the container uses of the CPUs, until `release`. Returns how many; None if it is at the least."""
-        pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
-        return brake.slow_down(self.directory, pid)
+        return brake.slow_down(self.directory, self._first_process())
 
     def gather_pages(self) -> int:
         """Put small pages together, which makes the dump of a post-copy shorter. Returns the bytes in huge pages."""
-        pid = docker_api.call("GET", f"/containers/{self.container}/json")["State"]["Pid"]
-        return hugepages.gather(cgroup.pids(cgroup.of_process(pid)))
+        return hugepages.gather(cgroup.pids(cgroup.of_process(self._first_process())))
 
     def arm(
         self,
