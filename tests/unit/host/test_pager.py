@@ -25,7 +25,7 @@ from sealift.host.agent.memory.rounds import Rounds
 from sealift.host.agent.wire import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 HEAP, STACK = (0x5000_0000_0000, 700), (0x5FFF_0000_0000, 3)
 BESIDE = (HEAP[0] + HEAP[1] * PAGE_BYTES, 300)
@@ -101,12 +101,17 @@ class Source(threading.Thread):
 class Scene:
     """A pager, and the process that it brings pages for."""
 
-    def __init__(self, directory: Path, supplied: supply.Remote | supply.Local) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ranges: Iterable[tuple[int, int, int]],
+        supplied: supply.Remote | supply.Local,
+    ) -> None:
         self.said: list[dict[str, Any]] = []
         self.failure: Exception | None = None
         self._door = Door(directory)
         self._committed, self._say_committed = os.pipe()
-        self._pager = pager.Pager(directory, supplied, self._door, self, self)  # type: ignore[arg-type]
+        self._pager = pager.Pager(ranges, supplied, self._door, self, self)  # type: ignore[arg-type]
         self._directory = directory
         self.process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -178,9 +183,11 @@ def scene(images: Path) -> Iterator[Callable[..., Scene]]:
 
     def make(source: Source | Rounds, *ranges: tuple[int, int]) -> Scene:
         remote = isinstance(source, Source)
-        made.append(
-            Scene(images, supply.Remote(source.listener.getsockname()) if remote else supply.Local(source))
-        )
+        if isinstance(source, Source):
+            remote = supply.Remote(source.listener.getsockname())
+            made.append(Scene(images, lazy_ranges(images), remote))
+        else:
+            made.append(Scene(images, source.lazy_ranges(), supply.Local(source)))
         if ranges:
             made[0].restore(*ranges)
         return made[0]

@@ -8,7 +8,7 @@ madvise_cold_or_pageout_pte_range). The one page that is called cold for it stay
 together again in its time.
 
 Before a post-copy small pages are put together. In the freeze CRIU has the kernel walk all memory page by page three
-times (smaps, PAGEMAP_SCAN, vmsplice): 50 ms for each GiB. Where 512 pages are one, that is next to nothing.
+times (smaps, PAGEMAP_SCAN, vmsplice): 50 ms for each GiB. Where 512 pages are one, 30 ms are left of it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def gather(pids: Iterable[int]) -> int:
             refused = 0
             for place in _whole(pid):
                 began = time.monotonic()
-                if _collapse(pid, place):
+                if _advise(pid, [place], HUGE_BYTES, MADV_COLLAPSE) == HUGE_BYTES:
                     gathered += HUGE_BYTES
                 elif (refused := refused + 1) == MOST_REFUSED:
                     break
@@ -121,16 +121,6 @@ def _whole(pid: int) -> Iterator[int]:
                     yield place
 
 
-def _collapse(pid: int, place: int) -> bool:
-    """Make a huge page of what lies there. Returns whether the kernel did."""
-    process = os.pidfd_open(pid)
-    try:
-        vector = struct.pack("=QQ", place, HUGE_BYTES)
-        return int(_libc.syscall(PROCESS_MADVISE, process, vector, 1, MADV_COLLAPSE, 0)) == HUGE_BYTES
-    finally:
-        os.close(process)
-
-
 def _huge_pages(start: int, end: int) -> range:
     """Where huge pages may begin in a mapping."""
     return range(-(-start // HUGE_BYTES) * HUGE_BYTES, end - HUGE_BYTES + 1, HUGE_BYTES)
@@ -138,13 +128,17 @@ def _huge_pages(start: int, end: int) -> range:
 
 def _call_cold(pid: int, places: list[int]) -> str | None:
     """Say of a page at each of these addresses that it is cold."""
+    for first in range(0, len(places), AT_ONCE):
+        if _advise(pid, places[first : first + AT_ONCE], PAGE_BYTES, MADV_COLD) < 0:
+            return f"process_madvise: {os.strerror(ctypes.get_errno())}"
+    return None
+
+
+def _advise(pid: int, places: list[int], size: int, advice: int) -> int:
+    """process_madvise(2) of so many bytes at each place. Returns for how many it was done; -1 if errno says why not."""
     process = os.pidfd_open(pid)
     try:
-        for first in range(0, len(places), AT_ONCE):
-            batch = places[first : first + AT_ONCE]
-            vector = b"".join(struct.pack("=QQ", place, PAGE_BYTES) for place in batch)
-            if _libc.syscall(PROCESS_MADVISE, process, vector, len(batch), MADV_COLD, 0) < 0:
-                return f"process_madvise: {os.strerror(ctypes.get_errno())}"
+        vector = b"".join(struct.pack("=QQ", place, size) for place in places)
+        return int(_libc.syscall(PROCESS_MADVISE, process, vector, len(places), advice, 0))
     finally:
         os.close(process)
-    return None

@@ -22,17 +22,8 @@ from ..wire import AgentError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SPARED = "-1000"
-"""The kernel's out-of-memory killer leaves such a process alone (proc(5), oom_score_adj)."""
-
 WORD_S = 60
 """A busy host may take seconds to start a program."""
-
-
-def spare(pid: int) -> None:
-    """Keep the kernel's out-of-memory killer from a process, if this one may."""
-    with contextlib.suppress(OSError):  # without CAP_SYS_RESOURCE
-        Path(f"/proc/{pid}/oom_score_adj").write_text(SPARED)
 
 
 class Filler:
@@ -58,7 +49,7 @@ class Filler:
         self._hear("listens")
 
     def begin(self, source: tuple[str, int] | None) -> None:
-        """Have it bring what the images leave out, from a source or from the images of rounds before."""
+        """Have it bring what the images leave out, from a source or else from the images that are here."""
         self._say({"source": source})
 
     def read_ahead(self) -> None:

@@ -53,24 +53,23 @@ class Missing:
     def wanted(self, origin: int, size: int) -> list[Range]:
         """Where what was here in the dump is missing now."""
         last = origin + size
-        first = 0 if self._moved else max(0, bisect_right(self._starts, origin) - 1)
         found = []
-        for one in self._ranges[first:] if self._moved else self._between(first, last):
+        for one in self._ranges if self._moved else self._ranges[self._around(origin, last)]:
             begin, end = max(one.origin, origin), min(one.origin + one.end - one.start, last)
             if begin < end:
                 shift = one.start - one.origin
                 found.append(Range(begin + shift, end + shift, begin))
         return found
 
-    def _between(self, first: int, end: int) -> list[Range]:
-        return self._ranges[first : bisect_left(self._starts, end)]
+    def _around(self, start: int, end: int) -> slice:
+        """Which ranges may have some of these addresses."""
+        return slice(max(0, bisect_right(self._starts, start) - 1), bisect_left(self._starts, end))
 
     def remove(self, start: int, end: int) -> list[Range]:
         """It is no longer missing. Returns what was."""
-        first = max(0, bisect_right(self._starts, start) - 1)
-        last = bisect_left(self._starts, end)
+        around = self._around(start, end)
         kept, removed = [], []
-        for one in self._ranges[first:last]:
+        for one in self._ranges[around]:
             begin, stop = max(one.start, start), min(one.end, end)
             if begin >= stop:
                 kept.append(one)
@@ -80,8 +79,8 @@ class Missing:
                 kept.append(Range(one.start, begin, one.origin))
             if stop < one.end:
                 kept.append(Range(stop, one.end, one.origin + stop - one.start))
-        self._ranges[first:last] = kept
-        self._starts[first:last] = [one.start for one in kept]
+        self._ranges[around] = kept
+        self._starts[around] = [one.start for one in kept]
         return removed
 
     def move(self, start: int, to: int, size: int) -> None:

@@ -15,6 +15,7 @@ complete); and who waited for a page that the kernel did not take (EAGAIN) it fo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import sys
@@ -30,14 +31,13 @@ from typing import TYPE_CHECKING, Any
 from ..images import PAGE_BYTES, lazy_ranges
 from ..wire import AgentError
 from .door import Door
-from .lazy import spare
 from .missing import Missing
 from .rounds import Rounds
 from .supply import Local, Pages, Remote
 from .userfault import FAULT, FORK, REMAP, REMOVE, UNMAP, Changing, Ended, Userfault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ..wire import Controller
 
@@ -50,6 +50,9 @@ first, and each would wait for what is on its way already."""
 
 CHANGE_S = 0.0001
 """A process that changes its mappings gets so long to come to where the kernel tells of it."""
+
+SPARED = "-1000"
+"""The kernel's out-of-memory killer leaves such a process alone (proc(5), oom_score_adj)."""
 
 
 @dataclass(eq=False)
@@ -106,9 +109,15 @@ class Pager:
     """Brings all of it: what a restore hands over at the `door` lacks, from a `supply`."""
 
     def __init__(
-        self, images: Path, supply: Remote | Local, door: Door, commit: Commit, controller: Controller
+        self,
+        ranges: Iterable[tuple[int, int, int]],
+        supply: Remote | Local,
+        door: Door,
+        commit: Commit,
+        controller: Controller,
     ) -> None:
-        mappings = [Mapping(*found, supply.block_pages) for found in lazy_ranges(images)]
+        """`ranges` are what the images leave out: process, address, pages."""
+        mappings = [Mapping(*found, supply.block_pages) for found in ranges]
         self._supply, self._door, self._commit, self._controller = supply, door, commit, controller
         self._by_address = sorted(mappings, key=lambda mapping: (mapping.process, mapping.address))
         self._addresses = [(mapping.process, mapping.address) for mapping in self._by_address]
@@ -321,6 +330,12 @@ class Commit:
         os.eventfd_write(self._calm, 1)
 
 
+def spare(pid: int) -> None:
+    """Keep the kernel's out-of-memory killer from a process, if this one may."""
+    with contextlib.suppress(OSError):  # without CAP_SYS_RESOURCE
+        Path(f"/proc/{pid}/oom_score_adj").write_text(SPARED)
+
+
 def main(controller: Controller) -> None:
     """Say that it listens, read ahead if told, take one order, bring all memory."""
     spare(os.getpid())
@@ -338,7 +353,8 @@ def main(controller: Controller) -> None:
     try:
         source = order["source"]
         supply = Remote(tuple(source)) if source else Local(rounds)
-        Pager(images, supply, door, commit, controller).serve()
+        ranges = lazy_ranges(images) if source else rounds.lazy_ranges()
+        Pager(ranges, supply, door, commit, controller).serve()
     except (OSError, AgentError, KeyError, ValueError) as lost:
         sys.stderr.write(f"{lost}\n")
         sys.stderr.flush()

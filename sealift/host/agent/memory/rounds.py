@@ -85,6 +85,7 @@ class Layer:
 
     def __init__(self, images: Path, image: int) -> None:
         self.entries: list[Entry] = []
+        self.lazy: list[tuple[int, int]] = []
         self.file, offset = -1, 0
         path = images / f"pagemap-{image}.img"
         if path.exists():
@@ -93,6 +94,8 @@ class Layer:
             for address, pages, flags, _ in runs(pagemap):
                 here = flags & PRESENT
                 self.entries.append(Entry(address, pages, offset if here else None))
+                if flags & LAZY:
+                    self.lazy.append((address, pages))
                 offset += pages * PAGE_BYTES if here else 0
         self._addresses = [entry.address for entry in self.entries]
 
@@ -118,6 +121,12 @@ class Rounds:
         for directory in self._directories()[1:]:
             for image, _ in pagemaps(directory):
                 self._layer(directory, image)
+
+    def lazy_ranges(self) -> Iterator[tuple[int, int, int]]:
+        """As images.lazy_ranges, of the dump's images, which are read but once so."""
+        for image, _ in pagemaps(self._images):
+            for address, pages in self._layer(self._images, image).lazy:
+                yield image, address, pages
 
     def _directories(self) -> list[Path]:
         found = [self._images]
