@@ -12,7 +12,7 @@ from sealift.model import Step, StepRecord, Strategy
 
 @task(name="pre-dump", cache_policy=NO_CACHE)
 def pre_dump(session: Session) -> StepRecord:
-    """Send the pages that can go ahead; none where the kernel does not track dirty ones."""
+    """Send the pages that can go ahead, if the kernel tracks dirty ones; make those of a post-copy ready."""
     with session.step(Step.PRE_DUMP) as facts:
         gathered = predump.prepare(session)
         rounds = session.found.rounds
