@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 HEAP, STACK = (0x5000_0000_0000, 700), (0x5FFF_0000_0000, 3)
-BESIDE = (HEAP[0] + HEAP[1] * PAGE_BYTES, 300)
+BESIDE = (HEAP[0] + HEAP[1] * PAGE_BYTES, 200)
+"""By itself it would be small: with the heap, whose rest it is, it is not."""
+
 NEVER_THERE = (BESIDE[0] + BESIDE[1] * PAGE_BYTES, 8)
 FROM_IMAGES = (0x5800_0000_0000, 9)
 ELSEWHERE = 0x5A00_0000_0000
