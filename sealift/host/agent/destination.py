@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import criu, docker_api
+from . import breakpoints, criu, docker_api
 from .files import links
 from .files.flush import Flush
 from .files.log import TAIL, cut, print_again
@@ -71,6 +71,7 @@ class Destination:
         self.trigger: Trigger | None = None
         self.sandbox: sandbox.Sandbox | None = None
         self.filler: Filler | None = None
+        self.breakpoints: breakpoints.Ready | None = None
 
     def prepare(self, migration: str, address: str, trees: dict[str, str]) -> dict[str, Any]:
         """Open the doors of this migration, all on the tunnel address. Returns where they are."""
@@ -151,6 +152,7 @@ class Destination:
         self.container = container
         self.workload = address
         self.gateway = gateway
+        self.breakpoints = breakpoints.Ready()
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         self.restore = RESTORES / container
         self.images = self.directory / "final"
@@ -410,7 +412,7 @@ class Destination:
             self.daemon = None
             self.listener.close()
             criu.wipe(self.directory, self.lock)
-        for held in (self.trigger, self.sandbox):
+        for held in (self.trigger, self.sandbox, self.breakpoints):
             if held is not None:
                 held.close()
         if hasattr(self, "restore"):

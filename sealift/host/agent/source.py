@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import brake, cgroup, criu, docker_api, limits, timerfd
+from . import brake, breakpoints, cgroup, criu, docker_api, limits, timerfd
 from .files import links, watches
 from .files.log import TAIL, Log
 from .files.rsync import Sender, View
@@ -69,6 +69,7 @@ class Source:
         self.relay: Relay | None = None
         self.stand_in: Path | None = None
         self.removed: dict[str, int] | None = None
+        self.breakpoints: breakpoints.Ready | None = None
 
     def open(
         self,
@@ -196,6 +197,7 @@ class Source:
         `external_network` the network namespace is left out of the images: the destination has one ready.
         """
         self.gateway = gateway
+        self.breakpoints = breakpoints.Ready()
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
         if not state["Running"] or not state["Pid"]:
@@ -436,8 +438,9 @@ class Source:
         if not self.committed:
             self.release()
         self._disarm()
-        if self.relay is not None:
-            self.relay.close()
+        for held in (self.relay, self.breakpoints):
+            if held is not None:
+                held.close()
         if self.link is not None:
             self.sender.close()
             self.link.close()
