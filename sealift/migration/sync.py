@@ -26,9 +26,13 @@ def sync_image(session: Session) -> int:
 
 
 def _is_named(session: Session) -> bool:
-    """Whether the container's image is still what its name means at the source."""
+    """Whether the container's image is still what its name means at the source. A name may be gone there too."""
     container = session.found.container
-    return bool(session.source.docker.inspect_image(container["Config"]["Image"])["Id"] == container["Image"])
+    try:
+        named = session.source.docker.inspect_image(container["Config"]["Image"])
+    except docker.errors.ImageNotFound:
+        return False
+    return bool(named["Id"] == container["Image"])
 
 
 def name_image(session: Session) -> str:

@@ -321,23 +321,42 @@ def test_a_cutover_that_was_rolled_back_is_tried_again_if_asked_for(stage: Stage
     assert stage.owner(address) == "destination"
 
 
-@pytest.mark.parametrize("taken", [False, True], ids=["lost", "given-to-another"])
-def test_an_image_that_is_there_under_another_name_is_the_image(stage: Stage, taken: bool) -> None:
+@pytest.mark.parametrize("how", ["lost", "given-to-another", "lost-at-both"])
+def test_an_image_that_is_there_under_another_name_is_the_image(stage: Stage, how: str) -> None:
     stage.redis("redis", memory_mb=1)
     identity = stage.inspect("source", "redis")["Image"]
     tag = images.provide(stage["destination"], images.REDIS, say=print)
-    stage.docker("destination", "tag", tag, "kept:1")
-    stage.docker("destination", "rmi", tag)
-    if taken:
+    nameless = ("source", "destination") if how == "lost-at-both" else ("destination",)
+    for host in nameless:
+        stage.docker(host, "tag", tag, "kept:1")
+        stage.docker(host, "rmi", tag)
+    if how == "given-to-another":
         other = images.provide(stage["destination"], images.PYTHON, say=print)
         stage.docker("destination", "tag", other, tag)
     try:
         stage.engine("redis")
         moved = stage.inspect("destination", "redis")
         assert moved["Image"] == identity
-        assert moved["Config"]["Image"] == (identity if taken else tag)
-        named = stage.docker("destination", "image", "inspect", "--format", "{{.Id}}", tag)
-        assert (named == identity) is not taken, "a name that means something else keeps its meaning"
+        assert moved["Config"]["Image"] == (tag if how == "lost" else identity)
+        inspect = ("image", "inspect", "--format", "{{.Id}}", tag)
+        named = stage.docker("destination", *inspect, check=False)
+        assert (named == identity) is (how == "lost"), "a name that means something else keeps its meaning"
     finally:
-        stage.docker("destination", "tag", identity, tag)
-        stage.docker("destination", "rmi", "kept:1")
+        for host in nameless:
+            stage.docker(host, "tag", identity, tag)
+            stage.docker(host, "rmi", "kept:1")
+
+
+def test_an_image_without_a_name_is_sent_as_what_it_is(stage: Stage) -> None:
+    stage.python("box", "import time; time.sleep(1e9)")
+    identity = stage.docker("source", "commit", "box")  # nobody gives it a name
+    stage.docker("source", "rm", "-f", "box")
+    network = ["--network", stage.network, "--ip", stage.address()]
+    stage.docker("source", "run", "-d", "--name", "box", *network, identity)
+    try:
+        stage.engine("box")
+        assert stage.inspect("destination", "box")["Image"] == identity
+    finally:
+        for host in ("source", "destination"):
+            stage.docker(host, "rm", "-f", "box", check=False)
+            stage.docker(host, "rmi", identity)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
-KILL_DAEMON = """
-import os, signal, time
+SIGNAL_DAEMON = """
+import os, signal, sys, time
 from pathlib import Path
 
 end = time.monotonic() + 20
@@ -33,7 +33,7 @@ while time.monotonic() < end:  # without a pause: before the commit it lives for
         except OSError:
             continue
         if found:
-            os.kill(int(comm.parent.name), signal.SIGKILL)
+            os.kill(int(comm.parent.name), signal.Signals[sys.argv[1]])
             raise SystemExit(0)
 raise SystemExit(1)
 """
@@ -149,10 +149,25 @@ def test_daemon_for_pages_is_killed_before_the_commit(stage: Stage, strategy: St
     address = stage.redis("redis", memory_mb=50)
 
     def lie_in_wait(_: Session) -> None:
-        stage.sh("destination", 'python3 -c "$1" >/dev/null 2>&1 </dev/null &', KILL_DAEMON)
+        kill = 'python3 -c "$1" SIGKILL >/dev/null 2>&1 </dev/null &'
+        stage.sh("destination", kill, SIGNAL_DAEMON)
 
     with untouched(stage, "redis", address), pytest.raises(MigrationFailed) as raised:
         stage.engine("redis", {"armed": lie_in_wait}, strategy=strategy)
+    assert raised.value.step == "restore"
+
+
+def test_a_restore_that_stands_still_is_given_up_and_leaves_nothing(stage: Stage) -> None:
+    address = stage.redis("redis", memory_mb=50)
+
+    def stop(_: Session) -> None:
+        stage.sh("destination", 'python3 -c "$1" SIGSTOP', SIGNAL_DAEMON)
+
+    with (
+        untouched(stage, "redis", address),
+        pytest.raises(MigrationFailed, match="has stood still") as raised,
+    ):
+        stage.engine("redis", {"frozen": stop}, strategy=Strategy.POST_COPY)
     assert raised.value.step == "restore"
 
 
@@ -161,7 +176,7 @@ def test_daemon_for_pages_is_killed_after_the_commit_and_nobody_reads_zeroes(sta
     died: list[Callable[..., object]] = []
 
     def kill(_: Session) -> None:
-        stage.sh("destination", 'python3 -c "$1"', KILL_DAEMON)
+        stage.sh("destination", 'python3 -c "$1" SIGKILL', SIGNAL_DAEMON)
         died.append(kill)
 
     container = stage.inspect("source", "redis")["Id"]

@@ -37,6 +37,8 @@ DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 
 UNMOUNT_TIMEOUT_S = 5
 STANDSTILL_S = 20
+LOOK_S = 1
+"""After so long without any progress a CRIU is given up, and how often it is looked at."""
 
 
 def prepare_dumps() -> Path:
@@ -147,19 +149,22 @@ def is_ready(process: subprocess.Popen[str], status: int) -> bool:
 
 
 class Progress:
-    """Whether a runc and its CRIU get on with it: they use a processor, or write their log."""
+    """Whether a runc, its CRIU, and who helps them get on with it: they use a processor, or write CRIU's log."""
 
-    def __init__(self, pid: int, log: Path) -> None:
-        self._pid, self._log = pid, log
+    def __init__(self, log: Path, *pids: int) -> None:
+        self._pids, self._log = pids, log
         self._last: tuple[int, int] | None = None
-        self._since = time.monotonic()
+        self._looked = self._since = time.monotonic()
 
     def stands_still(self) -> bool:
-        """Whether nothing has changed for `STANDSTILL_S`."""
-        now = (sum(_ticks(pid) for pid in tree(self._pid)), _size(self._log))
+        """Whether nothing has changed for `STANDSTILL_S`. It may be asked at any time, and looks every `LOOK_S`."""
+        if time.monotonic() - self._looked < LOOK_S:
+            return False
+        self._looked = time.monotonic()
+        now = (sum(_ticks(pid) for first in self._pids for pid in tree(first)), _size(self._log))
         if now != self._last:
-            self._last, self._since = now, time.monotonic()
-        return time.monotonic() - self._since > STANDSTILL_S
+            self._last, self._since = now, self._looked
+        return self._looked - self._since > STANDSTILL_S
 
 
 def tree(pid: int) -> list[int]:

@@ -221,7 +221,6 @@ class Destination:
 
     def _take_over(self) -> None:
         """The cutover, from the last images to the commit. Before the commit, any failure gives up this copy."""
-        assert self.trigger is not None  # noqa: S101 - `arm` came before
         step = "transfer"
         try:
             images = self.images
@@ -240,8 +239,7 @@ class Destination:
             if self.filler is not None:
                 rounds.leave_out(images)
                 self.filler.begin(message["pages"])
-            self.trigger.say("go")
-            self.trigger.wait("restored", self._complaint, RESTORE_TIMEOUT_S)
+            self._restore()
             took_ns = time.monotonic_ns() - started_ns
             self.link.send(phase="restored", facts={"restore_ns": took_ns, **restore_stats(self.restore)})
             self._make_sure(step)
@@ -261,6 +259,19 @@ class Destination:
                 self.link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
             with contextlib.suppress(AgentError):  # tried again, and said, by `close`
                 self._give_up()
+
+    def _restore(self) -> None:
+        """Have CRIU begin, and wait until all runs. AgentError also for one that stands still: a client waits."""
+        assert self.trigger is not None  # noqa: S101 - `arm` came before
+        helpers = [] if self.filler is None else [self.filler.pid]
+        progress = criu.Progress(self.restore / "restore.log", self.wrapper, *helpers)
+
+        def complaint() -> str | None:
+            still = f"CRIU has stood still for {criu.STANDSTILL_S} s while it restored the container"
+            return self._complaint() or (still if progress.stands_still() else None)
+
+        self.trigger.say("go")
+        self.trigger.wait("restored", complaint, RESTORE_TIMEOUT_S)
 
     def _make_sure(self, step: str) -> None:
         """The last look before the decision: memory can come in behind, and Docker still knows of its start.

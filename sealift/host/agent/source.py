@@ -35,9 +35,8 @@ GROUP_TIMEOUT_S = 600
 
 ASK_AGAIN_S = 1
 DUMP_TIMEOUT_S = 60
-LOOK_S = 1
 LET_GO_S = 10
-"""How often a dump is looked at, and how long one that stood still has to end once the container is thawed."""
+"""How long a dump that stood still has to end once the container is thawed."""
 
 FETCH_TIMEOUT_S = 600
 DUMP_CALL, LAZY_DUMP_CALL = 2, 3
@@ -255,9 +254,9 @@ class Source:
     def _wait_for_dump(self) -> None:
         """Until all is dumped; of a post-copy's memory until it can be asked for."""
         said: list[Any] = [self.dumped] if self.pages is not None else []
-        progress = criu.Progress(self.dump.pid, self.images / "dump.log")
+        progress = criu.Progress(self.images / "dump.log", self.dump.pid)
         with criu.end_of(self.dump) as ended:
-            while not select.select([ended, *said], [], [], LOOK_S)[0]:
+            while not select.select([ended, *said], [], [], criu.LOOK_S)[0]:
                 if progress.stands_still():
                     self._dump_stands_still()
         if self.pages is not None and self.dumped.read(1):

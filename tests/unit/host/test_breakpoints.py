@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,8 @@ from sealift.host.agent import breakpoints
 
 
 def events() -> int:
-    held = (os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink())
-    return sum(name == "anon_inode:[perf_event]" for name in held)
+    held = [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return held.count("anon_inode:[perf_event]")
 
 
 @pytest.mark.root

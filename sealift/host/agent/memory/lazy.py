@@ -48,6 +48,11 @@ class Filler:
             )
         self._hear("listens")
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def begin(self, source: tuple[str, int] | None) -> None:
         """Have it bring what the images leave out, from a source or else from the images that are here."""
         self._say({"source": source})

@@ -139,18 +139,14 @@ class Pager:
         """
         self._selector.register(self._door, selectors.EVENT_READ, self._open_door)
         self._selector.register(self._commit, selectors.EVENT_READ, self._grow_calm)
-        if isinstance(self._supply, Remote):
-            self._selector.register(self._supply, selectors.EVENT_READ, self._take)
+        self._selector.register(self._supply, selectors.EVENT_READ, self._take)
         while not (self._restored and self._calm) or any(memory.missing for memory in self._memories):
             while self._faults:
                 self._bring(*self._faults.popleft())
             self._ask()
-            due = isinstance(self._supply, Local) and self._supply.outstanding
-            for key, _ in self._selector.select(0 if due else None):
+            for key, _ in self._selector.select():
                 if key.fd in self._selector.get_map():  # one that was not done away with a moment ago
                     key.data()
-            if due:
-                self._take()
         self._supply.end()
         while self._memories:
             self._drop(self._memories[0])
@@ -203,7 +199,7 @@ class Pager:
         while self._urgent:
             if not (block := self._urgent.popleft()).asked:
                 return block
-        ahead = [self._ahead] if self._calm or isinstance(self._supply, Remote) else []
+        ahead = [self._ahead] if self._calm or self._supply.is_far else []
         blocks = chain(*ahead, self._behind if self._calm else ())
         return next((block for block in blocks if not block.asked and self._is_missing(block)), None)
 

@@ -1,10 +1,11 @@
 """Where the pages that a restore leaves out come from: a dump at the source, or images that are here.
 
-Both are asked for some pages in a row, and give them later, in their turn.
+Both are asked for some pages in a row, and give them later, in their turn: when their descriptor is readable.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections import deque
@@ -37,6 +38,9 @@ class Remote:
 
     block_pages = 32
     """So many are asked for at once: the one that is needed, and its neighbours."""
+
+    is_far = True
+    """Each answer takes its time: what will be needed is better asked for ahead."""
 
     window = 3
     """Asked for and not yet come: enough to keep a link busy, few enough that an urgent one is not far behind."""
@@ -106,11 +110,17 @@ class Local:
     """Images: a dump's, and those of the rounds before it."""
 
     block_pages = 32
+    is_far = False
     window = 1
 
     def __init__(self, rounds: Rounds) -> None:
         self._rounds = rounds
         self._asked: deque[tuple[int, int, int]] = deque()
+        self._due = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """As with Remote."""
+        return self._due
 
     @property
     def outstanding(self) -> int:
@@ -120,11 +130,14 @@ class Local:
     def ask(self, process: int, address: int, pages: int) -> None:
         """As with Remote."""
         self._asked.append((process, address, pages))
+        os.eventfd_write(self._due, 1)
 
     def take(self) -> Pages:
-        """As with Remote, but at once."""
+        """As with Remote, but it may be had at once."""
+        os.eventfd_read(self._due)
         process, address, pages = self._asked.popleft()
         return Pages(process, address, self._rounds.read(process, address, pages))
 
     def end(self) -> None:
         """Nobody else has to be told."""
+        os.close(self._due)
