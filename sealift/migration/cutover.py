@@ -31,6 +31,8 @@ PHASES = {
 """Each step of the cutover with the events that begin and end it."""
 
 COMMITTED = PHASES[Step.NETWORK_SWITCH][1]
+AT_DESTINATION = {Step.RESTORE, Step.NETWORK_SWITCH}
+"""What fails in these the source only passes on."""
 
 CUTOVER_TIMEOUT_S = 600
 TOGETHER_TIMEOUT_S = 60
@@ -177,9 +179,10 @@ class Cutover:
         try:
             self._outcome = self._session.sender.call("go", timeout_s=CUTOVER_TIMEOUT_S)
         except CommandFailed as failed:
+            there = failed.step in AT_DESTINATION
             self._failure = MigrationFailed(
                 f"{failed.message}; the migration was rolled back and the container goes on at {failed.host}",
-                host=failed.host,
+                host=self._session.request.destination if there else failed.host,
                 step=failed.step,
                 remedy="Put the cause right and migrate again",
             )

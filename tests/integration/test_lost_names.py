@@ -9,7 +9,6 @@ from stage import untouched
 from test_failures import BROKEN_CRIU
 
 from sealift.errors import MigrationFailed
-from sealift.lab import images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,9 +52,7 @@ def take_room(stage: Stage) -> None:
 def test_no_name_of_the_dump_stays_where_the_container_goes_on(
     stage: Stage, trouble: Callable[[Stage], None], step: str
 ) -> None:
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    run = ["run", "-d", "--name", "box", "--network", stage.network, "--ip", stage.address()]
-    stage.docker("source", *run, "--volume", "box:/home/workload", tag, "python3", "-c", HOLD)
+    stage.python("box", HOLD, options=["--volume", "box:/home/workload"])
     stage.sh("source", "until docker logs box | grep -q held; do sleep 0.1; done")
     before = names(stage)
     assert before.count("second") == 2

@@ -168,7 +168,7 @@ def test_a_restore_that_stands_still_is_given_up_and_leaves_nothing(stage: Stage
         pytest.raises(MigrationFailed, match="has stood still") as raised,
     ):
         stage.engine("redis", {"frozen": stop}, strategy=Strategy.POST_COPY)
-    assert raised.value.step == "restore"
+    assert (raised.value.host, raised.value.step) == ("destination", "restore")
 
 
 def test_daemon_for_pages_is_killed_after_the_commit_and_nobody_reads_zeroes(stage: Stage) -> None:

@@ -208,9 +208,7 @@ def test_criu_that_is_too_old(stage: Stage, host: str) -> None:
 
 
 def test_container_that_uses_io_uring(stage: Stage) -> None:
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    network = ["--network", stage.network, "--ip", stage.address(), "--security-opt", "seccomp=unconfined"]
-    stage.docker("source", "run", "-d", "--name", "ring", *network, tag, "python3", "-c", IO_URING)
+    stage.python("ring", IO_URING, options=["--security-opt", "seccomp=unconfined"])
     stage.sh("source", "until docker logs ring | grep -q ring; do sleep 0.1; done")
     if "ring -1" in stage.docker("source", "logs", "ring"):
         pytest.skip(f"this kernel has no io_uring: {stage.docker('source', 'logs', 'ring')}")

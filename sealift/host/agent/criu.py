@@ -311,6 +311,10 @@ HARMLESS = re.compile(r"RLIMIT_NOFILE|Unable to detach from \d+: No such process
 """Said as "Error" without being one: without CAP_SYS_RESOURCE CRIU can't raise its own limit of open files; and where
 it gives up before it has stopped a process, it lets go of it all the same."""
 
+ABSENT = re.compile(r"No (\S+) image$")
+NAMELESS = "(empty-image)"
+"""An image that is not there CRIU reads as an empty one, and says of that one that it ends too early."""
+
 
 def reason(log: Path) -> str:
     """CRIU's first lines of error in a log, else an empty string."""
@@ -318,11 +322,14 @@ def reason(log: Path) -> str:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    errors = [
-        STAMP.sub("", line.split("Error ", 1)[-1]).strip()
-        for line in lines
-        if ("Error" in line or NO_CONNECTION in line) and not HARMLESS.search(line)
-    ]
+    errors = []
+    absent = NAMELESS
+    for line in lines:
+        if found := ABSENT.search(line):
+            absent = found[1]
+        if ("Error" in line or NO_CONNECTION in line) and not HARMLESS.search(line):
+            why = STAMP.sub("", line.split("Error ", 1)[-1]).strip()
+            errors.append(why.replace(NAMELESS, absent))
     return "; ".join(errors[:3])
 
 

@@ -63,3 +63,12 @@ def test_a_page_server_that_is_gone_is_the_reason_and_not_what_follows_from_it(t
     assert criu.reason(log) == (
         "Can't connect to server 10.78.0.20:42311; (criu/cr-dump.c:1975): Dumping FAILED."
     )
+
+
+def test_an_image_that_is_missing_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "restore.log"
+    log.write_text(
+        "(00.000846) No memfd.img image\n(00.000900) No inventory.img image\n"
+        "(00.000901) Error (criu/protobuf.c:72): Unexpected EOF on (empty-image)\n"
+    )
+    assert criu.reason(log) == "(criu/protobuf.c:72): Unexpected EOF on inventory.img"
