@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import breakpoints, criu, docker_api
+from . import breakpoints, criu, docker_api, dumps
 from .files import links
 from .files.flush import Flush
 from .files.log import TAIL, cut, print_again
@@ -78,7 +78,7 @@ class Destination:
         self.address = address
         self.trees = trees
         self.token = secrets.token_hex(16)
-        self.directory, self.lock = criu.open_dumps(migration)
+        self.directory, self.lock = dumps.make(migration)
         password = secrets.token_hex(16)
         self.daemon = Daemon(self.directory, address, password, trees)
         self.listener = listen(address)
@@ -422,7 +422,7 @@ class Destination:
             self.daemon.stop()
             self.daemon = None
             self.listener.close()
-            criu.wipe(self.directory, self.lock)
+            dumps.wipe(self.directory, self.lock)
         for held in (self.trigger, self.sandbox, self.breakpoints):
             if held is not None:
                 held.close()
@@ -505,10 +505,10 @@ def _volume(name: str) -> dict[str, Any] | None:
 
 def sweep(migration: str, container: str, volumes: dict[str, str]) -> None:
     """After an agent that was killed, and a decision against the migration: nothing of it stays."""
-    with criu.abandoned(migration) as directory:
+    with dumps.abandoned(migration) as directory:
         if container:
             remove_copy(container, volumes)
-        for pid in criu.workers(directory):
+        for pid in dumps.workers(directory):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -547,7 +547,7 @@ def complete(migration: str, container: str, address: str, bridge: str) -> str:
 
     Once all of its memory is in, its images and marks go. Returns what Docker says of it.
     """
-    with criu.abandoned(migration) as directory:
+    with dumps.abandoned(migration) as directory:
         shim = None
         with contextlib.suppress(OSError, ValueError):
             _, bundle = (RESTORES / container / "waiting").read_text().splitlines()
@@ -558,7 +558,7 @@ def complete(migration: str, container: str, address: str, bridge: str) -> str:
             cable.put_back()
             cable.introduce(address)
         deadline = time.monotonic() + FILL_TIMEOUT_S
-        while criu.workers(directory):
+        while dumps.workers(directory):
             if time.monotonic() > deadline:
                 raise AgentError(f"memory was not complete after {FILL_TIMEOUT_S} s", "finish")
             time.sleep(0.05)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import brake, breakpoints, cgroup, criu, docker_api, limits, timerfd
+from . import brake, breakpoints, cgroup, criu, docker_api, dumps, limits, timerfd
 from .files import links, watches
 from .files.log import TAIL, Log
 from .files.rsync import Sender, View
@@ -93,8 +93,8 @@ class Source:
         self.compress, self.streams = compress, streams
         if compress:
             zstd.require()
-        self.directory, self.lock = criu.open_dumps(migration)
-        (self.directory / criu.CONTAINER).write_text(container)
+        self.directory, self.lock = dumps.make(migration)
+        (self.directory / dumps.CONTAINER).write_text(container)
         self.images = self.directory / "final"
         self.sender = Sender(
             peer["address"], peer["rsync_port"], peer["password"], trees, bandwidth, self._view
@@ -103,7 +103,7 @@ class Source:
         try:
             self.link = Link.connect(peer["address"], peer["port"], peer["token"])
         except OSError as silent:
-            criu.wipe(self.directory, self.lock)
+            dumps.wipe(self.directory, self.lock)
             raise AgentError(
                 f"no answer from {peer['address']} through the tunnel: {silent}", "sync"
             ) from silent
@@ -446,7 +446,7 @@ class Source:
             self.link = None
             if self.decider is not None:
                 self.decider.close()
-            criu.wipe(self.directory, self.lock)
+            dumps.wipe(self.directory, self.lock)
             pipes.put_back(self.migration)
 
     def _parent(self) -> list[str]:
@@ -489,9 +489,9 @@ def remove(container: str) -> None:
 
 def discard(migration: str, container: str) -> None:
     """After an agent that was killed, and a decision for the migration: this host's copy goes."""
-    with criu.abandoned(migration) as directory:
+    with dumps.abandoned(migration) as directory:
         deadline = time.monotonic() + FETCH_TIMEOUT_S
-        while criu.workers(directory):  # a post-copy's memory is still being fetched
+        while dumps.workers(directory):  # a post-copy's memory is still being fetched
             if time.monotonic() > deadline:
                 raise AgentError(f"memory is still being fetched after {FETCH_TIMEOUT_S} s", "finish")
             time.sleep(0.05)
@@ -501,9 +501,9 @@ def discard(migration: str, container: str) -> None:
 
 def resume(migration: str, container: str, address: str, bridge: str) -> None:
     """After an agent that was killed, and a decision against the migration: the container goes on here."""
-    with criu.abandoned(migration) as directory:
+    with dumps.abandoned(migration) as directory:
         deadline = time.monotonic() + DUMP_TIMEOUT_S
-        while criu.workers(directory) and time.monotonic() < deadline:
+        while dumps.workers(directory) and time.monotonic() < deadline:
             let_go(directory / "armed")
             with contextlib.suppress(OSError, ValueError):
                 host, port = (directory / "pages").read_text().split()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent import criu
+from sealift.host.agent import dumps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,32 +17,32 @@ TIMES = 20
 
 
 @pytest.fixture
-def dumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
-    monkeypatch.setattr(criu, "DUMPS", tmp_path / "dumps")
+    monkeypatch.setattr(dumps, "DUMPS", tmp_path / "dumps")
     return tmp_path / "dumps"
 
 
-def test_it_is_gone_with_the_last_migration(dumps: Path) -> None:
-    first, second = criu.open_dumps("first"), criu.open_dumps("second")
-    criu.wipe(*first)
-    assert os.path.ismount(dumps)
-    criu.wipe(*second)
-    assert not os.path.ismount(dumps)
+def test_it_is_gone_with_the_last_migration(place: Path) -> None:
+    first, second = dumps.make("first"), dumps.make("second")
+    dumps.wipe(*first)
+    assert os.path.ismount(place)
+    dumps.wipe(*second)
+    assert not os.path.ismount(place)
 
 
-def test_no_migration_loses_it_to_another_that_ends(dumps: Path) -> None:
+def test_no_migration_loses_it_to_another_that_ends(place: Path) -> None:
     lost: list[Exception] = []
 
     def come_and_go(name: str) -> None:
         try:
             for number in range(TIMES):
-                directory, lock = criu.open_dumps(f"{name}-{number}")
+                directory, lock = dumps.make(f"{name}-{number}")
                 (directory / "image").write_text("here")
-                assert os.path.ismount(dumps)
+                assert os.path.ismount(place)
                 assert (directory / "image").read_text() == "here"
-                criu.wipe(directory, lock)
+                dumps.wipe(directory, lock)
         except (OSError, AssertionError) as failure:
             lost.append(failure)
 
@@ -52,5 +52,5 @@ def test_no_migration_loses_it_to_another_that_ends(dumps: Path) -> None:
     for thread in threads:
         thread.join()
     assert not lost
-    assert not os.path.ismount(dumps)
-    assert not any(dumps.iterdir())
+    assert not os.path.ismount(place)
+    assert not any(place.iterdir())

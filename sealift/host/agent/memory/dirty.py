@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import cgroup, criu, docker_api
+from .. import cgroup, docker_api, dumps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ def dump_bytes(pid: int) -> int:
 
 def _is_being_pre_dumped(container: str) -> bool:
     """Whether a migration of it has its images here: its next round counts on the bits."""
-    return any(path.read_text() == container for path in criu.DUMPS.glob(f"*/{criu.CONTAINER}"))
+    return any(path.read_text() == container for path in dumps.DUMPS.glob(f"*/{dumps.CONTAINER}"))
 
 
 def _clear(pid: int, what: str) -> bool:

@@ -38,7 +38,7 @@ class Filler:
         self._log = directory / "pager.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                # By the directory `criu.workers` finds out later whose it is.
+                # By the directory `dumps.workers` finds out later whose it is.
                 [sys.executable, sys.argv[0], "pager", str(directory), str(images), str(work)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
