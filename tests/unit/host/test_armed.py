@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SHIMS = str(resources.files("sealift.machine") / "files/usr/libexec/sealift/armed")
 WAITS = 2
+
+WITHOUT_DEVICES = (
+    *("unshare", "--mount", "sh", "-ec"),
+    'mount --bind /dev/null /dev/null; mount -o remount,bind,nodev /dev/null; exec "$@"',
+    "sh",
+)
 
 
 class Runc:
@@ -28,12 +35,13 @@ class Runc:
         (directory / "bin/criu").write_text('#!/bin/sh\necho "criu $*"\n')
         (directory / "bin/criu").chmod(0o755)
         path = f"{SHIMS}:{directory / 'bin'}:{os.environ['PATH']}"
+        self.calling: list[subprocess.Popen[str]] = []
         self._env = {"PATH": path, "SEALIFT_ARMED": str(self.armed), "SEALIFT_CALL": str(WAITS)}
 
-    def call(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [f"{SHIMS}/criu", "swrk", "3"], env=self._env, stdout=subprocess.PIPE, text=True
-        )
+    def call(self, *before: str) -> subprocess.Popen[str]:
+        command = [*before, f"{SHIMS}/criu", "swrk", "3"]
+        self.calling.append(subprocess.Popen(command, env=self._env, stdout=subprocess.PIPE, text=True))
+        return self.calling[-1]
 
     def said(self, calling: subprocess.Popen[str]) -> tuple[int, str]:
         output, _ = calling.communicate(timeout=10)
@@ -41,8 +49,12 @@ class Runc:
 
 
 @pytest.fixture
-def runc(tmp_path: Path) -> Runc:
-    return Runc(tmp_path)
+def runc(tmp_path: Path) -> Iterator[Runc]:
+    made = Runc(tmp_path)
+    yield made
+    for calling in made.calling:
+        calling.kill()
+        calling.communicate()
 
 
 def test_the_call_that_works_waits_for_its_word(runc: Runc) -> None:
@@ -76,3 +88,14 @@ def test_no_call_comes_after_the_one_that_works(runc: Runc) -> None:
 def test_a_call_that_can_t_be_counted_does_not_go_ahead(runc: Runc) -> None:
     (runc.armed / "call-1").symlink_to(runc.armed / "nowhere/call-1")  # not there, and can't be made
     assert runc.said(runc.call())[0] != 0
+
+
+@pytest.mark.root
+def test_a_control_group_that_allows_no_device_yet_changes_no_number(runc: Runc) -> None:
+    (runc.armed / "call-1").touch()
+    waiting = runc.call(*WITHOUT_DEVICES)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(0.5)
+    assert sorted(path.name for path in runc.armed.iterdir()) == ["call-1", "call-2", "go", "ready"]
+    os.write(runc.go, b"go\n")
+    assert runc.said(waiting) == (0, "criu swrk 3\n")
