@@ -38,6 +38,22 @@ while time.monotonic() < end:  # without a pause: before the commit it lives for
 raise SystemExit(1)
 """
 
+FORKS = """
+import os, signal, time
+held = bytearray(b"here" * 1024 * 30_000)
+
+def fork(*_):
+    if os.fork() == 0:
+        sum(held)
+        os._exit(0)
+
+signal.signal(signal.SIGUSR1, fork)
+print("up", flush=True)
+while True:
+    time.sleep(0.01)
+"""
+"""On SIGUSR1 it has a child that reads all of its memory."""
+
 
 def digest(stage: Stage, host: str) -> str:
     """Redis's own digest of all it holds but the client's counter."""
@@ -54,6 +70,12 @@ def alive(stage: Stage, host: str) -> bool:
     """Whether the container on a host can execute an instruction."""
     pid = stage.inspect(host, "redis")["State"]["Pid"]
     return pid > 0 and not frozen(stage, pid)
+
+
+def discard(stage: Stage, container: str) -> None:
+    """Do away with the source's copy, which stays frozen as long as its memory is wanted."""
+    with Agent(stage["source"], "source") as broom:  # a frozen process dies for nobody else
+        broom.call("discard", container=container, migration="none")
 
 
 def test_memory_that_follows_is_the_memory_that_was(stage: Stage) -> None:
@@ -187,5 +209,26 @@ def test_daemon_for_pages_is_killed_after_the_commit_and_nobody_reads_zeroes(sta
     assert stage.owner(address) == "destination"
     assert not alive(stage, "destination")
     assert not alive(stage, "source")
-    with Agent(stage["source"], "source") as broom:  # a frozen process dies for nobody else
-        broom.call("discard", container=container, migration="none")
+    discard(stage, container)
+
+
+def test_a_child_waits_for_pages_that_nobody_will_bring(stage: Stage) -> None:
+    stage.python("box", FORKS)
+    stage.sh("source", "until docker logs box | grep -q up; do sleep 0.1; done")
+
+    def kill(_: Session) -> None:
+        agent = "pkill -$1 -f 'agent-[0-9a-f]*.pyz destination'"
+        parent = stage.sh("destination", "pgrep -f '^python3 -c .import os, signal, time'")
+        stage.sh("destination", 'kill -USR1 "$1"; sleep 0.1', parent)
+        stage.sh("destination", agent, "STOP")  # it would end the container at once
+        stage.sh("destination", 'python3 -c "$1" SIGKILL', SIGNAL_DAEMON)
+        time.sleep(0.5)
+        seen.append(stage.sh("destination", 'ps --ppid "$1" -o stat=', parent))
+        stage.sh("destination", agent, "CONT")
+
+    container = stage.inspect("source", "box")["Id"]
+    seen: list[str] = []
+    with pytest.raises(SealiftError, match="memory can't be completed"):
+        stage.engine("box", {"committed": kill}, strategy=Strategy.POST_COPY)
+    discard(stage, container)
+    assert [state[:1] for state in seen] == ["S"], "neither read nor crashed over zeroes"

@@ -87,17 +87,24 @@ class Filler:
         self._hear("restored")
         with contextlib.suppress(OSError):  # it has ended: said below, if it has not ended well
             for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
-                # It may just have closed one, of a process that has ended.
                 with contextlib.suppress(OSError):
                     if str(entry.readlink()) == "anon_inode:[userfaultfd]":
-                        self._guarded.append(pidfd.borrow(self._process.pid, int(entry.name)))
+                        self._hold(int(entry.name))
         if self.has_died():
             raise AgentError(self.reason(), "restore")
+
+    def _hold(self, descriptor: int) -> None:
+        """Hold what the pager has by this number. It may just have closed it: the process has ended."""
+        with contextlib.suppress(OSError):
+            self._guarded.append(pidfd.borrow(self._process.pid, descriptor))
 
     def watch(self, on_failure: Callable[[], None]) -> None:
         """From here on (the commit) a pager that ends with pages missing means `on_failure`."""
 
         def see_to_the_end() -> None:
+            assert self._process.stdout  # noqa: S101 - it was asked for
+            for line in self._process.stdout:
+                self._hold(json.loads(line)["forked"])
             if self._process.wait() != 0:
                 on_failure()
             self._let_go()

@@ -135,7 +135,8 @@ class Pager:
         """Return when all memory is in, not before the commit. AgentError if the restore or the source was lost.
 
         Until then the agent holds the userfaultfds as well, and who touches a page that never was waits for an answer.
-        The controller is told when all was `restored`, and how many memories that are.
+        The controller is told when all was `restored`, and how many memories that are; later by which descriptor there
+        is another one, of a child that was `forked`.
         """
         self._selector.register(self._door, selectors.EVENT_READ, self._open_door)
         self._selector.register(self._commit, selectors.EVENT_READ, self._grow_calm)
@@ -263,7 +264,9 @@ class Pager:
             if what == FAULT:
                 self._faults.append((memory, second & ~(PAGE_BYTES - 1)))
             elif what == FORK:
-                self._add(Memory(memory.process, Userfault(first & 0xFFFFFFFF), memory.missing.copy()))
+                child = Userfault(first & 0xFFFFFFFF)
+                self._controller.tell(forked=child.fileno())  # for the agent to hold as well
+                self._add(Memory(memory.process, child, memory.missing.copy()))
             elif what == REMAP:
                 memory.missing.move(first, second, third)
             elif what in {REMOVE, UNMAP}:
