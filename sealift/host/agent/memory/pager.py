@@ -308,7 +308,7 @@ class Pager:
 def _joined(ranges: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     """Ranges that go on where the one before ends are one with it: a dump cuts where it takes another pipe.
 
-    What is left of a large mapping behind its last cut is no small one: a GiB had 1000 pages in such pieces.
+    What is left of a large mapping behind its last cut is no small one: a GB has hundreds of pages in such pieces.
     """
     joined: list[tuple[int, int, int]] = []
     for process, address, pages in ranges:
