@@ -14,7 +14,11 @@ from sealift.errors import UnusableInput
 from sealift.options import JsonOption  # noqa: TC001 - typer reads the annotations
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
+
+    from benchmarks.faults.cell import Verdict
 
 app = typer.Typer(no_args_is_help=True, help="What a migration costs, and what it costs elsewhere.")
 
@@ -68,33 +72,48 @@ def faults(
     sample: Annotated[bool, typer.Option("--sample", help="The few that the tests try.")] = False,
     results: Annotated[
         Path | None,
-        typer.Option("--results", help="File of verdicts. Cells that it says held are not tried again."),
+        typer.Option(
+            "--results", help="File of verdicts. Cells that it says held with this code are not tried again."
+        ),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, max=16, help="Labs at once. More than one: netns only.")
+    ] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Break everything that can break at every moment of a migration. Exit status 1 if anything did not hold."""
     from benchmarks.faults import faults as catalogue
-    from benchmarks.faults import matrix
+    from benchmarks.faults import labs, matrix
     from benchmarks.faults.orchestrator import Orchestrator
+    from benchmarks.measure.origin import code
     from sealift.lab import lab
     from sealift.lab.plan import kind_of
 
     lab_kind = kind_of(kind)
+    if jobs > 1 and lab_kind != "netns":
+        raise UnusableInput("VMs are tried one lab at a time", remedy="Leave --jobs out, or take --lab netns")
     chosen = catalogue.cells([*(catalogue.SAMPLE if sample else ()), *(cell or ())], lab_kind)
     known = matrix.stored(results) if results is not None else {}
     verdicts = {one.name: known[one.name] for one in chosen if one.name in known}
-    left = [one for one in chosen if one.name not in verdicts or not verdicts[one.name].ok]
-    if left:
-        lab.up(lab_kind, say=_say)
+    left = [one for one in chosen if not matrix.holds(verdicts.get(one.name), code())]
+
+    def keep(found: Iterable[Verdict]) -> None:
+        for verdict in matrix.told(found, len(left), _say):
+            verdicts[verdict.cell] = verdict
+            if results is not None:
+                matrix.store((known | verdicts).values(), results)
+
+    alone = bool(left) and jobs == 1
+    if alone:
+        lab.up(lab_kind, say=_say)  # outside of the block: one that is up already is not ours to take down
     try:
-        if left:
+        if alone:
             with Orchestrator.ready() as orchestrator:
-                for verdict in matrix.run(left, orchestrator, kind=lab_kind, say=_say):
-                    verdicts[verdict.cell] = verdict
-                    if results is not None:
-                        matrix.store((known | verdicts).values(), results)
+                keep(matrix.trials(left, orchestrator, lab_kind))
+        else:
+            keep(labs.trials(left, jobs, lab_kind))
     finally:
-        if left:
+        if alone:
             lab.down()
         if as_json:
             sys.stdout.write(matrix.text(verdicts.values()))

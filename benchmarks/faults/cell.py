@@ -14,6 +14,7 @@ from benchmarks.faults.controllers import controller
 from benchmarks.faults.faults import ROLES
 from benchmarks.faults.moments import NAMES
 from benchmarks.faults.scene import HALT, Scene, inside, patience
+from benchmarks.measure.origin import code
 from benchmarks.testbed import DOCKER_HOSTS
 from benchmarks.workloads import redis
 from sealift.errors import SealiftError
@@ -51,6 +52,8 @@ class Verdict:
     owner: str | None
     said: tuple[str, ...]
     seconds: float
+    code: str = ""
+    """What was tried: see `origin.code`. Empty in files from before it was noted."""
 
     @property
     def ok(self) -> bool:
@@ -67,7 +70,8 @@ def run(cell: Cell, orchestrator: Orchestrator) -> Verdict:
         wrong = _try(lab.running(), cell, orchestrator, said, owner)
     except SealiftError as broken:
         wrong = [f"the cell could not be tried to its end: {broken}"]
-    return Verdict(cell.name, tuple(wrong), owner[0], tuple(dict.fromkeys(said)), time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return Verdict(cell.name, tuple(wrong), owner[0], tuple(dict.fromkeys(said)), seconds, code())
 
 
 def _try(

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.faults import cell as trial
 from benchmarks.faults.cell import Verdict
@@ -23,27 +23,36 @@ if TYPE_CHECKING:
     from sealift.lab.plan import Kind
 
 
-def run(
-    cells: Sequence[Cell], orchestrator: Orchestrator, *, kind: Kind = "netns", say: Callable[[str], None]
-) -> Iterator[Verdict]:
-    """Try the cells, in a lab that is up and stays up. After one that did not hold the lab is made anew."""
+def trials(cells: Iterable[Cell], orchestrator: Orchestrator, kind: Kind) -> Iterator[Verdict]:
+    """Try cells in a lab that is up and stays up. After one that did not hold, the lab is made anew."""
+    fit = True
+    for cell in cells:
+        if not fit:
+            lab.down()
+            lab.up(kind, say=lambda _: None)
+        verdict = trial.run(cell, orchestrator)
+        fit = verdict.ok
+        yield verdict
+
+
+def told(verdicts: Iterable[Verdict], count: int, say: Callable[[str], None]) -> Iterator[Verdict]:
+    """The same verdicts, each said as it comes, with how long the rest of `count` will take."""
     began = time.monotonic()
-    left = list(cells)
-    while left:
-        verdict = trial.run(left.pop(0), orchestrator)
-        done = len(cells) - len(left)
-        rest_s = (time.monotonic() - began) / done * len(left)
+    for done, verdict in enumerate(verdicts, start=1):
+        rest_s = (time.monotonic() - began) / done * (count - done)
         held = "ok" if verdict.ok else "; ".join(verdict.wrong)
         say(
-            f"{done}/{len(cells)} {verdict.cell}: {held}, at {verdict.owner} "
+            f"{done}/{count} {verdict.cell}: {held}, at {verdict.owner} "
             f"({verdict.seconds:.0f} s; {rest_s / 60:.0f} min left)"
         )
         if not verdict.ok:
             say("".join(f"    {line}\n" for line in verdict.said))
         yield verdict
-        if left and not verdict.ok:
-            lab.down()
-            lab.up(kind, say=lambda _: None)
+
+
+def holds(verdict: Verdict | None, code: str) -> bool:
+    """Whether a cell need not be tried again: it held with just this code, which is in no file but Git's."""
+    return verdict is not None and verdict.ok and verdict.code == code and not code.endswith("+")
 
 
 def store(verdicts: Iterable[Verdict], path: Path) -> None:
@@ -64,16 +73,18 @@ def stored(path: Path) -> dict[str, Verdict]:
     if not path.exists():
         return {}
     try:
-        verdicts = [
-            Verdict(**fields | {name: tuple(fields[name]) for name in ("wrong", "said")})
-            for fields in json.loads(path.read_text())
-        ]
+        verdicts = [from_fields(fields) for fields in json.loads(path.read_text())]
     except (ValueError, TypeError, KeyError) as strange:
         raise UnusableInput(
             f"{path} holds something else than verdicts",
             remedy="Name a file that `sealift bench faults --results` has written, or a new one",
         ) from strange
     return {verdict.cell: verdict for verdict in verdicts}
+
+
+def from_fields(fields: dict[str, Any]) -> Verdict:
+    """One verdict from its JSON object. TypeError or KeyError for another object."""
+    return Verdict(**fields | {name: tuple(fields[name]) for name in ("wrong", "said")})
 
 
 def table(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from functools import cache
@@ -43,6 +44,22 @@ def machine() -> str:
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     name = names[0].split(":", 1)[1].strip() if names else platform.processor()
     return f"{name}, {os.cpu_count()} processors"
+
+
+CODE = ("sealift", "tasks", "flows")
+"""What a migration is made of. Documents, tests and measurements may change beside it."""
+
+
+@cache
+def code() -> str:
+    """A name of the code that migrates, the same for all revisions in which it is the same; as `revision` otherwise."""
+    here = Path(__file__).parents[2]
+    try:
+        trees = run(["git", "-C", here, "rev-parse", *(f"HEAD:{folder}" for folder in CODE)]).stdout
+        changed = run(["git", "-C", here, "status", "--porcelain", "--", *CODE]).stdout.strip()
+    except SealiftError:
+        return "unknown"
+    return hashlib.sha256(trees.encode()).hexdigest()[:12] + ("+" if changed else "")
 
 
 @cache

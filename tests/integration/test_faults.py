@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.faults import cell as trial
-from benchmarks.faults import matrix
+from benchmarks.faults import labs, matrix
 from benchmarks.faults.faults import FAULTS, SAMPLE, cells
 from benchmarks.faults.moments import MOMENTS
 from benchmarks.faults.orchestrator import Orchestrator
@@ -15,7 +16,6 @@ from sealift.errors import UnusableInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from stage import Stage
 
@@ -97,6 +97,29 @@ def test_the_table_says_what_did_not_hold() -> None:
     assert heads == ["fault", "sync\nsync, start", "sent\ntransfer, middle"]
     assert rows == [["disk", "ok", "(1)"]]
     assert notes == ["1. disk@sent: the client: NOT INTACT"]
+
+
+def test_a_cell_is_tried_again_unless_it_held_with_this_very_code() -> None:
+    held = trial.Verdict("disk@sync", (), "source", (), 1.0, code="abc")
+    broken = trial.Verdict("disk@sync", ("it is not reachable",), "source", (), 1.0, code="abc")
+    assert matrix.holds(held, "abc")
+    assert not matrix.holds(held, "abd")
+    assert not matrix.holds(broken, "abc")
+    assert not matrix.holds(None, "abc")
+    changed = trial.Verdict("disk@sync", (), "source", (), 1.0, code="abc+")
+    assert not matrix.holds(changed, "abc+"), "what was not committed has no name"
+
+
+@pytest.mark.root
+@pytest.mark.netns
+@pytest.mark.whole
+def test_cells_are_tried_in_several_labs_at_once() -> None:
+    chosen = cells(["controller@frozen", "controller@attest", "everybody@received"])
+    labs_before = set(Path("/sys/fs/cgroup").glob("**/sealift-*-source"))
+    found = {verdict.cell: verdict for verdict in labs.trials(chosen, 2, "netns")}
+    assert found.keys() == {cell.name for cell in chosen}
+    assert all(verdict.ok for verdict in found.values()), found
+    assert set(Path("/sys/fs/cgroup").glob("**/sealift-*-source")) == labs_before, "both labs are down"
 
 
 def test_verdicts_are_kept_in_a_file_that_goes_on_where_it_was(tmp_path: Path) -> None:
