@@ -131,7 +131,7 @@ def loaded(message: dict[str, Any]) -> None:
 def rate(message: dict[str, Any]) -> float:
     """What a link has carried, in bytes a second."""
     value = message.get("bytes_s")
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         _wrong("bytes_s", "it is no number")
     if not 0 <= value <= MOST_BYTES or not math.isfinite(value):
         _wrong("bytes_s", "it is out of bounds")
@@ -206,10 +206,12 @@ def _image(entry: object) -> tuple[str, int]:
 
 
 def _link(entry: object, trees: frozenset[str]) -> tuple[str, str, str]:
-    match entry:
-        case [str(tree), str(name), str(other)] if tree in trees and _is_beneath(name) and _is_beneath(other):
-            return tree, name, other
-    _wrong("links", "an entry is no tree with two names beneath it")
+    if not isinstance(entry, list) or len(entry) != 3 or not all(isinstance(each, str) for each in entry):
+        _wrong("links", "an entry is none of three texts")
+    tree, name, other = entry
+    if tree not in trees or not _is_beneath(name) or not _is_beneath(other):
+        _wrong("links", "an entry is no tree with two names beneath it")
+    return tree, name, other
 
 
 def _is_beneath(name: str) -> bool:
