@@ -231,7 +231,7 @@ def answer(guest: Guest, line: bytes) -> dict[str, Any]:
             return {"result": ORDERS[name](guest, order)}
     except (Refused, OSError, subprocess.SubprocessError) as refused:
         return {"error": str(refused)}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # Not what was in it: an order may hold a key.
         return {"error": "the order is not one that this guest understands"}
 

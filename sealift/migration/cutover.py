@@ -106,14 +106,15 @@ class Cutover:
             lazy=post_copy or found.lazy_restore,
         )
         predump.catch_up(session)
-        page_server = None if post_copy else session.start_page_server("final")
+        pages = session.receiver.call("read_pages") if post_copy else session.start_page_server("final")
         session.sender.call(
             "arm",
             gateway=gateway,
             address=where,
             bridge=BRIDGE,
-            page_server_port=page_server,
+            pages_port=pages,
             external_network=armed["external_network"],
+            post_copy=post_copy,
         )
         self._armed = True
 

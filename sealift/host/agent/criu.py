@@ -245,21 +245,11 @@ def reason(log: Path) -> str:
     return "; ".join(errors[:3])
 
 
-def page_server(images: Path, address: str, port: int, previous: Path | None = None) -> subprocess.Popen[str]:
-    """Start CRIU's page server for one dump. It ends by itself when the dump has been received."""
+def page_server(images: Path, connection: int, previous: Path | None = None) -> subprocess.Popen[str]:
+    """Start CRIU's page server for one dump on a connected socket. It ends by itself when all of it has come."""
     images.mkdir(parents=True, exist_ok=True)
-    command = [
-        *DIES_WITH_US,
-        "criu",
-        "page-server",
-        "--images-dir",
-        str(images),
-        "--address",
-        address,
-        "--port",
-        str(port),
-    ]
-    command += ["-o", "page-server.log", "-v1"]
+    command = [*DIES_WITH_US, "criu", "page-server", "--images-dir", str(images)]
+    command += ["--ps-socket", str(connection), "-o", "page-server.log", "-v1"]
     if previous is not None:
         command += ["--prev-images-dir", os.path.relpath(previous, images)]
     read_end, write_end = os.pipe()
@@ -269,11 +259,11 @@ def page_server(images: Path, address: str, port: int, previous: Path | None = N
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        pass_fds=[write_end],
+        pass_fds=[write_end, connection],
         start_new_session=True,
     )
     os.close(write_end)
     if not is_ready(process, read_end):
         finish(process, "transfer", images / "page-server.log")
-        raise AgentError("the page server ended before it listened", "transfer")
+        raise AgentError("the page server ended before it was ready", "transfer")
     return process

@@ -18,19 +18,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import breakpoints, criu, docker_api, dumps
+from . import breakpoints, criu, docker_api, dumps, messages
+from .admission import Admission
 from .files import links
 from .files.flush import Flush
 from .files.log import TAIL, cut, print_again
 from .files.rsync import Daemon
 from .images import restore_stats
-from .memory import rounds, zstd
+from .memory import rounds
 from .memory.lazy import Filler
-from .memory.relay import Relay, joined, unpacked
+from .memory.transfer import Incoming, purpose
 from .network import plug, sandbox
 from .shim import Shim
 from .trigger import Trigger, let_go
-from .wire import LOOPBACK, WAITING, AgentError, Controller, Link, listen, serve
+from .wire import WAITING, AgentError, Controller, Link, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +42,9 @@ CREATED_S = 10
 REMOVE_TIMEOUT_S = 30
 FILL_TIMEOUT_S = 600
 ASK_AGAIN_S = 1
+SOURCE_S, IMAGE_S = 30, 60
+"""How long the source may take to connect."""
+
 DOUBT_S = 10
 """A gateway whose agent was killed has another one by then."""
 
@@ -66,8 +70,8 @@ class Destination:
         self.start_error: str | None = None
         self.shim: Shim | None = None
         self.plug: plug.Plug | None = None
-        self.page_server: Any = None
-        self.relay: Relay | None = None
+        self.incoming: Incoming | None = None
+        self.reading: Admission | None = None
         self.trigger: Trigger | None = None
         self.sandbox: sandbox.Sandbox | None = None
         self.filler: Filler | None = None
@@ -81,56 +85,44 @@ class Destination:
         self.directory, self.lock = dumps.make(migration)
         password = secrets.token_hex(16)
         self.daemon = Daemon(self.directory, address, password, trees)
-        self.listener = listen(address)
-        port = self.listener.getsockname()[1]
+        self.admission = Admission(address, self.token)
+        port = self.admission.port
         facts = {"address": address, "port": port, "token": self.token, "password": password}
         return {**facts, "rsync_port": self.daemon.port}
 
     def receive_image(self, address: str) -> dict[str, Any]:
         """Take one image from the source and load it. Returns where the source is to send it."""
         token = secrets.token_hex(16)
-        listener = listen(address)
-        threading.Thread(target=_load_image, args=(listener, token), daemon=True).start()
-        return {"address": address, "port": listener.getsockname()[1], "token": token}
+        admission = Admission(address, token)
+        threading.Thread(target=_load_image, args=(admission,), daemon=True).start()
+        return {"address": address, "port": admission.port, "token": token}
 
     def start_page_server(
         self, name: str, previous: str | None, compress: bool = False, streams: int = 1
     ) -> int:
-        """A page server for the next dump, on top of the previous one's images. Returns its port.
+        """A page server for the next dump, on top of the previous one's images. Returns the port that takes its pages.
 
         With `compress` it expects pages as `relay.packed` sends them, with several `streams` over so many connections.
         """
         self.finish_page_server()
-        relayed = compress or streams > 1
-        address = LOOPBACK if relayed else self.address
-        with listen(address) as probe:
-            port = int(probe.getsockname()[1])
         parent = self.directory / previous if previous else None
-        self.page_server = criu.page_server(self.directory / name, address, port, parent)
-        self.page_images = self.directory / name
-        if relayed:
-            if compress:
-                zstd.require()
-            carry = unpacked if compress else joined
-            self.relay = Relay((address, port), here=self.address, carry=carry, came_by=streams).open()
-            port = self.relay.port
+        self.incoming = Incoming(
+            self.address, self.token, self.directory / name, parent, compress=compress, streams=streams
+        )
         if self.filler is not None:
             self.filler.read_ahead()
-        return port
+        return self.incoming.port
+
+    def read_pages(self) -> int:
+        """Pages will be asked for at the source (post-copy). Returns the port where it is to connect for that."""
+        self.reading = Admission(self.address, self.token, purpose(self.images.name))
+        return self.reading.port
 
     def finish_page_server(self) -> None:
         """Wait for the page server of the last dump."""
-        if self.page_server is not None:
-            server, self.page_server = self.page_server, None
-            try:
-                criu.finish(server, "transfer", self.page_images / "page-server.log")
-            finally:
-                self._end_relay()
-
-    def _end_relay(self) -> None:
-        if self.relay is not None:
-            self.relay.close()
-            self.relay = None
+        if self.incoming is not None:
+            incoming, self.incoming = self.incoming, None
+            incoming.finish()
 
     def arm(
         self,
@@ -202,7 +194,10 @@ class Destination:
 
     def accept(self) -> None:
         """Wait for the source's connection."""
-        self.link = Link.accept(self.listener, self.token, timeout=30)
+        try:
+            self.link = Link(self.admission.take(SOURCE_S))
+        except OSError as nobody:
+            raise AgentError(f"the source has not connected: {nobody}", "sync") from nobody
 
     def _start(self) -> None:
         try:
@@ -224,21 +219,21 @@ class Destination:
         step = "transfer"
         try:
             images = self.images
-            message = self.link.receive()
-            flush = Flush(self.trees.values() if message["files"] else ())
-            for entry in message["images"]:
-                self.link.receive_file(images / Path(entry["name"]).name, entry["size"])
+            message = messages.sent(self.link.receive(), frozenset(self.trees))
+            flush = Flush(self.trees.values() if message.files else ())
+            for name, size in message.images:
+                self.link.receive_file(images / name, size)
             self.finish_page_server()
             pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
             self.link.send(phase="received", facts={"page_bytes": pages})
             step = "restore"
-            links.make([links.Link(*link) for link in message["links"]], self.trees)
+            links.make([links.Link(*link) for link in message.links], self.trees)
             if (images / TAIL).exists():
                 print_again((images / TAIL).read_bytes(), self.wrapper)
             started_ns = time.monotonic_ns()
             if self.filler is not None:
                 rounds.leave_out(images)
-                self.filler.begin(message["pages"])
+                self.filler.begin(self.reading.take(ASK_AGAIN_S) if self.reading is not None else None)
             self._restore()
             took_ns = time.monotonic_ns() - started_ns
             self.link.send(phase="restored", facts={"restore_ns": took_ns, **restore_stats(self.restore)})
@@ -298,7 +293,7 @@ class Destination:
         self.plug.introduce(self.workload)
         # A gateway that dies now holds nothing either; one that can't be reached lets go when the controller says so.
         with contextlib.suppress(AgentError, OSError, ValueError):
-            facts["held_packets"] = self._ask_gateway("release")["held"]
+            facts["held_packets"] = messages.held(self._ask_gateway("release"))
         if self.filler is not None:
             self.filler.run()
         return facts
@@ -318,7 +313,7 @@ class Destination:
         doubted = time.monotonic() + DOUBT_S
         while self.told is None:
             try:
-                outcome = str(self._ask_gateway("switch")["outcome"])
+                outcome = messages.outcome(self._ask_gateway("switch"), may_wait=True)
                 if outcome != WAITING:
                     return outcome
                 doubted = time.monotonic() + DOUBT_S
@@ -349,8 +344,8 @@ class Destination:
     def _ask_gateway(self, question: str) -> dict[str, Any]:
         self.decider.send(ask=question)
         answer = self.decider.receive(30)
-        if "error" in answer:
-            raise Declined(answer["error"], "network switch")
+        if (refused := messages.refusal(answer)) is not None:
+            raise Declined(refused, "network switch")
         return answer
 
     def _give_up(self) -> None:
@@ -413,15 +408,14 @@ class Destination:
                     self._end_start()
         else:
             self._give_up()
-        if self.page_server is not None:
-            self.page_server.terminate()
-            self.page_server.wait()
-            self.page_server = None
-        self._end_relay()
+        for pages in (self.incoming, self.reading):
+            if pages is not None:
+                pages.close()
+        self.incoming = self.reading = None
         if self.daemon is not None:
             self.daemon.stop()
             self.daemon = None
-            self.listener.close()
+            self.admission.close()
             dumps.wipe(self.directory, self.lock)
         for held in (self.trigger, self.sandbox, self.breakpoints):
             if held is not None:
@@ -575,8 +569,12 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _load_image(listener: Any, token: str) -> None:
-    link = Link.accept(listener, token, timeout=60)
+def _load_image(admission: Admission) -> None:
+    with admission:
+        try:
+            link = Link(admission.take(IMAGE_S))
+        except OSError:
+            return  # the source says why
     try:
         headers = {"Content-Type": "application/x-tar"}  # of unknown length: http.client sends it in chunks
         connection, response = docker_api.request("POST", "/images/load?quiet=1", link.rest(), 600, headers)
@@ -590,7 +588,6 @@ def _load_image(listener: Any, token: str) -> None:
         link.send(error=str(failure))
     finally:
         link.close()
-        listener.close()
 
 
 def main(controller: Controller) -> None:
@@ -602,6 +599,7 @@ def main(controller: Controller) -> None:
             "prepare",
             "receive_image",
             "start_page_server",
+            "read_pages",
             "finish_page_server",
             "adopt",
             "accept",

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -71,7 +72,17 @@ def abandoned(migration: str) -> Iterator[Path]:
         raise AgentError(f"an agent of migration {migration} is at work here") from held
     finally:
         os.close(handle)
+    _end_daemon(directory)
     wipe(directory)
+
+
+def _end_daemon(directory: Path) -> None:
+    """What an rsync daemon that has died has left for connections of its own: those that are silent never end."""
+    mark = os.fsencode(f"--config={directory}/")
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if any(word.startswith(mark) for word in path.read_bytes().split(b"\0")):
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 def wipe(directory: Path, lock: int | None = None) -> None:

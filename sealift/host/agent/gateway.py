@@ -12,7 +12,6 @@ import fcntl
 import ipaddress
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -20,11 +19,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import messages
+from .admission import Admission
 from .journal import Journal
 from .network import userspace
 from .network.hold import Hold, sweep
 from .places import Places
-from .wire import WAITING, AgentError, Controller, Link, listen, serve
+from .wire import WAITING, AgentError, Controller, Link, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -232,28 +233,26 @@ class Decider(threading.Thread):
 
     def __init__(self, address: str, token: str, facts: dict[str, str], port: int = 0) -> None:
         super().__init__(daemon=True)
-        self.token, self.facts = token, facts
+        self.facts = facts
         self.routes = Routes()
         self.hold: Hold | None = None
-        self.listener = listen(address, port)
-        self.port = int(self.listener.getsockname()[1])
+        self.admission = Admission(address, token, slots=None, port=port)
+        self.port = self.admission.port
 
     def run(self) -> None:
         """Answer whoever knows the token."""
         while True:
             try:
-                link = Link.accept(self.listener, self.token)
+                link = Link(self.admission.take())
             except OSError:
-                return  # the listener was closed
+                return  # it was ended
             threading.Thread(target=self._answer, args=(link,), daemon=True).start()
 
     def end(self) -> None:
         """No more answers, and nothing held any more."""
         if self.hold is not None:
             self.hold.end()
-        with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self.listener.close()
+        self.admission.close()
 
     def release(self) -> int:
         """Hold nothing any more. Returns how many packets were held."""
@@ -262,7 +261,7 @@ class Decider(threading.Thread):
     def _answer(self, link: Link) -> None:
         while True:
             try:
-                question = link.receive()["ask"]
+                question = messages.question(link.receive())
             except AgentError:
                 link.close()
                 return

@@ -15,16 +15,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import brake, breakpoints, cgroup, criu, docker_api, dumps, limits, timerfd
+from . import brake, breakpoints, cgroup, criu, docker_api, dumps, limits, messages, timerfd
 from .files import links, watches
 from .files.log import TAIL, Log
 from .files.rsync import Sender, View
 from .images import PAGE_BYTES, dump_stats, lazy_ranges
-from .memory import cork, hugepages, pipes, zstd
-from .memory.relay import CHUNK_BYTES, Pace, Relay, packed, plain, spread
+from .memory import hugepages, pipes, zstd
+from .memory.relay import CHUNK_BYTES, Pace
+from .memory.transfer import Outgoing
 from .network import plug, repair
 from .trigger import Trigger, let_go
-from .wire import LOOPBACK, AgentError, Controller, Link, listen, serve, watched
+from .wire import AgentError, Controller, Link, serve, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,9 @@ LET_GO_S = 10
 FETCH_TIMEOUT_S = 600
 DUMP_CALL, LAZY_DUMP_CALL = 2, 3
 """runc asks CRIU for its version, before a lazy dump for its features, then for the dump."""
+
+INHERITED = ("--page-server", "127.0.0.1:1")
+"""runc's word for CRIU to send its pages away. Where to, the settings say: to a connection that it inherits."""
 
 METADATA_EXCEPT = {".log", ".pid"}
 
@@ -62,10 +66,9 @@ class Source:
         self.log: Log | None = None
         self.trigger: Trigger | None = None
         self.dump: Any = None
-        self.pages: tuple[str, int] | None = None
-        self.page_server: tuple[str, int] | None = None
+        self.pages: str | None = None
+        self.outgoing: Outgoing | None = None
         self.compress, self.streams = False, 1
-        self.relay: Relay | None = None
         self.stand_in: Path | None = None
         self.removed: dict[str, int] | None = None
         self.breakpoints: breakpoints.Ready | None = None
@@ -141,36 +144,33 @@ class Source:
         `whole` in the answer says why writes to huge pages count for all of them, if they do.
         """
         images = self.directory / name
-        relay = self._relay(port, self.bandwidth)
+        outgoing = self._outgoing(port, name, rate=self.bandwidth)
         try:
-            whole = self._pre_dump(images, port, relay)
+            whole = self._pre_dump(images, port, outgoing)
         finally:
-            if relay is not None:
-                relay.close()
+            outgoing.close()
         self.parent = name
-        return {**dump_stats(images), **_packed_bytes(relay), "whole": whole}
+        return {**dump_stats(images), **outgoing.sent(), "whole": whole}
 
-    def _relay(self, port: int, rate: int | None = None) -> Relay | None:
-        """What stands before the destination's page server at this port, if anything has to."""
-        if rate is None and not self.compress and self.streams == 1:
-            return None
-        carry = packed if self.compress else spread if self.streams > 1 else plain
-        return Relay((self.peer["address"], port), rate=rate, carry=carry, goes_by=self.streams).open()
+    def _outgoing(self, port: int, name: str, rate: int | None = None, *, plain: bool = False) -> Outgoing:
+        """What takes the pages of a dump to the destination's port for them; as they are if they follow later."""
+        where = (self.peer["address"], port)
+        if plain:
+            return Outgoing(where, self.peer["token"], name)
+        return Outgoing(
+            where, self.peer["token"], name, rate=rate, compress=self.compress, streams=self.streams
+        )
 
-    def _page_server(self, port: int, relay: Relay | None) -> tuple[str, int]:
-        """Where CRIU is to send pages to."""
-        return (LOOPBACK, relay.port) if relay is not None else (self.peer["address"], port)
-
-    def _pre_dump(self, images: Path, port: int, relay: Relay | None) -> str | None:
-        server = self._page_server(port, relay)
+    def _pre_dump(self, images: Path, port: int, outgoing: Outgoing) -> str | None:
         pids = cgroup.pids(cgroup.of_process(self._first_process()))
         whole = hugepages.split(pids)
         settings = self.directory / "pre-dump.conf"
-        settings.write_text(watches.settings(pids))
+        settings.write_text(watches.settings(pids) + outgoing.settings)
         env = {**(limits.environment(pids) or os.environ), criu.SETTINGS: str(settings)}
-        options = ["--pre-dump", "--page-server", "{}:{}".format(*server), *self._parent()]
-        dump = criu.checkpoint(self.container, images, *options, env=env)
-        with self._watched(port), cork.Pushed(dump.pid, server):
+        options = ["--pre-dump", *INHERITED, *self._parent()]
+        dump = criu.checkpoint(self.container, images, *options, env=env, pass_fds=[outgoing.descriptor])
+        outgoing.hand_over()
+        with self._watched(port), outgoing.pushed():
             criu.finish(dump, "pre-dump", images / "dump.log")
         return whole
 
@@ -187,13 +187,15 @@ class Source:
         address: str,
         bridge: str,
         gateway: dict[str, Any],
-        page_server_port: int | None,
+        pages_port: int,
         external_network: bool,
+        post_copy: bool,
     ) -> None:
         """Find the cable and the control group, and start runc up to the point where CRIU looks at the processes.
 
-        Without a page server at the destination the pages stay here until they are asked for (post-copy). With
-        `external_network` the network namespace is left out of the images: the destination has one ready.
+        `pages_port` is where the destination takes the pages; in a `post_copy` they stay here until they are asked for
+        from there. With `external_network` the network namespace is left out of the images: the destination has one
+        ready.
         """
         self.gateway = gateway
         self.breakpoints = breakpoints.Ready()
@@ -208,48 +210,57 @@ class Source:
             self.stand_in = cgroup.stand_in(self.group, self.directory / "freezer")
         env = limits.environment(cgroup.pids(self.group))
         self.trigger = Trigger(self.directory / "armed", "final dump")
-        self.doors = [self.peer["rsync_port"], *([] if page_server_port is None else [page_server_port])]
+        self.doors = [self.peer["rsync_port"], pages_port]
         settings = watches.settings(cgroup.pids(self.group))
         if external_network:
             settings += f"external net[{namespace.stat().st_ino}]:{criu.NETWORK}\n"
-        if page_server_port is None:
+        self.outgoing = self._outgoing(pages_port, self.images.name, plain=post_copy)
+        settings += self.outgoing.settings
+        if post_copy:
             self._start_lazy_dump(settings, env)
         else:
-            self.relay = self._relay(page_server_port)
-            self.page_server = self._page_server(page_server_port, self.relay)
-            options = ["--leave-running", "--page-server", "{}:{}".format(*self.page_server), *self._parent()]
-            env = self.trigger.environment(DUMP_CALL, settings, env)
-            self.dump = criu.checkpoint(self.container, self.images, *options, env=env, freezer=self.stand_in)
+            self.dump = criu.checkpoint(
+                self.container,
+                self.images,
+                "--leave-running",
+                *INHERITED,
+                *self._parent(),
+                env=self.trigger.environment(DUMP_CALL, settings, env),
+                freezer=self.stand_in,
+                pass_fds=[self.outgoing.descriptor],
+            )
+            self.outgoing.hand_over()
         self.files_sent = self.sender.catch_up() > 0
         self.trigger.wait("ready", self._dump_has_ended)
         self._ask_decider("prepare")
 
     def _start_lazy_dump(self, settings: str, env: dict[str, str] | None) -> None:
-        assert self.trigger and self.link  # noqa: S101, PT018 - `arm` came before
+        """CRIU serves its pages on the connection: the one that reads them has proved itself, and nobody else can."""
+        assert self.trigger and self.outgoing  # noqa: S101, PT018 - `arm` came before
         pipes.make_room(self.migration)
-        address = self.link.socket.getsockname()[0]
-        with listen(address) as probe:
-            self.pages = (address, int(probe.getsockname()[1]))
-        (self.directory / "pages").write_text(f"{address} {self.pages[1]}")
+        self.pages = self.outgoing.name
+        self.doors.pop()  # its end is the pager's to judge
+        (self.directory / "pages").write_text(self.pages)
         read_end, write_end = os.pipe()
         self.dumped = os.fdopen(read_end, "rb", buffering=0)
-        options = ["--leave-running", "--lazy-pages", "--page-server", f"{address}:{self.pages[1]}"]
         self.dump = criu.checkpoint(
             self.container,
             self.images,
-            *options,
+            "--leave-running",
+            "--lazy-pages",
             "--status-fd",
             str(write_end),
             env=self.trigger.environment(LAZY_DUMP_CALL, settings, env),
             freezer=self.stand_in,
-            pass_fds=[write_end],
+            pass_fds=[write_end, self.outgoing.descriptor],
         )
         os.close(write_end)
+        self.outgoing.let_go()
 
     def _pushed(self) -> contextlib.AbstractContextManager[object]:
-        if self.page_server is None:
+        if self.pages is not None or self.outgoing is None:
             return contextlib.nullcontext()
-        return cork.Pushed(self.dump.pid, self.page_server)
+        return self.outgoing.pushed()
 
     def _wait_for_dump(self) -> None:
         """Until all is dumped; of a post-copy's memory until it can be asked for."""
@@ -290,12 +301,12 @@ class Source:
                 ("restored", "restore"),
                 ("committed", "network switch"),
             ):
-                answer = self._hear()
-                if "failed" in answer:
-                    raise AgentError(answer["failed"], answer.get("step", step))
-                if answer.get("phase") != phase:
-                    raise AgentError(f"the destination said {answer} instead of {phase}", step)
-                self.controller.event(phase, **answer.get("facts", {}))
+                said = messages.progress(self._hear())
+                if isinstance(said, messages.Failed):
+                    raise AgentError(said.why, said.step or step)
+                if said.phase != phase:
+                    raise AgentError(f"the destination said {said.phase} instead of {phase}", step)
+                self.controller.event(phase, **said.facts)
         except Exception as failure:
             outcome = self._settle()
             self.controller.event("settled", outcome=outcome)
@@ -310,8 +321,8 @@ class Source:
     def _ask_decider(self, question: str) -> None:
         assert self.decider is not None  # noqa: S101 - `arm` has connected
         self.decider.send(ask=question)
-        if "error" in (answer := self.decider.receive(10)):
-            raise AgentError(answer["error"], "final dump")
+        if (refused := messages.refusal(self.decider.receive(10))) is not None:
+            raise AgentError(refused, "final dump")
 
     def _dump_and_send(self) -> None:
         assert self.plug and self.link and self.trigger  # noqa: S101, PT018 - `arm` came before
@@ -338,7 +349,8 @@ class Source:
                 self._wait_for_dump()
             timerfd.start_again(images)
             names = links.needed(images, cgroup.pids(self.group), self.sender.trees)
-        tell("dumped", file_bytes=file_bytes, **dump_stats(images), **_packed_bytes(self.relay))
+        carried = self.outgoing.sent() if self.outgoing is not None else {}
+        tell("dumped", file_bytes=file_bytes, **dump_stats(images), **carried)
         if self.log is not None:
             (images / TAIL).write_bytes(self.log.tail())
         metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
@@ -346,7 +358,7 @@ class Source:
         self.everything_sent = True
         listed = [{"name": path.name, "size": size} for path, size in sizes.items()]
         with self.link.together():
-            self.link.send(images=listed, pages=self.pages, links=names, files=self.files_sent)
+            self.link.send(images=listed, links=names, files=self.files_sent)
             for path, size in sizes.items():
                 self.link.send_file(path, size)
         tell("sent", metadata_bytes=sum(sizes.values()))
@@ -384,7 +396,7 @@ class Source:
     def _call_off(self) -> str:
         link = Link.connect(self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=5)
         link.send(ask="call_off")
-        return str(link.receive(10)["outcome"])
+        return messages.outcome(link.receive(10))
 
     def release(self) -> None:
         """Let the container run on here, as if nothing had happened."""
@@ -437,7 +449,7 @@ class Source:
         if not self.committed:
             self.release()
         self._disarm()
-        for held in (self.relay, self.breakpoints):
+        for held in (self.outgoing, self.breakpoints):
             if held is not None:
                 held.close()
         if self.link is not None:
@@ -453,20 +465,9 @@ class Source:
         return ["--parent-path", f"../{self.parent}"] if self.parent else []
 
 
-def _packed_bytes(relay: Relay | None) -> dict[str, int]:
-    return {"packed_bytes": relay.sent} if relay is not None else {}
-
-
-def dismiss(pages: tuple[str, int]) -> None:
-    """Have a CRIU that waits for somebody to fetch pages give up: it is told that the fetching is over.
-
-    If somebody has come already and does not say a word any more, his connection is cut.
-    """
-    host, port = pages
-    cut = ["ss", "--kill", "state", "established", "src", f"{host}:{port}"]
-    subprocess.run(cut, capture_output=True, check=False)
-    with contextlib.suppress(OSError):
-        socket.create_connection(pages, timeout=1).close()
+def dismiss(pages: str) -> None:
+    """Have a CRIU that serves pages, or is to, give up: its connection is cut, which `pages` names at this end."""
+    subprocess.run(["ss", "--kill", "src", pages], capture_output=True, check=False)
 
 
 def remove(container: str) -> None:
@@ -506,8 +507,7 @@ def resume(migration: str, container: str, address: str, bridge: str) -> None:
         while dumps.workers(directory) and time.monotonic() < deadline:
             let_go(directory / "armed")
             with contextlib.suppress(OSError, ValueError):
-                host, port = (directory / "pages").read_text().split()
-                dismiss((host, int(port)))
+                dismiss((directory / "pages").read_text())
             time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it dumps
         try:
             state = docker_api.call("GET", f"/containers/{container}/json")["State"]
@@ -543,8 +543,9 @@ def send_image(reference: str, address: str, port: int, token: str, bandwidth: i
                 pace.spent(len(chunk))
             link.socket.shutdown(socket.SHUT_WR)
         answer = link.receive(600)
-        if "error" in answer:
-            raise AgentError(answer["error"], "sync")
+        if (refused := messages.refusal(answer)) is not None:
+            raise AgentError(refused, "sync")
+        messages.loaded(answer)
     finally:
         connection.close()
         link.close()

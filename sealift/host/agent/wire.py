@@ -14,13 +14,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from . import admission
+from .messages import LINE_LIMIT, WAITING, AgentError, Misunderstood, order, parse
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-LINE_LIMIT = 1 << 20
-WAITING = "waiting"
-"""The gateway's word for a group that is not complete."""
+ORDER_LIMIT = 1 << 24
+"""A controller's order has at most so many bytes: a container's whole description may be in it."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -37,12 +39,8 @@ ALIVE = {
 """A host that the network has lost is missed after 15 seconds, whether something was sent to it or not: tcp(7)."""
 
 
-class AgentError(Exception):
-    """One sentence for a person; `step` names the step of the protocol that failed."""
-
-    def __init__(self, message: str, step: str | None = None) -> None:
-        super().__init__(message)
-        self.step = step
+__all__ = ["WAITING", "AgentError"]
+"""Theirs is another module, which knows nothing of connections; what uses both has them from here."""
 
 
 class Controller:
@@ -52,11 +50,20 @@ class Controller:
         self._lock = threading.Lock()
 
     def orders(self, silence_s: float | None = None) -> Iterator[dict[str, Any]]:
-        """Each order as a dict; ends when the controller is gone, or has not even sent a blank line for so long."""
+        """Each order as a dict; ends when the controller is gone, or has not even sent a blank line for so long.
+
+        What is no order is answered as one, and passed over; one without an end ends them all.
+        """
         source, rest = sys.stdin.fileno(), b""
         while select.select([source], [], [], silence_s)[0] and (chunk := os.read(source, 1 << 16)):
             *lines, rest = (rest + chunk).split(b"\n")
-            yield from (json.loads(line) for line in lines if line)
+            for line in filter(None, lines):
+                try:
+                    yield parse(line)
+                except Misunderstood as nonsense:
+                    self.tell(error=str(nonsense))
+            if len(rest) > ORDER_LIMIT:
+                return
 
     def tell(self, **message: Any) -> None:
         """Send one message. A controller that is gone is no reason to stop: the hosts settle it between them."""
@@ -83,38 +90,15 @@ class Link:
 
     @classmethod
     def connect(cls, address: str, port: int, token: str, timeout: float = 20) -> Link:
-        """Connect to a listening agent and show the token.
-
-        Patient, since a tunnel whose end has just got another key may lose packets until its next handshake.
-        """
-        link = cls(socket.create_connection((address, port), timeout=timeout))
-        link.socket.settimeout(None)
-        link.send(token=token)
-        return link
-
-    @classmethod
-    def accept(cls, listener: socket.socket, token: str, timeout: float | None = None) -> Link:
-        """The first peer that knows the token; others are turned away."""
-        listener.settimeout(timeout)
-        while True:
-            connection, _ = listener.accept()
-            connection.settimeout(10)
-            link = cls(connection)
-            try:
-                hello = link.receive()
-            except (OSError, ValueError, AgentError):
-                hello = {}
-            if hello.get("token") == token:
-                connection.settimeout(None)
-                return link
-            link.close()
+        """Connect to a listening agent; each side proves that it knows the token. OSError if there is none."""
+        return cls(admission.connect(address, port, token, timeout=timeout))
 
     def send(self, **message: Any) -> None:
         """Send one message."""
         self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, timeout: float | None = None) -> dict[str, Any]:
-        """The next message; AgentError when the other side is gone or silent for `timeout` seconds."""
+        """The next message; AgentError when the other side is gone, sends none, or is silent for `timeout` seconds."""
         self.socket.settimeout(timeout)
         try:
             line = self.reader.readline(LINE_LIMIT)
@@ -125,8 +109,7 @@ class Link:
                 self.socket.settimeout(None)
         if not line.endswith(b"\n"):
             raise AgentError("the other host closed the connection")
-        message: dict[str, Any] = json.loads(line)
-        return message
+        return parse(line)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -218,11 +201,13 @@ def serve(
     handlers: Mapping[str, Callable[..., Any]], controller: Controller, gone: Callable[[], object]
 ) -> None:
     """Answer the controller's orders, one after the other, until it is gone; then call `gone`."""
-    for order in controller.orders(SILENCE_S):
-        name = order.pop("order")
-        number = order.pop("number")
+    for message in controller.orders(SILENCE_S):
+        number = message.get("number")
         try:
-            result = handlers[name](**order)
+            name, number, arguments = order(message)
+            if name not in handlers:
+                raise AgentError(f"there is no order {name[:40]!r}")
+            result = handlers[name](**arguments)
             controller.tell(number=number, result=result)
         except Exception as failure:  # noqa: BLE001 - whatever it is, the controller must hear of it
             step = getattr(failure, "step", None)

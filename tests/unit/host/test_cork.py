@@ -1,4 +1,4 @@
-"""What another process has corked arrives at once while it is being pushed."""
+"""What another process has corked on a connection of ours arrives at once while it is being pushed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ CEILING_S = 0.2
 
 SENDER = """
 import socket, sys
-there = ("127.0.0.1", int(sys.argv[1]))
-connection = socket.create_connection(there)
+connection = socket.socket(fileno=int(sys.argv[1]))
 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
 sys.stdin.readline()
 connection.sendall(b"farewell")
@@ -27,17 +26,20 @@ sys.stdin.readline()
 
 @pytest.fixture
 def corked():
-    """A process that keeps back what it sends when it is told to, and the connection to it."""
+    """A process that keeps back what it sends when it is told to, the connection that it has, and the other end."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
-        words = [sys.executable, "-c", SENDER, str(listener.getsockname()[1])]
-        with subprocess.Popen(words, stdin=subprocess.PIPE, text=True) as process:
-            connection, _ = listener.accept()
-            try:
-                with connection:
-                    yield process, connection, listener.getsockname()
-            finally:
-                process.kill()
+        with socket.create_connection(listener.getsockname()) as ours:
+            words = [sys.executable, "-c", SENDER, str(ours.fileno())]
+            with subprocess.Popen(
+                words, stdin=subprocess.PIPE, text=True, pass_fds=[ours.fileno()]
+            ) as process:
+                connection, _ = listener.accept()
+                try:
+                    with connection:
+                        yield process, ours, connection
+                finally:
+                    process.kill()
 
 
 def arrival_s(process: subprocess.Popen[str], connection: socket.socket) -> float:
@@ -51,29 +53,20 @@ def arrival_s(process: subprocess.Popen[str], connection: socket.socket) -> floa
 
 
 def test_what_is_corked_is_held_back_without_it(corked) -> None:
-    process, connection, _ = corked
-    assert arrival_s(process, connection) > CEILING_S / 2
+    process, _, connection = corked
+    with cork.Pushed(None):
+        assert arrival_s(process, connection) > CEILING_S / 2
 
 
 def test_what_is_corked_arrives_while_it_is_pushed(corked) -> None:
-    process, connection, there = corked
-    with cork.Pushed(process.pid, there):
+    process, ours, connection = corked
+    with cork.Pushed(ours):
         time.sleep(0.05)
         assert arrival_s(process, connection) < CEILING_S / 2
 
 
-def test_a_process_that_is_not_connected_there_is_left_alone(corked) -> None:
-    process, connection, there = corked
-    with cork.Pushed(process.pid, (there[0], there[1] ^ 1)):
+def test_a_connection_that_was_closed_is_pushed_no_more(corked) -> None:
+    _, ours, _ = corked
+    with cork.Pushed(ours):
+        ours.close()
         time.sleep(0.02)
-        assert arrival_s(process, connection) > CEILING_S / 2
-
-
-def test_the_connection_ends_with_its_process(corked) -> None:
-    process, connection, there = corked
-    with cork.Pushed(process.pid, there):
-        time.sleep(0.05)
-        process.kill()
-        process.wait()
-    connection.settimeout(1)
-    assert connection.recv(100) == b""

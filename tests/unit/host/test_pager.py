@@ -186,7 +186,7 @@ def scene(images: Path) -> Iterator[Callable[..., Scene]]:
     def make(source: Source | Rounds, *ranges: tuple[int, int]) -> Scene:
         remote = isinstance(source, Source)
         if isinstance(source, Source):
-            remote = supply.Remote(source.listener.getsockname())
+            remote = supply.Remote(socket.create_connection(source.listener.getsockname()))
             made.append(Scene(images, lazy_ranges(images), remote))
         else:
             made.append(Scene(images, source.lazy_ranges(), supply.Local(source)))

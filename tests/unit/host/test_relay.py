@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 
@@ -10,9 +11,15 @@ import pytest
 
 from sealift.host.agent.memory import zstd
 from sealift.host.agent.memory.relay import PACKED_BYTES, Pace, Relay, joined, packed, spread, unpacked
-from sealift.host.agent.wire import AgentError, listen
+from sealift.host.agent.wire import AgentError
 
 RATE = 4_000_000
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a connection through the network."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return socket.create_connection(listener.getsockname()), listener.accept()[0]
 
 
 def test_a_pace_is_kept_and_idle_time_is_not_saved_up() -> None:
@@ -35,23 +42,22 @@ def test_a_relay_carries_both_ways_at_its_rate_and_ends_with_either_side() -> No
     received = bytearray()
 
     def serve() -> None:
-        connection, _ = listener.accept()
-        while part := connection.recv(1 << 16):
-            received.extend(part)
-        connection.sendall(b"done")
-        connection.close()
+        with server:
+            while part := server.recv(1 << 16):
+                received.extend(part)
+            server.sendall(b"done")
 
-    with listen("127.0.0.1") as listener:
-        server = threading.Thread(target=serve)
-        server.start()
-        with Relay(listener.getsockname(), rate=RATE) as relay:
-            started = time.monotonic()
-            with socket.create_connection(("127.0.0.1", relay.port)) as criu:
-                criu.sendall(data)
-                criu.shutdown(socket.SHUT_WR)
-                assert criu.recv(10) == b"done"
-            took = time.monotonic() - started
-        server.join()
+    criu, near = socket.socketpair()
+    far, server = pair()
+    serving = threading.Thread(target=serve)
+    serving.start()
+    with Relay([near], [far], rate=RATE), criu:
+        started = time.monotonic()
+        criu.sendall(data)
+        criu.shutdown(socket.SHUT_WR)
+        assert criu.recv(10) == b"done"
+        took = time.monotonic() - started
+    serving.join()
     assert received == data
     assert 0.9 * len(data) / RATE <= took < 5
 
@@ -65,65 +71,64 @@ def test_two_relays_carry_it_in_order_and_an_answer_to_a_part_is_not_waited_for(
     received = bytearray()
 
     def serve() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            received.extend(connection.recv(5))
-            connection.sendall(b"go on")
-            while part := connection.recv(1 << 16):
+        with server:
+            received.extend(server.recv(5))
+            server.sendall(b"go on")
+            while part := server.recv(1 << 16):
                 received.extend(part)
-            connection.sendall(b"done")
+            server.sendall(b"done")
 
-    with listen("127.0.0.1") as listener:
-        server = threading.Thread(target=serve)
-        server.start()
-        with (
-            Relay(listener.getsockname(), carry=unpack, came_by=streams) as there,
-            Relay(("127.0.0.1", there.port), carry=pack, goes_by=streams) as here,
-            socket.create_connection(("127.0.0.1", here.port)) as criu,
-        ):
-            criu.sendall(data[:5])
-            assert criu.recv(10) == b"go on"
-            criu.sendall(data[5:])
-            criu.shutdown(socket.SHUT_WR)
-            assert criu.recv(10) == b"done"
-            assert (here.sent < len(data) / 10) is (pack is packed)
-            assert there.sent == len(data)
-        server.join()
+    criu, near = socket.socketpair()
+    end, server = socket.socketpair()
+    outs, ins = zip(*(pair() for _ in range(streams)), strict=True)
+    serving = threading.Thread(target=serve)
+    serving.start()
+    with Relay(ins, [end], carry=unpack) as there, Relay([near], outs, carry=pack) as here, criu:
+        criu.sendall(data[:5])
+        assert criu.recv(10) == b"go on"
+        criu.sendall(data[5:])
+        criu.shutdown(socket.SHUT_WR)
+        assert criu.recv(10) == b"done"
+        assert (here.sent < len(data) / 10) is (pack is packed)
+        assert there.sent == len(data)
+    serving.join()
     assert received == data
 
 
 def test_one_of_several_connections_that_is_lost_ends_all() -> None:
     got = bytearray()
-    with (
-        listen("127.0.0.1") as listener,
-        Relay(listener.getsockname(), carry=joined, came_by=2) as there,
-        socket.create_connection(("127.0.0.1", there.port)) as second,
-        socket.create_connection(("127.0.0.1", there.port)) as first,
-    ):
-        first.sendall(bytes([0]) + b"\0\0\0\3one" + b"\0\0\0\5three")
-        second.sendall(bytes([1]) + b"\0\0\0\3tw")
+    (first, one), (second, two) = pair(), pair()
+    end, server = socket.socketpair()
+    with Relay([one, two], [end], carry=joined), first, second, server:
+        first.sendall(b"\0\0\0\3one" + b"\0\0\0\5three")
+        second.sendall(b"\0\0\0\3tw")
         second.shutdown(socket.SHUT_WR)
-        connection, _ = listener.accept()
-        with connection:
-            while part := connection.recv(100):
-                got.extend(part)
+        while part := server.recv(100):
+            got.extend(part)
     assert got == b"one"
+
+
+def test_who_sends_into_a_relay_whose_way_is_cut_is_told_and_does_not_hang() -> None:
+    criu, near = socket.socketpair()
+    far, server = pair()
+    criu.settimeout(10)
+    with Relay([near], [far]), criu:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.close()  # a reset, as `ss --kill` does
+        with pytest.raises(BrokenPipeError):
+            criu.sendall(bytes(1 << 26))
 
 
 @pytest.mark.parametrize(
     "sent", [b"\0\0\0\4abcd", b"\0\0\0\xffabcd", b"\xff\xff\xff\xffabcd", b"\0\0", bytes(9)]
 )
 def test_what_is_no_compressed_stream_ends_the_connection_and_nothing_of_it_goes_on(sent: bytes) -> None:
-    with (
-        listen("127.0.0.1") as listener,
-        Relay(listener.getsockname(), carry=unpacked) as relay,
-        socket.create_connection(("127.0.0.1", relay.port)) as attacker,
-    ):
+    attacker, came = pair()
+    end, server = socket.socketpair()
+    with Relay([came], [end], carry=unpacked), attacker, server:
         attacker.sendall(sent)
         attacker.shutdown(socket.SHUT_WR)
-        connection, _ = listener.accept()
-        with connection:
-            assert connection.recv(10) == b""
+        assert server.recv(10) == b""
 
 
 def test_a_frame_that_holds_more_than_it_may_is_refused() -> None:
@@ -133,6 +138,7 @@ def test_a_frame_that_holds_more_than_it_may_is_refused() -> None:
     assert zstd.expand(zstd.compress(b""), 0) == b""
 
 
-def test_a_relay_that_nobody_connects_to_ends() -> None:
-    with Relay(("127.0.0.1", 9), rate=RATE):
+def test_a_relay_that_nothing_comes_to_ends() -> None:
+    (_, near), (far, _) = pair(), pair()
+    with Relay([near], [far], rate=RATE):
         pass

@@ -7,17 +7,17 @@ import time
 
 import pytest
 
+from sealift.host.agent.admission import Admission
 from sealift.host.agent.destination import Destination
-from sealift.host.agent.wire import LOOPBACK, Controller, Link, listen
+from sealift.host.agent.wire import LOOPBACK, Controller, Link
 
 
 @pytest.mark.parametrize("outcome", ["committed", "rolled back"])
 def test_it_asks_no_more_once_it_was_told(outcome: str) -> None:
-    with listen(LOOPBACK) as gateway:
-        port = gateway.getsockname()[1]
+    with Admission(LOOPBACK, "token") as gateway:
         destination = Destination(Controller())
-        destination.gateway = {"address": LOOPBACK, "port": port, "token": "token"}
-        destination.decider = Link.connect(LOOPBACK, port, "token")
+        destination.gateway = {"address": LOOPBACK, "port": gateway.port, "token": "token"}
+        destination.decider = Link.connect(LOOPBACK, gateway.port, "token")
         heard: list[str] = []
         asking = threading.Thread(target=lambda: heard.append(destination._switch()), daemon=True)
         asking.start()

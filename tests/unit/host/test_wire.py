@@ -2,32 +2,69 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import socket
 import threading
 from typing import TYPE_CHECKING
 
-from sealift.host.agent.wire import Link, listen
+import pytest
+
+from sealift.host.agent.wire import AgentError, Link, listen
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_what_comes_right_behind_the_token_is_not_lost() -> None:
+def test_what_comes_right_behind_a_message_is_not_lost() -> None:
     data = bytes(range(256)) * 100
-    hello = json.dumps({"token": "word"}).encode() + b"\n"
+    here, there = map(Link, _pair())
+    here.send(then="data")
+    here.socket.sendall(data)
+    here.close()
+    assert there.receive(5) == {"then": "data"}
+    assert b"".join(there.rest()) == data
+    there.close()
 
-    def send() -> None:
-        with socket.create_connection(listener.getsockname()) as connection:
-            connection.sendall(hello + data)
 
-    with listen("127.0.0.1") as listener:
-        sender = threading.Thread(target=send)
-        sender.start()
-        sender.join()  # all that fits is there before the token is looked at
-        link = Link.accept(listener, "word", timeout=5)
-        assert b"".join(link.rest()) == data
-        link.close()
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]",
+        b"{",
+        b"\xff",
+        b"null",
+        b'"token"',
+        b"1" * 5000,
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"a": NaN}',
+    ],
+    ids=["list", "half", "no text", "null", "word", "digits", "lists", "tables", "no number"],
+)
+def test_what_is_no_message_is_said_in_a_sentence(line: bytes) -> None:
+    here, there = map(Link, _pair())
+    here.socket.sendall(line + b"\n")
+    with pytest.raises(AgentError, match="sent"):
+        there.receive(5)
+    here.close()
+    there.close()
+
+
+def test_a_message_without_an_end_is_not_read_for_ever() -> None:
+    here, there = map(Link, _pair())
+    sender = threading.Thread(target=_flood, args=(here.socket,))
+    sender.start()
+    with pytest.raises(AgentError):
+        there.receive(5)
+    there.close()
+    sender.join(5)
+    assert not sender.is_alive()
+    here.close()
+
+
+def _flood(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.sendall(b"x" * (8 << 20))
 
 
 def test_files_that_are_sent_together_arrive_one_by_one(tmp_path: Path) -> None:

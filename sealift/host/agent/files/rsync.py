@@ -7,9 +7,10 @@ made for it; each tree (writable layer, volume, bind mount, log) is one of its m
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
-import socket
+import signal
 import stat
 import subprocess
 import time
@@ -56,6 +57,7 @@ class Daemon:
             "uid = 0",
             "gid = 0",
             "read only = no",
+            "list = no",
             "auth users = sealift",
         ]
         lines += [f"secrets file = {secrets}", f"lock file = {directory}/rsyncd.lock"]
@@ -73,25 +75,38 @@ class Daemon:
             f"--address={address}",
         ]
         command += [f"--port={self.port}", f"--log-file={directory}/rsyncd.log"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        self._wait_until_it_listens(address)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._wait_until_it_listens()
 
-    def _wait_until_it_listens(self, address: str) -> None:
+    def _wait_until_it_listens(self) -> None:
+        """Until it does, and not somebody who was quicker to take the port: rsync's client asks for no proof."""
         deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                socket.create_connection((address, self.port), timeout=1).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
+        while self.process.poll() is None and time.monotonic() < deadline:
+            if _listens(self.process.pid, self.port):
                 return
+            time.sleep(0.02)
+        self.stop()
         raise AgentError("the rsync daemon did not start", "sync")
 
     def stop(self) -> None:
-        self.process.terminate()
+        """End it, and what it has started for each connection: one that is silent would keep its own for ever."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait(10)
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Whether a process has a socket that listens at this port (proc(5), net/tcp: state 0A)."""
+    ours = set()
+    with contextlib.suppress(OSError):
+        ours = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    with Path("/proc/net/tcp").open() as table:
+        for line in itertools.islice(table, 1, None):
+            _, local, _, state, *rest = line.split()
+            at_port = state == "0A" and int(local.rpartition(":")[2], 16) == port
+            if at_port and f"socket:[{rest[5]}]" in ours:
+                return True
+    return False
 
 
 class View(NamedTuple):

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -36,14 +37,16 @@ class Filler:
         self._guarded: list[int] = []
         self._watch: threading.Thread | None = None
         self._log = directory / "pager.log"
-        with self._log.open("wb") as log:
+        self._post, theirs = socket.socketpair()
+        with self._log.open("wb") as log, theirs:
             self._process = subprocess.Popen(
                 # By the directory `dumps.workers` finds out later whose it is.
-                [sys.executable, sys.argv[0], "pager", str(directory), str(images), str(work)],
+                [sys.executable, sys.argv[0], "pager", *map(str, (directory, images, work, theirs.fileno()))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
         self._hear("listens")
@@ -53,9 +56,15 @@ class Filler:
         """Its process."""
         return self._process.pid
 
-    def begin(self, source: tuple[str, int] | None) -> None:
-        """Have it bring what the images leave out, from a source or else from the images that are here."""
-        self._say({"source": source})
+    def begin(self, source: socket.socket | None) -> None:
+        """Have it bring what the images leave out, from a source or else from the images that are here.
+
+        `source` is a connection to the page server there, which the pager then has alone.
+        """
+        if source is not None:
+            with source, contextlib.suppress(OSError):  # it has died, and `reason` says why
+                socket.send_fds(self._post, [b"s"], [source.fileno()])
+        self._say({"source": source is not None})
 
     def read_ahead(self) -> None:
         """Tell it that the images of all rounds but the last dump are there."""

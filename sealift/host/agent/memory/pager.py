@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import socket
 import sys
 import threading
 import time
@@ -349,6 +350,13 @@ def spare(pid: int) -> None:
         Path(f"/proc/{pid}/oom_score_adj").write_text(SPARED)
 
 
+def _connection(post: int) -> socket.socket:
+    """The connection that the agent hands over by the socket that it has left open here."""
+    with socket.socket(fileno=post) as agent:
+        _, (descriptor, *_), _, _ = socket.recv_fds(agent, 1, 1)
+    return socket.socket(fileno=descriptor)
+
+
 def main(controller: Controller) -> None:
     """Say that it listens, read ahead if told, take one order, bring all memory."""
     spare(os.getpid())
@@ -365,7 +373,7 @@ def main(controller: Controller) -> None:
     commit = Commit(orders)
     try:
         source = order["source"]
-        supply = Remote(tuple(source)) if source else Local(rounds)
+        supply = Remote(_connection(int(sys.argv[5]))) if source else Local(rounds)
         ranges = lazy_ranges(images) if source else rounds.lazy_ranges()
         Pager(ranges, supply, door, commit, controller).serve()
     except (OSError, AgentError, KeyError, ValueError) as lost:

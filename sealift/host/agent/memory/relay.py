@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
-from ..wire import LOOPBACK, AgentError, listen
+from ..wire import AgentError
 from . import zstd
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ PACKED_BYTES = 1 << 18
 """How much is compressed in one piece, at most: as little as one message, since nobody waits for more to come."""
 
 LENGTH = struct.Struct(">I")
-CONNECT_TIMEOUT_S = 20
 
 
 class Pace:
@@ -100,33 +99,27 @@ joined = _of_frames(bytes)
 
 
 class Relay:
-    """One connection to a page server, carried on.
+    """Carries on what comes by `origins`, in turn where there are several, by `targets`; answers go back by the first.
 
-    Use as `with Relay(there, rate=…) as relay`, or by `open` and `close`. Whoever is to be carried connects to
-    `relay.port` of `here`. `came_by` and `goes_by` are numbers of connections: more than one lie between two relays.
+    All of them are the relay's from then on. Use as `with Relay(…) as relay`, or by `open` and `close`. Several
+    connections lie between two relays.
     """
 
     def __init__(
         self,
-        there: tuple[str, int],
+        origins: Sequence[socket.socket],
+        targets: Sequence[socket.socket],
         *,
-        here: str = LOOPBACK,
         rate: int | None = None,
         carry: Carry = plain,
-        came_by: int = 1,
-        goes_by: int = 1,
     ) -> None:
-        self._there = there
-        self._came_by, self._goes_by = came_by, goes_by
+        self._origins, self._targets = origins, targets
         self._pace = Pace(rate)
         self._carry_on = carry
-        self._listener = listen(here)
-        self._open: list[socket.socket] = []
-        self.port = int(self._listener.getsockname()[1])
         self._thread = threading.Thread(target=self._carry, daemon=True, name="relay")
 
     def open(self) -> Self:
-        """Wait for the one connection, in a thread."""
+        """Carry, in threads."""
         self._thread.start()
         return self
 
@@ -137,12 +130,12 @@ class Relay:
 
     def close(self) -> None:
         """No more."""
-        for each in (self._listener, *self._open):
+        for each in (*self._origins, *self._targets):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
         if self._thread.is_alive():
             self._thread.join()
-        for each in (self._listener, *self._open):
+        for each in (*self._origins, *self._targets):
             each.close()
 
     def __enter__(self) -> Self:
@@ -154,33 +147,11 @@ class Relay:
         self.close()
 
     def _carry(self) -> None:
-        with contextlib.suppress(OSError):
-            origins = self._accept()
-            targets = [self._connect(number) for number in range(self._goes_by)]
-            for each in self._open:
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            answers = ([targets[0]], [origins[0]], plain, Pace(None))
-            back = threading.Thread(target=_pump, args=answers, daemon=True)
-            back.start()
-            _pump(origins, targets, self._carry_on, self._pace)
-            back.join()
-
-    def _accept(self) -> list[socket.socket]:
-        """Those that came, in the order of the numbers that they say where there are several."""
-        found: dict[bytes, socket.socket] = {}
-        while len(found) < self._came_by:
-            connection, _ = self._listener.accept()
-            self._open.append(connection)
-            found[connection.recv(1) if self._came_by > 1 else b""] = connection
-        return [found[number] for number in sorted(found)]
-
-    def _connect(self, number: int) -> socket.socket:
-        connection = socket.create_connection(self._there, CONNECT_TIMEOUT_S)
-        self._open.append(connection)
-        connection.settimeout(None)
-        if self._goes_by > 1:
-            connection.sendall(bytes([number]))
-        return connection
+        answers = ([self._targets[0]], [self._origins[0]], plain, Pace(None))
+        back = threading.Thread(target=_pump, args=answers, daemon=True)
+        back.start()
+        _pump(self._origins, self._targets, self._carry_on, self._pace)
+        back.join()
 
 
 def _pump(
@@ -188,6 +159,9 @@ def _pump(
 ) -> None:
     with contextlib.suppress(OSError, AgentError):
         carry(origins, targets, pace)
-    for target in targets:
-        with contextlib.suppress(OSError):  # either way the other side learns that there is no more
-            target.shutdown(socket.SHUT_WR)
+    for those, how in ((targets, socket.SHUT_WR), (origins, socket.SHUT_RD)):
+        for each in those:
+            with contextlib.suppress(
+                OSError
+            ):  # both sides learn that there is no more, and that nobody takes more
+                each.shutdown(how)

@@ -6,7 +6,6 @@ Both are asked for some pages in a row, and give them later, in their turn: when
 from __future__ import annotations
 
 import os
-import socket
 import struct
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +14,8 @@ from ..images import PAGE_BYTES
 from ..wire import AgentError
 
 if TYPE_CHECKING:
+    import socket
+
     from .rounds import Rounds
 
 MESSAGE = struct.Struct("<IxxxxQQQ")
@@ -45,11 +46,10 @@ class Remote:
     window = 3
     """Asked for and not yet come: enough to keep a link busy, few enough that an urgent one is not far behind."""
 
-    def __init__(self, source: tuple[str, int]) -> None:
+    def __init__(self, connection: socket.socket) -> None:
+        """`connection` leads to it."""
         self._asked: deque[tuple[int, int, int]] = deque()
-        self._socket = socket.create_connection(source, timeout=10)
-        self._socket.settimeout(None)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connection
 
     def fileno(self) -> int:
         """For a selector: readable when pages come."""

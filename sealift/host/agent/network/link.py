@@ -10,7 +10,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..wire import AgentError, Link, listen
+from .. import messages
+from ..admission import Admission
+from ..wire import AgentError, Link
 
 DURATION_S, MOST_BYTES = 0.4, 24 << 20
 """After whichever is reached first the link is left alone: others use it, and somebody pays for it."""
@@ -33,17 +35,17 @@ RTT_AT = 68
 
 def receive(address: str) -> dict[str, Any]:
     """Wait for one measurement at this host's tunnel address. Returns the door: port and token."""
-    listener = listen(address)
     token = secrets.token_hex(16)
-    threading.Thread(target=_accept, args=(listener, token), daemon=True, name="link").start()
-    return {"address": address, "port": listener.getsockname()[1], "token": token}
+    admission = Admission(address, token, slots=None)
+    threading.Thread(target=_accept, args=(admission,), daemon=True, name="link").start()
+    return {"address": address, "port": admission.port, "token": token}
 
 
-def _accept(listener: socket.socket, token: str) -> None:
+def _accept(admission: Admission) -> None:
     """Whoever knows the token is counted for. Ends when nobody has come for `PATIENCE_S`."""
-    with contextlib.suppress(OSError, AgentError), contextlib.closing(listener):
+    with contextlib.suppress(OSError), admission:
         while True:
-            link = Link.accept(listener, token, timeout=PATIENCE_S)
+            link = Link(admission.take(PATIENCE_S))
             threading.Thread(target=_count, args=(link,), daemon=True, name="link").start()
 
 
@@ -97,7 +99,7 @@ def _fill(address: str, port: int, token: str, streams: int) -> tuple[float, int
         end = time.monotonic() + DURATION_S
         with ThreadPoolExecutor(streams) as pool:
             sent = sum(pool.map(lambda link: _send(link, end, MOST_BYTES // streams), links))
-        return sum(float(link.receive(PATIENCE_S)["bytes_s"]) for link in links), sent, round_trip_s
+        return sum(messages.rate(link.receive(PATIENCE_S)) for link in links), sent, round_trip_s
 
 
 def _send(link: Link, end: float, most: int) -> int:
