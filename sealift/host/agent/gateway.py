@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .journal import Journal
-from .network import userspace
+from .network import firewall, userspace
 from .network.hold import Hold, sweep
 from .places import Places
 from .wire import WAITING, AgentError, Controller, Link, listen, serve
@@ -357,6 +357,7 @@ def main(controller: Controller) -> None:
         "decide": decide,
         "end": end,
         "sweep": sweep,
+        "guarded": firewall.stands,
         "enter": places.enter,
         "note": journal.note,
         "unfinished": journal.unfinished,
