@@ -373,18 +373,22 @@ def network_show(inventory: InventoryOption = None, as_json: JsonOption = False)
 
 @host_app.command("prepare")
 def host_prepare(
-    name: Annotated[str, typer.Argument(help="A Docker host of the inventory.")],
+    name: Annotated[str, typer.Argument(help="A Docker host of the inventory, or `gateway`.")],
     inventory: InventoryOption = None,
 ) -> None:
-    """Give a Docker host what it needs to take part: runtime wrapper, CRIU's settings, the workloads' network."""
+    """Give a Docker host what it needs to take part: runtime wrapper, CRIU's settings, the networks and their rules."""
     from sealift import inventory as inventories
     from sealift.attestation.record import pinned
     from sealift.host import prepare, ssh
 
     known = pinned(inventories.load(inventory))
-    with ssh.connected(name, known.host(name)) as connection:
-        changed = prepare.files(connection)
-        prepare.docker_network(connection, known.network)
+    if name == "gateway":
+        with ssh.connected(name, known.gateway) as connection:
+            changed = prepare.gateway(connection)
+    else:
+        with ssh.connected(name, known.host(name)) as connection:
+            changed = prepare.files(connection)
+            prepare.docker_network(connection, known.network)
     _say("\n".join(changed) if changed else f"{name} has everything already")
 
 

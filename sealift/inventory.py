@@ -96,6 +96,12 @@ class Network(_Table):
     docker_network: str = Field(default="sealift", description="Name of the user-defined Docker network.")
     mtu: int = Field(default=1420, ge=576, le=9000)
 
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.tunnel.overlaps(self.workloads):
+            raise ValueError(f"tunnel {self.tunnel} and workloads {self.workloads} overlap: take two apart")
+        return self
+
 
 class Limits(_Table):
     """How many migrations may be under way at once; others wait for their turn. A group counts as one."""
@@ -130,6 +136,16 @@ class Inventory(_Table):
     def state_folder(self) -> Path:
         """Where what was verified is on record, and the keystore."""
         return self.state or state_dir()
+
+    @model_validator(mode="after")
+    def _within_the_tunnel(self) -> Self:
+        for name, host in {**self.hosts, "gateway": self.gateway}.items():
+            if host.tunnel_address is not None and host.tunnel_address not in self.network.tunnel:
+                raise ValueError(
+                    f"{name}'s tunnel_address {host.tunnel_address} is outside of the tunnel {self.network.tunnel}: "
+                    "correct it, or `tunnel` in the table network"
+                )
+        return self
 
     def known_as(self, name: str, *, host_key: str, wireguard_key: str) -> Inventory:
         """The inventory with the keys that a host has proved."""

@@ -10,7 +10,7 @@ from sealift.attestation.guest import DISK_FAULTS, PORT
 from sealift.attestation.keystore import draw_key, key_for
 from sealift.errors import CommandFailed, HostUnreachable, UnusableInput
 from sealift.host import prepare, ssh
-from sealift.network import peers, wireguard
+from sealift.network import foreign, peers, wireguard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,8 +32,10 @@ ANSWER_TIMEOUT_S = 600
 def provision(inventory: Inventory, record: Record, connection: Connection, keystore: Keystore) -> str:
     """Release what a verified host needs, over the connection that is bound to its evidence. Returns what came.
 
-    `inventory` names the keys that the hosts have proved. Doing it again changes nothing.
+    `inventory` names the keys that the hosts have proved. Doing it again changes nothing. Refused where its own
+    addresses, which the provider wrote, would lead what is meant for the tunnel elsewhere.
     """
+    foreign.refuse(connection, inventory.network, STEP)
     host = inventory.host(record.host)
     order = {
         "wireguard_port": wireguard.PORT,

@@ -12,6 +12,8 @@ from sealift.host.docker import RUNTIME, wait_for
 from sealift.network.wireguard import BRIDGE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sealift.host.ssh import Connection
     from sealift.inventory import Network
 
@@ -28,16 +30,18 @@ CARRIED = (
 )
 """What a host gets from us. Docker's own settings are its administrator's: see `files`."""
 
+GATEWAYS = tuple(one for one in CARRIED if one[0].endswith("/network"))
+"""What the gateway gets."""
+
+
+def gateway(connection: Connection) -> list[str]:
+    """Bring the gateway its part: the tunnel's script and its rules. Returns what was changed, a line each."""
+    return _carry(connection, GATEWAYS)
+
 
 def files(connection: Connection) -> list[str]:
     """Install the runtime wrapper and CRIU's settings where they differ. Returns what was changed, a line each."""
-    carried = resources.files("sealift.machine") / "files"
-    changed = []
-    for name, mode in CARRIED:
-        content = (carried / name).read_bytes()
-        if connection.run(["cat", f"/{name}"], check=False).stdout.encode() != content:
-            connection.put(f"/{name}", content, mode=mode)
-            changed.append(f"{connection.name}: /{name} written")
+    changed = _carry(connection, CARRIED)
     found = wait_for(connection, patience_s=DOCKER_PATIENCE_S).info()
     if not found["LiveRestoreEnabled"]:
         changed.append(
@@ -52,6 +56,19 @@ def files(connection: Connection) -> list[str]:
             remedy=f'Put {{"runtimes": {{"{RUNTIME}": {{"path": "/usr/libexec/sealift/runtime"}}}}}} into '
             "/etc/docker/daemon.json and `systemctl reload docker`",
         )
+    return changed
+
+
+def _carry(connection: Connection, what: Iterable[tuple[str, int]]) -> list[str]:
+    carried = resources.files("sealift.machine") / "files"
+    changed = []
+    for name, mode in what:
+        content = (carried / name).read_bytes()
+        if connection.run(["cat", f"/{name}"], check=False).stdout.encode() != content:
+            connection.put(f"/{name}", content, mode=mode)
+            changed.append(f"{connection.name}: /{name} written")
+    if connection.run(["test", "-e", "/etc/sealift/network.env"], check=False).status == 0:
+        connection.run(["/usr/libexec/sealift/network", "rules"])  # the same again where they are loaded
     return changed
 
 

@@ -57,9 +57,10 @@ def preflight(session: Session) -> list[str]:
 def examine(scene: Scene) -> Look:
     """Every finding, in the order of the resources. Looks at hosts and processes, and changes nothing."""
     described = container.describe(scene)
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         here = pool.submit(scene.source.facts.call, "host")
         there = pool.submit(scene.destination.facts.call, "host") if scene.destination else None
+        guarded = pool.submit(scene.gateway.call, "guarded")
         uses = scene.source.facts.call("container", container=described["Id"])
     look = Look(described, uses, here.result(), there.result() if there else None)
     found = [
@@ -68,6 +69,7 @@ def examine(scene: Scene) -> Look:
         *processes.judge(scene.source.name, uses, look.here, look.there),
         *hosts.source(scene.source, look.here, uses),
         *container.taken(scene, look),
+        *hosts.gateway(guarded.result()),
         *container.mounts(scene, look),
         *hosts.space(scene, look),
     ]
@@ -98,7 +100,8 @@ def _without_contradictions(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _not_looked_at(scene: Scene) -> list[Finding]:
-    resources = (Resource.CPU, Resource.KERNEL, Resource.CRIU, Resource.DOCKER, Resource.SPACE, Resource.NAME)
+    resources = [Resource.CPU, Resource.KERNEL, Resource.NETWORK, Resource.CRIU, Resource.DOCKER]
+    resources += [Resource.SPACE, Resource.NAME]
     remedy = f"`sealift attest {scene.destination_name} --provision`, then check again"
     return [
         Finding(resource, Answer.UNKNOWN, scene.destination_name, "could not be looked at", remedy)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import cgroup, docker_api, limits, processes
 from .memory import dirty
-from .network import link
+from .network import firewall, link
 from .wire import AgentError, Controller, serve
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def host() -> dict[str, Any]:
         "dirty_tracking": _criu("check", "--feature", "mem_dirty_track").returncode == 0,
         "lazy": _criu("check", "--feature", "uffd").returncode == 0,
         "rsync": shutil.which("rsync") is not None,
+        "guarded": firewall.stands(),
         "wrapper": all(os.access(f"/usr/libexec/sealift/{name}", os.X_OK) for name in WRAPPERS),
     }
 

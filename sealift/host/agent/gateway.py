@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from . import messages
 from .admission import Admission
 from .journal import Journal
-from .network import userspace
+from .network import firewall, userspace
 from .network.hold import Hold, sweep
 from .places import Places
 from .wire import WAITING, AgentError, Controller, Link, serve
@@ -356,6 +356,7 @@ def main(controller: Controller) -> None:
         "decide": decide,
         "end": end,
         "sweep": sweep,
+        "guarded": firewall.stands,
         "enter": places.enter,
         "note": journal.note,
         "unfinished": journal.unfinished,

@@ -12,6 +12,7 @@ class Resource(StrEnum):
     EVIDENCE = "evidence"
     CPU = "CPU"
     KERNEL = "kernel"
+    NETWORK = "network"
     CRIU = "CRIU"
     DOCKER = "Docker"
     SPACE = "space"

@@ -33,6 +33,7 @@ def source(side: Side, facts: dict[str, Any], uses: dict[str, Any]) -> list[Find
             "it lacks CAP_SYS_RESOURCE, without which CRIU can't read the resource limits of other users' processes",
             "Grant it, or install tcc: Sealift then makes a library that reads them from /proc",
         )
+    _guarded(bench, stands=facts["guarded"])
     _tools(bench, facts)
     bench.yes(Resource.CRIU, f"{facts['criu']}; {_tracking(facts)}")
     return bench.findings
@@ -51,6 +52,7 @@ def destination(side: Side, here: dict[str, Any], there: dict[str, Any]) -> list
         )
     bench.yes(Resource.CPU, f"{there['machine']}, with every flag that a program of the source may be using")
     _kernel(bench, here, there)
+    _guarded(bench, stands=there["guarded"])
     _tools(bench, there)
     later = "memory can follow" if there["lazy"] else "memory can't follow afterwards (userfaultfd)"
     bench.yes(Resource.CRIU, f"{there['criu']}; {later}")
@@ -61,6 +63,13 @@ def destination(side: Side, here: dict[str, Any], there: dict[str, Any]) -> list
             "Install /usr/libexec/sealift/runtime and register it in daemon.json (README, section Hosts)",
         )
     bench.yes(Resource.DOCKER, f"{side.docker.version()['Version']}, with the runtime {RUNTIME!r}")
+    return bench.findings
+
+
+def gateway(stands: bool) -> list[Finding]:
+    """What the gateway must have."""
+    bench = Bench("gateway")
+    _guarded(bench, stands=stands)
     return bench.findings
 
 
@@ -95,6 +104,17 @@ def space(scene: Scene, look: Look) -> list[Finding]:
             )
     bench.yes(Resource.SPACE, f"{disk >> 20} MiB of disk and {memory >> 20} MiB of memory are there")
     return bench.findings
+
+
+def _guarded(bench: Bench, *, stands: bool) -> None:
+    if not stands:
+        bench.no(
+            Resource.NETWORK,
+            "its rules that let only the tunnel's peers in at its tunnel address are not loaded",
+            f"`sealift host prepare {bench.host}` brings them, and `/usr/libexec/sealift/network rules` there loads "
+            "them again. Needs nftables",
+        )
+    bench.yes(Resource.NETWORK, "its tunnel address is for the tunnel's peers only")
 
 
 def _tools(bench: Bench, facts: dict[str, Any]) -> None:

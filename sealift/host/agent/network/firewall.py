@@ -1,0 +1,19 @@
+"""Whether this host lets nobody but the tunnel's peers in at its tunnel address: rules of `network up`."""
+
+from __future__ import annotations
+
+import subprocess
+
+TABLE = ("ip", "sealift")
+"""Family and name, as `/usr/libexec/sealift/network` loads it."""
+
+
+def stands() -> bool:
+    """Whether the rules are loaded. Who flushes all of nftables, as Debian's nftables.service does, takes them away."""
+    try:
+        done = subprocess.run(
+            ["nft", "list", "table", *TABLE], capture_output=True, text=True, check=False, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and all(f"hook {hook} " in done.stdout for hook in ("input", "forward"))

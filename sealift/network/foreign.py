@@ -1,0 +1,107 @@
+"""What a host has, apart from Sealift, of the tunnel's and the workloads' networks.
+
+The provider writes an attested VM's addresses, and nothing measures them. An address or a route of his with a longer
+prefix would win over the tunnel's: the VM would ask him whether it may let the container run.
+"""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING, Any
+
+from sealift.errors import HostUnreachable, Refused
+from sealift.network.wireguard import BRIDGE, INTERFACE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sealift.host.ssh import Connection
+    from sealift.inventory import Network
+
+LOOK = "ip -json -4 address show && ip -json -4 route show table all && ip -json -4 rule show"
+"""Each prints one line of JSON (ip-address(8), ip-route(8), ip-rule(8))."""
+
+OWN = frozenset({INTERFACE, BRIDGE})
+OWN_TABLES = frozenset({"77", "78"})
+"""What `/usr/libexec/sealift/network` gives routes to that have no interface."""
+
+KERNEL_RULES = frozenset({(0, "local"), (32766, "main"), (32767, "default")})
+
+
+def refuse(connection: Connection, network: Network, step: str) -> None:
+    """Refused, with every reason, if anything else than Sealift's own claims a part of the two networks."""
+    lines = connection.run(["sh", "-c", LOOK]).stdout.splitlines()
+    try:
+        addresses, routes, rules = (json.loads(line) for line in lines)
+        found = tuple(claims(addresses, routes, rules, network))
+    except (ValueError, KeyError, TypeError) as nonsense:
+        raise HostUnreachable(
+            "what it says of its addresses makes no sense", host=connection.name, step=step
+        ) from nonsense
+    if found:
+        raise Refused(
+            f"its own network overlaps the tunnel's ({network.tunnel}) or the workloads' ({network.workloads}): "
+            + "; ".join(found),
+            host=connection.name,
+            step=step,
+            remedy="Nothing was released to it. Have its provider correct the addresses that he configured, or take "
+            "other networks in the inventory's table network",
+            reasons=found,
+        )
+
+
+def claims(
+    addresses: list[dict[str, Any]],
+    routes: list[dict[str, Any]],
+    rules: list[dict[str, Any]],
+    network: Network,
+) -> Iterator[str]:
+    """A sentence for each address, route or policy rule that is none of Sealift's and bears on the two networks.
+
+    The arguments are what `LOOK` prints. A default route is no claim: every other prefix is longer.
+    """
+    for link in addresses:
+        for one in link.get("addr_info", ()):
+            # Of a point-to-point address the other end is what the route leads to.
+            prefix = f"{one.get('address', one['local'])}/{one['prefixlen']}"
+            mine = IPv4Network(f"{one['local']}/32")
+            if link["ifname"] not in OWN and (
+                _overlaps(_network(prefix), network) or _overlaps(mine, network)
+            ):
+                yield f"the address {one['local']}/{one['prefixlen']} on {link['ifname']}"
+    for route in routes:
+        kind, dst = route.get("type", "unicast"), route["dst"]
+        table, device = str(route.get("table", "main")), route.get("dev")
+        if device in OWN or (device is None and table in OWN_TABLES and kind in {"throw", "unreachable"}):
+            continue
+        # The kernel's entries for an address are that address's fault.
+        if route.get("protocol") == "kernel" and kind in {"unicast", "local", "broadcast"}:
+            continue
+        if (dst == "default" and kind == "unicast") or not _overlaps(_network(dst), network):
+            continue
+        yield f"the route {dst} in the table {table}" + (f" by {device}" if device else "")
+    for rule in rules:
+        if (rule["priority"], rule.get("table")) not in KERNEL_RULES and not _ours(rule, network):
+            yield f"the policy rule {rule['priority']} (table {rule.get('table', 'none')})"
+
+
+def _ours(rule: dict[str, Any], network: Network) -> bool:
+    sources, targets = (_selector(rule, end) for end in ("src", "dst"))
+    if rule.get("table") == "77":
+        return sources == network.workloads and targets is None
+    return rule.get("table") == "78" and sources is None and targets in {network.tunnel, network.workloads}
+
+
+def _selector(rule: dict[str, Any], end: str) -> IPv4Network | None:
+    if rule.get(end, "all") == "all":
+        return None
+    return IPv4Network(f"{rule[end]}/{rule.get(f'{end}len', 32)}")
+
+
+def _network(text: str) -> IPv4Network:
+    return IPv4Network("0.0.0.0/0" if text == "default" else text, strict=False)
+
+
+def _overlaps(found: IPv4Network, network: Network) -> bool:
+    return found.overlaps(network.tunnel) or found.overlaps(network.workloads)
