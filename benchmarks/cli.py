@@ -187,8 +187,10 @@ def _shipped(name: str, kind: str, results: Path | None, *, as_json: bool) -> No
 def _sweep(plan: Path, results: Path) -> pd.DataFrame:
     scheduler.set_up()
     from benchmarks import frames
+    from flows.ephemeral import demand_password
     from flows.sweep import sweep
 
+    demand_password()
     made: Path = sweep(plan, results)
     _say(f"results: {made}")
     return frames.load(made)

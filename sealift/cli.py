@@ -154,9 +154,11 @@ def migrate(
     asked = (*limits, throttle, compress, streams, retries)
     scheduler.set_up()
     from flows.ending import run
+    from flows.ephemeral import demand_password
     from sealift.migration import progress
     from sealift.migration.display import Display
 
+    demand_password()
     chosen = _strategy(strategy)
     together = project is not None or len(named) > 1
     with progress.listening(Display(sys.stderr, named=together)):
@@ -243,10 +245,12 @@ def demo(
     """Bring a lab up, migrate a Redis under a client's hands, check, take the lab down."""
     scheduler.set_up()
     from benchmarks.demo import run_demo
+    from flows.ephemeral import demand_password
     from sealift.lab.plan import kind_of
     from sealift.migration import progress
     from sealift.migration.display import Display
 
+    demand_password()
     with progress.listening(Display(sys.stderr)):
         result = run_demo(kind_of(kind), memory_mb, say=_say)
     _print_report(result.report, as_json=as_json, client=result.client)

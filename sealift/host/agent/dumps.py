@@ -134,13 +134,13 @@ def _works_on(path: Path, mark: bytes) -> bool:
 def _is_ours(path: Path, words: list[bytes]) -> bool:
     """Whether no container and no other user can have started it, and it runs a program that works on images.
 
-    A process of a container has mounts of its own (mount_namespaces(7)), also where it shares the host's process ids; one
-    of another user has another user id, also if it runs a program as root. Neither can choose otherwise (proc(5)).
+    A process of a container has mounts of its own (mount_namespaces(7)), also where it shares the host's process ids;
+    one of another user has another user id, also if it runs a program as root. Neither can choose otherwise (proc(5)).
     """
-    if not os.path.samestat(os.stat(path / "ns/mnt"), os.stat("/proc/self/ns/mnt")):
+    if not (path / "ns/mnt").samefile("/proc/self/ns/mnt"):
         return False
     ids = (path / "status").read_bytes().partition(b"\nUid:")[2].partition(b"\n")[0].split()
     if {int(each) for each in ids} != {os.geteuid()}:
         return False
-    program = os.fsencode(os.readlink(path / "exe")).removesuffix(b" (deleted)").rpartition(b"/")[2]
+    program = os.fsencode((path / "exe").readlink()).removesuffix(b" (deleted)").rpartition(b"/")[2]
     return program in WORKERS or (program.startswith(b"python3") and words[2:3] == [b"pager"])
