@@ -10,6 +10,7 @@ from benchmarks import frames, plots, summary
 from benchmarks.sweep import REPORTS, RESPONSES, RESPONSES_SUFFIX, read_responses
 from sealift.errors import UnusableInput
 from sealift.model import Report
+from sealift.plain_text import in_markdown, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +47,8 @@ def write_page(paths: Sequence[Path], output: Path) -> None:
     ]
     body = "\n".join([*parts, "</table>"])
     head = f'<meta charset="utf-8"><title>Sealift: what a migration costs</title><style>{STYLE}</style>'
-    output.write_text(f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n')
+    page = f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+    output.write_text(printable(page))
 
 
 def write_readme(paths: Sequence[Path], readme: Path) -> None:
@@ -69,7 +71,7 @@ def write_readme(paths: Sequence[Path], readme: Path) -> None:
             title, figure = drawn[name]
             (folder / f"{name}.png").write_bytes(plots.png(figure))
             shown.append(f"![{title}](docs/figures/{name}.png)\n")
-    origin = "\n".join(f"- {line}" for line in summary.provenance(rows))
+    origin = "\n".join(f"- {in_markdown(line)}" for line in summary.provenance(rows))
     named = " ".join(map(str, paths))
     command = f"`sealift bench report {named} --readme {readme.name}` writes this section.\n"
     block = "\n".join([command, summary.markdown(rows), *shown, f"{origin}\n"])

@@ -1,4 +1,4 @@
-"""Prefect's server for the length of one process: where no API is configured, one is started on the loopback interface."""
+"""Prefect's server for the length of one process: without a configured API one is started on the loopback interface."""
 
 from __future__ import annotations
 

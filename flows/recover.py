@@ -13,6 +13,7 @@ from flows import parameters  # noqa: TC001 - Prefect reads the annotations
 from flows.admission import admit
 from sealift.errors import SealiftError
 from sealift.migration import recovery
+from sealift.plain_text import in_markdown
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -30,7 +31,14 @@ def recover(
     """
     ended = recovery.recover(admit(inventory), migration)
     if ended:
-        rows = [{"migration": one.migration, "container": one.container, "owner": one.owner} for one in ended]
+        rows = [
+            {
+                "migration": in_markdown(one.migration),
+                "container": in_markdown(one.container),
+                "owner": one.owner,
+            }
+            for one in ended
+        ]
         create_table_artifact(table=rows, key="recovered", description="Migrations that were left unfinished")
     return [one.sentence() for one in ended]
 
