@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from benchmarks import frames, plots, summary
 from benchmarks.sweep import REPORTS, RESPONSES, RESPONSES_SUFFIX, read_responses
 from sealift.errors import UnusableInput
+from sealift.evidence.files import read_bounded
 from sealift.model import Report
 from sealift.plain_text import in_markdown, printable
 
@@ -29,6 +30,9 @@ th { border-bottom: 2px solid #111 } tr + tr td { border-top: 1px solid #ccc } i
 .emulated { border: 2px solid #D55E00; padding: 0.5rem 1rem }
 @media print { body { margin: 0 } }
 """
+
+
+REPORT_LIMIT = README_LIMIT = 16 << 20
 
 
 def write_page(paths: Sequence[Path], output: Path) -> None:
@@ -57,7 +61,7 @@ def write_readme(paths: Sequence[Path], readme: Path) -> None:
     UnusableInput where the marks are missing.
     """
     rows = frames.load(*paths)
-    text = readme.read_text()
+    text = read_bounded(readme, README_LIMIT).decode(errors="surrogateescape")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise UnusableInput(
             f"{readme} has no place for figures", remedy=f"Put {BEGIN} and {END} where they shall stand"
@@ -77,7 +81,7 @@ def write_readme(paths: Sequence[Path], readme: Path) -> None:
     block = "\n".join([command, summary.markdown(rows), *shown, f"{origin}\n"])
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{block}{END}{after}")
+    readme.write_text(f"{before}{BEGIN}\n{printable(block)}{END}{after}", errors="surrogateescape")
 
 
 def _marked(rows: pd.DataFrame) -> str:
@@ -107,7 +111,7 @@ def _timelines(paths: Sequence[Path], rows: pd.DataFrame) -> Iterator[tuple[str,
                 responses = path / RESPONSES / f"{key}{RESPONSES_SUFFIX}"
                 report = path / REPORTS / f"{key}.json"
                 if responses.is_file() and report.is_file():
-                    made = Report.model_validate_json(report.read_text())
+                    made = Report.model_validate_json(read_bounded(report, REPORT_LIMIT))
                     figure = plots.timeline(read_responses(responses), made)
                     yield f"{workload}: every response through a migration", figure
 

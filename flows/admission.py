@@ -44,7 +44,7 @@ def admit(
     if not (RUN in os.environ if by_worker is None else by_worker):
         return inventories.load(chosen)
     _demand_password()
-    known = inventories.read(inventories.find_for_worker(chosen))
+    known = inventories.load(inventories.find_for_worker(chosen))
     if evidence == "none" and destination not in known.worker.without_evidence:
         raise Refused(
             "a run that was started through Prefect's API may not ask for evidence none",

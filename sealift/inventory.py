@@ -223,11 +223,7 @@ def lab_inventory() -> Path:
 
 def load(chosen: Path | None = None) -> Inventory:
     """Read the inventory; UnusableInput names the file and what is wrong in it."""
-    return read(find(chosen))
-
-
-def read(path: Path) -> Inventory:
-    """Read an inventory that was found. UnusableInput as `load`."""
+    path = find(chosen)
     try:
         return Inventory.model_validate(tomllib.loads(path.read_text()))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as unreadable:

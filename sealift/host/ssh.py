@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 import paramiko
 
 from sealift.errors import EvidenceRejected, HostUnreachable, UnusableInput
+from sealift.evidence.files import read_bounded
 from sealift.process import Completed, failure
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ LOST_MS = 20_000
 WINDOW_BYTES = 1 << 21
 CHUNK_BYTES = 1 << 18
 ANSWER_LIMIT = 1 << 20
+KEY_LIMIT = 1 << 16
 
 
 # What it has to say is in the errors here; without this it would print warnings of its own to standard error.
@@ -332,6 +334,7 @@ def _parse_host_key(name: str, text: str) -> tuple[str, paramiko.PKey]:
 
 def _read_key(name: str, host: Host) -> paramiko.PKey:
     try:
+        read_bounded(host.key_file, KEY_LIMIT)  # a pipe would be waited for
         return paramiko.PKey.from_path(host.key_file)
     except Exception as unreadable:
         raise UnusableInput(
