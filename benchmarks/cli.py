@@ -12,6 +12,7 @@ import typer
 from sealift import scheduler
 from sealift.errors import UnusableInput
 from sealift.options import JsonOption  # noqa: TC001 - typer reads the annotations
+from sealift.plain_text import json_text, one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -116,7 +117,7 @@ def faults(
         if alone:
             lab.down()
         if as_json:
-            sys.stdout.write(matrix.text(verdicts.values()))
+            sys.stdout.write(printable(matrix.text(verdicts.values())))
         else:
             _print_matrix(*matrix.table(list(verdicts.values())))
     if not all(verdict.ok for verdict in verdicts.values()):
@@ -206,8 +207,10 @@ def _shipped(name: str, kind: str, results: Path | None, *, as_json: bool) -> No
 def _sweep(plan: Path, results: Path) -> pd.DataFrame:
     scheduler.set_up()
     from benchmarks import frames
+    from flows.ephemeral import demand_password
     from flows.sweep import sweep
 
+    demand_password()
     made: Path = sweep(plan, results)
     _say(f"results: {made}")
     return frames.load(made)
@@ -217,39 +220,41 @@ def _show(rows: pd.DataFrame, *, as_json: bool) -> None:
     from benchmarks import summary
 
     if as_json:
-        sys.stdout.write(rows.to_json(orient="records", date_format="iso", indent=2) + "\n")
+        sys.stdout.write(
+            rows.to_json(orient="records", date_format="iso", indent=2).replace("\x7f", "\\u007f") + "\n"
+        )
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*summary.HEADS, box=None, pad_edge=False)
     for line in summary.table(rows):
-        table.add_row(*line)
+        table.add_row(*(Text(one_line(cell)) for cell in line))
     width = None if sys.stdout.isatty() else 160  # nobody wraps a file
     console = Console(width=width)
     console.print(table)
     for note in summary.notes(rows):
-        console.print(note, highlight=False)
+        console.print(one_line(note), highlight=False, markup=False)
 
 
 def _print_matrix(heads: list[str], rows: list[list[str]], notes: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*heads, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(one_line(cell)) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 320, highlight=False)
     console.print(table)
     for note in notes:
-        console.print(note, markup=False)
+        console.print(one_line(note), markup=False)
 
 
 def _print_json(value: object) -> None:
-    import json
-
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(json_text(value) + "\n")
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable(text)}\n")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from benchmarks import frames, plots, summary
 from benchmarks.sweep import REPORTS, RESPONSES, RESPONSES_SUFFIX, read_responses
 from sealift.errors import UnusableInput
+from sealift.evidence.files import read_bounded
 from sealift.model import Report
+from sealift.plain_text import in_markdown, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +32,9 @@ th { border-bottom: 2px solid #111 } tr + tr td { border-top: 1px solid #ccc } i
 """
 
 
+REPORT_LIMIT = README_LIMIT = 16 << 20
+
+
 def write_page(paths: Sequence[Path], output: Path) -> None:
     """One HTML file with tables and pictures inline. UnusableInput for paths that hold no results."""
     rows = frames.load(*paths)
@@ -46,7 +51,8 @@ def write_page(paths: Sequence[Path], output: Path) -> None:
     ]
     body = "\n".join([*parts, "</table>"])
     head = f'<meta charset="utf-8"><title>Sealift: what a migration costs</title><style>{STYLE}</style>'
-    output.write_text(f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n')
+    page = f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+    output.write_text(printable(page))
 
 
 def write_readme(paths: Sequence[Path], readme: Path) -> None:
@@ -55,7 +61,7 @@ def write_readme(paths: Sequence[Path], readme: Path) -> None:
     UnusableInput where the marks are missing.
     """
     rows = frames.load(*paths)
-    text = readme.read_text()
+    text = read_bounded(readme, README_LIMIT).decode(errors="surrogateescape")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise UnusableInput(
             f"{readme} has no place for figures", remedy=f"Put {BEGIN} and {END} where they shall stand"
@@ -69,13 +75,13 @@ def write_readme(paths: Sequence[Path], readme: Path) -> None:
             title, figure = drawn[name]
             (folder / f"{name}.png").write_bytes(plots.png(figure))
             shown.append(f"![{title}](docs/figures/{name}.png)\n")
-    origin = "\n".join(f"- {line}" for line in summary.provenance(rows))
+    origin = "\n".join(f"- {in_markdown(line)}" for line in summary.provenance(rows))
     named = " ".join(map(str, paths))
     command = f"`sealift bench report {named} --readme {readme.name}` writes this section.\n"
     block = "\n".join([command, summary.markdown(rows), *shown, f"{origin}\n"])
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{block}{END}{after}")
+    readme.write_text(f"{before}{BEGIN}\n{printable(block)}{END}{after}", errors="surrogateescape")
 
 
 def _marked(rows: pd.DataFrame) -> str:
@@ -105,7 +111,7 @@ def _timelines(paths: Sequence[Path], rows: pd.DataFrame) -> Iterator[tuple[str,
                 responses = path / RESPONSES / f"{key}{RESPONSES_SUFFIX}"
                 report = path / REPORTS / f"{key}.json"
                 if responses.is_file() and report.is_file():
-                    made = Report.model_validate_json(report.read_text())
+                    made = Report.model_validate_json(read_bounded(report, REPORT_LIMIT))
                     figure = plots.timeline(read_responses(responses), made)
                     yield f"{workload}: every response through a migration", figure
 

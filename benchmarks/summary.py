@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.frames import ways
+from sealift.plain_text import in_markdown
 
 POINT = [
     *(
@@ -76,8 +77,8 @@ def notes(rows: pd.DataFrame) -> list[str]:
 def markdown(rows: pd.DataFrame) -> str:
     """The table in Markdown."""
     lines = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
-    lines += ["| " + " | ".join(line) + " |" for line in table(rows)]
-    lines += ["", *(f"- {note}" for note in notes(rows))] if notes(rows) else []
+    lines += ["| " + " | ".join(map(in_markdown, line)) + " |" for line in table(rows)]
+    lines += ["", *(f"- {in_markdown(note)}" for note in notes(rows))] if notes(rows) else []
     return "\n".join(lines) + "\n"
 
 

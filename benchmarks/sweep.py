@@ -22,6 +22,7 @@ from benchmarks import frames
 from benchmarks.point import Point
 from benchmarks.workloads.client import Responses
 from sealift.errors import UnusableInput
+from sealift.evidence.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,12 +76,15 @@ class Sweep(BaseModel):
         return hashlib.sha256(f"{self.name}\n{described}".encode()).hexdigest()
 
 
+PLAN_LIMIT = 1 << 20
+
+
 def read_plan(path: Path) -> Sweep:
     """A sweep out of a TOML file. UnusableInput names the file and what is wrong in it."""
     try:
-        sweep = Sweep.model_validate(tomllib.loads(path.read_text()))
+        sweep = Sweep.model_validate(tomllib.loads(read_bounded(path, PLAN_LIMIT).decode()))
         sweep.points()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as unreadable:
+    except (ValueError, RecursionError) as unreadable:
         raise UnusableInput(f"{path} is not readable as TOML: {unreadable}") from unreadable
     except ValidationError as invalid:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in invalid.errors())

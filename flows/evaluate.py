@@ -12,8 +12,8 @@ from benchmarks.evaluate import Measured
 from benchmarks.evaluate import evaluate as measure
 from benchmarks.point import Point  # noqa: TC001 - Prefect reads the annotations
 from benchmarks.testbed import Testbed
+from flows.admission import admit
 from flows.migrate import migrate
-from sealift import inventory as inventories
 
 
 @flow(name="evaluate", flow_run_name="evaluate {point.system}: {point.workload}, repeat {repeat}")
@@ -36,5 +36,5 @@ def evaluate(
     Returns the row with what pictures of it need. A system that fails, or can't be measured here, is a row too.
 
     """
-    with Testbed.open(inventories.load(inventory), say=print) as testbed:
+    with Testbed.open(admit(inventory), say=print) as testbed:
         return measure(testbed, point, repeat, migrate, sweep=sweep)

@@ -8,10 +8,10 @@ from prefect import flow
 from pydantic import Field
 
 from flows import parameters  # noqa: TC001 - Prefect reads the annotations
+from flows.admission import admit
 from flows.ending import keep
 from flows.publish import Progress, publish
 from flows.recover import end_what_was_left
-from sealift import inventory as inventories
 from sealift.migration import progress
 from sealift.migration.again import again_after_rollback
 from sealift.migration.cutover import Cutover
@@ -89,7 +89,7 @@ def migrate(
         compress,
         streams,
     )
-    known = inventories.load(inventory)
+    known = admit(inventory, destination, evidence)
     with progress.listening(Progress()):
         made, rollbacks = again_after_rollback(lambda: _once(known, request), retries)
     made = made.model_copy(update={"warnings": [*rollbacks, *made.warnings]})

@@ -8,10 +8,10 @@ from prefect import flow
 from pydantic import Field
 
 from flows import parameters  # noqa: TC001 - Prefect reads the annotations
+from flows.admission import admit
 from flows.ending import keep
 from flows.publish import Progress, publish
 from flows.recover import end_what_was_left
-from sealift import inventory as inventories
 from sealift.errors import SealiftError
 from sealift.migration import progress
 from sealift.migration.again import again_after_rollback
@@ -84,7 +84,7 @@ def migrate_group(
     back.
 
     """
-    known = inventories.load(inventory)
+    known = admit(inventory, destination, evidence)
     names = [*(containers or []), *(of_project(known, source, project) if project else [])]
     asked = (strategy, max_rounds, evidence, max_downtime, bandwidth, throttle, compress, streams)
     requests = [Request(name, source, destination, *asked) for name in names]

@@ -10,7 +10,10 @@ from pydantic import Field
 from sealift import model
 
 Inventory = Annotated[
-    Path | None, Field(description="The inventory file. Default: ./sealift.toml, or the running lab's.")
+    Path | None,
+    Field(
+        description="The inventory file. A worker takes one of /etc/sealift. Default: sealift.toml, or the lab's."
+    ),
 ]
 Strategy = Annotated[
     model.Strategy, Field(description="How memory gets across; auto chooses by what the hosts can do.")
@@ -19,7 +22,8 @@ Rounds = Annotated[int, Field(description="Most pre-dump rounds.", ge=1, le=30)]
 Evidence = Annotated[
     Literal["snp", "sev", "none"] | None,
     Field(
-        description="What the destination must prove. Default: what the inventory says; none only by name."
+        description="What the destination must prove. Default: what the inventory says; none only by name, and from "
+        "a worker only of hosts that the inventory lists as without_evidence."
     ),
 ]
 Downtime = Annotated[

@@ -24,6 +24,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from sealift.migration.timeline import timeline_png
 from sealift.model import Report, Step, StepRecord
+from sealift.plain_text import in_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +89,7 @@ def publish(report: Report) -> None:
             "started (UTC)": record.started.strftime("%H:%M:%S.%f")[:-3],
             "duration ms": round(record.duration_ms, 1),
             "bytes": record.sent_bytes,
-            "note": record.note,
+            "note": in_markdown(record.note),  # the UI takes a cell for Markdown, too
         }
         for record in report.steps
     ]
@@ -97,7 +98,7 @@ def publish(report: Report) -> None:
         f"{report.container}: {report.source} → {report.destination}, {report.outcome}; {report.strategy.value} "
         f"({report.why}); frozen {report.frozen_ms:.0f} ms, cut {report.cut_ms:.0f} ms; {evidence}"
     )
-    summary = "\n\n".join([summary, *report.verified])
+    summary = "\n\n".join(map(in_markdown, [summary, *report.verified]))
     picture = base64.b64encode(timeline_png(report)).decode()
     with suppress(*UNSEEN), tried_once():
         create_table_artifact(key="migration-steps", table=rows, description=summary)
@@ -129,7 +130,7 @@ def publish_rows(rows: pd.DataFrame, results: Path) -> None:
     from benchmarks import plots, summary  # noqa: PLC0415 - a migration draws none of this
 
     with suppress(*UNSEEN):
-        lines = "\n".join(f"- {line}" for line in summary.provenance(rows))
+        lines = "\n".join(f"- {in_markdown(line)}" for line in summary.provenance(rows))
         create_markdown_artifact(
             key="sweep-results", markdown=f"{summary.markdown(rows)}\n{lines}\n", description=str(results)
         )
@@ -144,7 +145,7 @@ def publish_comparison(changes: list[Change]) -> None:
     """What has become slower or faster, and how sure that is."""
     table = [
         {
-            "point": change.point,
+            "point": in_markdown(change.point),
             "metric": change.metric,
             "before": round(change.before, 1),
             "after": round(change.after, 1),

@@ -10,9 +10,10 @@ from prefect.artifacts import create_table_artifact
 from pydantic import Field
 
 from flows import parameters  # noqa: TC001 - Prefect reads the annotations
-from sealift import inventory as inventories
+from flows.admission import admit
 from sealift.errors import SealiftError
 from sealift.migration import recovery
+from sealift.plain_text import in_markdown
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -28,9 +29,16 @@ def recover(
 
     Returns a sentence for each. What a host could not be told is in it, and stays on record for the next run.
     """
-    ended = recovery.recover(inventories.load(inventory), migration)
+    ended = recovery.recover(admit(inventory), migration)
     if ended:
-        rows = [{"migration": one.migration, "container": one.container, "owner": one.owner} for one in ended]
+        rows = [
+            {
+                "migration": in_markdown(one.migration),
+                "container": in_markdown(one.container),
+                "owner": one.owner,
+            }
+            for one in ended
+        ]
         create_table_artifact(table=rows, key="recovered", description="Migrations that were left unfinished")
     return [one.sentence() for one in ended]
 
@@ -39,6 +47,8 @@ def end_what_was_left(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]
     """Hook of a migration that crashed or was cancelled. A host that is away is left to the next run."""
     chosen = flow_run.parameters.get("inventory")
     try:
-        recovery.recover(inventories.load(Path(chosen) if chosen else None))
+        # It runs in the worker itself, and what it is given came through the API.
+        by_worker = flow_run.deployment_id is not None
+        recovery.recover(admit(Path(chosen) if chosen else None, by_worker=by_worker))
     except SealiftError as silent:
         print(f"not recovered yet: {silent}")  # noqa: T201 - the only log that a hook has

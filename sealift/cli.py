@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -17,9 +18,12 @@ from sealift.errors import SealiftError, UnusableInput
 from sealift.evidence.cli import app as evidence_app
 from sealift.machine.cli import app as image_app
 from sealift.options import InventoryOption, JsonOption  # noqa: TC001 - typer reads the annotations
+from sealift.plain_text import json_text, one_line, printable
 from sealift.provider.cli import app as provider_app
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from benchmarks.workloads.client import Findings
     from sealift.model import Report, Strategy
 
@@ -63,6 +67,7 @@ def main() -> None:
     """Run the command line. Errors of Sealift's own become one sentence and their exit status."""
     # As Ctrl-C: what was started is ended, what was taken is put back.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.excepthook = say_unexpected
     status = _run()
     scheduler.leave(status)
     raise SystemExit(status)
@@ -74,7 +79,7 @@ def _run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except SealiftError as error:
-        sys.stderr.write(f"sealift: {error}\n")
+        sys.stderr.write(f"sealift: {printable(str(error))}\n")
         return error.exit_status
     except KeyboardInterrupt:
         sys.stderr.write("sealift: interrupted\n")
@@ -82,8 +87,15 @@ def _run() -> int:
     return 0
 
 
+def say_unexpected(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """Print a traceback. What it quotes may come from anywhere."""
+    sys.stderr.write(printable("".join(traceback.format_exception(kind, error, trace))))
+
+
 def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable(text)}\n")
 
 
 @app.command()
@@ -154,9 +166,11 @@ def migrate(
     asked = (*limits, throttle, compress, streams, retries)
     scheduler.set_up()
     from flows.ending import run
+    from flows.ephemeral import demand_password
     from sealift.migration import progress
     from sealift.migration.display import Display
 
+    demand_password()
     chosen = _strategy(strategy)
     together = project is not None or len(named) > 1
     with progress.listening(Display(sys.stderr, named=together)):
@@ -203,7 +217,7 @@ def check(
         _table(
             ("resource", "host", "verdict", "found", "remedy"), [found.words() for found in checked.findings]
         )
-        sys.stdout.write("\n".join(["", *estimate_lines(checked.estimate), ""]))
+        sys.stdout.write(printable("\n".join(["", *estimate_lines(checked.estimate), ""])))
     if not checked.movable:
         raise SystemExit(1)
 
@@ -243,10 +257,12 @@ def demo(
     """Bring a lab up, migrate a Redis under a client's hands, check, take the lab down."""
     scheduler.set_up()
     from benchmarks.demo import run_demo
+    from flows.ephemeral import demand_password
     from sealift.lab.plan import kind_of
     from sealift.migration import progress
     from sealift.migration.display import Display
 
+    demand_password()
     with progress.listening(Display(sys.stderr)):
         result = run_demo(kind_of(kind), memory_mb, say=_say)
     _print_report(result.report, as_json=as_json, client=result.client)
@@ -435,18 +451,17 @@ def _print_report(report: Report, *, as_json: bool, client: Findings | None = No
 
 
 def _print_json(value: object) -> None:
-    import json
-
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(json_text(value) + "\n")
 
 
 def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*heads, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(one_line(cell)) for cell in row))  # a string would be markup
     Console().print(table)
 
 

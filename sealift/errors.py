@@ -17,20 +17,25 @@ Subclasses differ by what the caller can do about them, not by where they come f
 
 from __future__ import annotations
 
+from sealift.plain_text import one_line, printable
+
 
 class SealiftError(Exception):
-    """Base of all. `exit_status` is what the command line ends with."""
+    """Base of all. `exit_status` is what the command line ends with.
+
+    Most sentences quote a host, a container or a daemon: whatever these say, an error is one line that can be printed.
+    """
 
     exit_status = 1
 
     def __init__(
         self, message: str, *, remedy: str | None = None, host: str | None = None, step: str | None = None
     ) -> None:
-        self.message = message
-        self.remedy = remedy
-        self.host = host
-        self.step = step
-        super().__init__(message, remedy, host, step)
+        self.message = one_line(message)
+        self.remedy = one_line(remedy) if remedy else None
+        self.host = one_line(host) if host else None
+        self.step = one_line(step) if step else None
+        super().__init__(self.message, self.remedy, self.host, self.step)
 
     def __str__(self) -> str:
         where = ", ".join(part for part in (self.host, self.step) if part)
@@ -85,7 +90,7 @@ class CommandFailed(SealiftError):
     ) -> None:
         super().__init__(message, remedy=remedy, host=host, step=step)
         self.status = status
-        self.output = output
+        self.output = printable(output)
 
 
 class Refused(SealiftError):
@@ -101,7 +106,7 @@ class Refused(SealiftError):
         step: str | None = None,
     ) -> None:
         super().__init__(message, remedy=remedy, host=host, step=step)
-        self.reasons = reasons
+        self.reasons = tuple(map(one_line, reasons))
 
 
 class EvidenceRejected(Refused):

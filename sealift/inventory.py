@@ -13,8 +13,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sealift.errors import UnusableInput
-from sealift.paths import run_dir, state_dir
+from sealift.errors import Refused, UnusableInput
+from sealift.paths import inventories_dir, run_dir, state_dir
 
 FILE_NAME = "sealift.toml"
 
@@ -110,6 +110,14 @@ class Limits(_Table):
     per_link: int = Field(default=4, ge=1, description="From one host to another.")
 
 
+class Worker(_Table):
+    """What a migration may ask for that was started through Prefect's API, and not by a person at a command line."""
+
+    without_evidence: tuple[str, ...] = Field(
+        default=(), description="Docker hosts that `evidence: none` may be asked of."
+    )
+
+
 class LabFacts(_Table):
     """What a lab says of itself; real machines have no such table."""
 
@@ -126,6 +134,7 @@ class Inventory(_Table):
     client: Host | None = None
     network: Network = Field(default_factory=Network)
     limits: Limits = Field(default_factory=Limits)
+    worker: Worker = Field(default_factory=Worker)
     lab: LabFacts | None = None
     state: Path | None = Field(
         default=None,
@@ -188,6 +197,39 @@ def find(chosen: Path | None = None) -> Path:
         remedy="Write one (README, section Inventory) or run `sealift lab up`",
         step="inventory",
     )
+
+
+def find_for_worker(chosen: Path | None = None) -> Path:
+    """The inventory that a worker may use: the one chosen, `SEALIFT_INVENTORY`, or sealift.toml in the workers' folder.
+
+    A relative path is one below that folder. The running lab's inventory may be used, too. Refused for any other, by
+    its real path, and for one that somebody else than root and this user could have written.
+    """
+    folder = inventories_dir().resolve()
+    named = chosen or Path(os.environ.get("SEALIFT_INVENTORY") or FILE_NAME)
+    path = (folder / named).resolve()
+    if path == lab_inventory().resolve():
+        folder = path.parent
+    elif not path.is_relative_to(folder):
+        raise Refused(
+            f"{path} is not below {folder}, where the inventories of workers are",
+            remedy="Put it there, or start the worker with SEALIFT_INVENTORIES set to its folder",
+            step="inventory",
+        )
+    if not path.is_file():
+        raise UnusableInput(f"there is no inventory {path}", remedy="Name an existing file", step="inventory")
+    for part in (path, *path.parents):
+        state = part.stat()
+        if state.st_uid not in {0, os.geteuid()} or state.st_mode & 0o022:
+            raise Refused(
+                f"others than root may have written {path}: {part} belongs to user {state.st_uid} and has mode "
+                f"{state.st_mode & 0o7777:o}",
+                remedy=f"Look at what is in it, then `chown root {part}` and `chmod go-w {part}`",
+                step="inventory",
+            )
+        if part == folder:
+            break
+    return path
 
 
 def lab_inventory() -> Path:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotation
 from enum import StrEnum
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from sealift.plain_text import printable
 
 
 class Step(StrEnum):
@@ -45,7 +48,18 @@ class Evidence(StrEnum):
 
 
 class _Record(BaseModel):
+    """Goes to terminals, pages and files: what hosts and containers have put into its text is only text there."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*")
+    @classmethod
+    def _printable(cls, value: Any) -> Any:
+        if type(value) is str:
+            return printable(value)
+        if type(value) is list:
+            return [printable(each) if type(each) is str else each for each in value]
+        return value
 
 
 class StepRecord(_Record):

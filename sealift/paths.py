@@ -18,6 +18,11 @@ def run_dir() -> Path:
     return Path(os.environ.get("SEALIFT_RUN") or "/run/sealift")
 
 
+def inventories_dir() -> Path:
+    """Where the inventories are that a Prefect worker may use. `SEALIFT_INVENTORIES` in its environment moves it."""
+    return Path(os.environ.get("SEALIFT_INVENTORIES") or "/etc/sealift")
+
+
 def state_dir() -> Path:
     """What must outlive both: records of evidence, disk keys. `SEALIFT_STATE` moves it."""
     if chosen := os.environ.get("SEALIFT_STATE"):

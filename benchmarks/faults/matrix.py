@@ -12,6 +12,7 @@ from benchmarks.faults import cell as trial
 from benchmarks.faults.cell import Verdict
 from benchmarks.faults.moments import NAMES, moment
 from sealift.errors import UnusableInput
+from sealift.evidence.files import read_bounded
 from sealift.lab import lab
 
 if TYPE_CHECKING:
@@ -68,13 +69,16 @@ def text(verdicts: Iterable[Verdict]) -> str:
     return json.dumps([asdict(verdict) for verdict in verdicts], indent=1) + "\n"
 
 
+STORED_LIMIT = 64 << 20
+
+
 def stored(path: Path) -> dict[str, Verdict]:
     """The verdicts of such a file by the cells' names; none if there is no file. UnusableInput for anything else."""
     if not path.exists():
         return {}
     try:
-        verdicts = [from_fields(fields) for fields in json.loads(path.read_text())]
-    except (ValueError, TypeError, KeyError) as strange:
+        verdicts = [from_fields(fields) for fields in json.loads(read_bounded(path, STORED_LIMIT))]
+    except (ValueError, TypeError, KeyError, RecursionError) as strange:
         raise UnusableInput(
             f"{path} holds something else than verdicts",
             remedy="Name a file that `sealift bench faults --results` has written, or a new one",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = "deployments/prefect.yaml"
 DEPLOYMENT = "migrate"
 POOL = "sealift"
+USER = "sealift"
 HELD = "benchmarks/faults/held.py:migrate"
 START_S = 120
 END_S = 20
@@ -40,6 +42,7 @@ class Orchestrator:
         self._worker: subprocess.Popen[bytes] | None = None
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.api = f"http://127.0.0.1:{probe.getsockname()[1]}/api"
+        self._password = secrets.token_urlsafe(32)
         self._deployment: str | None = None
 
     @classmethod
@@ -60,6 +63,8 @@ class Orchestrator:
         return {
             **os.environ,
             "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_API_AUTH_STRING": f"{USER}:{self._password}",
+            "PREFECT_API_AUTH_STRING": f"{USER}:{self._password}",
             "PREFECT_HOME": str(self._home),
             "PREFECT_PROFILES_PATH": str(self._home / "profiles.toml"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -118,7 +123,9 @@ class Orchestrator:
         deadline = time.monotonic() + BUSY_S
         try:
             while True:
-                answer = httpx.request(method, f"{self.api}{path}", json=body or None, timeout=10)
+                answer = httpx.request(
+                    method, f"{self.api}{path}", json=body or None, auth=(USER, self._password), timeout=10
+                )
                 if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                     break
                 time.sleep(0.5)  # its database is busy; Prefect's own client tries again, too

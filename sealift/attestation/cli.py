@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sealift.options import InventoryOption, JsonOption  # noqa: TC001 - typer reads the annotations
+from sealift.plain_text import json_text, printable
 
 if TYPE_CHECKING:
     from sealift.host.ssh import Connection
@@ -39,14 +39,14 @@ def attest_command(
         if as_json:
             verdict = getattr(error, "verdict", None) or {}
             said = {**verdict, "host": host, "accepted": False, "reasons": list(error.reasons)}
-            sys.stdout.write(json.dumps(said, indent=2) + "\n")
+            sys.stdout.write(json_text(said) + "\n")
         raise
     with connection:
         if as_json:
             said = {"accepted": True, **record.model_dump(mode="json"), "verified": record.sentences()}
-            sys.stdout.write(json.dumps(said, indent=2) + "\n")
+            sys.stdout.write(json_text(said) + "\n")
         else:
-            sys.stdout.write("\n  ".join([f"{host}: accepted", *record.sentences()]) + "\n")
+            sys.stdout.write(printable("\n  ".join([f"{host}: accepted", *record.sentences()])) + "\n")
     if provision:
         _provision(known, host).close()
 
@@ -62,7 +62,7 @@ def keys_list(inventory: InventoryOption = None, as_json: JsonOption = False) ->
         {"host": name, "rotation": "pending" if store.pending(name) else "none"} for name in store.names()
     ]
     if as_json:
-        sys.stdout.write(json.dumps(listed, indent=2) + "\n")
+        sys.stdout.write(json_text(listed) + "\n")
     else:
         for each in listed:
             note = "  (a rotation was interrupted)" if each["rotation"] == "pending" else ""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sealift.attestation.private import private_folder, sync_folder, write_private
 from sealift.errors import Refused, UnusableInput
+from sealift.evidence.files import read_bounded
 
 if TYPE_CHECKING:
     from io import BufferedRandom
@@ -24,6 +25,7 @@ KEY_BYTES = 32
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _PENDING = ".pending"
+_RECORD_LIMIT = 1024
 
 
 class Keystore(Protocol):
@@ -139,10 +141,9 @@ class Directory:
         return private_folder(self.folder) / f"{name}{suffix}"
 
     def _read(self, path: Path) -> str | None:
-        try:
-            return _checked(path.read_text().strip())
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             return None
+        return _checked(read_bounded(path, _RECORD_LIMIT).decode(errors="replace").strip())
 
 
 def _checked(key: str) -> str:

@@ -6,6 +6,7 @@ start, so that after one nobody answers to the pinned ones.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sealift.attestation.private import private_folder, write_private
 from sealift.errors import UnusableInput
+from sealift.evidence.files import read_bounded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +70,9 @@ class Record(BaseModel):
         return lines
 
 
+RECORD_LIMIT = 1 << 20
+
+
 @dataclass(frozen=True)
 class Records:
     """Records by host, in a folder of mode 0700."""
@@ -82,11 +87,11 @@ class Records:
     def read(self, host: str) -> Record | None:
         """The record of a host, or None. UnusableInput for one that was tampered with beyond reading."""
         path = self.folder / f"{host}.json"
-        try:
-            return Record.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             return None
-        except (OSError, ValidationError) as unreadable:
+        try:
+            return Record.model_validate_json(read_bounded(path, RECORD_LIMIT))
+        except (UnusableInput, ValidationError) as unreadable:
             raise UnusableInput(f"{path} is not a record of evidence", remedy="Remove it") from unreadable
 
     def write(self, record: Record) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import queue
 import threading
+import time
 import zipfile
 from contextlib import suppress
 from functools import cache
@@ -32,6 +33,12 @@ BEAT_S = 5
 """An agent that hears nothing for `wire.SILENCE_S` takes its controller for dead, as if the connection had ended."""
 
 END_TIMEOUT_S = 30
+LINE_LIMIT = 64 << 20
+"""Bytes of one message: what a host says of thousands of processes has some."""
+
+COMPLAINT_BYTES = 4096
+NONSENSE = (ValueError, RecursionError, TypeError, LookupError, AttributeError, AssertionError)
+"""What comes of a message that is none, or not one that who listens to events understands."""
 
 
 @cache
@@ -117,7 +124,10 @@ class Agent:
                 f"its {self.role} agent ended during {order!r}: {answer['lost']}", host=self.host
             )
         if "error" in answer:
-            raise CommandFailed(answer["error"], host=self.host, step=answer.get("step"))
+            step = answer.get("step")
+            raise CommandFailed(
+                str(answer["error"]), host=self.host, step=None if step is None else str(step)
+            )
         return answer["result"]
 
     def close(self) -> None:
@@ -134,17 +144,46 @@ class Agent:
                     self._channel.sendall(b"\n")
 
     def _read(self) -> None:
-        with suppress(OSError, paramiko.SSHException):
-            for line in self._channel.makefile("rb"):
-                message = json.loads(line)
-                if "event" in message:
-                    if self._on_event is not None:
-                        self._on_event(message)
-                elif waiting := self._answers.get(message.get("number")):
-                    waiting.put(message)
+        complaint = ""
+        try:
+            self._take_messages()
+        except NONSENSE as nonsense:
+            complaint = f"it said what is no message ({type(nonsense).__name__})"
+        except (OSError, paramiko.SSHException):
+            pass
         self._lost.set()
+        complaint = complaint or self._last_words()
+        for waiting in list(self._answers.values()):
+            with suppress(queue.Full):
+                waiting.put_nowait({"lost": complaint or "without a word"})
+
+    def _take_messages(self) -> None:
+        """Until its end. What it says is what a host says: one of NONSENSE where it is no message."""
+        lines = self._channel.makefile("rb")
+        while line := lines.readline(LINE_LIMIT):
+            if not line.endswith(b"\n"):
+                if len(line) == LINE_LIMIT:
+                    raise ValueError("it does not end")
+                return
+            message = json.loads(line)
+            if "event" in message:
+                if self._on_event is not None:
+                    self._on_event(message)
+            elif "result" not in message and "error" not in message:
+                raise ValueError("neither an event nor an answer")
+            elif waiting := self._answers.get(message.get("number")):
+                with suppress(queue.Full):  # it has answered before
+                    waiting.put_nowait(message)
+
+    def _last_words(self) -> str:
+        """The end of what it said on standard error, which also says that the process is over."""
+        words = bytearray()
+        deadline = time.monotonic() + END_TIMEOUT_S
         with suppress(OSError, paramiko.SSHException):
-            complaint = self._channel.makefile_stderr("rb").read().decode(errors="replace").strip()
-            for waiting in list(self._answers.values()):
-                with suppress(queue.Full):
-                    waiting.put_nowait({"lost": complaint[-500:] or "without a word"})
+            while (left := deadline - time.monotonic()) > 0:
+                self._channel.settimeout(left)
+                piece = self._channel.recv_stderr(1 << 16)
+                if not piece:
+                    break
+                words = (words + piece)[-COMPLAINT_BYTES:]
+        return words.decode(errors="replace").strip()[-500:]

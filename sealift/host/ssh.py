@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 import paramiko
 
-from sealift.errors import EvidenceRejected, HostUnreachable, UnusableInput
+from sealift.errors import CommandFailed, EvidenceRejected, HostUnreachable, UnusableInput
+from sealift.evidence.files import read_bounded
 from sealift.process import Completed, failure
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ LOST_MS = 20_000
 WINDOW_BYTES = 1 << 21
 CHUNK_BYTES = 1 << 18
 ANSWER_LIMIT = 1 << 20
+KEY_LIMIT = 1 << 16
+LOOK_S = 1
+OUTPUT_LIMIT = 64 << 20
+"""Bytes that one command may print."""
 
 
 # What it has to say is in the errors here; without this it would print warnings of its own to standard error.
@@ -71,7 +76,11 @@ class Connection:
         check: bool = True,
         remedy: str | None = None,
     ) -> Completed:
-        """Run a command to its end. CommandFailed for an exit status other than 0, HostUnreachable for silence."""
+        """Run a command to its end.
+
+        CommandFailed for an exit status other than 0 and for more than OUTPUT_LIMIT bytes of output, HostUnreachable
+        where it does not end within the timeout.
+        """
         return self.feed(argv, io.BytesIO(stdin), timeout_s=timeout_s, check=check, remedy=remedy)
 
     def feed(
@@ -83,7 +92,10 @@ class Connection:
         check: bool = True,
         remedy: str | None = None,
     ) -> Completed:
-        """Run a command that reads a file of this machine as its standard input. Fails like `run`."""
+        """Run a command that reads a file of this machine as its standard input. Fails like `run`.
+
+        The timeout begins when all of that has been sent.
+        """
         channel = self.open(argv)
         try:
             channel.settimeout(timeout_s)
@@ -94,9 +106,15 @@ class Connection:
             except OSError:
                 if not channel.exit_status_ready():
                     raise  # else: the command ended without having read it all; its status tells
-            stdout = channel.makefile("rb").read()
-            stderr = channel.makefile_stderr("rb").read()
+            deadline = time.monotonic() + timeout_s
+            stdout, stderr = _outputs(channel, deadline)
+            if not channel.status_event.wait(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
             status = channel.recv_exit_status()
+        except _TooMuch as endless:
+            raise CommandFailed(
+                f"`{shlex.join(argv)[:200]}` printed more than {OUTPUT_LIMIT >> 20} MiB", host=self.name
+            ) from endless
         except (TimeoutError, OSError, paramiko.SSHException) as silent:
             raise HostUnreachable(
                 f"`{shlex.join(argv)[:200]}` got no answer in {timeout_s:g} s", host=self.name
@@ -125,6 +143,34 @@ class Connection:
         # Under a name of its own: several migrations may bring the same file at once.
         script = 'umask 077; mkdir -p "${1%/*}" && new=$1.$$.new && cat >"$new" && chmod "$2" "$new" && mv "$new" "$1"'
         self.run(["sh", "-c", script, "put", path, f"{mode:o}"], stdin=content)
+
+
+class _TooMuch(Exception):
+    """A command that prints without end."""
+
+
+def _outputs(channel: paramiko.Channel, deadline: float) -> tuple[bytes, bytes]:
+    """Both of a command's outputs, to their ends. A host chooses how much it sends, and how slowly."""
+    said, complained = bytearray(), bytearray()
+    for receive, kept in ((channel.recv, said), (channel.recv_stderr, complained)):
+        while True:
+            left = deadline - time.monotonic()
+            channel.settimeout(min(max(left, 0.001), LOOK_S))
+            try:
+                piece = receive(CHUNK_BYTES)
+            except TimeoutError:
+                if left <= 0:
+                    raise
+                # Both share a window: one that nobody reads would stop the other.
+                while channel.recv_stderr_ready():
+                    complained += channel.recv_stderr(CHUNK_BYTES)
+                piece = None
+            if max(len(said), len(complained)) > OUTPUT_LIMIT:
+                raise _TooMuch
+            if piece == b"":
+                break
+            kept.extend(piece or b"")
+    return bytes(said), bytes(complained)
 
 
 def end_input(channel: paramiko.Channel) -> None:
@@ -298,7 +344,7 @@ def ask(connection: Connection, port: int, line: bytes, *, timeout_s: float) -> 
         with channel:
             channel.settimeout(timeout_s)
             channel.sendall(line + b"\n")
-            answer: bytes = channel.makefile("rb").readline(ANSWER_LIMIT)
+            answer = _read_line(channel, time.monotonic() + timeout_s)
     except (paramiko.SSHException, OSError, EOFError) as silent:
         raise HostUnreachable(
             f"nobody answers at its port {port}: {silent or type(silent).__name__}",
@@ -308,6 +354,18 @@ def ask(connection: Connection, port: int, line: bytes, *, timeout_s: float) -> 
     if not answer.endswith(b"\n"):
         raise HostUnreachable(f"its answer at port {port} broke off", host=connection.name)
     return answer
+
+
+def _read_line(channel: paramiko.Channel, deadline: float) -> bytes:
+    found = bytearray()
+    while b"\n" not in found and len(found) < ANSWER_LIMIT:
+        channel.settimeout(max(0.001, deadline - time.monotonic()))
+        piece = channel.recv(CHUNK_BYTES)
+        if not piece:
+            break
+        found += piece
+    line, end, _ = bytes(found[:ANSWER_LIMIT]).partition(b"\n")
+    return line + end
 
 
 @contextmanager
@@ -332,6 +390,7 @@ def _parse_host_key(name: str, text: str) -> tuple[str, paramiko.PKey]:
 
 def _read_key(name: str, host: Host) -> paramiko.PKey:
     try:
+        read_bounded(host.key_file, KEY_LIMIT)  # a pipe would be waited for
         return paramiko.PKey.from_path(host.key_file)
     except Exception as unreadable:
         raise UnusableInput(

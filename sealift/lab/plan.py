@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from sealift.errors import UnusableInput
-from sealift.inventory import Host, Inventory, LabFacts, Network, Vm
+from sealift.inventory import Host, Inventory, LabFacts, Network, Vm, Worker
 from sealift.keys import SshKey, WireGuardKey, make_ssh_key, make_wireguard_key
 from sealift.lab.layout import (
     DATA_DISK_MIB,
@@ -168,6 +168,7 @@ def plan(kind: Kind, directory: Path, evidence: Asked) -> Lab:
         provider=hosts["provider"].model_copy(update={"key_file": provider_key_file}),
         client=hosts["client"],
         network=Network(mtu=TUNNEL_MTU),
+        worker=Worker(without_evidence=(SOURCE.name, DESTINATION.name)),  # nothing of worth is on them
         lab=LabFacts(kind=kind, accelerator="none"),
         state=directory / "state",
     )

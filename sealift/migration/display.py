@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sealift.model import Evidence
+from sealift.plain_text import one_line, printable
 
 if TYPE_CHECKING:
     from sealift.model import Estimate, Report, Step, StepRecord
@@ -27,7 +29,7 @@ class Display:
     def began(self, container: str, step: Step) -> None:
         """Show the step as running."""
         if self._status is not None:
-            self._status.update(f"{self._name(container)}{step.value} …")
+            self._status.update(Text(f"{self._name(container)}{step.value} …"))
             self._status.start()
 
     def ended(self, container: str, record: StepRecord) -> None:
@@ -42,7 +44,7 @@ class Display:
         )
 
     def _name(self, container: str) -> str:
-        return f"{container:<12} " if self._named else ""
+        return f"{one_line(container):<12} " if self._named else ""
 
 
 def print_report(report: Report, client: Any = None) -> None:
@@ -55,7 +57,7 @@ def print_report(report: Report, client: Any = None) -> None:
             f"{record.started:%H:%M:%S.%f}"[:-3],
             f"{record.duration_ms:.1f} ms",
             megabytes(record.sent_bytes) if record.sent_bytes else "",
-            record.note,
+            Text(one_line(record.note)),
         )
     console.print(table)
     packed = "" if report.packed_bytes is None else f" (compressed to {megabytes(report.packed_bytes)})"
@@ -89,7 +91,7 @@ def print_report(report: Report, client: Any = None) -> None:
     lines += [f"warning    {warning}" for warning in report.warnings]
     if client is not None:
         lines.append(f"client     {client.summary()}")
-    console.print("\n".join(lines), markup=False)
+    console.print("\n".join(map(printable, lines)), markup=False)
 
 
 def _predicted(report: Report) -> list[str]:

@@ -8,12 +8,16 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from sealift.attestation.private import private_folder, write_private
+from sealift.errors import UnusableInput
+from sealift.evidence.files import read_bounded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sealift.inventory import Inventory
 
+SIZE_LIMIT = 1 << 20
+UNREADABLE = (UnusableInput, OSError, ValueError, RecursionError)
 ASSUMED_FLOOR_MS, ASSUMED_FIXED_MS = 500.0, 3000.0
 
 
@@ -28,8 +32,8 @@ class Constants:
 
 def recall(inventory: Inventory, source: str, destination: str) -> Constants:
     """What the last migration from one host to the other told, or what is assumed before the first."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        return Constants(**json.loads(_file(inventory).read_bytes())[f"{source} {destination}"])
+    with suppress(*UNREADABLE, TypeError, KeyError):
+        return Constants(**json.loads(read_bounded(_file(inventory), SIZE_LIMIT))[f"{source} {destination}"])
     return Constants()
 
 
@@ -38,8 +42,8 @@ def learn(inventory: Inventory, source: str, destination: str, floor_ms: float, 
     path = _file(inventory)
     private_folder(path.parent)
     known = {}
-    with suppress(OSError, ValueError):
-        known = dict(json.loads(path.read_bytes()))
+    with suppress(*UNREADABLE):
+        known = dict(json.loads(read_bounded(path, SIZE_LIMIT)))
     known[f"{source} {destination}"] = asdict(Constants(max(0.0, floor_ms), max(0.0, fixed_ms), learned=True))
     write_private(path, json.dumps(known, indent=1).encode())
 

@@ -16,6 +16,7 @@ from sealift.errors import SealiftError, UnusableInput
 from sealift.host import ssh
 from sealift.host.agents import Agent
 from sealift.network.wireguard import BRIDGE
+from sealift.plain_text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,11 +44,11 @@ class Recovered:
 
     def sentence(self) -> str:
         """What was found and done, for a person."""
-        what = f"migration {self.migration} of {self.container}"
+        what = one_line(f"migration {self.migration} of {self.container}")
         if self.outcome == "under way":
             return f"{what} is under way: somebody is at it right now"
         said = f"{what} had been left unfinished: {self.outcome}, the container belongs to {self.owner}"
-        return f"{said}; still to be done: {'; '.join(self.left)}" if self.left else said
+        return one_line(f"{said}; still to be done: {'; '.join(self.left)}" if self.left else said)
 
 
 def recover(inventory: Inventory, migration: str | None = None) -> list[Recovered]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sealift import errors
 from sealift.errors import CommandFailed, HostUnreachable, SealiftError, UnusableInput
-from sealift.processor.wire import from_json, from_line, to_line
+from sealift.processor.wire import LINE_LIMIT, from_json, from_line, to_line
 from sealift.provider.orders import Evidence, EvidenceOrder, InjectOrder, StartOrder, VmList, VmState
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ORDER_TIMEOUT_S = 120
+ANSWER_LIMIT = 4 * LINE_LIMIT
 
 
 class Line(Protocol):
@@ -69,6 +70,8 @@ class ProviderClient:
             ["sealift", "provider", name], timeout_s=ORDER_TIMEOUT_S, stdin=to_line(order), check=False
         )
         try:
+            if len(done.stdout) > ANSWER_LIMIT:
+                raise UnusableInput("an answer that is too long", remedy="An answer has at most 4 MiB")
             said = from_line(done.stdout.encode())
         except UnusableInput as error:
             raise HostUnreachable(

@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import threading
 import time
 from pathlib import Path
@@ -502,9 +501,7 @@ def sweep(migration: str, container: str, volumes: dict[str, str]) -> None:
     with dumps.abandoned(migration) as directory:
         if container:
             remove_copy(container, volumes)
-        for pid in dumps.workers(directory):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        dumps.kill_workers(directory)
 
 
 def sweep_unnamed(migration: str, name: str, image: str, volumes: list[str]) -> None:

@@ -103,15 +103,54 @@ def _unmount() -> bool:
         return subprocess.run(["umount", str(DUMPS)], check=False, capture_output=True).returncode == 0
 
 
+WORKERS = (b"runc", b"criu")
+"""Programs that work on images; besides, a pager, which is a program of the agents' own."""
+
+
 def workers(directory: Path) -> list[int]:
-    """What still works on one migration's images: runc, CRIU, a pager. Not the agents, which only know of them."""
+    """What still works on one migration's images: runc, CRIU, a pager. Not the agents, which only know of them.
+
+    A command line that names the directory tells which migration it is. It tells nothing of who wrote it, so the kernel
+    is asked besides: see `_is_ours`.
+    """
+    return [
+        int(path.name) for path in Path("/proc").glob("[0-9]*") if _works_on(path, os.fsencode(directory))
+    ]
+
+
+def kill_workers(directory: Path) -> None:
+    """Kill them. Each is held by a descriptor while it is looked at again: its number may be another's by then."""
     mark = os.fsencode(directory)
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if any(word == mark or word.startswith(mark + b"/") for word in words):
-            found.append(int(path.parent.name))
-    return found
+    for pid in workers(directory):
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(pid)
+            try:
+                if _works_on(Path("/proc", str(pid)), mark):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            finally:
+                os.close(handle)
+
+
+def _works_on(path: Path, mark: bytes) -> bool:
+    """Whether the process that the kernel shows there is a worker of ours on the images below `mark`."""
+    try:
+        words = (path / "cmdline").read_bytes().split(b"\0")
+        named = any(word == mark or word.startswith(mark + b"/") for word in words)
+        return named and _is_ours(path, words)
+    except OSError:  # it has ended
+        return False
+
+
+def _is_ours(path: Path, words: list[bytes]) -> bool:
+    """Whether no container and no other user can have started it, and it runs a program that works on images.
+
+    A process of a container has mounts of its own (mount_namespaces(7)), also where it shares the host's process ids;
+    one of another user has another user id, also if it runs a program as root. Neither can choose otherwise (proc(5)).
+    """
+    if not (path / "ns/mnt").samefile("/proc/self/ns/mnt"):
+        return False
+    ids = (path / "status").read_bytes().partition(b"\nUid:")[2].partition(b"\n")[0].split()
+    if {int(each) for each in ids} != {os.geteuid()}:
+        return False
+    program = os.fsencode((path / "exe").readlink()).removesuffix(b" (deleted)").rpartition(b"/")[2]
+    return program in WORKERS or (program.startswith(b"python3") and words[2:3] == [b"pager"])

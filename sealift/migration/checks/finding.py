@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from sealift.plain_text import one_line
+
 
 class Resource(StrEnum):
     """What is judged, in the order of a report."""
@@ -52,6 +54,11 @@ class Finding:
     host: str
     what: str
     remedy: str = ""
+
+    def __post_init__(self) -> None:
+        # Names of files, processes, images: the container chooses them.
+        object.__setattr__(self, "what", one_line(self.what))
+        object.__setattr__(self, "remedy", one_line(self.remedy))
 
     def __str__(self) -> str:
         said = f"{self.host}: {self.what}"

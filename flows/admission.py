@@ -1,0 +1,71 @@
+"""What a run may do that Prefect's API has started: who has the API's password is not at a command line here.
+
+A worker of migrations is root on the machine that it runs on. So it takes inventories of one folder only, it asks for
+evidence where they do not say otherwise, and it runs nothing for an API that answers everybody.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import httpx
+from prefect.settings import PREFECT_API_URL
+
+from sealift import inventory as inventories
+from sealift.errors import Refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sealift.inventory import Inventory
+
+STEP = "admission"
+RUN = "PREFECT__FLOW_RUN_ID"
+"""In the environment of a process that a worker has started for a run (prefect/runner)."""
+
+ASKED = "/admin/version"
+"""The API says its version only to who is let in; `/health` it says to everybody."""
+
+ANSWER_TIMEOUT_S = 10
+
+
+def admit(
+    chosen: Path | None,
+    destination: str | None = None,
+    evidence: str | None = None,
+    *,
+    by_worker: bool | None = None,
+) -> Inventory:
+    """The inventory for a run, if it may have that one, and go without evidence where it asks for that.
+
+    Outside of a worker a person has chosen both. Refused names what a worker's run may not have.
+    """
+    if not (RUN in os.environ if by_worker is None else by_worker):
+        return inventories.load(chosen)
+    _demand_password()
+    known = inventories.load(inventories.find_for_worker(chosen))
+    if evidence == "none" and destination not in known.worker.without_evidence:
+        raise Refused(
+            "a run that was started through Prefect's API may not ask for evidence none",
+            host=destination,
+            step=STEP,
+            remedy="Ask for it on a command line, or name the host in the inventory: without_evidence of the table "
+            "`worker`",
+        )
+    return known
+
+
+def _demand_password() -> None:
+    """Refused where the API lets in whoever asks. One that does not answer now is no matter of this."""
+    try:
+        answer = httpx.get(f"{PREFECT_API_URL.value()}{ASKED}", timeout=ANSWER_TIMEOUT_S)
+    except httpx.HTTPError:
+        return
+    if answer.is_success:
+        raise Refused(
+            "Prefect's API asks for no password: any user of this machine could have started this run, which is root",
+            step=STEP,
+            remedy="Start server and worker by `deployments/start`, or set PREFECT_SERVER_API_AUTH_STRING for the "
+            "server and PREFECT_API_AUTH_STRING for the worker",
+        )
