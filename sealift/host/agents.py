@@ -33,6 +33,9 @@ BEAT_S = 5
 
 END_TIMEOUT_S = 30
 
+LINE_LIMIT = 1 << 26
+"""An answer has at most so many bytes: what a host knows of a container and its files may be in it."""
+
 
 @cache
 def archive() -> tuple[bytes, str]:
@@ -52,6 +55,15 @@ def _modules(package: Traversable, prefix: str = "") -> Iterator[tuple[str, Trav
             yield from _modules(entry, f"{prefix}{entry.name}/")
         elif entry.name.endswith(".py"):
             yield prefix + entry.name, entry
+
+
+def _message(line: bytes) -> Event | None:
+    """What an agent says in a line. None at the end, and for what no agent says: nothing behind it can be believed."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
 
 
 class Agent:
@@ -135,12 +147,13 @@ class Agent:
 
     def _read(self) -> None:
         with suppress(OSError, paramiko.SSHException):
-            for line in self._channel.makefile("rb"):
-                message = json.loads(line)
-                if "event" in message:
+            lines = self._channel.makefile("rb")
+            while (message := _message(lines.readline(LINE_LIMIT))) is not None:
+                number = message.get("number")
+                if isinstance(message.get("event"), str):
                     if self._on_event is not None:
                         self._on_event(message)
-                elif waiting := self._answers.get(message.get("number")):
+                elif isinstance(number, int) and (waiting := self._answers.get(number)):
                     waiting.put(message)
         self._lost.set()
         with suppress(OSError, paramiko.SSHException):
