@@ -1,22 +1,25 @@
-"""Runs on a host (`python3 scanner.py SECONDS`): tries all that begins to listen there, as somebody who knows no token.
+"""Runs on a host (`python3 scanner.py …`): tries what listens, as somebody who knows no token.
 
-Each new listener gets silent connections that stay open, nonsense, deep nesting, and what each protocol here begins
-with. It ends after SECONDS, or once there is a file of its own name with `.end` behind it, and says as JSON what came
-back: by port, the distinct answers in hexadecimal.
+Each listener gets silent connections that stay open, nonsense, deep nesting, and what each protocol here begins with.
+What came back is said as JSON: by port, the distinct answers in hexadecimal.
+
+With SECONDS, all that begins to listen on this host is tried; it ends then, or once there is a file of its own name
+with `.end` behind it. With `-`, each line of standard input is an address and a port to try, and is answered by a line.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import struct
 import sys
 import time
 from pathlib import Path
 
-TRY_S, AGAIN_S = 0.3, 0.05
-SILENT, ROUNDS = 12, 3
+TRY_S, AGAIN_S = 0.5, 0.05
+SILENT, ROUNDS = 70, 2
 CRIU = struct.Struct("<IxxxxQQQ")
 SAID = [
     b"[]\n",
@@ -47,20 +50,33 @@ def listeners() -> set[tuple[str, int]]:
 
 
 def attack(there: tuple[str, int], silent: list[socket.socket], answers: dict[int, set[str]]) -> None:
-    """All that there is to try, once."""
+    """All that there is to try, at once."""
     with contextlib.suppress(OSError):
         silent.extend(socket.create_connection(there, TRY_S) for _ in range(SILENT))
+    tried: dict[socket.socket, bytes] = {}
     for said in SAID:
-        got = b""
-        with contextlib.suppress(OSError), socket.create_connection(there, TRY_S) as one:
+        with contextlib.suppress(OSError):
+            one = socket.create_connection(there, TRY_S)
+            tried[one] = b""
             one.sendall(said)
-            while chunk := one.recv(1 << 16):
-                got += chunk
+    until = time.monotonic() + TRY_S
+    waited_for = list(tried)
+    while waited_for and (left := until - time.monotonic()) > 0:
+        for one in select.select(waited_for, [], [], left)[0]:
+            try:
+                chunk = one.recv(1 << 16)
+            except OSError:
+                chunk = b""
+            tried[one] += chunk
+            if not chunk:
+                waited_for.remove(one)
+    for one, got in tried.items():
+        one.close()
         answers.setdefault(there[1], set()).add(got[:400].hex())
 
 
-def main(seconds: float) -> None:
-    """Until the time is over."""
+def scan(seconds: float) -> None:
+    """All that begins to listen here, until the time is over."""
     known = listeners()
     print("ready", flush=True)
     until = time.monotonic() + seconds
@@ -73,8 +89,23 @@ def main(seconds: float) -> None:
                 tried[there] += 1
                 attack(there, silent, answers)
         time.sleep(AGAIN_S)
+    say(answers)
+
+
+def obey() -> None:
+    """What is named, as it is named."""
+    silent: list[socket.socket] = []
+    for line in sys.stdin:
+        address, port = line.split()
+        answers: dict[int, set[str]] = {}
+        attack((address, int(port)), silent, answers)
+        say(answers)
+
+
+def say(answers: dict[int, set[str]]) -> None:
+    """What came back."""
     print(json.dumps({port: sorted(came) for port, came in answers.items()}), flush=True)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    obey() if sys.argv[1] == "-" else scan(float(sys.argv[1]))

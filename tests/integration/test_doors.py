@@ -7,12 +7,13 @@ import re
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from stage import counting
 
 from sealift.host.agent.admission import GREETING_BYTES, VERSION
+from sealift.host.agents import Agent
 from sealift.model import Strategy
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
 SCANNER = Path(__file__).parents[1] / "scanner.py"
+PLACE = "/run/scanner.py"
 HOSTS = ("source", "destination", "gateway")
 SCAN_S = 120
 RSYNC = re.compile(
@@ -30,6 +32,9 @@ RSYNC = re.compile(
     rb"(@RSYNCD: EXIT\n|@RSYNCD: AUTHREQD \S+\n(@ERROR: auth failed on module layer\n)?|@ERROR: [^\n]*\n)?"
 )
 """Its greeting, and no for an answer: no name of a module."""
+
+OPENED = {"prepare", "receive_image", "start_page_server", "read_pages", "decide"}
+"""Orders after which something listens: what they return says where."""
 
 Answers = dict[str, list[str]]
 
@@ -42,8 +47,8 @@ def scanned(stage: Stage) -> Iterator[dict[str, Answers]]:
     channels = {}
 
     def scan(host: str) -> None:
-        stage[host].put("/run/scanner.py", SCANNER.read_bytes())
-        channels[host] = stage[host].open(["timeout", "300", "python3", "/run/scanner.py", str(SCAN_S)])
+        stage[host].put(PLACE, SCANNER.read_bytes())
+        channels[host] = stage[host].open(["timeout", "300", "python3", PLACE, str(SCAN_S)])
         lines = channels[host].makefile("rb")
         assert lines.readline() == b"ready\n"
         ready.wait(20)
@@ -57,13 +62,42 @@ def scanned(stage: Stage) -> Iterator[dict[str, Answers]]:
         yield found
     finally:
         for host in HOSTS:
-            stage.sh(host, "touch /run/scanner.py.end")
+            stage.sh(host, f"touch {PLACE}.end")
         for each in scanners:
             each.join(30)
         for host in HOSTS:
             channels[host].close()
-            stage.sh(host, "rm /run/scanner.py*")
+            stage.sh(host, f"rm {PLACE}*")
     assert set(found) == set(HOSTS)
+
+
+@contextmanager
+def attacked(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Answers]]:
+    """A neighbour in the tunnel is at each listener before whom it is for. What he got: by order and port."""
+    found: dict[str, Answers] = {}
+    call = Agent.call
+    neighbour = stage["source"].open(["timeout", "300", "python3", PLACE, "-"])
+    lines = neighbour.makefile("rb")
+    turn = threading.Lock()
+
+    def attack(agent: Agent, order: str, **arguments: Any) -> Any:
+        result = call(agent, order, **arguments)
+        if order in OPENED:
+            at_gateway = stage.inventory.gateway.tunnel_address
+            where = at_gateway if order == "decide" else stage.inventory.host("destination").tunnel_address
+            ports = [result] if isinstance(result, int) else [result["port"], result.get("rsync_port")]
+            with turn:
+                for port in filter(None, ports):
+                    neighbour.sendall(f"{where} {port}\n".encode())
+                    found.setdefault(order, {}).update(json.loads(lines.readline()))
+        return result
+
+    monkeypatch.setattr(Agent, "call", attack)
+    try:
+        yield found
+    finally:
+        monkeypatch.undo()
+        neighbour.close()
 
 
 def is_nothing(answer: bytes) -> bool:
@@ -76,22 +110,24 @@ def is_nothing(answer: bytes) -> bool:
 @pytest.mark.parametrize(
     ("strategy", "streams"), [(Strategy.POST_COPY, None), (Strategy.STOP_AND_COPY, 3)], ids=str
 )
-def test_a_scanner_of_all_that_listens_gets_nothing_and_the_migration_does_not_notice(
-    stage: Stage, strategy: Strategy, streams: int | None
+def test_strangers_at_all_that_listens_get_nothing_and_the_migration_does_not_notice(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, strategy: Strategy, streams: int | None
 ) -> None:
     address = stage.redis("redis", memory_mb=30)
     with scanned(stage) as found:
-        with counting(stage, address) as counted:
+        with counting(stage, address) as counted, attacked(stage, monkeypatch) as besides:
             report = stage.engine("redis", strategy=strategy, streams=streams)
         assert counted[0].intact, counted[0].summary()
         assert report.strategy == strategy
     got = {
-        (host, port): [bytes.fromhex(answer) for answer in answers]
-        for host, ports in found.items()
+        (where, port): [bytes.fromhex(answer) for answer in answers]
+        for where, ports in {**found, **besides}.items()
         for port, answers in ports.items()
     }
     more = {place: said for place, answers in got.items() for said in answers if not is_nothing(said)}
     assert not more
-    greeted = {(host, said[:8]) for (host, _), answers in got.items() for said in answers if said}
+    greeted = {(where, said[:8]) for (where, _), answers in got.items() for said in answers if said}
     assert {("destination", VERSION), ("destination", b"@RSYNCD:"), ("gateway", VERSION)} <= greeted
+    pages = "read_pages" if strategy == Strategy.POST_COPY else "start_page_server"
+    assert {("prepare", VERSION), ("prepare", b"@RSYNCD:"), ("decide", VERSION), (pages, VERSION)} <= greeted
     assert not found["source"], "nothing listens there"
