@@ -396,7 +396,10 @@ class Source:
     def _call_off(self) -> str:
         link = Link.connect(self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=5)
         link.send(ask="call_off")
-        return messages.outcome(link.receive(10))
+        answer = link.receive(10)
+        if (refused := messages.refusal(answer)) is not None:
+            raise AgentError(refused, "network switch")
+        return messages.outcome(answer)
 
     def release(self) -> None:
         """Let the container run on here, as if nothing had happened."""

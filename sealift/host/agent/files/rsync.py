@@ -99,7 +99,9 @@ def _listens(pid: int, port: int) -> bool:
     """Whether a process has a socket that listens at this port (proc(5), net/tcp: state 0A)."""
     ours = set()
     with contextlib.suppress(OSError):
-        ours = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                ours.add(str(entry.readlink()))
     with Path("/proc/net/tcp").open() as table:
         for line in itertools.islice(table, 1, None):
             _, local, _, state, *rest = line.split()

@@ -1,0 +1,133 @@
+"""Whoever knows no token gets nothing from, and disturbs nothing at, anything that listens during a migration."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from stage import counting
+
+from sealift.host.agent.admission import GREETING_BYTES, VERSION
+from sealift.host.agents import Agent
+from sealift.model import Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stage import Stage
+
+pytestmark = [pytest.mark.root, pytest.mark.netns]
+
+SCANNER = Path(__file__).parents[1] / "scanner.py"
+PLACE = "/run/scanner.py"
+HOSTS = ("source", "destination", "gateway")
+SCAN_S = 120
+RSYNC = re.compile(
+    rb"@RSYNCD: [\d. a-z]+\n"
+    rb"(@RSYNCD: EXIT\n|@RSYNCD: AUTHREQD \S+\n(@ERROR: auth failed on module layer\n)?|@ERROR: [^\n]*\n)?"
+)
+"""Its greeting, and no for an answer: no name of a module."""
+
+OPENED = {"prepare", "receive_image", "start_page_server", "read_pages", "decide"}
+"""Orders after which something listens: what they return says where."""
+
+Answers = dict[str, list[str]]
+
+
+@contextmanager
+def scanned(stage: Stage) -> Iterator[dict[str, Answers]]:
+    """Somebody untrusting on each host tries all that begins to listen there. What he got: by host and port."""
+    found: dict[str, Answers] = {}
+    ready = threading.Barrier(len(HOSTS) + 1)
+    channels = {}
+
+    def scan(host: str) -> None:
+        stage[host].put(PLACE, SCANNER.read_bytes())
+        channels[host] = stage[host].open(["timeout", "300", "python3", PLACE, str(SCAN_S)])
+        lines = channels[host].makefile("rb")
+        assert lines.readline() == b"ready\n"
+        ready.wait(20)
+        found[host] = json.loads(lines.readline())
+
+    scanners = [threading.Thread(target=scan, args=(host,), daemon=True) for host in HOSTS]
+    for each in scanners:
+        each.start()
+    ready.wait(20)
+    try:
+        yield found
+    finally:
+        for host in HOSTS:
+            stage.sh(host, f"touch {PLACE}.end")
+        for each in scanners:
+            each.join(30)
+        for host in HOSTS:
+            channels[host].close()
+            stage.sh(host, f"rm {PLACE}*")
+    assert set(found) == set(HOSTS)
+
+
+@contextmanager
+def attacked(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Answers]]:
+    """A neighbour in the tunnel is at each listener before whom it is for. What he got: by order and port."""
+    found: dict[str, Answers] = {}
+    call = Agent.call
+    neighbour = stage["source"].open(["timeout", "300", "python3", PLACE, "-"])
+    lines = neighbour.makefile("rb")
+    turn = threading.Lock()
+
+    def attack(agent: Agent, order: str, **arguments: Any) -> Any:
+        result = call(agent, order, **arguments)
+        if order in OPENED:
+            at_gateway = stage.inventory.gateway.tunnel_address
+            where = at_gateway if order == "decide" else stage.inventory.host("destination").tunnel_address
+            ports = [result] if isinstance(result, int) else [result["port"], result.get("rsync_port")]
+            with turn:
+                for port in filter(None, ports):
+                    neighbour.sendall(f"{where} {port}\n".encode())
+                    found.setdefault(order, {}).update(json.loads(lines.readline()))
+        return result
+
+    monkeypatch.setattr(Agent, "call", attack)
+    try:
+        yield found
+    finally:
+        monkeypatch.undo()
+        neighbour.close()
+
+
+def is_nothing(answer: bytes) -> bool:
+    """Whether it is no more than a greeting."""
+    nonce_only = answer.startswith(VERSION) and len(answer) == GREETING_BYTES
+    return not answer or nonce_only or RSYNC.fullmatch(answer) is not None
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("strategy", "streams"), [(Strategy.POST_COPY, None), (Strategy.STOP_AND_COPY, 3)], ids=str
+)
+def test_strangers_at_all_that_listens_get_nothing_and_the_migration_does_not_notice(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, strategy: Strategy, streams: int | None
+) -> None:
+    address = stage.redis("redis", memory_mb=30)
+    with scanned(stage) as found:
+        with counting(stage, address) as counted, attacked(stage, monkeypatch) as besides:
+            report = stage.engine("redis", strategy=strategy, streams=streams)
+        assert counted[0].intact, counted[0].summary()
+        assert report.strategy == strategy
+    got = {
+        (where, port): [bytes.fromhex(answer) for answer in answers]
+        for where, ports in {**found, **besides}.items()
+        for port, answers in ports.items()
+    }
+    more = {place: said for place, answers in got.items() for said in answers if not is_nothing(said)}
+    assert not more
+    greeted = {(where, said[:8]) for (where, _), answers in got.items() for said in answers if said}
+    assert {("destination", VERSION), ("destination", b"@RSYNCD:"), ("gateway", VERSION)} <= greeted
+    pages = "read_pages" if strategy == Strategy.POST_COPY else "start_page_server"
+    assert {("prepare", VERSION), ("prepare", b"@RSYNCD:"), ("decide", VERSION), (pages, VERSION)} <= greeted
+    assert not found["source"], "nothing listens there"
