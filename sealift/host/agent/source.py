@@ -231,6 +231,8 @@ class Source:
         with listen(address) as probe:
             self.pages = (address, int(probe.getsockname()[1]))
         (self.directory / "pages").write_text(f"{address} {self.pages[1]}")
+        # A lazy dump takes the port that runc passes, and not the address: left to itself CRIU listens on all of them.
+        settings += f"address {address}\n"
         read_end, write_end = os.pipe()
         self.dumped = os.fdopen(read_end, "rb", buffering=0)
         options = ["--leave-running", "--lazy-pages", "--page-server", f"{address}:{self.pages[1]}"]
