@@ -329,7 +329,7 @@ WAYS = {
 
 OVERRIDES = {
     "address add 10.78.0.1/32 dev eth0": "the address 10.78.0.1/32 on eth0",
-    "rule add to 10.78.0.1 lookup main priority 5": "the policy rule 5",
+    "rule add to 10.78.0.1 lookup main priority 5": "the policy rule 5 (table main)",
 }
 """What nothing but a look finds."""
 
