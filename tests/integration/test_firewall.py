@@ -20,6 +20,8 @@ from sealift.attestation.record import pinned
 from sealift.host import ssh
 from sealift.lab import images, lab
 from sealift.lab.layout import CLIENT, CLIENTS, DESTINATION, GATEWAY, SOURCE
+from sealift.migration.check import check
+from sealift.migration.checks.finding import Answer
 from sealift.model import Strategy
 
 if TYPE_CHECKING:
@@ -347,6 +349,10 @@ def test_a_vm_whose_provider_claims_the_tunnel_is_given_nothing(stage: Stage, cl
         assert set(refused.reasons) == set(claims.values())
         assert "Nothing was released" in str(refused)
         assert stage.sh("destination", given) == before
+        checked = check(stage.inventory, stage.request("redis"))
+        (said,) = [one for one in checked.findings if one.host == "destination" and one.resource == "network"]
+        assert said.answer is Answer.NO
+        assert all(claim in said.what for claim in claims.values())
         for peer in (GATEWAY, SOURCE):  # what comes after the look does not win, either
             way = stage.sh("destination", f"ip route get {peer.tunnel_address}")
             assert claims is OVERRIDES or "dev sealift-wg" in way
