@@ -27,7 +27,16 @@ BOOT_MODULES = ("virtio_blk", "virtio_net", "overlay", "dm_verity")
 
 EXPECTED_MODULES = (
     *("autofs4", "ip_tables"),  # systemd
-    *("bridge", "br_netfilter", "nf_conntrack_netlink", "nft_chain_nat", "nft_compat", "veth", "xfrm_user"),
+    *(
+        "bridge",
+        "br_netfilter",
+        "nf_conntrack_netlink",
+        "nft_chain_nat",
+        "nft_compat",
+        "nft_ct",
+        "veth",
+        "xfrm_user",
+    ),
     *("xt_MASQUERADE", "xt_addrtype", "xt_conntrack"),
 )
 """What systemd and Docker load in any case. Each by a process of its own, which takes longer than loading it:

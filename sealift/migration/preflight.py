@@ -57,9 +57,10 @@ def preflight(session: Session) -> list[str]:
 def examine(scene: Scene) -> Look:
     """Every finding, in the order of the resources. Looks at hosts and processes, and changes nothing."""
     described = container.describe(scene)
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(4) as pool:
         here = pool.submit(scene.source.facts.call, "host")
         there = pool.submit(scene.destination.facts.call, "host") if scene.destination else None
+        overlaps = pool.submit(hosts.overlaps, scene)
         guarded = pool.submit(scene.gateway.call, "guarded")
         uses = scene.source.facts.call("container", container=described["Id"])
     look = Look(described, uses, here.result(), there.result() if there else None)
@@ -70,6 +71,7 @@ def examine(scene: Scene) -> Look:
         *hosts.source(scene.source, look.here, uses),
         *container.taken(scene, look),
         *hosts.gateway(guarded.result()),
+        *overlaps.result(),
         *container.mounts(scene, look),
         *hosts.space(scene, look),
     ]

@@ -29,26 +29,37 @@ OWN_TABLES = frozenset({"77", "78"})
 KERNEL_RULES = frozenset({(0, "local"), (32766, "main"), (32767, "default")})
 
 
+REMEDY = "Have its provider correct its addresses, or take other networks in the inventory's table network"
+
+
 def refuse(connection: Connection, network: Network, step: str) -> None:
     """Refused, with every reason, if anything else than Sealift's own claims a part of the two networks."""
+    if found := look(connection, network, step):
+        raise Refused(
+            sentence(network, found),
+            host=connection.name,
+            step=step,
+            remedy=f"Nothing was released to it. {REMEDY}",
+            reasons=found,
+        )
+
+
+def sentence(network: Network, found: tuple[str, ...]) -> str:
+    """What is wrong, in one sentence."""
+    networks = f"the tunnel's ({network.tunnel}) or the workloads' ({network.workloads})"
+    return f"its own network overlaps {networks}: {'; '.join(found)}"
+
+
+def look(connection: Connection, network: Network, step: str) -> tuple[str, ...]:
+    """The claims that a host makes, as `claims` says them."""
     lines = connection.run(["sh", "-c", LOOK]).stdout.splitlines()
     try:
         addresses, routes, rules = (json.loads(line) for line in lines)
-        found = tuple(claims(addresses, routes, rules, network))
+        return tuple(claims(addresses, routes, rules, network))
     except (ValueError, KeyError, TypeError) as nonsense:
         raise HostUnreachable(
             "what it says of its addresses makes no sense", host=connection.name, step=step
         ) from nonsense
-    if found:
-        raise Refused(
-            f"its own network overlaps the tunnel's ({network.tunnel}) or the workloads' ({network.workloads}): "
-            + "; ".join(found),
-            host=connection.name,
-            step=step,
-            remedy="Nothing was released to it. Have its provider correct the addresses that he configured, or take "
-            "other networks in the inventory's table network",
-            reasons=found,
-        )
 
 
 def claims(

@@ -29,7 +29,16 @@ from sealift.machine.tree import build_tree
 SSH_WITHIN_S = 30
 BOTH_SSH_WITHIN_S = 60
 DOCKER_WITHIN_S = 100
+RULES = """
+mkdir -p /etc/sealift
+for line in ROLE=host TUNNEL_ADDRESS=10.78.0.10 TUNNEL_NETWORK=10.78.0.0/24 WORKLOADS=10.77.0.0/16 \\
+	DOCKER_BRIDGE=sealift-wl MTU=1420; do echo $line; done >/etc/sealift/network.env
+printf '[Interface]\\nPrivateKey = %s\\n' $(wg genkey) >/etc/sealift/wireguard.conf
+network=/usr/libexec/sealift/network
+$network up && $network up && ip route get 10.78.0.1 && nft list table ip sealift | grep hook && $network down
+"""
 GUEST_CHECKS = {
+    "rules": RULES,
     "criu": "criu check --all 2>&1",
     "wireguard": "ip link add wg9 type wireguard && ip -d link show wg9 && ip link delete wg9",
     "soft_dirty": "criu check --feature mem_dirty_track 2>&1",
@@ -67,6 +76,9 @@ def test_one_vm_answers_on_ssh_in_time_and_is_a_docker_host(accelerator, tmp_pat
     # What it misses are newer than this kernel (timer ids: 6.15, guard pages: 6.13) or AppArmor's.
     assert said["criu"].startswith("Looks good")
     assert "wireguard" in said["wireguard"]
+    assert "10.78.0.1 dev sealift-wg table 78" in said["rules"]
+    hooks = [line.split("hook ")[1].split()[0] for line in said["rules"].splitlines() if "hook" in line]
+    assert hooks == ["prerouting", "input", "forward", "postrouting"]
     assert said["soft_dirty"] == "mem_dirty_track is supported"
     assert said["cgroup"] == "cgroup2fs"
     assert said["docker"].startswith("overlay2 2 ")

@@ -10,6 +10,8 @@ import docker
 from sealift.host.docker import RUNTIME
 from sealift.migration.checks.cpu_flags import HARMLESS
 from sealift.migration.checks.finding import Bench, Resource
+from sealift.model import Step
+from sealift.network import foreign
 
 if TYPE_CHECKING:
     from sealift.migration.checks.finding import Finding
@@ -64,6 +66,18 @@ def destination(side: Side, here: dict[str, Any], there: dict[str, Any]) -> list
         )
     bench.yes(Resource.DOCKER, f"{side.docker.version()['Version']}, with the runtime {RUNTIME!r}")
     return bench.findings
+
+
+def overlaps(scene: Scene) -> list[Finding]:
+    """Whether an attested host's addresses, which its provider wrote, lead what is for the tunnel elsewhere."""
+    found = []
+    for side in (scene.source, scene.destination):
+        if side is not None and scene.inventory.host(side.name).vm is not None:
+            bench, network = Bench(side.name), scene.inventory.network
+            if claims := foreign.look(side.connection, network, Step.PREFLIGHT):
+                bench.no(Resource.NETWORK, foreign.sentence(network, claims), foreign.REMEDY)
+            found += bench.findings
+    return found
 
 
 def gateway(stands: bool) -> list[Finding]:
