@@ -77,8 +77,8 @@ class PinnedAdapter(BaseHTTPAdapter):
             request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
         )
         if not stream:
-            response._content = self._read(response)  # type: ignore[attr-defined]  # noqa: SLF001 - where requests has it
-            response._content_consumed = True  # noqa: SLF001 - as above
+            response._content = self._read(response)  # noqa: SLF001 - where requests has it
+            response._content_consumed = True  # type: ignore[attr-defined]  # noqa: SLF001 - as above
         return response
 
     def _read(self, response: requests.Response) -> bytes:

@@ -1,4 +1,4 @@
-"""A container chooses its words: on no terminal and no page are they more than text, and they make it no worker of ours."""
+"""A container chooses its words: on no terminal and no page are they more than text, nor do they make it our worker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ prctl = ctypes.CDLL(None).prctl
 prctl(15, b"\\x1b]0;own\\x07\\xc2\\x9b[red]", 0, 0, 0)
 print("\\x1b]0;owned\\x07\\x1b[2J", flush=True)
 if sys.argv[1] == "stuck":
-    name = "/tmp/\\x1b]0;owned\\x07\\u202e[/red]"
+    name = "/tmp/\\x1b]0;owned\\x07\\u202e[red]"
     kept = open(name, "w")
     os.unlink(name)
     packets = os.pipe2(os.O_DIRECT)
