@@ -1,7 +1,8 @@
 """Disk keys in Prefect: a keystore for owners who keep their secrets there instead of in a folder.
 
-One `Secret` block a VM, named `sealift-disk-key-VM`. Prefect encrypts blocks with a key of its own: who has its
-database and that key has the disks.
+One `Secret` block a VM, named `sealift-disk-key-VM`. Nothing takes this one by itself: keys are in files of mode 0600
+(`sealift.attestation.keystore.Directory`). Prefect encrypts blocks with a key of its own, and hands them out in the
+clear: who may use its API, or has its database and that key, has the disks. Its API has to ask for a password.
 """
 
 from __future__ import annotations

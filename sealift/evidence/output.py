@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
+
+from sealift.plain_text import json_text, one_line, printable
 
 if TYPE_CHECKING:
     from sealift.evidence.verdict import Verdict
 
 _UNFOLDED = 4096
+
+
+def escape(text: str) -> str:
+    """What certificates, reports and file names say, as text: neither the terminal nor rich finds orders in it."""
+    return escape_markup(one_line(text))
 
 
 def print_verdict(verdict: Verdict, *, as_json: bool) -> None:
@@ -55,7 +61,7 @@ def print_rows(tables: list[tuple[str, list[tuple[str, str]]]], *, as_json: bool
         return
     console = _console()
     for title, rows in tables:
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=False)
+        table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, show_header=False)
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         for name, value in rows:
@@ -68,7 +74,7 @@ def print_object(content: dict[str, Any], *, plain: str, as_json: bool) -> None:
     if as_json:
         _print_json(content)
     else:
-        sys.stdout.write(plain if plain.endswith("\n") else f"{plain}\n")
+        sys.stdout.write(printable(plain if plain.endswith("\n") else f"{plain}\n"))
 
 
 def _console() -> Console:
@@ -78,4 +84,4 @@ def _console() -> Console:
 
 
 def _print_json(content: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+    sys.stdout.write(json_text(content) + "\n")

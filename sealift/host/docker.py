@@ -10,8 +10,10 @@ import requests
 from docker.transport.basehttpadapter import BaseHTTPAdapter
 from docker.transport.sshconn import SSHConnectionPool
 from urllib3._collections import RecentlyUsedContainer
+from urllib3.exceptions import HTTPError
 
-from sealift.errors import HostUnreachable
+from sealift.errors import CommandFailed, HostUnreachable
+from sealift.plain_text import one_line
 
 if TYPE_CHECKING:
     from sealift.host.ssh import Connection
@@ -23,6 +25,11 @@ RUNTIME = "sealift"
 """The OCI runtime registered on every destination: runc, but for containers that come out of images."""
 
 TIMEOUT_S = 120
+ANSWER_TIMEOUT_S = 600
+ANSWER_LIMIT = 64 << 20
+"""How long all of an answer may take, and its bytes."""
+
+CHUNK_BYTES = 1 << 16
 
 
 class PinnedAdapter(BaseHTTPAdapter):
@@ -33,6 +40,7 @@ class PinnedAdapter(BaseHTTPAdapter):
 
     def __init__(self, connection: Connection) -> None:
         self._client = connection.client
+        self._name = connection.name
         self._pools: Any = RecentlyUsedContainer(1, dispose_func=lambda pool: pool.close())
         super().__init__()
 
@@ -55,6 +63,35 @@ class PinnedAdapter(BaseHTTPAdapter):
         """What requests asks since 2.32."""
         return self.get_connection(request.url, proxies)
 
+    def send(
+        self,
+        request: Any,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> Any:
+        """An exchange; what is not asked for as a stream is read here, within a bounded time and size."""
+        response = super().send(
+            request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
+        )
+        if not stream:
+            response._content = self._read(response)  # noqa: SLF001 - where requests has it
+            response._content_consumed = True  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+        return response
+
+    def _read(self, response: requests.Response) -> bytes:
+        found, deadline = bytearray(), time.monotonic() + ANSWER_TIMEOUT_S
+        try:
+            for piece in response.raw.stream(CHUNK_BYTES, decode_content=True):
+                found += piece
+                if len(found) > ANSWER_LIMIT or time.monotonic() > deadline:
+                    raise HostUnreachable("Docker's answer does not end", host=self._name)
+        except (HTTPError, OSError) as broken:
+            raise HostUnreachable(f"Docker's answer broke off: {broken}", host=self._name) from broken
+        return bytes(found)
+
     def request_url(self, request: Any, proxies: Any) -> str:  # noqa: ARG002 - requests' signature
         """The path alone: the pool knows no host."""
         return str(request.path_url)
@@ -64,9 +101,27 @@ class PinnedAdapter(BaseHTTPAdapter):
         self._pools.clear()
 
 
+class Client(docker.APIClient):
+    """docker-py's, for a daemon that may say anything."""
+
+    def _raise_for_status(self, response: requests.Response) -> None:
+        response.reason = one_line(str(response.reason))
+        try:
+            super()._raise_for_status(response)  # type: ignore[misc]  # the stubs leave it out
+        except docker.errors.APIError as said:
+            said.explanation = one_line(str(said.explanation)) if said.explanation else None
+            raise
+
+    def _result(self, response: requests.Response, json: bool = False, binary: bool = False) -> Any:
+        try:
+            return super()._result(response, json, binary)  # type: ignore[misc]  # as above
+        except (RecursionError, ValueError) as nonsense:
+            raise CommandFailed(f"Docker's answer makes no sense ({type(nonsense).__name__})") from nonsense
+
+
 def client(connection: Connection) -> docker.APIClient:
     """A low-level Docker client whose every request travels in this SSH connection."""
-    made = docker.APIClient(base_url="unix:///var/run/docker.sock", version=API_VERSION, timeout=TIMEOUT_S)
+    made = Client(base_url="unix:///var/run/docker.sock", version=API_VERSION, timeout=TIMEOUT_S)
     made.mount("http+docker://", PinnedAdapter(connection))
     return made
 

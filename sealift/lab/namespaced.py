@@ -174,15 +174,32 @@ def cgroups(mark: str, name: str = "") -> list[Path]:
 
 
 def marked_processes() -> dict[int, str]:
-    """All processes that carry a lab's mark, with its value."""
+    """All processes that carry a lab's mark, with its value.
+
+    A mark is easily written. Besides, they are in the lab's control groups, or run as this user below the same root.
+    """
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
                 for variable in (entry / "environ").read_bytes().split(b"\0"):
                     if variable.startswith(f"{MARK}=".encode()):
-                        found[int(entry.name)] = variable.partition(b"=")[2].decode()
+                        mark = os.fsdecode(variable.partition(b"=")[2])
+                        if _is_in_group(entry, mark) or _is_beside(entry):
+                            found[int(entry.name)] = mark
     return found
+
+
+def _is_in_group(process: Path, mark: str, name: str = "") -> bool:
+    """Whether a process is in the control groups of a lab's hosts, or of one: only root puts it there."""
+    beginning = f"{_cgroup_prefix(mark)}{name}".encode()
+    parts = [part for line in (process / "cgroup").read_bytes().splitlines() for part in line.split(b"/")]
+    return beginning in parts if name else any(part.startswith(beginning) for part in parts)
+
+
+def _is_beside(process: Path) -> bool:
+    """Whether a process is this user's, and no container's."""
+    return process.stat().st_uid == os.geteuid() and (process / "root").samefile("/")
 
 
 def first_process(name: str, mark: str) -> int | None:
@@ -192,14 +209,14 @@ def first_process(name: str, mark: str) -> int | None:
             numbers = (
                 Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].partition("\n")[0].split()
             )
-            if len(numbers) > 1 and numbers[-1] == "1":
+            if len(numbers) > 1 and numbers[-1] == "1" and _is_in_group(Path(f"/proc/{pid}"), mark, name):
                 return pid
     return None
 
 
 def switch_of(mark: str) -> int:
     """The process that keeps a lab's bridges and disks."""
-    return next(_processes_of(SWITCH, mark))
+    return next(pid for pid in _processes_of(SWITCH, mark) if _is_beside(Path(f"/proc/{pid}")))
 
 
 def _processes_of(name: str, mark: str) -> Iterator[int]:

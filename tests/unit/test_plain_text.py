@@ -85,3 +85,18 @@ def test_a_table_interprets_no_markup(capsys: pytest.CaptureFixture[str]) -> Non
     assert "[red]r[/red]" in said
     assert "[/nonsense]" in said
     assert is_harmless(said)
+
+
+def test_a_verdict_and_a_table_of_evidence_do_not_carry_it(capsys: pytest.CaptureFixture[str]) -> None:
+    from sealift.evidence.output import print_object, print_rows, print_verdict
+    from sealift.evidence.verdict import Reason, Verdict
+
+    reason = Reason("chain", f"issued by [red]{HOSTILE}")
+    verdict = Verdict("report", genuine=False, accepted=False, reasons=(reason,), checked=(), unchecked=())
+    for as_json in (False, True):
+        print_verdict(verdict, as_json=as_json)
+        print_rows([(f"a[/x]{HOSTILE}", [("name", f"[b]{HOSTILE}")])], as_json=as_json)
+        print_object({"name": HOSTILE}, plain=HOSTILE, as_json=as_json)
+    said = capsys.readouterr().out
+    assert is_harmless(said)
+    assert "[red]" in said
