@@ -38,8 +38,11 @@ from sealift.evidence.verify_launch import LaunchEvidence
 from sealift.evidence.verify_launch import verify_launch as judge_launch
 from sealift.evidence.verify_platform import verify_platform as judge_platform
 from sealift.evidence.verify_snp import SnpEvidence, verify_snp
+from sealift.words import not_known
 
 ACCEPTED, REJECTED = 0, 1
+
+_SIGNERS = ("vcek", "vlek", "any")
 
 _SECRET_TEXT_LIMIT = 2 * secret.PAYLOAD_LIMIT
 
@@ -196,8 +199,10 @@ def init_policy(
         digests.append(compute_digest(kind, image, processors))
     if not digests:
         raise UnusableInput("there is no image to write a policy for", remedy="Give --firmware or --digest")
-    if signer not in {"vcek", "vlek", "any"}:
-        raise UnusableInput(f"the signer {signer[:20]!r} is not known", remedy="Use vcek, vlek or any")
+    if signer not in _SIGNERS:
+        raise UnusableInput(
+            f"the signer is wrong: {not_known(signer, _SIGNERS)}", remedy="Use vcek, vlek or any"
+        )
     texts = tuple(each.hex() for each in digests)
     if kind is Mode.SNP:
         rules = SnpPolicy(

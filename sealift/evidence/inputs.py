@@ -23,6 +23,7 @@ from sealift.evidence.policy import Policy, parse_policy
 from sealift.evidence.snp_report import Signer
 from sealift.evidence.tcb import decode_tcb, generation_of_cpu
 from sealift.evidence.vmsa import Vmm, model_signature
+from sealift.words import not_known
 
 if TYPE_CHECKING:
     from sealift.evidence.crl import Crl
@@ -109,7 +110,7 @@ def read_processors(
 ) -> Processors:
     """Virtual processors as the options describe them."""
     if vmm not in set(Vmm):
-        raise UnusableInput(f"the hypervisor {vmm[:20]!r} is not known", remedy="Use qemu, ec2 or gce")
+        raise UnusableInput(f"the hypervisor is wrong: {not_known(vmm, Vmm)}", remedy="Use qemu, ec2 or gce")
     number = read_number(signature, "the signature") if signature else model_signature(model) if model else 0
     return Processors(count, number, read_number(features, "the guest features", 64), Vmm(vmm), legacy)
 
@@ -223,7 +224,7 @@ def read_mode(text: str) -> Mode:
     """The generation of the encryption by its name."""
     name = {"sev-es": "seves", "sev-snp": "snp"}.get(text.lower(), text.lower())
     if name not in set(Mode):
-        raise UnusableInput(f"the mode {text[:20]!r} is not known", remedy="Use sev, seves or snp")
+        raise UnusableInput(f"the mode is wrong: {not_known(text, Mode)}", remedy="Use sev, seves or snp")
     return Mode(name)
 
 

@@ -182,8 +182,8 @@ def _appraise_tcb(findings: Findings, report: SnpReport, endorsement: Endorsemen
     if not rules.allow_provisional_firmware:
         _not_below(findings, "provisional_tcb", levels["committed_tcb"], current, "the committed TCB")
     part = part_of(generation, report.cpuid)
-    floor = rules.tcb_floor.get(part) or rules.tcb_floor.get(generation.value)
-    if floor is None:
+    floor = rules.tcb_floor.get(part)
+    if floor is None or not any(floor.tcb().components().values()):
         findings.leave_open("tcb_floor")
         return
     for name, tcb in levels.items():

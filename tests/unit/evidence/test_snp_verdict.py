@@ -94,7 +94,11 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any] | None]] = [
     ),
     ("provisional_firmware", {"committed_version": (1, 55, 39)}, {"allow_provisional_firmware": True}),
     ("provisional_tcb", {"committed_tcb": tcb(boot_loader=3)}, {"allow_provisional_firmware": True}),
-    ("tcb_floor.launch_tcb", {"launch_tcb": tcb(microcode=0xDA)}, {"tcb_floor": {}}),
+    (
+        "tcb_floor.launch_tcb",
+        {"launch_tcb": tcb(microcode=0xDA)},
+        {"tcb_floor": {"milan": {"snp": 0, "microcode": 0}}},
+    ),
     ("platform_info.alias_check", {"platform_info": 0x5}, {"platform_info": {"alias_check": "allow"}}),
     ("vmpl", {"vmpl": 1}, {"vmpl": "any"}),
     ("report_version", {"version": 6}, None),
