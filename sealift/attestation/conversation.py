@@ -66,7 +66,7 @@ def ask(stranger: ssh.Stranger, name: str, owner_nonce: bytes) -> Answer:
             answered_by=_short(said["answered_by"]),
             boot_id=_short(said["boot_id"]),
         )
-    except (ValueError, KeyError, TypeError) as nonsense:
+    except (ValueError, KeyError, TypeError, RecursionError) as nonsense:
         raise rejected(
             name, [Reason("answer", "its answer to the question who it is makes no sense")]
         ) from nonsense
@@ -196,7 +196,7 @@ def _evidence(answer: Answer, demand: Demand) -> SnpEvidence:
     report = parse_snp_report(answer.report)
     wanted = inputs.ReportFiles(demand.policy_path, None, [], [], None, offline=False)
     found = inputs.find_certificates(wanted, report, demand.policy)
-    return SnpEvidence(report, found.key, tuple(found.chain), tuple(found.crls))
+    return SnpEvidence(report, found.key, tuple(found.chain), tuple(found.crls), found.key_fault)
 
 
 def _short(text: object) -> str:

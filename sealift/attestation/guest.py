@@ -231,7 +231,7 @@ def answer(guest: Guest, line: bytes) -> dict[str, Any]:
             return {"result": ORDERS[name](guest, order)}
     except (Refused, OSError, subprocess.SubprocessError) as refused:
         return {"error": str(refused)}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # Not what was in it: an order may hold a key.
         return {"error": "the order is not one that this guest understands"}
 
@@ -310,7 +310,7 @@ def main(words: list[str]) -> int:
             said = answer(guest, json.dumps(order).encode())
             sys.stdout.write(json.dumps(said) + "\n")
             return 1 if "error" in said else 0
-    except (Refused, processor.Unanswered, OSError, ValueError, IndexError) as refused:
+    except (Refused, processor.Unanswered, OSError, ValueError, IndexError, RecursionError) as refused:
         sys.stderr.write(f"sealift guest: {refused}\n")
         return 1
     return 0

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from sealift.errors import UnusableInput
 from sealift.evidence import formats, secret
-from sealift.evidence.files import read_bounded, write_new
+from sealift.evidence.files import make_folder, read_bounded, write_new
 from sealift.evidence.firmware import SIZE_LIMIT as FIRMWARE_LIMIT
 from sealift.evidence.inputs import (
     KEY_TEXT_LIMIT,
@@ -56,7 +56,7 @@ def verify_report(
     data = None if report_data is None else padded(hex_bytes(report_data, "the report data"))
     report = formats.load_report(read_bounded(given.report, formats.TEXT_LIMIT))
     found = find_certificates(given, report, policy)
-    evidence = SnpEvidence(report, found.key, tuple(found.chain), tuple(found.crls))
+    evidence = SnpEvidence(report, found.key, tuple(found.chain), tuple(found.crls), found.key_fault)
     verdict = verify_snp(evidence, policy, at=moment, report_data=data)
     print_verdict(verdict, as_json=as_json)
     return ACCEPTED if verdict.accepted else REJECTED
@@ -107,7 +107,7 @@ def make_session(
         print_verdict(verdict, as_json=as_json)
         return REJECTED
     launch = create_session(chain.pdh, read_number(launch_policy, "the launch policy"))
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     places = {
         "certificate": (out / "godh.b64", base64.b64encode(launch.owner_certificate.raw)),
         "session": (out / "session.b64", base64.b64encode(launch.session.pack())),
@@ -224,7 +224,7 @@ def _open_secret(packet: PacketFiles, keys: TransportKeys, mac: bytes, unpack: P
     (payload,) = formats.unarmour(read_bounded(packet.payload, _SECRET_TEXT_LIMIT))
     received = secret.parse_secret_packet(header, payload)
     table = secret.parse_secret_table(secret.unpack_secret(keys, mac, received))
-    unpack.mkdir(parents=True, exist_ok=True)
+    make_folder(unpack)
     for name, value in table.items():
         write_new(unpack / str(name), value, private=True)
     names = [str(name) for name in table]

@@ -90,10 +90,17 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any] | None]] = [
     (
         "reported_above_current",
         {"current_tcb": tcb(boot_loader=3), "committed_tcb": tcb(boot_loader=3)},
-        {"allow_reported_above_current": True},
+        {
+            "allow_reported_above_current": True,
+            "allow_reported_above_committed": True,
+            "allow_launch_above_current": True,
+        },
     ),
+    ("launch_above_current", {"launch_tcb": tcb(boot_loader=5)}, {"allow_launch_above_current": True}),
+    ("committed_above_current", {"committed_tcb": tcb(boot_loader=5)}, None),
+    ("committed_version_above_current", {"committed_version": (1, 56, 0)}, None),
     ("provisional_firmware", {"committed_version": (1, 55, 39)}, {"allow_provisional_firmware": True}),
-    ("provisional_tcb", {"committed_tcb": tcb(boot_loader=3)}, {"allow_provisional_firmware": True}),
+    ("provisional_tcb", {"current_tcb": tcb(boot_loader=5)}, {"allow_provisional_firmware": True}),
     (
         "tcb_floor.launch_tcb",
         {"launch_tcb": tcb(microcode=0xDA)},
