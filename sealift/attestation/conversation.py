@@ -12,13 +12,14 @@ import json
 import secrets
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sealift.attestation.guest import PORT
 from sealift.attestation.record import Record
 from sealift.errors import CommandFailed, EvidenceRejected, HostUnreachable, UnusableInput
 from sealift.evidence import inputs
+from sealift.evidence.freshness import Nonce, nonce_reasons
 from sealift.evidence.report_data import NONCE_BYTES, Binding
 from sealift.evidence.snp_report import parse_snp_report
 from sealift.evidence.verdict import Reason
@@ -106,9 +107,12 @@ def _attest_once(
 ) -> tuple[Record, Connection]:
     stranger = ssh.meet(name, host, patience_s=patience_s)
     try:
-        owner_nonce = secrets.token_bytes(NONCE_BYTES)
+        owner_nonce, begun = secrets.token_bytes(NONCE_BYTES), time.monotonic()
         answer = ask(stranger, name, owner_nonce)
-        record = judge(name, demand, owner_nonce, answer, shown_key=stranger.shown_key, others=others)
+        waited = timedelta(seconds=time.monotonic() - begun)
+        record = judge(
+            name, demand, owner_nonce, answer, shown_key=stranger.shown_key, others=others, waited=waited
+        )
         return record, stranger.vouch(record.ssh_host_key)
     except BaseException:
         stranger.close()
@@ -123,8 +127,12 @@ def judge(
     *,
     shown_key: str,
     others: Iterable[Record] = (),
+    waited: timedelta = timedelta(0),
 ) -> Record:
-    """The verdict on an answer, as a record. `shown_key`: what the connection that brought it was made with."""
+    """The verdict on an answer, as a record. `shown_key`: what the connection that brought it was made with.
+
+    `waited`: from when the nonce was drawn to when the answer was there.
+    """
     now = datetime.now(UTC)
     try:
         binding = Binding(
@@ -134,6 +142,7 @@ def judge(
         verdict = verify_snp(evidence, demand.policy, at=now, report_data=binding.digest())
     except UnusableInput as unreadable:
         raise rejected(name, [Reason("evidence", unreadable.message)]) from unreadable
+    verdict = verdict.also(late(demand, owner_nonce, waited, now))
     verdict = verdict.also(tuple(_identity(name, answer, shown_key, others)))
     if not verdict.accepted:
         raise rejected(name, verdict.reasons, verdict)
@@ -156,6 +165,12 @@ def judge(
         checks=len(verdict.checked) + 1,
         unchecked=list(verdict.unchecked),
     )
+
+
+def late(demand: Demand, nonce: bytes, waited: timedelta, now: datetime) -> tuple[Reason, ...]:
+    """Why an answer over this nonce counts no more: the policy gives it `nonce_lifetime_s`."""
+    lifetime = timedelta(seconds=demand.policy.nonce_lifetime_s)
+    return nonce_reasons(Nonce(nonce, now - waited), at=now, lifetime=lifetime, used=())
 
 
 def rejected(name: str, reasons: Iterable[Reason], verdict: Verdict | None = None) -> EvidenceRejected:

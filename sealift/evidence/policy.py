@@ -213,7 +213,10 @@ class SevRules(_Model):
 
 
 class Policy(_Model):
-    """The whole policy. Evidence older than `evidence_lifetime_s` is fetched anew: with 0, each time."""
+    """The whole policy. Evidence older than `evidence_lifetime_s` is fetched anew: with 0, each time.
+
+    An answer that takes longer than `nonce_lifetime_s` from when its nonce was drawn is refused.
+    """
 
     version: Literal[1] = 1
     nonce_lifetime_s: Annotated[int, Field(gt=0)] = 300
