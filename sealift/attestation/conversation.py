@@ -89,34 +89,52 @@ def attest_snp(
 ) -> tuple[Record, Connection]:
     """Ask, verify, pin. `others` are the records of other hosts: two of them cannot be one machine.
 
-    EvidenceRejected carries every reason; the connection is closed then.
+    EvidenceRejected carries every reason; the connection is closed then. HostUnreachable where the host is silent for
+    `patience_s`, and where certificates have to come from a key server that cannot be asked.
     """
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            return _attest_once(name, host, demand, others, deadline - time.monotonic())
-        except HostUnreachable as silent:
-            # SSH answers a moment before the guest's own program does.
-            if ssh.is_final(silent) or time.monotonic() >= deadline:
-                raise
-            time.sleep(0.1)
-
-
-def _attest_once(
-    name: str, host: Host, demand: Demand, others: Iterable[Record], patience_s: float
-) -> tuple[Record, Connection]:
-    stranger = ssh.meet(name, host, patience_s=patience_s)
+    stranger, asked = _meet_and_ask(name, host, patience_s)
     try:
-        owner_nonce, begun = secrets.token_bytes(NONCE_BYTES), time.monotonic()
-        answer = ask(stranger, name, owner_nonce)
-        waited = timedelta(seconds=time.monotonic() - begun)
         record = judge(
-            name, demand, owner_nonce, answer, shown_key=stranger.shown_key, others=others, waited=waited
+            name,
+            demand,
+            asked.nonce,
+            asked.answer,
+            shown_key=stranger.shown_key,
+            others=others,
+            waited=asked.waited,
         )
         return record, stranger.vouch(record.ssh_host_key)
     except BaseException:
         stranger.close()
         raise
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question's nonce, the answer, and the time between."""
+
+    nonce: bytes
+    answer: Answer
+    waited: timedelta
+
+
+def _meet_and_ask(name: str, host: Host, patience_s: float) -> tuple[ssh.Stranger, _Asked]:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            stranger = ssh.meet(name, host, patience_s=deadline - time.monotonic())
+            try:
+                nonce, begun = secrets.token_bytes(NONCE_BYTES), time.monotonic()
+                answer = ask(stranger, name, nonce)
+                return stranger, _Asked(nonce, answer, timedelta(seconds=time.monotonic() - begun))
+            except BaseException:
+                stranger.close()
+                raise
+        except HostUnreachable as silent:
+            # SSH answers a moment before the guest's own program does.
+            if ssh.is_final(silent) or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
 
 
 def judge(

@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any, cast
 
-from sealift.errors import UnusableInput
+from sealift.errors import HostUnreachable, UnusableInput
 from sealift.evidence import formats, secret
 from sealift.evidence.files import make_folder, read_bounded, write_new
 from sealift.evidence.firmware import SIZE_LIMIT as FIRMWARE_LIMIT
@@ -55,7 +55,13 @@ def verify_report(
     policy = read_policy(policy_file)
     data = None if report_data is None else padded(hex_bytes(report_data, "the report data"))
     report = formats.load_report(read_bounded(given.report, formats.TEXT_LIMIT))
-    found = find_certificates(given, report, policy)
+    try:
+        found = find_certificates(given, report, policy)
+    except HostUnreachable as error:
+        raise UnusableInput(
+            f"the certificates are not with the evidence: {error}",
+            remedy="Give --vek and --chain, or a --cache that has them",
+        ) from error
     evidence = SnpEvidence(report, found.key, tuple(found.chain), tuple(found.crls), found.key_fault)
     verdict = verify_snp(evidence, policy, at=moment, report_data=data)
     print_verdict(verdict, as_json=as_json)

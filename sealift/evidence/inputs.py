@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealift.errors import HostUnreachable, UnusableInput
+from sealift.errors import UnusableInput
 from sealift.evidence import formats, kds
 from sealift.evidence.endorsement import read_endorsement
 from sealift.evidence.fetched import fetch_chain, fetch_crls, fetch_key
@@ -125,29 +125,23 @@ def read_processors(
 
 
 def find_certificates(given: ReportFiles, report: SignedReport, policy: Policy) -> Certificates:
-    """From the files that were given, else from the cache or AMD's key server."""
+    """From the files given, else from the cache or AMD's key server; HostUnreachable where neither has them."""
     server = kds.KeyServer(cache=given.cache or cache_dir() / "kds", offline=given.offline)
     chain = [each for path in given.chain for each in _load_certificates(path)]
     endorsed, fault = None, ""
-    try:
-        if given.vek is None:
-            keys = fetch_key(server, report)
-        else:
-            keys, fault = _given_key(given.vek)
-        # A file may bring the key's chain along; the key is then the one that is no authority.
-        key = next((each for each in keys if not each.may_sign_certificates), keys[0] if keys else None)
-        chain += [each for each in keys if each is not key]
-        if key is not None:
-            # What cannot be read of it is the verdict's to say.
-            with suppress(UnusableInput):
-                endorsed = read_endorsement(key)
-        if not chain and endorsed is not None:
-            chain = fetch_chain(server, endorsed)
-    except HostUnreachable as error:
-        raise UnusableInput(
-            f"the certificates are not with the evidence: {error}",
-            remedy="Give --vek and --chain, or a --cache that has them",
-        ) from error
+    if given.vek is None:
+        keys = fetch_key(server, report)
+    else:
+        keys, fault = _given_key(given.vek)
+    # A file may bring the key's chain along; the key is then the one that is no authority.
+    key = next((each for each in keys if not each.may_sign_certificates), keys[0] if keys else None)
+    chain += [each for each in keys if each is not key]
+    if key is not None:
+        # What cannot be read of it is the verdict's to say.
+        with suppress(UnusableInput):
+            endorsed = read_endorsement(key)
+    if not chain and endorsed is not None:
+        chain = fetch_chain(server, endorsed)
     crls = [each for path in given.crls for each in formats.load_crls(read_bounded(path, formats.TEXT_LIMIT))]
     if not crls and policy.snp.require_crl and endorsed is not None:
         crls = fetch_crls(server, endorsed)
