@@ -219,8 +219,8 @@ class Policy(_Model):
     """
 
     version: Literal[1] = 1
-    nonce_lifetime_s: Annotated[int, Field(gt=0)] = 300
-    evidence_lifetime_s: Annotated[int, Field(ge=0)] = 0
+    nonce_lifetime_s: Annotated[int, Field(gt=0, le=86_400)] = 300
+    evidence_lifetime_s: Annotated[int, Field(ge=0, le=366 * 86_400)] = 0
     extra_roots: tuple[ExtraRoot, ...] = ()
     snp: SnpPolicy = SnpPolicy()
     sev: SevRules = SevRules()
