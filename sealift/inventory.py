@@ -6,7 +6,6 @@ It describes real machines and those of a lab in the same words; `sealift lab up
 from __future__ import annotations
 
 import os
-import tomllib
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Literal, Self
@@ -14,9 +13,12 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sealift.errors import Refused, UnusableInput
+from sealift.evidence.files import read_bounded
 from sealift.paths import inventories_dir, run_dir, state_dir
+from sealift.words import faults, read_toml
 
 FILE_NAME = "sealift.toml"
+SIZE_LIMIT = 1 << 20
 
 
 class _Table(BaseModel):
@@ -241,14 +243,14 @@ def load(chosen: Path | None = None) -> Inventory:
     """Read the inventory; UnusableInput names the file and what is wrong in it."""
     path = find(chosen)
     try:
-        return Inventory.model_validate(tomllib.loads(path.read_text()))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as unreadable:
-        raise UnusableInput(f"{path} is not readable as TOML: {unreadable}", step="inventory") from unreadable
+        return Inventory.model_validate(read_toml(read_bounded(path, SIZE_LIMIT)))
     except ValidationError as invalid:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in invalid.errors())
+        found = "; ".join(f"{where}: {what}" for where, what in faults(Inventory, invalid))
         raise UnusableInput(
-            f"{path} is not an inventory: {faults}", remedy="README, section Inventory", step="inventory"
+            f"{path} is not an inventory: {found}", remedy="README, section Inventory", step="inventory"
         ) from invalid
+    except ValueError as unreadable:
+        raise UnusableInput(f"{path} is not readable as TOML: {unreadable}", step="inventory") from unreadable
 
 
 def save(inventory: Inventory, path: Path) -> None:

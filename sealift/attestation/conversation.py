@@ -12,13 +12,14 @@ import json
 import secrets
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sealift.attestation.guest import PORT
 from sealift.attestation.record import Record
 from sealift.errors import CommandFailed, EvidenceRejected, HostUnreachable, UnusableInput
 from sealift.evidence import inputs
+from sealift.evidence.freshness import Nonce, nonce_reasons
 from sealift.evidence.report_data import NONCE_BYTES, Binding
 from sealift.evidence.snp_report import parse_snp_report
 from sealift.evidence.verdict import Reason
@@ -66,7 +67,7 @@ def ask(stranger: ssh.Stranger, name: str, owner_nonce: bytes) -> Answer:
             answered_by=_short(said["answered_by"]),
             boot_id=_short(said["boot_id"]),
         )
-    except (ValueError, KeyError, TypeError) as nonsense:
+    except (ValueError, KeyError, TypeError, RecursionError) as nonsense:
         raise rejected(
             name, [Reason("answer", "its answer to the question who it is makes no sense")]
         ) from nonsense
@@ -88,31 +89,52 @@ def attest_snp(
 ) -> tuple[Record, Connection]:
     """Ask, verify, pin. `others` are the records of other hosts: two of them cannot be one machine.
 
-    EvidenceRejected carries every reason; the connection is closed then.
+    EvidenceRejected carries every reason; the connection is closed then. HostUnreachable where the host is silent for
+    `patience_s`, and where certificates have to come from a key server that cannot be asked.
     """
+    stranger, asked = _meet_and_ask(name, host, patience_s)
+    try:
+        record = judge(
+            name,
+            demand,
+            asked.nonce,
+            asked.answer,
+            shown_key=stranger.shown_key,
+            others=others,
+            waited=asked.waited,
+        )
+        return record, stranger.vouch(record.ssh_host_key)
+    except BaseException:
+        stranger.close()
+        raise
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question's nonce, the answer, and the time between."""
+
+    nonce: bytes
+    answer: Answer
+    waited: timedelta
+
+
+def _meet_and_ask(name: str, host: Host, patience_s: float) -> tuple[ssh.Stranger, _Asked]:
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            return _attest_once(name, host, demand, others, deadline - time.monotonic())
+            stranger = ssh.meet(name, host, patience_s=deadline - time.monotonic())
+            try:
+                nonce, begun = secrets.token_bytes(NONCE_BYTES), time.monotonic()
+                answer = ask(stranger, name, nonce)
+                return stranger, _Asked(nonce, answer, timedelta(seconds=time.monotonic() - begun))
+            except BaseException:
+                stranger.close()
+                raise
         except HostUnreachable as silent:
             # SSH answers a moment before the guest's own program does.
             if ssh.is_final(silent) or time.monotonic() >= deadline:
                 raise
             time.sleep(0.1)
-
-
-def _attest_once(
-    name: str, host: Host, demand: Demand, others: Iterable[Record], patience_s: float
-) -> tuple[Record, Connection]:
-    stranger = ssh.meet(name, host, patience_s=patience_s)
-    try:
-        owner_nonce = secrets.token_bytes(NONCE_BYTES)
-        answer = ask(stranger, name, owner_nonce)
-        record = judge(name, demand, owner_nonce, answer, shown_key=stranger.shown_key, others=others)
-        return record, stranger.vouch(record.ssh_host_key)
-    except BaseException:
-        stranger.close()
-        raise
 
 
 def judge(
@@ -123,8 +145,12 @@ def judge(
     *,
     shown_key: str,
     others: Iterable[Record] = (),
+    waited: timedelta = timedelta(0),
 ) -> Record:
-    """The verdict on an answer, as a record. `shown_key`: what the connection that brought it was made with."""
+    """The verdict on an answer, as a record. `shown_key`: what the connection that brought it was made with.
+
+    `waited`: from when the nonce was drawn to when the answer was there.
+    """
     now = datetime.now(UTC)
     try:
         binding = Binding(
@@ -134,6 +160,7 @@ def judge(
         verdict = verify_snp(evidence, demand.policy, at=now, report_data=binding.digest())
     except UnusableInput as unreadable:
         raise rejected(name, [Reason("evidence", unreadable.message)]) from unreadable
+    verdict = verdict.also(late(demand, owner_nonce, waited, now))
     verdict = verdict.also(tuple(_identity(name, answer, shown_key, others)))
     if not verdict.accepted:
         raise rejected(name, verdict.reasons, verdict)
@@ -156,6 +183,12 @@ def judge(
         checks=len(verdict.checked) + 1,
         unchecked=list(verdict.unchecked),
     )
+
+
+def late(demand: Demand, nonce: bytes, waited: timedelta, now: datetime) -> tuple[Reason, ...]:
+    """Why an answer over this nonce counts no more: the policy gives it `nonce_lifetime_s`."""
+    lifetime = timedelta(seconds=demand.policy.nonce_lifetime_s)
+    return nonce_reasons(Nonce(nonce, now - waited), at=now, lifetime=lifetime, used=())
 
 
 def rejected(name: str, reasons: Iterable[Reason], verdict: Verdict | None = None) -> EvidenceRejected:
@@ -196,7 +229,7 @@ def _evidence(answer: Answer, demand: Demand) -> SnpEvidence:
     report = parse_snp_report(answer.report)
     wanted = inputs.ReportFiles(demand.policy_path, None, [], [], None, offline=False)
     found = inputs.find_certificates(wanted, report, demand.policy)
-    return SnpEvidence(report, found.key, tuple(found.chain), tuple(found.crls))
+    return SnpEvidence(report, found.key, tuple(found.chain), tuple(found.crls), found.key_fault)
 
 
 def _short(text: object) -> str:

@@ -80,7 +80,7 @@ def measured_image(folder: Path, vm: Vm) -> MeasuredImage:
         manifest = json.loads(read_bounded(folder / "manifest.json", MANIFEST_LIMIT))
         firmware, kernel, initrd = (folder / str(manifest[name]) for name in ("firmware", "kernel", "initrd"))
         append = str(manifest["append"])
-    except (ValueError, KeyError, TypeError) as unreadable:
+    except (ValueError, KeyError, TypeError, RecursionError) as unreadable:
         raise UnusableInput(
             f"{folder} holds no image", remedy="`sealift image build` makes one"
         ) from unreadable

@@ -310,7 +310,7 @@ def main(words: list[str]) -> int:
             said = answer(guest, json.dumps(order).encode())
             sys.stdout.write(json.dumps(said) + "\n")
             return 1 if "error" in said else 0
-    except (Refused, processor.Unanswered, OSError, ValueError, IndexError) as refused:
+    except (Refused, processor.Unanswered, OSError, ValueError, IndexError, RecursionError) as refused:
         sys.stderr.write(f"sealift guest: {refused}\n")
         return 1
     return 0

@@ -8,13 +8,14 @@ key that nobody else has. Who answers to them afterwards is that very VM.
 from __future__ import annotations
 
 import secrets
+import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sealift.attestation import guest
-from sealift.attestation.conversation import rejected
+from sealift.attestation.conversation import late, rejected
 from sealift.attestation.keystore import key_for
 from sealift.attestation.record import Record, Records
 from sealift.errors import EvidenceRejected, UnusableInput
@@ -145,8 +146,9 @@ def launch(client: ProviderClient, name: str, vm: Vm, demand: Demand, keystore: 
 
 def attest_again(client: ProviderClient, vm: Vm, demand: Demand, last: Record) -> Record:
     """Ask the platform for a report over a fresh nonce on the launch that is on record."""
-    nonce = secrets.token_bytes(NONCE_BYTES)
+    nonce, begun = secrets.token_bytes(NONCE_BYTES), time.monotonic()
     found = client.evidence(MODE, vm.name, nonce=nonce)
+    waited = timedelta(seconds=time.monotonic() - begun)
     chain = _chain(found.platform, vm, last.host)
     platform = _accepted(last.host, verify_platform(chain, demand.policy))
     if chain.pek is None:
@@ -155,10 +157,8 @@ def attest_again(client: ProviderClient, vm: Vm, demand: Demand, last: Record) -
         report = parse_attestation_report(found.attestation_report)
     except UnusableInput as unreadable:
         raise rejected(last.host, [Reason("attestation_report", unreadable.message)]) from unreadable
-    verdict = _accepted(
-        last.host,
-        verify_attestation(report, chain.pek, demand.policy, nonce=nonce, digests=demand.digests),
-    )
+    verdict = verify_attestation(report, chain.pek, demand.policy, nonce=nonce, digests=demand.digests)
+    verdict = _accepted(last.host, verdict.also(late(demand, nonce, waited, datetime.now(UTC))))
     return last.model_copy(
         update={
             "verified_at": datetime.now(UTC),

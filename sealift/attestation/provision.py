@@ -119,5 +119,5 @@ def give(connection: Connection, order: str, content: dict[str, Any]) -> dict[st
     except CommandFailed as failed:
         failed.step = failed.step or STEP
         raise
-    except (ValueError, KeyError, TypeError) as nonsense:
+    except (ValueError, KeyError, TypeError, RecursionError) as nonsense:
         raise HostUnreachable("its answer makes no sense", host=connection.name, step=STEP) from nonsense

@@ -79,7 +79,9 @@ def verify_report(
     cache: Annotated[
         Path | None,
         typer.Option(
-            "--cache", metavar="DIR", help="What KDS said is kept here; else in ~/.cache/sealift/kds."
+            "--cache",
+            metavar="DIR",
+            help="What KDS said is kept here; else in $SEALIFT_CACHE/kds or ~/.cache/sealift/kds.",
         ),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never ask KDS, only the cache.")] = False,

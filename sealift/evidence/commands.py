@@ -6,9 +6,9 @@ import base64
 from pathlib import Path
 from typing import Any, cast
 
-from sealift.errors import UnusableInput
+from sealift.errors import HostUnreachable, UnusableInput
 from sealift.evidence import formats, secret
-from sealift.evidence.files import read_bounded, write_new
+from sealift.evidence.files import make_folder, read_bounded, write_new
 from sealift.evidence.firmware import SIZE_LIMIT as FIRMWARE_LIMIT
 from sealift.evidence.inputs import (
     KEY_TEXT_LIMIT,
@@ -38,8 +38,11 @@ from sealift.evidence.verify_launch import LaunchEvidence
 from sealift.evidence.verify_launch import verify_launch as judge_launch
 from sealift.evidence.verify_platform import verify_platform as judge_platform
 from sealift.evidence.verify_snp import SnpEvidence, verify_snp
+from sealift.words import not_known
 
 ACCEPTED, REJECTED = 0, 1
+
+_SIGNERS = ("vcek", "vlek", "any")
 
 _SECRET_TEXT_LIMIT = 2 * secret.PAYLOAD_LIMIT
 
@@ -52,8 +55,14 @@ def verify_report(
     policy = read_policy(policy_file)
     data = None if report_data is None else padded(hex_bytes(report_data, "the report data"))
     report = formats.load_report(read_bounded(given.report, formats.TEXT_LIMIT))
-    found = find_certificates(given, report, policy)
-    evidence = SnpEvidence(report, found.key, tuple(found.chain), tuple(found.crls))
+    try:
+        found = find_certificates(given, report, policy)
+    except HostUnreachable as error:
+        raise UnusableInput(
+            f"the certificates are not with the evidence: {error}",
+            remedy="Give --vek and --chain, or a --cache that has them",
+        ) from error
+    evidence = SnpEvidence(report, found.key, tuple(found.chain), tuple(found.crls), found.key_fault)
     verdict = verify_snp(evidence, policy, at=moment, report_data=data)
     print_verdict(verdict, as_json=as_json)
     return ACCEPTED if verdict.accepted else REJECTED
@@ -104,7 +113,7 @@ def make_session(
         print_verdict(verdict, as_json=as_json)
         return REJECTED
     launch = create_session(chain.pdh, read_number(launch_policy, "the launch policy"))
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     places = {
         "certificate": (out / "godh.b64", base64.b64encode(launch.owner_certificate.raw)),
         "session": (out / "session.b64", base64.b64encode(launch.session.pack())),
@@ -196,8 +205,10 @@ def init_policy(
         digests.append(compute_digest(kind, image, processors))
     if not digests:
         raise UnusableInput("there is no image to write a policy for", remedy="Give --firmware or --digest")
-    if signer not in {"vcek", "vlek", "any"}:
-        raise UnusableInput(f"the signer {signer[:20]!r} is not known", remedy="Use vcek, vlek or any")
+    if signer not in _SIGNERS:
+        raise UnusableInput(
+            f"the signer is wrong: {not_known(signer, _SIGNERS)}", remedy="Use vcek, vlek or any"
+        )
     texts = tuple(each.hex() for each in digests)
     if kind is Mode.SNP:
         rules = SnpPolicy(
@@ -219,7 +230,7 @@ def _open_secret(packet: PacketFiles, keys: TransportKeys, mac: bytes, unpack: P
     (payload,) = formats.unarmour(read_bounded(packet.payload, _SECRET_TEXT_LIMIT))
     received = secret.parse_secret_packet(header, payload)
     table = secret.parse_secret_table(secret.unpack_secret(keys, mac, received))
-    unpack.mkdir(parents=True, exist_ok=True)
+    make_folder(unpack)
     for name, value in table.items():
         write_new(unpack / str(name), value, private=True)
     names = [str(name) for name in table]

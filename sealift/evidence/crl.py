@@ -61,7 +61,9 @@ def parse_crl(data: bytes) -> Crl:
     if len(data) > SIZE_LIMIT:
         raise UnusableInput("the CRL is larger than 24 KiB", remedy="AMD's have about 1 KiB")
     parts = der.read_whole(bytes(data), _WHAT).sequence(_WHAT, 3)
-    to_sign, algorithm, signature = parts[:3]
+    if len(parts) != 3:
+        raise der.broken(_WHAT)
+    to_sign, algorithm, signature = parts
     fields = to_sign.sequence(_WHAT, 3)
     if fields[0].tag == der.INTEGER:
         fields = fields[1:]

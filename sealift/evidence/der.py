@@ -29,6 +29,8 @@ GENERALIZED_TIME = 0x18
 SEQUENCE = 0x30
 SET = 0x31
 
+# Bytes: twice an RSA modulus of AMD's. Python writes no number out that has some thousands of digits.
+_INTEGER_LIMIT = 1024
 _REMEDY = "Fetch the certificate again; it may be cut or of another kind"
 _UTC = re.compile(r"[0-9]{12}Z")
 _GENERALIZED = re.compile(r"[0-9]{14}Z")
@@ -124,7 +126,8 @@ def read_whole(data: bytes, what: str) -> Element:
 
 def integer(element: Element, what: str) -> int:
     """The value of an INTEGER or ENUMERATED."""
-    if element.tag not in {INTEGER, ENUMERATED} or element.body == element.end:
+    size = element.end - element.body
+    if element.tag not in {INTEGER, ENUMERATED} or not 0 < size <= _INTEGER_LIMIT:
         raise broken(what)
     return int.from_bytes(element.value, "big", signed=True)
 

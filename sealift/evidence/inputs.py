@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealift.errors import HostUnreachable, UnusableInput
+from sealift.errors import UnusableInput
 from sealift.evidence import formats, kds
 from sealift.evidence.endorsement import read_endorsement
+from sealift.evidence.fetched import fetch_chain, fetch_crls, fetch_key
 from sealift.evidence.files import hash_file, read_bounded
 from sealift.evidence.firmware import SIZE_LIMIT as FIRMWARE_LIMIT
 from sealift.evidence.firmware import parse_firmware
@@ -20,9 +21,9 @@ from sealift.evidence.layout import sized
 from sealift.evidence.measurement import Measurement, parse_measurement
 from sealift.evidence.policy import SIZE_LIMIT as POLICY_LIMIT
 from sealift.evidence.policy import Policy, parse_policy
-from sealift.evidence.snp_report import Signer
-from sealift.evidence.tcb import decode_tcb, generation_of_cpu
 from sealift.evidence.vmsa import Vmm, model_signature
+from sealift.paths import cache_dir
+from sealift.words import not_known
 
 if TYPE_CHECKING:
     from sealift.evidence.crl import Crl
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from sealift.evidence.x509_certificate import X509Certificate
 
 KEY_TEXT_LIMIT = 256
+
+_YEARS = range(1970, 3000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +82,12 @@ class PacketFiles:
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """Those that belong to a report."""
+    """Those that belong to a report. `key` is None where its certificate cannot be read, for `key_fault`."""
 
-    key: X509Certificate
+    key: X509Certificate | None
     chain: list[X509Certificate] = field(default_factory=list)
     crls: list[Crl] = field(default_factory=list)
+    key_fault: str = ""
 
 
 def read_time(text: str | None) -> datetime:
@@ -92,11 +96,17 @@ def read_time(text: str | None) -> datetime:
         return datetime.now(UTC)
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise UnusableInput(
             "the time is not ISO 8601", remedy="Write it like 2026-04-01T00:00:00Z"
         ) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if moment.year not in _YEARS:
+        raise UnusableInput(
+            f"the time lies in the year {moment.year}, when no certificate of AMD's counts",
+            remedy=f"Give one of the years {_YEARS[0]} to {_YEARS[-1]}",
+        )
+    return moment
 
 
 def read_processors(
@@ -109,59 +119,42 @@ def read_processors(
 ) -> Processors:
     """Virtual processors as the options describe them."""
     if vmm not in set(Vmm):
-        raise UnusableInput(f"the hypervisor {vmm[:20]!r} is not known", remedy="Use qemu, ec2 or gce")
+        raise UnusableInput(f"the hypervisor is wrong: {not_known(vmm, Vmm)}", remedy="Use qemu, ec2 or gce")
     number = read_number(signature, "the signature") if signature else model_signature(model) if model else 0
     return Processors(count, number, read_number(features, "the guest features", 64), Vmm(vmm), legacy)
 
 
 def find_certificates(given: ReportFiles, report: SignedReport, policy: Policy) -> Certificates:
-    """From the files that were given, else from the cache or AMD's key server."""
-    server = kds.KeyServer(cache=given.cache or _default_cache(), offline=given.offline)
+    """From the files given, else from the cache or AMD's key server; HostUnreachable where neither has them."""
+    server = kds.KeyServer(cache=given.cache or cache_dir() / "kds", offline=given.offline)
     chain = [each for path in given.chain for each in _load_certificates(path)]
-    try:
-        keys = _load_certificates(given.vek) if given.vek else _fetch_key(server, report)
-        # A file may bring the key's chain along; the key is then the one that is no authority.
-        key = next((each for each in keys if not each.may_sign_certificates), keys[0])
-        chain += [each for each in keys if each is not key]
-        if not chain:
+    endorsed, fault = None, ""
+    if given.vek is None:
+        keys = fetch_key(server, report)
+    else:
+        keys, fault = _given_key(given.vek)
+    # A file may bring the key's chain along; the key is then the one that is no authority.
+    key = next((each for each in keys if not each.may_sign_certificates), keys[0] if keys else None)
+    chain += [each for each in keys if each is not key]
+    if key is not None:
+        # What cannot be read of it is the verdict's to say.
+        with suppress(UnusableInput):
             endorsed = read_endorsement(key)
-            chain = formats.load_certificates(
-                server.fetch(kds.chain_path(endorsed.kind, endorsed.generation))
-            )
-    except HostUnreachable as error:
-        raise UnusableInput(
-            f"the certificates are not with the evidence: {error}",
-            remedy="Give --vek and --chain, or a --cache that has them",
-        ) from error
+    if not chain and endorsed is not None:
+        chain = fetch_chain(server, endorsed)
     crls = [each for path in given.crls for each in formats.load_crls(read_bounded(path, formats.TEXT_LIMIT))]
-    if not crls and policy.snp.require_crl:
-        crls = _fetch_crls(server, key)
-    return Certificates(key, chain, crls)
+    if not crls and policy.snp.require_crl and endorsed is not None:
+        crls = fetch_crls(server, endorsed)
+    return Certificates(key, chain, crls, fault)
 
 
-def _default_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sealift" / "kds"
-
-
-def _fetch_crls(server: kds.KeyServer, key: X509Certificate) -> list[Crl]:
+def _given_key(path: Path) -> tuple[list[X509Certificate], str]:
+    """The endorsement key in a file, or why there is none: one that was altered is judged, not passed over."""
+    content = read_bounded(path, formats.TEXT_LIMIT)
     try:
-        endorsed = read_endorsement(key)
-        return formats.load_crls(server.fetch(kds.crl_path(endorsed.kind, endorsed.generation), fresh=True))
-    except (HostUnreachable, UnusableInput):
-        # The verdict says that there is none, beside every other reason.
-        return []
-
-
-def _fetch_key(server: kds.KeyServer, report: SignedReport) -> list[X509Certificate]:
-    fields = report.fields
-    generation = generation_of_cpu(*fields.cpuid[:2]) if fields.cpuid else None
-    if generation is None or fields.signer is not Signer.VCEK:
-        raise UnusableInput(
-            "the report does not say which certificate endorses it", remedy="Give it with --vek"
-        )
-    path = kds.vcek_path(generation, fields.chip_id, decode_tcb(fields.reported_tcb, generation))
-    return formats.load_certificates(server.fetch(path))
+        return formats.load_certificates(content), ""
+    except UnusableInput as error:
+        return [], error.message
 
 
 def _load_certificates(path: Path) -> list[X509Certificate]:
@@ -182,10 +175,10 @@ def read_measurement(given: str) -> Measurement:
     """A launch measurement: a file of that name, else base64."""
     path = Path(given)
     try:
-        is_file = path.is_file()
+        is_there = path.exists()
     except (OSError, ValueError):
-        is_file = False
-    data = read_bounded(path, KEY_TEXT_LIMIT) if is_file else given.encode()
+        is_there = False
+    data = read_bounded(path, KEY_TEXT_LIMIT) if is_there else given.encode()
     return parse_measurement(formats.unarmour(data)[0])
 
 
@@ -223,7 +216,7 @@ def read_mode(text: str) -> Mode:
     """The generation of the encryption by its name."""
     name = {"sev-es": "seves", "sev-snp": "snp"}.get(text.lower(), text.lower())
     if name not in set(Mode):
-        raise UnusableInput(f"the mode {text[:20]!r} is not known", remedy="Use sev, seves or snp")
+        raise UnusableInput(f"the mode is wrong: {not_known(text, Mode)}", remedy="Use sev, seves or snp")
     return Mode(name)
 
 

@@ -1,30 +1,32 @@
 """AMD's key distribution service, and a directory that keeps what it said (VCEK/KDS, chapter 4).
 
-An edge: the one module of the library that uses the network. What it fetches is trusted no more than what
-a stranger hands over: the verifier checks it against the pinned roots.
+An edge: with `kds_download` the one part of the library that uses the network. What it fetches is trusted no more than
+what a stranger hands over: the verifier checks it against the pinned roots.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import tempfile
-import urllib.error
+import time
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sealift.errors import HostUnreachable, UnusableInput
 from sealift.evidence.endorsement import CHIP_ID_BYTES, TURIN_CHIP_ID_BYTES, Kind
+from sealift.evidence.kds_cache import Entry
+from sealift.evidence.kds_download import DEFAULT_PATIENCE, download
 from sealift.evidence.tcb import Generation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sealift.evidence.kds_download import Patience
     from sealift.evidence.tcb import Tcb
 
+T = TypeVar("T")
+
 HOST = "https://kdsintf.amd.com"
-SIZE_LIMIT = 64 * 1024
 
 
 def vcek_path(generation: Generation, chip_id: bytes, tcb: Tcb) -> str:
@@ -69,69 +71,55 @@ class KeyServer:
     cache: Path | None = None
     host: str = HOST
     offline: bool = False
-    timeout_s: float = 20.0
+    patience: Patience = DEFAULT_PATIENCE
 
-    def fetch(self, path: str, *, fresh: bool = False) -> bytes:
-        """The content at a path; `fresh` asks the server even if the cache has it (for CRLs).
+    def fetch(self, path: str, read: Callable[[bytes], T], *, fresh: bool = False) -> T:
+        """What `read` makes of the content at a path; `fresh` asks the server even if the cache has it (for CRLs).
 
-        Raises HostUnreachable if neither has it.
+        `read` raises UnusableInput for what it cannot use: that is never kept. Runs at the same time ask once.
+        Raises HostUnreachable if neither server nor cache has it.
         """
-        kept = self.cache / _file_name(path) if self.cache else None
-        if kept is not None and kept.is_file() and (self.offline or not fresh):
-            with kept.open("rb") as file:
-                return file.read(SIZE_LIMIT)
+        if self.cache is None:
+            return self._ask(path, read)[1]
+        entry = Entry.of(self.cache, path)
+        if self.offline or not fresh:
+            found = entry.find(read)
+            if found is not None:
+                return found
         if self.offline:
             raise HostUnreachable(
-                f"{path.split('?', maxsplit=1)[0]} is not in the cache",
+                f"{_without_query(path)} is not in the cache",
                 host=urllib.parse.urlsplit(self.host).hostname,
                 remedy="Go online once, or give the certificates as files",
             )
-        content = self._download(path)
-        if kept is not None:
-            _keep(kept, content)
-        return content
+        begun_ns = time.time_ns() if fresh else 0
+        with entry.alone(self.patience.request_s + self.patience.busy_s):
+            found = entry.find(read, since_ns=begun_ns)
+            if found is not None:
+                return found
+            content, asked = self._ask(path, read)
+            entry.keep(content)
+            return asked
 
-    def _download(self, path: str) -> bytes:
+    def _ask(self, path: str, read: Callable[[bytes], T]) -> tuple[bytes, T]:
         url = f"{self.host}/{path}"
         name = urllib.parse.urlsplit(self.host).hostname
         if urllib.parse.urlsplit(url).scheme not in {"https", "http"}:
             raise UnusableInput("the key server's address is not an http one", remedy=f"Use {HOST}")
-        request = urllib.request.Request(url, headers={"Accept": "*/*"})  # noqa: S310 - the scheme was checked
+        content = download(url, _without_query(path), name, self.patience)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:  # noqa: S310 - as above
-                content: bytes = answer.read(SIZE_LIMIT + 1)
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            status = getattr(error, "code", None)
-            said = f"answers {status}" if status else "does not answer"
+            return content, read(content)
+        except UnusableInput as error:
             raise HostUnreachable(
-                f"the key server {said} for {path.split('?', maxsplit=1)[0]}",
+                f"what answers for the key server sends something else than {_without_query(path)}: {error.message}",
                 host=name,
-                remedy="It limits requests: wait and retry, use a cache, or give the certificates as files",
+                remedy="Is a proxy or a login page in between? Go around it, or give the certificates as files",
             ) from error
-        if not content or len(content) > SIZE_LIMIT:
-            raise HostUnreachable("the key server's answer has an impossible size", host=name, remedy="Retry")
-        return content
+
+
+def _without_query(path: str) -> str:
+    return path.split("?", maxsplit=1)[0]
 
 
 def _product(generation: Generation) -> str:
     return generation.value.capitalize()
-
-
-def _file_name(path: str) -> str:
-    # Readable, and bound to the whole path whatever characters that has.
-    readable = re.sub(r"[^A-Za-z0-9]+", "_", path)[:80]
-    return f"{readable}-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
-
-
-def _keep(kept: Path, content: bytes) -> None:
-    # Written aside and renamed: a reader never sees half a certificate.
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as aside:
-            aside.write(content)
-        Path(aside.name).replace(kept)
-    except OSError as error:
-        raise UnusableInput(
-            f"the cache {kept.parent} cannot be written: {error.strerror}", remedy="Name another with --cache"
-        ) from error
-    kept.chmod(0o644)  # certificates are public, temporary files are not

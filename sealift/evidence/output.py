@@ -49,7 +49,8 @@ def print_verdict(verdict: Verdict, *, as_json: bool) -> None:
     console.print(table)
     if verdict.unchecked:
         console.print(
-            f"[bold]not checked[/], since the policy leaves it open: {', '.join(verdict.unchecked)}"
+            "[bold]not checked[/], since the policy leaves it open or nothing was there to check it by: "
+            f"{', '.join(verdict.unchecked)}"
         )
 
 

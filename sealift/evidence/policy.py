@@ -7,18 +7,17 @@ otherwise. What a policy leaves open is listed in the verdict as unchecked, neve
 from __future__ import annotations
 
 import re
-import tomllib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sealift.errors import UnusableInput
-from sealift.evidence.tcb import AMD_SB_3019, Generation, Tcb
+from sealift.evidence.tcb import AMD_SB_3019, Generation, Part, SevGeneration, Tcb
+from sealift.words import faults, read_toml
 
 SIZE_LIMIT = 16 * 1024
-# The time that TOML takes to read grows with the square of how deep a key is dotted.
-_DOTS_LIMIT = 32
 
 Demand = Literal["require", "forbid", "allow"]
 Tolerance = Literal["refuse", "allow"]
@@ -72,12 +71,12 @@ class ExtraRoot(_Model):
 
     sha256: Hex32
     name: str = "extra root"
-    generation: str | None = None
+    generation: SevGeneration | None = None
     emulated: bool = True
 
 
 class TcbFloor(_Model):
-    """The lowest levels that are accepted."""
+    """The lowest levels that are accepted of one part. A level of 0 demands nothing."""
 
     fmc: Level | None = None
     boot_loader: Level = 0
@@ -119,7 +118,7 @@ class PlatformDemands(_Model):
 class SnpPolicy(_Model):
     """Demands on an SEV-SNP report. None and empty mean: left open, and listed as unchecked."""
 
-    report_versions: tuple[int, ...] = (2, 3, 4, 5)
+    report_versions: tuple[Literal[2, 3, 4, 5], ...] = (2, 3, 4, 5)
     generations: tuple[Generation, ...] = tuple(Generation)
     deny_generations: tuple[Generation, ...] = ()
     signer: Literal["vcek", "vlek", "any"] = "any"
@@ -130,6 +129,8 @@ class SnpPolicy(_Model):
     allow_chip_mismatch: bool = False
     allow_tcb_mismatch: bool = False
     allow_reported_above_current: bool = False
+    allow_reported_above_committed: bool = False
+    allow_launch_above_current: bool = False
     allow_provisional_firmware: bool = False
     unknown_policy_bits: Tolerance = "refuse"
     unknown_platform_bits: Tolerance = "allow"
@@ -143,8 +144,9 @@ class SnpPolicy(_Model):
     max_guest_svn: Word | None = None
     min_current_version: Version3 | None = None
     min_committed_version: Version3 | None = None
-    tcb_floor: dict[str, TcbFloor] = Field(
-        default_factory=lambda: {part: TcbFloor(**levels) for part, levels in AMD_SB_3019.items()}
+    tcb_floor: dict[Part, TcbFloor] = Field(
+        default_factory=lambda: {part: TcbFloor(**levels) for part, levels in AMD_SB_3019.items()},
+        description="By part. What is left out keeps the level of AMD-SB-3019; lower ones are named.",
     )
     cpus: tuple[tuple[Level, Level, Level], ...] = ()
     chip_ids: tuple[Hex8or64, ...] = ()
@@ -162,6 +164,27 @@ class SnpPolicy(_Model):
     launch_mitigations: Quad | None = None
     current_mitigations: Quad | None = None
 
+    @field_validator("tcb_floor", mode="before")
+    @classmethod
+    def _over_defaults(cls, given: object) -> object:
+        # A floor for one part, or for one of its levels, must not take away the others.
+        if not isinstance(given, Mapping):
+            return given
+        merged: dict[Any, Any] = dict(AMD_SB_3019)
+        for part, levels in given.items():
+            named = levels.model_dump(exclude_unset=True) if isinstance(levels, TcbFloor) else levels
+            merged[part] = {**merged.get(part, {}), **named} if isinstance(named, Mapping) else named
+        return merged
+
+    @field_validator("tcb_floor")
+    @classmethod
+    def _of_levels_that_there_are(cls, floors: dict[Part, TcbFloor]) -> dict[Part, TcbFloor]:
+        for part, floor in floors.items():
+            if floor.fmc is not None and part is not Part.TURIN:
+                message = f"{part} has no FMC, only Turin has"
+                raise ValueError(message)
+        return floors
+
 
 class LaunchDemands(_Model):
     """What the launch policy of a legacy guest must say (bits 0 to 5)."""
@@ -177,8 +200,8 @@ class LaunchDemands(_Model):
 class SevRules(_Model):
     """Demands on a legacy SEV platform and launch."""
 
-    generations: tuple[str, ...] = ("naples", "rome", "milan", "genoa", "turin")
-    deny_generations: tuple[str, ...] = ("naples",)
+    generations: tuple[SevGeneration, ...] = tuple(SevGeneration)
+    deny_generations: tuple[SevGeneration, ...] = (SevGeneration.NAPLES,)
     min_api: Version2 = "0.17"
     min_build: Level | None = None
     oca_sha256: tuple[Hex32, ...] = ()
@@ -190,11 +213,14 @@ class SevRules(_Model):
 
 
 class Policy(_Model):
-    """The whole policy. Evidence older than `evidence_lifetime_s` is fetched anew: with 0, each time."""
+    """The whole policy. Evidence older than `evidence_lifetime_s` is fetched anew: with 0, each time.
+
+    An answer that takes longer than `nonce_lifetime_s` from when its nonce was drawn is refused.
+    """
 
     version: Literal[1] = 1
-    nonce_lifetime_s: Annotated[int, Field(gt=0)] = 300
-    evidence_lifetime_s: Annotated[int, Field(ge=0)] = 0
+    nonce_lifetime_s: Annotated[int, Field(gt=0, le=86_400)] = 300
+    evidence_lifetime_s: Annotated[int, Field(ge=0, le=366 * 86_400)] = 0
     extra_roots: tuple[ExtraRoot, ...] = ()
     snp: SnpPolicy = SnpPolicy()
     sev: SevRules = SevRules()
@@ -205,20 +231,17 @@ def parse_policy(text: str | bytes) -> Policy:
     if len(text) > SIZE_LIMIT:
         raise UnusableInput("the policy is larger than 16 KiB", remedy="Start from `policy init`")
     try:
-        source = text.decode() if isinstance(text, bytes) else text
-        if any(line.count(".") > _DOTS_LIMIT for line in source.splitlines()):
-            raise UnusableInput("the policy has a line of dots", remedy="Start from `policy init`")
-        content: Any = tomllib.loads(source)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise UnusableInput("the policy is not TOML", remedy="Start from `policy init`") from error
+        content = read_toml(text if isinstance(text, bytes) else text.encode())
+    except ValueError as error:
+        raise UnusableInput(
+            f"the policy is not TOML that can be read: {error}", remedy="Start from `policy init`"
+        ) from error
     try:
         return Policy.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        found = "; ".join(f"{where or 'content'}: {what}" for where, what in faults(Policy, error))
         raise UnusableInput(
-            f"the policy's {where[:100] or 'content'} is wrong: {first['msg']}",
-            remedy="See `policy init` for the names and forms",
+            f"the policy is wrong: {found}", remedy="See `policy init` for the names and forms"
         ) from error
 
 

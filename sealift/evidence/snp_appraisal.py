@@ -154,6 +154,13 @@ def _appraise_versions(findings: Findings, report: SnpReport, rules: SnpPolicy) 
             findings.leave_open(name)
         else:
             _at_least(findings, name, found, version_numbers(wanted))
+    findings.demand(
+        "committed_version_above_current",
+        holds=report.committed_version <= report.current_version,
+        demanded=f"committed at most {_dotted(report.current_version)}",
+        found=_dotted(report.committed_version),
+        detail="the committed version is above the one that runs: no firmware commits what it is not",
+    )
     if rules.allow_provisional_firmware:
         findings.leave_open("provisional_firmware")
         return
@@ -174,20 +181,42 @@ def _appraise_tcb(findings: Findings, report: SnpReport, endorsement: Endorsemen
         "committed_tcb": decode_tcb(report.committed_tcb, generation),
         "launch_tcb": decode_tcb(report.launch_tcb, generation),
     }
-    current = levels["current_tcb"]
-    if rules.allow_reported_above_current:
-        findings.leave_open("reported_above_current")
-    else:
-        _not_below(findings, "reported_above_current", current, levels["reported_tcb"], "the current TCB")
-    if not rules.allow_provisional_firmware:
-        _not_below(findings, "provisional_tcb", levels["committed_tcb"], current, "the committed TCB")
+    _appraise_order(findings, levels, rules)
     part = part_of(generation, report.cpuid)
-    floor = rules.tcb_floor.get(part) or rules.tcb_floor.get(generation.value)
-    if floor is None:
+    floor = rules.tcb_floor.get(part)
+    if floor is None or not any(floor.tcb().components().values()):
         findings.leave_open("tcb_floor")
         return
     for name, tcb in levels.items():
         _not_below(findings, f"tcb_floor.{name}", tcb, floor.tcb(), f"the {name.replace('_', ' ')} ({part})")
+
+
+def _appraise_order(findings: Findings, levels: dict[str, Tcb], rules: SnpPolicy) -> None:
+    """What firmware keeps to (SNP ABI, SNP_COMMIT, SNP_CONFIG): it commits what runs, and reports what is committed."""
+    for lower, upper, allowed in (
+        ("reported", "current", rules.allow_reported_above_current),
+        ("reported", "committed", rules.allow_reported_above_committed),
+        ("committed", "current", False),
+        ("launch", "current", rules.allow_launch_above_current),
+    ):
+        check = f"{lower}_above_{upper}"
+        if allowed:
+            findings.leave_open(check)
+            continue
+        low, high = levels[f"{lower}_tcb"], levels[f"{upper}_tcb"]
+        above = high.below(low)
+        findings.demand(
+            check,
+            holds=not above,
+            demanded=f"{lower} at most {high}",
+            found=str(low),
+            detail=f"the {lower} TCB is above the {upper} TCB in {', '.join(above)}: {low} against {high}",
+        )
+    if rules.allow_provisional_firmware:
+        findings.leave_open("provisional_tcb")
+    else:
+        committed, current = levels["committed_tcb"], levels["current_tcb"]
+        _not_below(findings, "provisional_tcb", committed, current, "the committed TCB")
 
 
 def _appraise_identity(

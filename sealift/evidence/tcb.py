@@ -22,6 +22,16 @@ class Generation(StrEnum):
     TURIN = "turin"
 
 
+class SevGeneration(StrEnum):
+    """Generations with SEV, which need not have SEV-SNP."""
+
+    NAPLES = "naples"
+    ROME = "rome"
+    MILAN = "milan"
+    GENOA = "genoa"
+    TURIN = "turin"
+
+
 # Component -> byte in the TCB version.
 _BEFORE_TURIN = {"boot_loader": 0, "tee": 1, "snp": 6, "microcode": 7}
 _FROM_TURIN = {"fmc": 0, "boot_loader": 1, "tee": 2, "snp": 3, "microcode": 7}
@@ -96,32 +106,35 @@ def generation_of_product(product: str) -> Generation | None:
     return Generation(name) if name in set(Generation) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(StrEnum):
     """Processors whose microcode counts on its own: a floor means something only within one part."""
 
-    name: str
-    generation: Generation
+    MILAN = "milan"
+    MILAN_X = "milan-x"
+    GENOA = "genoa"
+    GENOA_X = "genoa-x"
+    BERGAMO = "bergamo"  # and Siena
+    TURIN = "turin"
 
 
 # (family, model, stepping) of parts whose microcode has its own floor.
 _PARTS = {
-    (0x19, 0x01, 0x1): Part("milan", Generation.MILAN),
-    (0x19, 0x01, 0x2): Part("milan-x", Generation.MILAN),
-    (0x19, 0x11, 0x1): Part("genoa", Generation.GENOA),
-    (0x19, 0x11, 0x2): Part("genoa-x", Generation.GENOA),
-    (0x19, 0xA0, 0x2): Part("bergamo", Generation.GENOA),  # and Siena
+    (0x19, 0x01, 0x1): Part.MILAN,
+    (0x19, 0x01, 0x2): Part.MILAN_X,
+    (0x19, 0x11, 0x1): Part.GENOA,
+    (0x19, 0x11, 0x2): Part.GENOA_X,
+    (0x19, 0xA0, 0x2): Part.BERGAMO,
 }
 
 # AMD-SB-3019 (CVE-2024-56161, microcode signatures): the lowest levels that attest to the fix. Microcode:
 # the last byte of patches 0A0011DB, 0A001244, 0A101154, 0A10124F and 0AA00219. The bulletin names no level
 # for Turin: without one in the policy its floor is listed as unchecked.
-AMD_SB_3019: dict[str, dict[str, int]] = {
-    "milan": {"snp": 0x18, "microcode": 0xDB},
-    "milan-x": {"snp": 0x18, "microcode": 0x44},
-    "genoa": {"snp": 0x17, "microcode": 0x54},
-    "genoa-x": {"snp": 0x17, "microcode": 0x4F},
-    "bergamo": {"snp": 0x17, "microcode": 0x19},
+AMD_SB_3019: dict[Part, dict[str, int]] = {
+    Part.MILAN: {"snp": 0x18, "microcode": 0xDB},
+    Part.MILAN_X: {"snp": 0x18, "microcode": 0x44},
+    Part.GENOA: {"snp": 0x17, "microcode": 0x54},
+    Part.GENOA_X: {"snp": 0x17, "microcode": 0x4F},
+    Part.BERGAMO: {"snp": 0x17, "microcode": 0x19},
 }
 
 # The first firmware, (major, minor, build), that checks memory for aliases and says so (AMD-SB-3015).
@@ -132,9 +145,7 @@ ALIAS_CHECK_SINCE = {
 }
 
 
-def part_of(generation: Generation, cpuid: tuple[int, int, int] | None) -> str:
-    """The name under which floors are kept: the part if the report tells it, else the generation."""
-    if cpuid is None:
-        return generation.value
-    part = _PARTS.get(cpuid)
-    return part.name if part else generation.value
+def part_of(generation: Generation, cpuid: tuple[int, int, int] | None) -> Part:
+    """The name under which floors are kept: the part if the report tells it, else that of the generation."""
+    part = None if cpuid is None else _PARTS.get(cpuid)
+    return part or Part(generation.value)

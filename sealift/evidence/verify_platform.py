@@ -79,8 +79,7 @@ def _check_root(findings: Findings, chain: PlatformChain, policy: Policy) -> Roo
             detail="the ARK is not in the evidence",
         )
         return None
-    pair = hashlib.sha256(chain.ask.raw + chain.ark.raw).hexdigest() if chain.ask else None
-    root = find_root(chain.ark.sha256, LEGACY_ROOTS, policy.extra_roots, pair=pair)
+    root = find_root(chain.ark.sha256, LEGACY_ROOTS, policy.extra_roots)
     findings.proof(
         "root",
         holds=root is not None,

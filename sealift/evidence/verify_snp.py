@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SnpEvidence:
-    """What comes with a report: its endorsement key, the chain above in any order, CRLs."""
+    """What comes with a report: its endorsement key, the chain above in any order, CRLs.
+
+    `key` is None where its certificate cannot be read; `key_fault` then says why.
+    """
 
     report: SignedReport
-    key: X509Certificate
+    key: X509Certificate | None
     chain: tuple[X509Certificate, ...] = ()
     crls: tuple[Crl, ...] = ()
+    key_fault: str = ""
 
 
 def verify_snp(
@@ -46,17 +51,7 @@ def verify_snp(
     root = check_chain(findings, chain, policy.extra_roots, at)
     check_crls(findings, chain, evidence.crls, at, required=rules.require_crl)
     _check_report_signature(findings, evidence)
-    endorsement = None
-    try:
-        endorsement = read_endorsement(evidence.key)
-    except UnusableInput as error:
-        findings.proof(
-            "endorsement",
-            holds=False,
-            demanded="a VCEK or VLEK of a known generation",
-            found=evidence.key.subject_name,
-            detail=error.message,
-        )
+    endorsement = _read_endorsement(findings, evidence)
     if endorsement is not None:
         check_intermediate(findings, chain, endorsement)
         _check_generation(findings, report, endorsement, root, rules)
@@ -73,6 +68,30 @@ def verify_snp(
     )
 
 
+def _read_endorsement(findings: Findings, evidence: SnpEvidence) -> Endorsement | None:
+    key = evidence.key
+    if key is None:
+        findings.proof(
+            "vek_certificate",
+            holds=False,
+            demanded="a certificate that can be read",
+            found="none",
+            detail=f"the certificate of the key that signed the report cannot be read: {evidence.key_fault}",
+        )
+        return None
+    try:
+        return read_endorsement(key)
+    except UnusableInput as error:
+        findings.proof(
+            "endorsement",
+            holds=False,
+            demanded="a VCEK or VLEK of a known generation",
+            found=key.subject_name,
+            detail=error.message,
+        )
+        return None
+
+
 def _check_report_signature(findings: Findings, evidence: SnpEvidence) -> None:
     report = evidence.report.fields
     findings.proof(
@@ -82,15 +101,16 @@ def _check_report_signature(findings: Findings, evidence: SnpEvidence) -> None:
         found=str(report.signature_algorithm),
         detail=f"signature algorithm {report.signature_algorithm} is not known",
     )
-    try:
-        key = evidence.key.public_key()
-        holds = isinstance(key, ec.EllipticCurvePublicKey) and evidence.report.signed_by(key)
-    except UnusableInput:
-        holds = False
+    name, holds = "endorsement key", False
+    if evidence.key is not None:
+        name = evidence.key.subject_name
+        with suppress(UnusableInput):
+            key = evidence.key.public_key()
+            holds = isinstance(key, ec.EllipticCurvePublicKey) and evidence.report.signed_by(key)
     findings.proof(
         "report_signature",
         holds=holds,
-        demanded=f"signed by the given {evidence.key.subject_name}",
+        demanded=f"signed by the given {name}",
         found="signed" if holds else "not signed by it",
         detail="the endorsement key did not sign this report: one of them was changed or belongs elsewhere",
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sealift.errors import UnusableInput
+from sealift.words import not_known
 
 PAGE = 4096
 RESET_VECTOR = 0xFFFF_FFF0
@@ -88,7 +89,7 @@ def model_signature(name: str) -> int:
     known = {key.lower(): value for key, value in CPU_MODELS.items()}.get(name.lower())
     if known is None:
         raise UnusableInput(
-            f"the processor type {name[:40]!r} is not known",
+            f"the processor type is wrong: {not_known(name, CPU_MODELS)}",
             remedy=f"Use one of {', '.join(sorted(CPU_MODELS))}, or give the signature",
         )
     return cpu_signature(*known)

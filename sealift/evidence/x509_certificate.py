@@ -128,7 +128,10 @@ def parse_x509(data: bytes) -> X509Certificate:
     if len(data) > SIZE_LIMIT:
         raise UnusableInput("the certificate is larger than 8 KiB", remedy="AMD's have 1 to 2 KiB")
     parts = der.read_whole(bytes(data), _WHAT).sequence(_WHAT, 3)
-    to_sign, algorithm, signature = parts[:3]
+    if len(parts) != 3:
+        # No signature covers what stands behind the three: whoever passes it on could add to it.
+        raise der.broken(_WHAT)
+    to_sign, algorithm, signature = parts
     fields = to_sign.sequence(_WHAT, 7)
     if fields[0].tag != der.explicit(0) or der.integer(fields[0].only_child(_WHAT), _WHAT) != 2:
         raise UnusableInput("the certificate is not X.509 version 3", remedy="Fetch it again")

@@ -24,9 +24,9 @@ _UNDERSTOOD = {OID_BASIC_CONSTRAINTS, OID_KEY_USAGE}
 
 @dataclass(frozen=True, slots=True)
 class X509Chain:
-    """An endorsement key and those above it, as far as the evidence has them."""
+    """An endorsement key and those above it, as far as the evidence has them and they can be read."""
 
-    key: X509Certificate
+    key: X509Certificate | None
     intermediate: X509Certificate | None
     root: X509Certificate | None
 
@@ -35,9 +35,12 @@ class X509Chain:
         return [("ark", self.root), ("ask", self.intermediate), ("vek", self.key)]
 
 
-def assemble_chain(key: X509Certificate, others: Sequence[X509Certificate]) -> X509Chain:
+def assemble_chain(key: X509Certificate | None, others: Sequence[X509Certificate]) -> X509Chain:
     """Find each issuer by name; among several of one name, the one whose key really signs."""
-    intermediate = _issuer(key, others)
+    if key is not None:
+        intermediate = _issuer(key, others)
+    else:
+        intermediate = next((each for each in others if each.subject != each.issuer), None)
     root = None if intermediate is None else _issuer(intermediate, others)
     if root is None:
         # Without its intermediate there is still a root to report on.
@@ -98,7 +101,13 @@ def check_intermediate(findings: Findings, chain: X509Chain, endorsement: Endors
 def check_crls(
     findings: Findings, chain: X509Chain, crls: Sequence[Crl], at: datetime, *, required: bool
 ) -> None:
-    """That each CRL is the root's and current, and that none of them lists a certificate of the chain."""
+    """That each CRL is the root's and current, and that none of them lists a certificate of the chain.
+
+    A CRL that is refused says of nobody that he is not revoked. What a true one has revoked stays so, however old.
+    """
+    named = [(name, certificate) for name, certificate in chain.links()[:2] if certificate is not None]
+    if len(named) < 2 or not any(not _crl_faults(crl, chain.root, at) for crl in crls):
+        findings.leave_open("revocation")
     if not crls:
         if required:
             findings.demand(
@@ -108,8 +117,6 @@ def check_crls(
                 found="none",
                 detail="the policy demands a CRL, and there is none with the evidence",
             )
-        else:
-            findings.leave_open("revocation")
         return
     for crl in crls:
         faults = _crl_faults(crl, chain.root, at)
@@ -120,15 +127,17 @@ def check_crls(
             found=f"{crl.issuer_name}, number {crl.number}",
             detail=f"the CRL of {crl.issuer_name!r} {'; it '.join(faults)}",
         )
-        for name, certificate in chain.links()[:2]:
-            if certificate is not None:
-                findings.proof(
-                    "revocation",
-                    holds=certificate.serial not in crl.revoked,
-                    demanded="not revoked",
-                    found=f"{name} serial {certificate.serial}",
-                    detail=f"{certificate.subject_name!r} (serial {certificate.serial}) is revoked",
-                )
+        for name, certificate in named:
+            revoked = certificate.serial in crl.revoked
+            if faults and not (revoked and chain.root is not None and crl.signed_by(chain.root)):
+                continue
+            findings.proof(
+                "revocation",
+                holds=not revoked,
+                demanded="not revoked",
+                found=f"{name} serial {certificate.serial}",
+                detail=f"{certificate.subject_name!r} (serial {certificate.serial}) is revoked",
+            )
 
 
 def _issuer(subject: X509Certificate, others: Sequence[X509Certificate]) -> X509Certificate | None:
@@ -143,13 +152,13 @@ def _check_signature(
 ) -> None:
     check = f"{name}_signature"
     if subject is None or signer is None:
-        missing = "its own certificate" if subject is None else f"{subject.issuer_name!r}, its issuer"
+        missing = "its own certificate" if subject is None else f"{subject.issuer_name!r}, its issuer,"
         findings.proof(
             check,
             holds=False,
             demanded="signed by its issuer",
             found="no certificate",
-            detail=f"the {name.upper()}'s signature cannot be checked: {missing} is not in the evidence",
+            detail=f"the {name.upper()}'s signature cannot be checked: {missing} is not in the evidence or is damaged",
         )
         return
     findings.proof(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sealift.evidence.launch_digest import Mode
 from sealift.evidence.policy import ExtraRoot, write_policy
-from sealift.evidence.tcb import Generation
+from sealift.evidence.tcb import Generation, SevGeneration
 from sealift.lab.namespaced import MARK, marked_processes
 from sealift.machine.expected import expected_policy
 from sealift.machine.recipe import RECIPE, files_dir
@@ -65,7 +65,11 @@ def policy(roots: Iterable[bytes], digests: Mapping[Mode, bytes] | None = None) 
     `digests` are those of an image; without them a namespaced host is what has to be measured.
     """
     extra = tuple(
-        ExtraRoot(sha256=hashlib.sha256(root).hexdigest(), name=ROOT_NAME, generation=GENERATION.value)
+        ExtraRoot(
+            sha256=hashlib.sha256(root).hexdigest(),
+            name=ROOT_NAME,
+            generation=SevGeneration(GENERATION.value),
+        )
         for root in roots
     )
     expected = expected_policy(digests or {Mode.SNP: tree().digest(Mode.SNP)})

@@ -27,10 +27,21 @@ def snp_evidence(report: bytes, table: bytes, others: Iterable[bytes] = ()) -> S
     """
     found = certificate_table.parse_certificate_table(table) if table else {}
     crls: tuple[Crl, ...] = ()
-    if listed := found.pop(certificate_table.CRL, None):
+    if listed := found.get(certificate_table.CRL):
         crls = (parse_crl(listed),)
-    certificates = [parse_x509(each) for each in (*found.values(), *others)]
+    certificates, fault = [], ""
+    for name in (certificate_table.VCEK, certificate_table.VLEK):
+        try:
+            certificates += [parse_x509(found[name])] if name in found else []
+        except UnusableInput as error:
+            # One that was altered is judged, so that the verdict says what is wrong with it.
+            fault = error.message
+    # A provider may add entries of its own: they are not ours to read.
+    above = [found[name] for name in (certificate_table.ASK, certificate_table.ARK) if name in found]
+    certificates += [parse_x509(each) for each in (*above, *others)]
     keys = [each for each in certificates if not each.may_sign_certificates]
+    if fault and not keys:
+        return SnpEvidence(parse_snp_report(report), None, tuple(certificates), crls, fault)
     if len(keys) != 1:
         raise UnusableInput(
             "the evidence brings no certificate of the key that signed the report"

@@ -260,7 +260,7 @@ def _exchange(handle: int, line: bytes, number: str, deadline: float) -> dict[st
             os.read(handle, 65536)  # an answer to somebody before us
         *lines, received = received.split(b"\n")
         for each in lines:
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 answer = json.loads(each)
                 if isinstance(answer, dict) and answer.get("id") == number:
                     return answer

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sealift.errors import UnusableInput
+from sealift.words import not_known
 
 T = TypeVar("T")
 
@@ -96,7 +97,9 @@ def _read_enum(kind: type[Enum], value: Any, what: str) -> Enum:
     try:
         return kind(value)
     except ValueError as error:
-        raise _wrong(what, f"one of {', '.join(str(each.value) for each in kind)}") from error
+        known = [str(each.value) for each in kind]
+        near = f" ({not_known(value, known)})" if isinstance(value, str) else ""
+        raise _wrong(what, f"one of {', '.join(known)}{near}") from error
 
 
 def _read_dataclass(kind: Any, value: Any, what: str) -> Any:
@@ -105,7 +108,7 @@ def _read_dataclass(kind: Any, value: Any, what: str) -> Any:
     hints = get_type_hints(kind)
     fields = {each.name: each for each in dataclasses.fields(kind)}
     if unknown := value.keys() - fields.keys():
-        raise _wrong(what, f"without {min(map(str, unknown))[:40]!r}")
+        raise _wrong(what, f"without unknown keys ({not_known(min(map(str, unknown)), fields)})")
     given = {name: _read(hints[name], each, f"{what}'s {name}") for name, each in value.items()}
     for name, each in fields.items():
         needed = each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING

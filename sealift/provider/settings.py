@@ -6,14 +6,15 @@ Read from TOML (/etc/sealift/provider.toml unless named). Nothing here comes fro
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sealift.errors import UnusableInput
+from sealift.evidence.files import read_bounded
 from sealift.machine.qemu import QEMU, Accelerator
 from sealift.processor.interface import Backend
 from sealift.processor.wire import from_json
+from sealift.words import read_toml
 
 DEFAULT_FILE = Path("/etc/sealift/provider.toml")
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -52,9 +53,8 @@ def read_settings(path: Path | None = None, *, processor: str | None = None) -> 
     chosen = path or DEFAULT_FILE
     if path is not None or chosen.exists():
         try:
-            with chosen.open("rb") as file:
-                content = tomllib.loads(file.read(_FILE_LIMIT).decode())
-        except (OSError, ValueError) as error:
+            content = read_toml(read_bounded(chosen, _FILE_LIMIT))
+        except ValueError as error:
             raise UnusableInput(f"{chosen} is not readable as TOML: {error}") from error
     settings = from_json(Settings, content, str(chosen))
     if processor is not None:

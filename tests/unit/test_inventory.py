@@ -51,7 +51,10 @@ def test_it_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
             f"{GOOD}[network]\ntunnel = '10.77.3.0/24'\n",
             "network: Value error, tunnel 10.77.3.0/24 and workloads",
         ),
-        (GOOD.replace("host_key", "hostkey"), "hosts.a.hostkey: Extra inputs are not permitted"),
+        (
+            GOOD.replace("host_key", "hostkey"),
+            "hosts.a.hostkey: 'hostkey' is not known here, the nearest word is 'host_key'",
+        ),
         (GOOD.replace('host_key = "ssh-ed25519 AAAA"\n', ""), "neither a host_key nor a table vm"),
         (GOOD.replace("'10.78.0.1'", "'somewhere'"), "hosts.a.tunnel_address"),
         (GOOD + "port = 99999\n", "gateway.port"),

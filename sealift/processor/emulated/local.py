@@ -33,7 +33,7 @@ def read_profile(state: Path, named: Path | None) -> Profile:
         return Profile()
     try:
         changes = json.loads(read_bounded(path, _PROFILE_LIMIT))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnusableInput(f"{path} is not JSON", remedy="Write settings as one JSON object") from error
     if not isinstance(changes, dict):
         raise UnusableInput(f"{path} is no JSON object", remedy="Write settings as one JSON object")

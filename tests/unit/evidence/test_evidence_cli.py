@@ -174,9 +174,12 @@ def test_without_certificates_and_offline_it_says_what_to_give(vectors: Path, tm
     assert "--vek" in said["remedy"]
 
 
-def test_certificates_come_from_the_cache(vectors: Path, tmp_path: Path) -> None:
+def test_certificates_come_from_the_cache(
+    vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from sealift.evidence import kds
     from sealift.evidence.endorsement import Kind
+    from sealift.evidence.kds_cache import Entry
     from sealift.evidence.tcb import Generation, Tcb
 
     folder = vectors / "snp/milan"
@@ -186,9 +189,13 @@ def test_certificates_come_from_the_cache(vectors: Path, tmp_path: Path) -> None
         (kds.vcek_path(Generation.MILAN, chip, tcb), (folder / "vcek.pem").read_bytes()),
         (kds.chain_path(Kind.VCEK, Generation.MILAN), (folder / "ask_ark.pem").read_bytes()),
     ):
-        kds._keep(tmp_path / kds._file_name(path), content)
+        Entry.of(tmp_path / "kds", path).keep(content)
     report = folder / "attestation_report.bin"
-    assert run("verify-report", report, "--offline", "--cache", tmp_path, *AT)[0] == 0
+    assert run("verify-report", report, "--offline", "--cache", tmp_path / "kds", *AT)[0] == 0
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    assert run("verify-report", report, "--offline", *AT)[0] == 2
+    monkeypatch.setenv("SEALIFT_CACHE", str(tmp_path))
+    assert run("verify-report", report, "--offline", *AT)[0] == 0
 
 
 def test_the_real_platform_is_accepted_as_files_in_any_order_and_as_one_chain(

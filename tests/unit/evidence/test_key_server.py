@@ -10,7 +10,9 @@ import pytest
 
 from sealift.errors import HostUnreachable, UnusableInput
 from sealift.evidence.endorsement import Kind
-from sealift.evidence.kds import SIZE_LIMIT, KeyServer, cek_path, chain_path, crl_path, vcek_path
+from sealift.evidence.kds import KeyServer, cek_path, chain_path, crl_path, vcek_path
+from sealift.evidence.kds_cache import SIZE_LIMIT
+from sealift.evidence.kds_download import Patience
 from sealift.evidence.tcb import Generation, Tcb
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHIP = bytes(range(64))
+SHORT = Patience(request_s=5, busy_s=0.3, pause_s=0.05)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -71,50 +74,50 @@ def test_a_masked_chip_has_no_address() -> None:
 def test_what_was_fetched_once_comes_from_the_cache(server: str, tmp_path: Path) -> None:
     keys = KeyServer(cache=tmp_path / "cache", host=server)
     path = chain_path(Kind.VCEK, Generation.MILAN)
-    assert keys.fetch(path) == b"certificate"
-    assert keys.fetch(path) == b"certificate"
+    assert keys.fetch(path, bytes) == b"certificate"
+    assert keys.fetch(path, bytes) == b"certificate"
     assert Handler.asked == [f"/{path}"]
     offline = KeyServer(cache=tmp_path / "cache", host="http://127.0.0.1:9", offline=True)
-    assert offline.fetch(path) == b"certificate"
+    assert offline.fetch(path, bytes) == b"certificate"
 
 
 def test_a_crl_is_fetched_afresh(server: str, tmp_path: Path) -> None:
     keys = KeyServer(cache=tmp_path, host=server)
     path = crl_path(Kind.VCEK, Generation.MILAN)
-    keys.fetch(path, fresh=True)
+    keys.fetch(path, bytes, fresh=True)
     Handler.answer = b"newer"
-    assert keys.fetch(path, fresh=True) == b"newer"
+    assert keys.fetch(path, bytes, fresh=True) == b"newer"
     assert len(Handler.asked) == 2
-    assert keys.fetch(path) == b"newer"
+    assert keys.fetch(path, bytes) == b"newer"
 
 
 def test_each_address_has_a_file_of_its_own(server: str, tmp_path: Path) -> None:
     keys = KeyServer(cache=tmp_path, host=server)
     for level in range(4):
         Handler.answer = b"%d" % level
-        keys.fetch(vcek_path(Generation.MILAN, CHIP, Tcb(snp=level)))
+        keys.fetch(vcek_path(Generation.MILAN, CHIP, Tcb(snp=level)), bytes)
     assert len(list(tmp_path.iterdir())) == 4
-    assert keys.fetch(vcek_path(Generation.MILAN, CHIP, Tcb(snp=2))) == b"2"
+    assert keys.fetch(vcek_path(Generation.MILAN, CHIP, Tcb(snp=2)), bytes) == b"2"
 
 
 def test_a_server_that_refuses_or_is_gone_is_unreachable(server: str, tmp_path: Path) -> None:
     Handler.status = 429
     with pytest.raises(HostUnreachable, match="429"):
-        KeyServer(cache=tmp_path, host=server).fetch("vcek/v1/Milan/crl")
+        KeyServer(tmp_path, server, patience=SHORT).fetch("vcek/v1/Milan/crl", bytes)
     assert not list(tmp_path.iterdir())
     with pytest.raises(HostUnreachable, match="does not answer"):
-        KeyServer(host="http://127.0.0.1:9", timeout_s=2).fetch("vcek/v1/Milan/crl")
+        KeyServer(host="http://127.0.0.1:9", patience=Patience(request_s=2)).fetch("vcek/v1/Milan/crl", bytes)
     with pytest.raises(HostUnreachable, match="cache"):
-        KeyServer(cache=tmp_path, offline=True).fetch("vcek/v1/Milan/crl")
+        KeyServer(cache=tmp_path, offline=True).fetch("vcek/v1/Milan/crl", bytes)
 
 
 def test_an_answer_larger_than_any_certificate_is_not_taken(server: str, tmp_path: Path) -> None:
     Handler.answer = bytes(SIZE_LIMIT + 10)
     with pytest.raises(HostUnreachable, match="size"):
-        KeyServer(cache=tmp_path, host=server).fetch("vcek/v1/Milan/crl")
+        KeyServer(cache=tmp_path, host=server).fetch("vcek/v1/Milan/crl", bytes)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_file_address_is_not_fetched() -> None:
     with pytest.raises(UnusableInput, match="http"):
-        KeyServer(host="file:///etc").fetch("passwd")
+        KeyServer(host="file:///etc").fetch("passwd", bytes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from evidence_lab import LegacyLab, checks, flip, lab_ark
 
 from sealift.evidence.formats import load_platform
 from sealift.evidence.policy import Policy, SevRules
-from sealift.evidence.roots import LEGACY_PAIRS, find_root
+from sealift.evidence.roots import LEGACY_ROOTS, find_root
 from sealift.evidence.sev_certificate import parse_sev_certificate
 from sealift.evidence.verify_platform import verify_platform
 
@@ -93,22 +92,40 @@ def test_a_lab_root_counts_only_if_the_policy_names_it_and_the_verdict_says_so(b
     assert "emulated" in known.labels
 
 
-def test_a_root_known_only_together_with_its_signing_key_is_pinned_by_all_bytes_of_both(
-    vectors: Path,
+@pytest.fixture(scope="module")
+def naples(vectors: Path) -> PlatformChain:
+    folder = vectors / "legacy/naples"
+    if not folder.is_dir():
+        pytest.skip(f"the vectors have no platform of Naples: {folder} is not there")
+    return load_platform((folder / f"{role}.cert").read_bytes() for role in ROLES)
+
+
+def test_the_root_of_naples_is_pinned_by_the_one_that_signs_itself() -> None:
+    pin = "dedabca561e1dece8cc00b7bda864cf5f20b95017864408cfe18eaee0dce24b9"
+    found = find_root(pin, LEGACY_ROOTS, ())
+    assert found is not None
+    assert (found.generation, found.extra, found.emulated) == ("naples", False, False)
+
+
+def test_a_genuine_naples_platform_is_genuine_and_accepted_only_if_the_policy_says_so(
+    naples: PlatformChain,
 ) -> None:
-    ask, ark = ((vectors / f"legacy/rome/{role}.cert").read_bytes() for role in ("ask", "ark"))
-    pair = hashlib.sha256(ask + ark).hexdigest()
-    # The list that names the pair of Naples names that of Rome too, and rightly.
-    assert pair == "9d7e6b96377ab614e2182e0aae0dcde597019fca23716423f4b902f5dc15c0a6"
-    pins = {pair: "rome"}
-    known = find_root("of the ark", {}, (), pair=pair, pair_pins=pins)
-    assert known is not None
-    assert known.generation == "rome"
-    assert not known.extra
-    changed = hashlib.sha256(flip(ask, 1599) + ark).hexdigest()
-    assert find_root("of the ark", {}, (), pair=changed, pair_pins=pins) is None
-    assert find_root("of the ark", {}, (), pair=pair) is None
-    assert LEGACY_PAIRS
+    denied = verify_platform(naples, Policy(sev=SevRules(min_api="0.0")))
+    assert denied.genuine
+    assert not denied.accepted
+    assert checks(denied) == {"generation"}
+    assert denied.generation == "naples"
+    allowed = verify_platform(naples, Policy(sev=SevRules(min_api="0.0", deny_generations=())))
+    assert allowed.accepted
+    assert not allowed.extra_root
+
+
+def test_a_naples_root_of_another_hand_is_not_genuine(naples: PlatformChain) -> None:
+    assert naples.ark is not None
+    forged = lab_ark(2048, naples.ark.key_id)
+    verdict = verify_platform(replace(naples, ark=forged), Policy(sev=SevRules(deny_generations=())))
+    assert not verdict.genuine
+    assert {"root", "ask_by_ark"} <= checks(verdict)
 
 
 def test_a_denied_generation_is_rejected(rome: PlatformChain, legacy_lab: LegacyLab) -> None:

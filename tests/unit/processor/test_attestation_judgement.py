@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sealift.attestation import guest
-from sealift.attestation.conversation import Answer, judge, result
+from sealift.attestation import conversation, guest
+from sealift.attestation.conversation import Answer, attest_snp, judge, result
 from sealift.attestation.demand import Demand
-from sealift.errors import CommandFailed, EvidenceRejected, UnusableInput
+from sealift.errors import CommandFailed, EvidenceRejected, HostUnreachable, UnusableInput
+from sealift.evidence import certificate_table, kds
 from sealift.evidence.policy import Policy, write_policy
 from sealift.evidence.report_data import Binding
+from sealift.host import ssh
 from sealift.inventory import Vm
 
 if TYPE_CHECKING:
@@ -98,6 +101,81 @@ def test_the_keys_of_another_host(lab: Lab, machine_with_keys: guest.Guest, tmp_
     answer = answered(machine_with_keys, nonce)
     known = judge("twin", demand(lab, tmp_path), nonce, answer, shown_key=SSH_KEY)
     assert refused(lab, tmp_path, nonce, answer, others=[known]) == {"other_host"}
+
+
+class Slow:
+    """A host that answers truly, and takes its time."""
+
+    shown_key = SSH_KEY
+
+    def __init__(self, machine: guest.Guest, delay_s: float) -> None:
+        self.machine, self.delay_s = machine, delay_s
+
+    def ask(self, _: int, question: bytes, *, timeout_s: float) -> bytes:
+        said = json.dumps(guest.answer(self.machine, question)).encode()
+        time.sleep(self.delay_s)
+        return said
+
+    def vouch(self, key: str) -> Slow:
+        return self
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_answer_that_comes_after_its_nonces_lifetime_is_rejected(
+    lab: Lab, machine_with_keys: guest.Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host: Any = None
+    patient = demand(lab, tmp_path)
+    strict = replace(patient, policy=patient.policy.model_copy(update={"nonce_lifetime_s": 1}))
+    monkeypatch.setattr(ssh, "meet", lambda *_, **__: Slow(machine_with_keys, 1.1))
+    with pytest.raises(EvidenceRejected) as raised:
+        attest_snp("vm", host, strict)
+    assert [reason.partition(":")[0] for reason in raised.value.reasons] == ["nonce"]
+    assert "older than 1 s" in str(raised.value)
+    assert attest_snp("vm", host, patient)[0].ssh_host_key == SSH_KEY
+
+
+def test_a_key_server_that_cannot_be_asked_is_no_rejection(
+    lab: Lab, machine_with_keys: guest.Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def busy(url: str, *_: Any) -> bytes:
+        asked.append(url)
+        raise HostUnreachable("the key server answers 429", host="kds")
+
+    monkeypatch.setenv("SEALIFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kds, "download", busy)
+    nonce = secrets.token_bytes(32)
+    bare = answered(machine_with_keys, nonce, certificate_table=b"")
+    with pytest.raises(HostUnreachable, match="429"):
+        judge("vm", demand(lab, tmp_path), nonce, bare, shown_key=SSH_KEY)
+    monkeypatch.setattr(conversation, "ask", lambda *_: bare)
+    monkeypatch.setattr(ssh, "meet", lambda *_, **__: Slow(machine_with_keys, 0))
+    host: Any = None
+    asked.clear()
+    with pytest.raises(HostUnreachable, match="429"):
+        attest_snp("vm", host, demand(lab, tmp_path), patience_s=5)
+    assert len(asked) == 1, (
+        "a guest that boots is waited for, a server that limits its clients is not asked again"
+    )
+
+
+def test_an_altered_vcek_is_rejected_by_name(
+    lab: Lab, machine_with_keys: guest.Guest, tmp_path: Path
+) -> None:
+    nonce = secrets.token_bytes(32)
+    honest = answered(machine_with_keys, nonce)
+    found = certificate_table.parse_certificate_table(honest.certificate_table)
+    vcek = found[certificate_table.VCEK]
+    for offset in (0, 5, len(vcek) - 300, len(vcek) - 1):
+        changed = bytearray(vcek)
+        changed[offset] ^= 0x20
+        table = certificate_table.pack_certificate_table({**found, certificate_table.VCEK: bytes(changed)})
+        answer = replace(honest, certificate_table=table)
+        assert "vek_signature" in refused(lab, tmp_path, nonce, answer), offset
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import socket
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -218,3 +219,23 @@ def test_a_replayed_report_on_a_running_launch_is_rejected(
     with pytest.raises(EvidenceRejected) as raised:
         launch.attest_again(owner.client, owner.vm, owner.demand, first)
     assert {reason.partition(":")[0] for reason in raised.value.reasons} == {"nonce"}
+
+
+def test_a_report_that_comes_after_its_nonces_lifetime_is_rejected(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = owner.launch()
+    real = ProviderClient.evidence
+
+    def late(client: ProviderClient, *given: Any, **named: Any) -> Any:
+        found = real(client, *given, **named)
+        time.sleep(1.1)
+        return found
+
+    monkeypatch.setattr(ProviderClient, "evidence", late)
+    demand = owner.demand
+    strict = replace(demand, policy=demand.policy.model_copy(update={"nonce_lifetime_s": 1}))
+    with pytest.raises(EvidenceRejected) as raised:
+        launch.attest_again(owner.client, owner.vm, strict, first)
+    assert [reason.partition(":")[0] for reason in raised.value.reasons] == ["nonce"]
+    assert launch.attest_again(owner.client, owner.vm, demand, first).launch_id == first.launch_id
