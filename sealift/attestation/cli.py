@@ -87,7 +87,7 @@ def keys_list(inventory: InventoryOption = None, as_json: JsonOption = False) ->
 
 @keys_app.command("rotate")
 def keys_rotate(host: HostArgument, inventory: InventoryOption = None) -> None:
-    """Give a VM's disk a new key, after the VM was attested anew. The old one opens nothing any more."""
+    """Give a VM's disk a new key, after the VM was attested anew. The old one opens only what was kept of it before."""
     from sealift import inventory as inventories
     from sealift.attestation.attest import keystore_of
     from sealift.attestation.provision import rotate

@@ -16,11 +16,11 @@ from sealift.machine.acpi import (
     FACS_AT,
     FADT_AT,
     MADT_AT,
-    MOST_PROCESSORS,
     XSDT_AT,
     dsdt,
     table_block,
 )
+from sealift.provider.orders import VCPU_LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def test_none_reaches_into_the_next_and_the_processors_fit_behind_the_last() -> 
     starts = [*sorted(TABLES), BLOCK_BYTES]
     for at, behind in pairwise(starts):
         assert at + len(table(at)) <= behind
-    assert MADT_AT + len(table(MADT_AT)) + 16 * MOST_PROCESSORS <= BLOCK_BYTES
+    assert MADT_AT + len(table(MADT_AT)) + 16 * VCPU_LIMIT <= BLOCK_BYTES
 
 
 def test_the_only_aml_names_a_pci_root_and_how_to_switch_off() -> None:
