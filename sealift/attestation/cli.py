@@ -24,14 +24,23 @@ def attest_command(
     provision: Annotated[
         bool, typer.Option("--provision", help="Then release its keys: the disk's, and WireGuard's peers.")
     ] = False,
+    fresh_disk: Annotated[
+        bool,
+        typer.Option(
+            "--fresh-disk",
+            help="With --provision: format its data disk if that is empty, though it was in use.",
+        ),
+    ] = False,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Verify what a host is and print the verdict. Exit status 1 if it is not accepted."""
     from sealift import inventory as inventories
     from sealift.attestation.attest import attest
-    from sealift.errors import EvidenceRejected
+    from sealift.errors import EvidenceRejected, UnusableInput
 
+    if fresh_disk and not provision:
+        raise UnusableInput("--fresh-disk goes with --provision", remedy="Give both")
     known = inventories.load(inventory)
     try:
         record, connection = attest(known, host)
@@ -48,7 +57,7 @@ def attest_command(
         else:
             sys.stdout.write(printable("\n  ".join([f"{host}: accepted", *record.sentences()])) + "\n")
     if provision:
-        _provision(known, host).close()
+        _provision(known, host, fresh_disk=fresh_disk).close()
 
 
 @keys_app.command("list")
@@ -59,19 +68,26 @@ def keys_list(inventory: InventoryOption = None, as_json: JsonOption = False) ->
 
     store = keystore_of(inventories.load(inventory))
     listed = [
-        {"host": name, "rotation": "pending" if store.pending(name) else "none"} for name in store.names()
+        {
+            "host": name,
+            "rotation": "none" if not store.pending(name) else "pending" if store.get(name) else "first",
+        }
+        for name in store.names()
     ]
     if as_json:
         sys.stdout.write(json_text(listed) + "\n")
     else:
         for each in listed:
-            note = "  (a rotation was interrupted)" if each["rotation"] == "pending" else ""
+            note = {
+                "pending": "  (a rotation was interrupted)",
+                "first": "  (no disk was opened with it yet)",
+            }.get(each["rotation"], "")
             sys.stdout.write(f"{each['host']}{note}\n")
 
 
 @keys_app.command("rotate")
 def keys_rotate(host: HostArgument, inventory: InventoryOption = None) -> None:
-    """Give a VM's disk a new key, after the VM was attested anew. The old one opens nothing any more."""
+    """Give a VM's disk a new key, after the VM was attested anew. The old one opens only what was kept of it before."""
     from sealift import inventory as inventories
     from sealift.attestation.attest import keystore_of
     from sealift.attestation.provision import rotate
@@ -95,11 +111,12 @@ def keys_wipe(
     store = keystore_of(inventories.load(inventory))
     if not yes:
         typer.confirm(f"What is on the disk of {host} will be lost. Go on?", abort=True)
-    store.wipe(host)
+    with store.turn(host):
+        store.wipe(host)
     sys.stderr.write(f"the key of {host} is gone\n")
 
 
-def _provision(known: Inventory, host: str) -> Connection:
+def _provision(known: Inventory, host: str, *, fresh_disk: bool = False) -> Connection:
     """Attest a host and release its keys; the connection that is bound to the evidence."""
     from sealift.attestation.attest import attest, keystore_of
     from sealift.attestation.provision import introduce, provision
@@ -109,7 +126,7 @@ def _provision(known: Inventory, host: str) -> Connection:
 
     record, connection = attest(known, host)
     verified = pinned(known)
-    provision(verified, record, connection, keystore_of(known))
+    provision(verified, record, connection, keystore_of(known), fresh_disk=fresh_disk)
     with ssh.connected("gateway", known.gateway) as line, Agent(line, "gateway") as gateway:
         introduce(verified, host, gateway)
     return connection

@@ -76,10 +76,13 @@ def ask(stranger: ssh.Stranger, name: str, owner_nonce: bytes) -> Answer:
 
 
 def result(line: bytes, name: str) -> dict[str, Any]:
-    """What a guest's answer carries; CommandFailed with its own sentence where it says no."""
+    """What a guest's answer carries; CommandFailed with its own sentence, and its disk's status, where it says no."""
     message = json.loads(line)
     if "error" in message:
-        raise CommandFailed(str(message["error"])[:500], host=name)
+        status = message.get("status")
+        raise CommandFailed(
+            str(message["error"])[:500], status=status if isinstance(status, int) else None, host=name
+        )
     carried: dict[str, Any] = message["result"]
     return carried
 

@@ -50,12 +50,21 @@ WIREGUARD_KEY = "5ea11f70-0002-4c0e-9b1a-2f6f0c7d8a51"
 """What a launch secret holds, by GUID: the disk key as 64 hexadecimal digits, the SSH host key in OpenSSH's format, the
 WireGuard key in base64."""
 
-DISK_FAULTS = {3: "the data disk does not open with this key", 4: "the data disk's integrity is broken"}
+WRONG_KEY, BROKEN_DISK, EMPTY_DISK = 3, 4, 5
+DISK_FAULTS = {
+    WRONG_KEY: "the data disk does not open with this key",
+    BROKEN_DISK: "the data disk's integrity is broken",
+    EMPTY_DISK: "the data disk is empty",
+}
 """Exit statuses of `data-disk`."""
 
 
 class Refused(Exception):
-    """An order that cannot be carried out; the sentence goes to the owner."""
+    """An order that cannot be carried out; the sentence goes to the owner, and `data-disk`'s status if it was that."""
+
+    def __init__(self, sentence: str, status: int | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,7 @@ class Guest:
 
     def provision(self, order: dict[str, Any]) -> dict[str, Any]:
         """Open the disk and join the network. Begun again after a kill at any point it comes to the same."""
-        disk = self._open_disk(order.get("disk_key"))
+        disk = self._open_disk(order.get("disk_key"), fresh=order.get("fresh_disk") is True)
         private = self.places.wireguard_key.read_text().strip()
         head = f"[Interface]\nPrivateKey = {private}\nListenPort = {int(order['wireguard_port'])}\n\n"
         self.places.settings.mkdir(parents=True, exist_ok=True)
@@ -187,19 +196,19 @@ class Guest:
         """A measured VM has one; a namespaced host has no device mapper to make one of."""
         return self._evidence() in {"snp", "sev"}
 
-    def _open_disk(self, key: str | None) -> str:
+    def _open_disk(self, key: str | None, *, fresh: bool) -> str:
         if not self._has_disk():
             return "none"
-        if self._disk("status").strip() != "open":
-            if key is None and self.places.disk_key.exists():
-                key = self.places.disk_key.read_text().strip()
-            if key is None:
-                raise Refused("no disk key came along, and none was injected")
-            self._disk("open", f"{key}\n")
-            self.places.disk_key.unlink(missing_ok=True)
-            return "opened"
+        was_open = self._disk("status").strip() == "open"
+        if key is None and self.places.disk_key.exists():
+            key = self.places.disk_key.read_text().strip()
+        if key is None and not was_open:
+            raise Refused("no disk key came along, and none was injected")
+        # An open one is asked again if the owner has yet to learn that this is its key.
+        if key is not None and (fresh or not was_open):
+            self._disk("format" if fresh else "open", f"{key}\n")
         self.places.disk_key.unlink(missing_ok=True)
-        return "open"
+        return "open" if was_open else "opened"
 
     def _disk(self, verb: str, keys: str = "") -> str:
         command = ["/usr/libexec/sealift/data-disk", verb]
@@ -208,7 +217,7 @@ class Guest:
         )
         if done.returncode != 0:
             said = DISK_FAULTS.get(done.returncode, f"`data-disk {verb}` ended with {done.returncode}")
-            raise Refused(f"{said}: {done.stderr.strip()[-300:]}")
+            raise Refused(f"{said}: {done.stderr.strip()[-300:]}", done.returncode)
         return done.stdout
 
 
@@ -229,8 +238,10 @@ def answer(guest: Guest, line: bytes) -> dict[str, Any]:
             raise Refused("the token is wrong")
         with nullcontext() if name in OPEN_TO_ALL else _TURN:
             return {"result": ORDERS[name](guest, order)}
-    except (Refused, OSError, subprocess.SubprocessError) as refused:
-        return {"error": str(refused)}
+    except Refused as refused:
+        return {"error": str(refused)} | ({} if refused.status is None else {"status": refused.status})
+    except (OSError, subprocess.SubprocessError) as failed:
+        return {"error": str(failed)}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # Not what was in it: an order may hold a key.
         return {"error": "the order is not one that this guest understands"}

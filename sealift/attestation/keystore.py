@@ -1,15 +1,20 @@
 """Disk keys: one per VM, drawn by the owner, released only to verified evidence.
 
-The keystore is an interface, since an owner may keep keys elsewhere (`tasks` has one of Prefect's blocks). A rotation
-has two keys for a moment: the next one is `pending` until the disk has taken it, so that a crash in between loses
-neither.
+The keystore is an interface, since an owner may keep keys elsewhere (`tasks` has one of Prefect's blocks). A key is
+`pending` until the disk has taken it, so that a crash in between loses neither it nor the one before. So a VM that has
+a key besides has had its disk opened with it, and an empty disk is then none that may be formatted.
+
+What changes a VM's keys is done in its `turn`: of two rotations at once, one waits for the other.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
+import time
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +23,7 @@ from sealift.errors import Refused, UnusableInput
 from sealift.evidence.files import read_bounded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from io import BufferedRandom
     from pathlib import Path
 
@@ -26,6 +32,9 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _PENDING = ".pending"
 _RECORD_LIMIT = 1024
+_LOOK_S = 0.05
+TURN_S = 900.0
+"""How long one waits for another that changes the same VM's keys: longer than a guest may take for an order."""
 
 
 class Keystore(Protocol):
@@ -34,23 +43,20 @@ class Keystore(Protocol):
     def names(self) -> list[str]:
         """Who has a key."""
 
-    def get(self, name: str) -> str | None:
-        """The key of a VM."""
+    def turn(self, name: str) -> AbstractContextManager[None]:
+        """Nobody else changes this VM's keys in it. Refused if another one's turn does not end."""
 
-    def put(self, name: str, key: str) -> None:
-        """Keep the first key of a VM. Refused where it has one."""
+    def get(self, name: str) -> str | None:
+        """The key of a VM, which its disk has been opened with."""
 
     def pending(self, name: str) -> str | None:
-        """The key that a rotation was about to give it."""
+        """The key that its disk was about to take, or has taken."""
 
     def propose(self, name: str, key: str) -> None:
-        """Keep the key that the VM's disk is about to take."""
+        """Keep the key that the VM's disk is about to take. Refused where another one is pending."""
 
-    def settle(self, name: str) -> None:
-        """The disk has taken the pending key: it is the key now."""
-
-    def withdraw(self, name: str) -> None:
-        """The disk has not taken the pending key: forget it."""
+    def settle(self, name: str, key: str) -> None:
+        """The disk has taken this key: if it is still pending, it is the key now. One that came later stays."""
 
     def wipe(self, name: str) -> None:
         """Destroy all keys of a VM: what is on its disk is lost."""
@@ -62,9 +68,10 @@ def draw_key() -> str:
 
 
 def key_for(store: Keystore, name: str) -> str:
-    """The key of a VM; drawn now, and kept before anybody uses it, if it has none."""
-    if (key := store.get(name)) is None:
-        store.put(name, key := draw_key())
+    """The key of a VM; drawn now, and kept as a pending one before anybody uses it, if it has none. In its turn."""
+    key = store.get(name) or store.pending(name)
+    if key is None:
+        store.propose(name, key := draw_key())
     return key
 
 
@@ -81,19 +88,15 @@ class Directory:
         found = (path.name for path in private_folder(self.folder).iterdir())
         return sorted({name.removesuffix(_PENDING) for name in found if _NAME.fullmatch(name)})
 
+    @contextmanager
+    def turn(self, name: str) -> Iterator[None]:
+        """See `Keystore`. A lock on a file beside the keys: the kernel ends the turn of whoever is killed in it."""
+        with turn_at(self._path(name).with_name(f".{name}.lock"), name):
+            yield
+
     def get(self, name: str) -> str | None:
         """See `Keystore`."""
         return self._read(self._path(name))
-
-    def put(self, name: str, key: str) -> None:
-        """See `Keystore`."""
-        try:
-            write_private(self._path(name), _checked(key).encode(), replace=False)
-        except FileExistsError:
-            raise Refused(
-                f"the keystore has a key of {name!r} already, and its disk would be lost with it",
-                remedy=f"`sealift keys rotate {name}` changes it, `sealift keys wipe {name}` destroys it",
-            ) from None
 
     def pending(self, name: str) -> str | None:
         """See `Keystore`."""
@@ -101,22 +104,23 @@ class Directory:
 
     def propose(self, name: str, key: str) -> None:
         """See `Keystore`."""
-        write_private(self._path(name, _PENDING), _checked(key).encode())
+        try:
+            write_private(self._path(name, _PENDING), _checked(key).encode(), replace=False)
+        except FileExistsError:
+            if self.pending(name) != key:
+                raise another_pending(name) from None
 
-    def settle(self, name: str) -> None:
+    def settle(self, name: str, key: str) -> None:
         """See `Keystore`."""
-        pending = self._path(name, _PENDING)
-        if pending.exists():
-            path = self._path(name)
-            # The old key's bytes go last: whenever this is killed, one whole key is in place.
-            with path.open("r+b") as old:
-                pending.rename(path)
-                sync_folder(self.folder)
+        if self.pending(name) != key:
+            return
+        path = self._path(name)
+        # The old key's bytes go last: whenever this is killed, one whole key is in place.
+        with path.open("r+b") if path.exists() else nullcontext() as old:
+            self._path(name, _PENDING).rename(path)
+            sync_folder(self.folder)
+            if old is not None:
                 _scramble(old)
-
-    def withdraw(self, name: str) -> None:
-        """See `Keystore`."""
-        self._destroy(self._path(name, _PENDING))
 
     def wipe(self, name: str) -> None:
         """See `Keystore`. Overwritten first; a copy in a backup, or in a worn cell of a flash disk, is out of reach."""
@@ -144,6 +148,40 @@ class Directory:
         if not os.path.lexists(path):
             return None
         return _checked(read_bounded(path, _RECORD_LIMIT).decode(errors="replace").strip())
+
+
+@contextmanager
+def turn_at(lock: Path, name: str) -> Iterator[None]:
+    """A turn for the programs of one machine: they share a file."""
+    handle = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + TURN_S
+        while not _locked(handle):
+            if time.monotonic() > deadline:
+                raise Refused(
+                    f"another program has been changing the key of {name!r} for {TURN_S / 60:.0f} minutes",
+                    remedy="Find out which `sealift` it is, and end it",
+                )
+            time.sleep(_LOOK_S)
+        yield
+    finally:
+        os.close(handle)
+
+
+def another_pending(name: str) -> Refused:
+    """The error of a `propose` that would forget a key which the disk may have taken."""
+    return Refused(
+        f"a rotation of {name!r} was interrupted, and its disk may have taken the key",
+        remedy=f"`sealift keys rotate {name}` ends that one first",
+    )
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _checked(key: str) -> str:

@@ -109,9 +109,11 @@ def launch(client: ProviderClient, name: str, vm: Vm, demand: Demand, keystore: 
         )
         verdict = _accepted(name, verify_launch(evidence, demand.policy))
         host_key, tunnel_key = make_ssh_key(), make_wireguard_key()
+        with keystore.turn(name):
+            disk_key = key_for(keystore, name)
         table = pack_secret_table(
             {
-                DISK_KEY_GUID: key_for(keystore, name).encode(),
+                DISK_KEY_GUID: disk_key.encode(),
                 UUID(guest.SSH_HOST_KEY): host_key.private.encode(),
                 UUID(guest.WIREGUARD_KEY): tunnel_key.private.encode(),
             }

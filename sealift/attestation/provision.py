@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 from sealift.attestation.conversation import result
-from sealift.attestation.guest import DISK_FAULTS, PORT
+from sealift.attestation.guest import EMPTY_DISK, PORT, WRONG_KEY
 from sealift.attestation.keystore import draw_key, key_for
-from sealift.errors import CommandFailed, HostUnreachable, UnusableInput
+from sealift.errors import CommandFailed, HostUnreachable, Refused, UnusableInput
 from sealift.host import prepare, ssh
 from sealift.network import foreign, peers, wireguard
 
@@ -24,16 +24,23 @@ if TYPE_CHECKING:
 
 STEP = "provision keys"
 TOKEN = "/run/sealift/keys/token"  # noqa: S105 - the path of one
-WRONG_KEY = DISK_FAULTS[3]
 ANSWER_TIMEOUT_S = 600
 """The first opening of a data disk formats it."""
 
 
-def provision(inventory: Inventory, record: Record, connection: Connection, keystore: Keystore) -> str:
+def provision(
+    inventory: Inventory,
+    record: Record,
+    connection: Connection,
+    keystore: Keystore,
+    *,
+    fresh_disk: bool = False,
+) -> str:
     """Release what a verified host needs, over the connection that is bound to its evidence. Returns what came.
 
     `inventory` names the keys that the hosts have proved. Doing it again changes nothing. Refused where its own
-    addresses, which the provider wrote, would lead what is meant for the tunnel elsewhere.
+    addresses, which the provider wrote, would lead what is meant for the tunnel elsewhere; and for a disk that was in
+    use and is empty now, unless the owner says that it is a `fresh_disk`.
     """
     foreign.refuse(connection, inventory.network, STEP)
     host = inventory.host(record.host)
@@ -42,7 +49,7 @@ def provision(inventory: Inventory, record: Record, connection: Connection, keys
         "wireguard_peers": wireguard.render_peers(wireguard.host_peers(inventory, record.host)),
         "network_env": wireguard.environment(inventory, host, role="host"),
     }
-    disk = _give_with_key(connection, order, record, keystore)
+    disk = _give_with_key(connection, order, record, keystore, fresh_disk=fresh_disk)
     if record.encrypted_disk and disk not in {"open", "opened"}:
         raise CommandFailed(
             "it says that it has no encrypted disk, though one belongs to it",
@@ -54,24 +61,48 @@ def provision(inventory: Inventory, record: Record, connection: Connection, keys
     return {"opened": "disk opened", "open": "disk open already"}.get(disk, "no encrypted disk")
 
 
-def _give_with_key(connection: Connection, order: dict[str, Any], record: Record, keystore: Keystore) -> str:
-    """The order with the disk's key. A killed rotation leaves two: whichever opens the disk is the one."""
+def _give_with_key(
+    connection: Connection, order: dict[str, Any], record: Record, keystore: Keystore, *, fresh_disk: bool
+) -> str:
+    """The order with the disk's key. A killed rotation leaves two: whichever opens the disk is the one.
+
+    A disk is formatted if no key of it was settled yet, or the owner says so. Else an empty one is not his.
+    """
+
+    def said(key: str | None, *, fresh: bool) -> str:
+        return str(give(connection, "provision", {**order, "disk_key": key, "fresh_disk": fresh}).get("disk"))
+
     if not record.encrypted_disk:
-        return str(give(connection, "provision", {**order, "disk_key": None}).get("disk"))
-    pending = keystore.pending(record.host)
-    # A launch secret has brought it already.
-    key = key_for(keystore, record.host) if record.kind == "snp" else None
-    try:
-        disk = str(give(connection, "provision", {**order, "disk_key": key}).get("disk"))
-    except CommandFailed as failed:
-        if pending is None or WRONG_KEY not in failed.message:
-            raise
-        disk = str(give(connection, "provision", {**order, "disk_key": pending}).get("disk"))
-        keystore.settle(record.host)
-    else:
-        if disk == "opened" and pending is not None:
-            keystore.withdraw(record.host)
+        return said(None, fresh=False)
+    with keystore.turn(record.host):
+        settled = keystore.get(record.host)
+        key = key_for(keystore, record.host)
+        try:
+            # A launch secret has brought it already.
+            disk = said(key if record.kind == "snp" else None, fresh=fresh_disk or settled is None)
+        except CommandFailed as failed:
+            pending = keystore.pending(record.host)
+            if failed.status == EMPTY_DISK:
+                raise _emptied(record.host) from failed
+            if pending in {None, key} or failed.status != WRONG_KEY:
+                raise
+            disk = said(pending, fresh=False)
+            key = pending
+        # One that is open already says nothing of the key, but where there was never another.
+        if disk == "opened" or (disk == "open" and settled is None):
+            keystore.settle(record.host, key)
     return disk
+
+
+def _emptied(host: str) -> Refused:
+    return Refused(
+        "its data disk is empty, though the keystore has a key of it: its provider has emptied or replaced it, or "
+        "gives the VM another one",
+        host=host,
+        step=STEP,
+        remedy="Nothing was formatted. Have the provider give the disk back; to go on with an empty one, "
+        f"`sealift attest {host} --provision --fresh-disk`",
+    )
 
 
 def introduce(inventory: Inventory, name: str, gateway: Agent, others: Iterable[Connection] = ()) -> None:
@@ -88,25 +119,26 @@ def introduce(inventory: Inventory, name: str, gateway: Agent, others: Iterable[
 
 
 def rotate(connection: Connection, name: str, keystore: Keystore) -> None:
-    """Change the key of a host's open disk. Killed at any point, doing it again ends with one key that opens it."""
-    old_key, left_over = keystore.get(name), keystore.pending(name)
-    if old_key is None:
-        raise UnusableInput(
-            "the keystore has no key of it", host=name, remedy="`sealift keys list` shows all"
-        )
-    if left_over is not None:
-        try:
-            give(connection, "rekey", {"old_key": left_over, "new_key": left_over})
-            keystore.settle(name)
-            old_key = left_over
-        except CommandFailed as failed:
-            if WRONG_KEY not in failed.message:
-                raise
-            keystore.withdraw(name)
-    new_key = draw_key()
+    """Change the key of a host's open disk. Killed at any point, doing it again ends with one key that opens it.
+
+    A rotation that was interrupted is ended first, with the key that it had drawn: an order of it may still be on its
+    way, so no key is forgotten that the disk might take.
+    """
+    with keystore.turn(name):
+        if keystore.get(name) is None:
+            raise UnusableInput(
+                "the keystore has no key of it", host=name, remedy="`sealift keys list` shows all"
+            )
+        if (left_over := keystore.pending(name)) is not None:
+            _change_key(connection, name, keystore, left_over)
+        _change_key(connection, name, keystore, draw_key())
+
+
+def _change_key(connection: Connection, name: str, keystore: Keystore, new_key: str) -> None:
+    """From the settled key to another, which is settled then. Where the disk has it already, the other slots go."""
     keystore.propose(name, new_key)
-    give(connection, "rekey", {"old_key": old_key, "new_key": new_key})
-    keystore.settle(name)
+    give(connection, "rekey", {"old_key": keystore.get(name), "new_key": new_key})
+    keystore.settle(name, new_key)
 
 
 def give(connection: Connection, order: str, content: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ What the rest of Sealift calls, in the order of a launch::
     files = files_dir()                          # recipe.py       ours, over the tree
     disk = build_disk(tree, files)               # disk.py         root of all VMs, read-only, with its hash tree
     initrd = build_initrd(tree)                  # initrd.py       modules, busybox, dmsetup, init.sh; kernel_of
+    loader = build_loader(tree)                  # loader.py       the kernel behind ACPI tables of our own (acpi.py)
     image = build_image(tree, files, ...)        # image.py        all of that for a measured VM, and verity.py
     accelerator = choose_accelerator(tree, ...)  # accelerator.py  KVM if a guest really runs
     create_data_disk(path)                       # disk.py         /data and /var/lib/docker of one VM

@@ -23,7 +23,8 @@ from sealift.errors import UnusableInput
 from sealift.evidence.files import hash_file, read_bounded
 from sealift.machine.cache import only_builder, remove_folder
 from sealift.machine.disk import build_disk
-from sealift.machine.initrd import build_initrd, kernel_of
+from sealift.machine.initrd import build_initrd
+from sealift.machine.loader import build_loader
 from sealift.machine.qemu import COMMAND_LINE, EMULATED_COMMAND_LINE
 from sealift.machine.verity import read_beside
 from sealift.paths import cache_dir
@@ -41,7 +42,9 @@ _SEALED = (
     # The console shows a kernel's last words, nothing else, and listens to nobody.
     "loglevel=1 systemd.show_status=no "
     # systemd would take users, keys and units from whoever wrote the firmware's tables.
-    "systemd.import_credentials=no systemd.dump_core=no"
+    "systemd.import_credentials=no systemd.dump_core=no "
+    # The image's ACPI tables say nothing of PCI (acpi.py): it is where the firmware has put it.
+    "pci=nocrs"
 )
 _OWNER_KEY = re.compile(
     r"(ssh-[a-z0-9-]{1,20}|ecdsa-sha2-nistp(?:256|384|521)) ([A-Za-z0-9+/]{32,1200}={0,2})( .*)?"
@@ -87,7 +90,7 @@ def build_image(
     verity, root_digest = read_beside(root)
     parts = {
         "firmware": tree / FIRMWARE,
-        "kernel": kernel_of(tree),
+        "kernel": build_loader(tree),
         "initrd": build_initrd(tree),
         "root": root,
     }

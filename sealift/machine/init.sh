@@ -58,6 +58,16 @@ configured() { # FILE PATTERN: a file of the configuration
     tar -x -O -f "$configuration" "$1" 2>/dev/null | few_lines "$2" || die "the configuration's $1 is none"
 }
 
+own_tables() { # FOLDER OWN: whether the kernel has the image's ACPI tables (acpi.py), and no other
+    for table in "$1"/* "$1"/dynamic/*; do
+        case ${table#"$1"/} in
+        APIC | DSDT | FACP | FACS | data | dynamic | 'dynamic/*') ;;
+        *) return 1 ;;
+        esac
+    done
+    cmp -s "$1/DSDT" "$2"
+}
+
 apply_measured() { # what a measured VM is made of, below /new
     mkdir -p /new/etc/sealift /new/root/.ssh
     if [ -n "$configuration" ]; then
@@ -92,10 +102,14 @@ while read -r module; do
     insmod "/modules/$module" || die "module $module does not load"
 done </modules/order
 
+measured=$(parameter sealift.root)
+if [ -n "$measured" ]; then # before it asks for anything else: the loader has seen to it, unless a firmware undid that
+    own_tables /sys/firmware/acpi/tables /acpi/DSDT || die "the kernel has ACPI tables that are not the image's"
+fi
+
 root=$(disk sealift-root)
 data=$(disk sealift-data)
 configuration=$(disk sealift-config)
-measured=$(parameter sealift.root)
 [ -n "$root" ] || die "no disk says that it is sealift-root"
 
 if [ -n "$measured" ]; then

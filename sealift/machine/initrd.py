@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
+from sealift.machine.acpi import dsdt
 from sealift.paths import cache_dir
 from sealift.process import run
 
@@ -94,6 +95,7 @@ def initrd_bytes(tree: Path, modules: tuple[str, ...], programs: tuple[str, ...]
             name: (0o755, (tree / "usr" / name).read_bytes())
             for name in sorted({library for program in programs for library in _libraries(tree, program)})
         },
+        "acpi/DSDT": (0o644, dsdt()),
         "modules/order": (0o644, "".join(f"{name}\n" for name in contents).encode()),
         **{f"modules/{name}": (0o644, content) for name, content in contents.items()},
     }

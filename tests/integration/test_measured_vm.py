@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from foreign_acpi import RAN, foreign_table, ran
 
 from sealift.evidence.certificate_table import ARK, parse_certificate_table
 from sealift.evidence.guest_messages import parse_response
@@ -26,6 +27,7 @@ from sealift.evidence.session import create_session
 from sealift.evidence.verify_snp import verify_snp
 from sealift.evidence.x509_certificate import parse_x509
 from sealift.machine.initrd import kernel_of
+from sealift.machine.loader import build_loader
 from sealift.machine.qemu import QEMU, Accelerator
 from sealift.machine.recipe import RECIPE
 from sealift.machine.tree import tree_path
@@ -46,8 +48,8 @@ pytestmark = [
 ]
 
 TIMEOUT_S = 120
-APPEND = "console=ttyS0 quiet panic=-1"
-ORDER = StartOrder("vm", "base", SnpLaunch(), "tap0", "52:54:00:00:00:01", 1, 512, data_disk_mib=4)
+APPEND = "console=ttyS0 quiet panic=-1 pci=nocrs"
+ORDER = StartOrder("vm", "base", SnpLaunch(), "tap0", "52:54:00:00:00:01", 2, 512, data_disk_mib=4)
 GUID = str(DISK_KEY_GUID)
 
 # What the guest runs: it asks its port what a Sealift guest would ask, and powers off.
@@ -58,6 +60,8 @@ exec 3<>/devtmpfs/$(/bin/busybox basename $(/bin/busybox dirname $name))
 ask() { printf '\\n%s\\n' "$1" >&3; /bin/busybox head -n1 <&3; }
 echo "@report $(ask '{"id":"1","call":"report","payload":"DATA"}')"
 echo "@secret $(ask '{"id":"2","call":"secret","guid":"GUID"}')"
+echo "@tables $(/bin/busybox ls /sysfs/firmware/acpi/tables | /bin/busybox tr '\\n' ' ')"
+echo "@processors $(/bin/busybox nproc)"
 /bin/busybox poweroff -f
 """
 
@@ -81,6 +85,16 @@ def cpio(files: dict[str, tuple[int, bytes]]) -> bytes:
     return entries
 
 
+def write_image(image: Path, contents: dict[str, bytes]) -> None:
+    """A folder that a provider takes for an image."""
+    image.mkdir(parents=True)
+    for name, content in contents.items():
+        (image / name).write_bytes(content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    manifest = {**{name: name for name in contents}, "append": APPEND, "sha256": hashes}
+    (image / "manifest.json").write_text(json.dumps(manifest))
+
+
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="slv"))
@@ -93,13 +107,11 @@ def provider(folder: Path) -> Iterator[Provider]:
     tree = tree_path(RECIPE)
     if not (tree / "usr/share/ovmf/OVMF.amdsev.fd").exists():
         pytest.skip("the Debian tree is not built: `sealift lab up` builds it")
-    image = folder / "images/base"
-    image.mkdir(parents=True)
     init = INIT.replace("DATA", base64.b64encode(bytes(96)).decode()).replace("GUID", GUID)
     folders = dict.fromkeys(("bin", "proc", "sysfs", "devtmpfs", "dev"), (stat.S_IFDIR | 493, b""))
     contents = {
         "firmware": (tree / "usr/share/ovmf/OVMF.amdsev.fd").read_bytes(),
-        "kernel": kernel_of(tree).read_bytes(),
+        "kernel": build_loader(tree).read_bytes(),
         "initrd": cpio(
             {
                 **folders,
@@ -109,11 +121,8 @@ def provider(folder: Path) -> Iterator[Provider]:
         ),
         "root": bytes(1 << 20),
     }
-    for name, content in contents.items():
-        (image / name).write_bytes(content)
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    manifest = {**{name: name for name in contents}, "append": APPEND, "sha256": hashes}
-    (image / "manifest.json").write_text(json.dumps(manifest))
+    write_image(folder / "images/base", contents)
+    write_image(folder / "images/bare", contents | {"kernel": kernel_of(tree).read_bytes()})
     inside = ("unshare", "--mount", "--net", "sh", "-c", IN_TREE, "qemu")
     settings = Settings(
         processor=Backend.EMULATED,
@@ -122,29 +131,33 @@ def provider(folder: Path) -> Iterator[Provider]:
         images=folder / "images",
         disks=folder / "disks",
         chip=folder / "chip",
-        qemu=(*inside, str(tree), str(folder), str(tree), QEMU),
+        qemu=(*inside, str(tree), str(folder), str(tree), QEMU, *foreign_table(folder)),
     )
     made = Provider(settings)
     yield made
     made.stop(VmOrder("vm"))
 
 
-def run_to_its_end(provider: Provider) -> dict[str, dict[str, str]]:
-    """What the guest printed of its two questions' answers."""
+def printed(provider: Provider) -> dict[str, str]:
+    """What the guest printed until it ended, by its first word."""
     deadline = time.monotonic() + TIMEOUT_S
     console = Place(provider.settings.state / "vm").folder / "console.log"
     while time.monotonic() < deadline and provider.list_vms().vms[0].phase is not Phase.ENDED:
         time.sleep(0.1)
     lines = console.read_text(errors="replace").splitlines()
-    found = [
-        line.partition("@")[2].partition(" ") for line in lines if "@report" in line or "@secret" in line
-    ]
-    return {name: json.loads(answer) for name, _, answer in found}
+    found = [line.partition("@")[2].partition(" ") for line in lines if "@" in line]
+    return {name: said for name, _, said in found}
 
 
-def test_an_snp_guest_asks_behind_measured_firmware(provider: Provider) -> None:
+@pytest.fixture(scope="module")
+def snp_guest(provider: Provider, folder: Path) -> dict[str, str]:
+    """What an SNP guest printed, and what the provider's ACPI table has written meanwhile."""
     provider.start(ORDER)
-    answers = run_to_its_end(provider)
+    return {**printed(provider), "foreign": ran(folder).decode()}
+
+
+def test_an_snp_guest_asks_behind_measured_firmware(provider: Provider, snp_guest: dict[str, str]) -> None:
+    answers = {name: json.loads(snp_guest[name]) for name in ("report", "secret")}
     report = parse_response(base64.b64decode(answers["report"]["payload"])).raw
     table = base64.b64decode(answers["report"]["table"])
     digest = measured_image(ORDER, read_image(provider.settings.images, "base")).digest(Mode.SNP)
@@ -169,7 +182,22 @@ def test_a_legacy_guest_finds_the_secret_that_was_injected_before_it_ran(provide
     measured = provider.evidence(EvidenceOrder(Mode.SEV, "vm")).measurement
     packet = package_secret(owner.keys, measured[:32], pack_secret_table({DISK_KEY_GUID: b"disk key"}))
     provider.inject(InjectOrder("vm", packet.header(), packet.payload))
-    assert base64.b64decode(run_to_its_end(provider)["secret"]["secret"]) == b"disk key"
+    assert base64.b64decode(json.loads(printed(provider)["secret"])["secret"]) == b"disk key"
+
+
+def test_the_kernel_has_the_images_acpi_tables_and_runs_no_code_of_the_providers(
+    snp_guest: dict[str, str],
+) -> None:
+    assert snp_guest["tables"].split() == ["APIC", "DSDT", "FACP", "FACS", "data", "dynamic"]
+    assert snp_guest["processors"] == str(ORDER.vcpus)
+    assert snp_guest["foreign"] == ""
+
+
+@pytest.mark.whole
+def test_without_the_loader_the_providers_code_would_run(provider: Provider, folder: Path) -> None:
+    provider.start(replace(ORDER, image="bare"))
+    assert "SSDT" in printed(provider)["tables"].split()
+    assert ran(folder) == RAN
 
 
 def test_the_firmware_does_not_boot_a_kernel_whose_hash_is_not_there(provider: Provider) -> None:

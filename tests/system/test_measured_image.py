@@ -17,11 +17,13 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import pytest
+from foreign_acpi import RAN, foreign_table, ran
 from inner import inner_half, provider_root, sh
 
 from sealift.machine.accelerator import choose_accelerator
 from sealift.machine.boot import GuestConfiguration, GuestFile, NetworkInterface, configuration_bytes
 from sealift.machine.image import GuestEvidence, build_image, damaged_files, read_manifest
+from sealift.machine.initrd import kernel_of
 from sealift.machine.qemu import QEMU, Accelerator
 from sealift.machine.recipe import RECIPE, files_dir
 from sealift.machine.tree import build_tree
@@ -73,6 +75,7 @@ STATE = {
     "swap": "cat /proc/swaps",
     "cores": "cat /proc/sys/kernel/core_pattern /proc/sys/fs/suid_dumpable; ulimit -c",
     "sysrq": "cat /proc/sys/kernel/sysrq /proc/sys/kernel/kexec_load_disabled",
+    "tables": "ls /sys/firmware/acpi/tables",
     "terminals": "ps -eo tty,comm | grep -v '^?' ; ls -l /proc/*/fd 2>/dev/null | grep -c ttyS0",
     "root": "dmsetup table sealift-root; findmnt -no FSTYPE /",
     "failed": "systemctl list-units --failed --no-legend --plain",
@@ -116,9 +119,25 @@ def test_a_measured_vm_is_sealed(seen):
 
 @pytest.mark.root
 @pytest.mark.vm
+def test_no_code_in_the_providers_acpi_tables_is_run(seen):
+    assert seen["state"]["tables"].split() == ["APIC", "DSDT", "FACP", "FACS", "data", "dynamic"]
+    assert seen["foreign_ran"] == ""
+
+
+@pytest.mark.root
+@pytest.mark.vm
+def test_a_kernel_that_has_the_providers_acpi_tables_ends_the_vm(seen):
+    assert seen["bare_ssh_s"] is None
+    assert seen["bare_ran"] == RAN.decode()
+    assert "the kernel has ACPI tables that are not the image's" in seen["bare_console"]
+
+
+@pytest.mark.root
+@pytest.mark.vm
 def test_docker_waits_for_the_data_disk(seen):
     assert seen["state"]["disk"] == "empty"
     assert seen["state"]["docker"].split() == ["inactive"] * 3
+    assert seen["first"]["unformatted"] == [5, "data-disk: nothing that was written to the disk is there"]
     assert seen["first"]["open"][0] == 0
     assert seen["first"]["again"][0] == 0
     assert seen["first"]["status"] == "open"
@@ -201,6 +220,7 @@ class Bench:
         self.accelerator = choose_accelerator(tree, say=print)
         for name in ("owner", "intruder", "planted"):
             sh("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", folder / name)
+        self.tree = tree
         self.image = build_image(
             tree,
             files_dir(),
@@ -220,7 +240,7 @@ class Bench:
                 images=folder / "images",
                 disks=folder / "disks",
                 chip=folder / "chip",
-                qemu=("chroot", str(root), QEMU),
+                qemu=("chroot", str(root), QEMU, *foreign_table(folder)),
             )
         )
 
@@ -312,6 +332,11 @@ def whole_life(bench):
     found["second"] = second_use(bench, key, other, canary)
     found["console"] = bench.console()
     bench.stop()
+    found["foreign_ran"] = ran(bench.folder).decode()
+    found["bare_ssh_s"] = bench.start(bare(bench))
+    found["bare_console"] = bench.console()[-2000:]
+    found["bare_ran"] = ran(bench.folder).decode()
+    bench.stop()
     found["tampered_ssh_s"] = bench.start(tampered(bench))
     found["tampered_console"] = bench.console()[-2000:]
     bench.stop()
@@ -320,11 +345,13 @@ def whole_life(bench):
 
 def first_use(bench, key, canary):
     before = bench.processor_s()
-    opened = bench.ask(f"{DATA_DISK} open", stdin=f"{key}\n")
+    unformatted = bench.ask(f"{DATA_DISK} open", stdin=f"{key}\n")[:2]
+    opened = bench.ask(f"{DATA_DISK} format", stdin=f"{key}\n")
     said = {
         "open_processor_s": round(bench.processor_s() - before, 1),
+        "unformatted": unformatted,
         "open": opened,
-        "again": bench.ask(f"{DATA_DISK} open", stdin=f"{key}\n"),
+        "again": bench.ask(f"{DATA_DISK} format", stdin=f"{key}\n"),
         "status": bench.ask(f"{DATA_DISK} status")[1],
         "mounts": bench.ask("findmnt -no OPTIONS /data")[1],
         "write": bench.ask(f"dd if=/dev/zero of={FILE} bs=1M count=64 conv=fsync")[1].splitlines()[-1],
@@ -378,6 +405,14 @@ def flip_bits(disk):
             byte = file.read(1)
             file.seek(at)
             file.write(bytes([byte[0] ^ 1]))
+
+
+def bare(bench):
+    """The image with its kernel alone in place of the loader, as if the loader had not done its work."""
+    image = bench.folder / "images/bare"
+    shutil.copytree(bench.image, image)
+    shutil.copyfile(kernel_of(bench.tree), image / "kernel")
+    return "bare"
 
 
 def tampered(bench):

@@ -15,8 +15,11 @@ import pytest
 from untrusted import HOST, provider, pull_plug, raise_up
 
 from sealift.attestation.attest import attest, keystore_of
-from sealift.attestation.record import Records
+from sealift.attestation.provision import provision
+from sealift.attestation.record import Records, pinned
+from sealift.errors import Refused
 from sealift.lab import images
+from sealift.lab.layout import DATA_DISK_MIB
 from sealift.model import Evidence
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ READY_S = 60
 KILLED_AFTER_S = 1.5
 ATTESTATION_S = 1.0
 UNDERLAY_CAPTURE = "/srv/machines/underlay.pcap"
+DATA_DISK = f"/srv/machines/disks/{HOST}"
 SEARCH = Path(__file__).parents[1] / "search.py"
 
 
@@ -171,3 +175,31 @@ def test_a_restarted_vm_opens_its_disk_only_after_it_has_been_attested_again(sta
     assert stage.sh(HOST, "cat /var/lib/sealift/kept") == "kept"
     assert stage.docker(HOST, "info", "--format", "{{.ServerVersion}}")
     assert took_s <= READY_S
+
+
+@pytest.mark.whole
+def test_a_disk_that_the_provider_has_emptied_is_formatted_only_if_the_owner_says_so(stage: Stage) -> None:
+    key = keystore_of(stage.inventory).get(HOST)
+    pull_plug(stage)
+    with provider(stage) as machine:
+        machine.run(["truncate", "-s", "0", DATA_DISK])
+        machine.run(["truncate", "-s", f"{DATA_DISK_MIB}M", DATA_DISK])
+    record, connection = attest(stage.inventory, HOST)
+    known = pinned(stage.inventory)
+    with connection:
+        with pytest.raises(Refused, match="its provider has emptied or replaced it") as refused:
+            provision(known, record, connection, keystore_of(known))
+        assert f"attest {HOST} --provision --fresh-disk" in str(refused.value)
+        status = ["/usr/libexec/sealift/data-disk", "status"]
+        assert connection.run(status).stdout.strip() == "empty"
+        assert provision(known, record, connection, keystore_of(known), fresh_disk=True) == "disk opened"
+    raise_up(stage, stage.inventory)
+    assert stage.docker(HOST, "info", "--format", "{{.ServerVersion}}")
+    assert keystore_of(stage.inventory).get(HOST) == key
+
+
+def test_its_kernel_has_the_images_acpi_tables_and_no_other(stage: Stage) -> None:
+    tables = stage.sh(HOST, "ls /sys/firmware/acpi/tables /sys/firmware/acpi/tables/dynamic")
+    assert set(tables.split()) >= {"APIC", "DSDT", "FACP"}
+    assert not set(tables.split()) & {"SSDT", "SSDT1", "MCFG", "WAET", "HPET", "SRAT"}
+    assert "SEALFT" in stage.sh(HOST, "head -c 24 /sys/firmware/acpi/tables/DSDT")

@@ -14,12 +14,19 @@ def test_keys_in_blocks(prefect_api: str) -> None:
     assert (store.names(), store.get("vm")) == ([], None)
     old, new = key_for(store, "vm"), draw_key()
     assert key_for(store, "vm") == old
-    with pytest.raises(Refused, match="has a key of 'vm' already"):
-        store.put("vm", new)
+    assert (store.get("vm"), store.pending("vm"), store.names()) == (None, old, ["vm"])
+    store.settle("vm", old)
     store.propose("vm", new)
     assert (store.get("vm"), store.pending("vm")) == (old, new)
-    store.settle("vm")
+    with pytest.raises(Refused, match="rotation of 'vm' was interrupted"):
+        store.propose("vm", draw_key())
+    store.settle("vm", draw_key())
+    assert (store.get("vm"), store.pending("vm")) == (old, new)
+    store.settle("vm", new)
+    store.settle("vm", old)
     assert (store.get("vm"), store.pending("vm"), store.names()) == (new, None, ["vm"])
+    with store.turn("vm"):
+        store.propose("vm", old)
     store.wipe("vm")
     assert (store.names(), store.get("vm")) == ([], None)
     with pytest.raises(UnusableInput, match="no key of 'vm'"):

@@ -114,5 +114,5 @@ def test_a_header_is_brought_back_and_nothing_behind_it_touched(program, tmp_pat
 
 
 def test_it_says_how_it_is_called(program):
-    with pytest.raises(program.Refusal, match="open, rekey or status"):
+    with pytest.raises(program.Refusal, match="open, format, rekey or status"):
         program.main(["close"], io.StringIO())

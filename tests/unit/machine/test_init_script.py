@@ -84,3 +84,41 @@ def test_a_configuration_yields_its_addresses_and_nothing_else(tmp_path):
     )
     call = 'configured etc/sealift/network "$network_line"; configured etc/hostname "$name_line"'
     assert ask(call, "", configuration=str(disk)) == (0, LINE + "sealed\n")
+
+
+TABLES = ("APIC", "DSDT", "FACP", "FACS")
+
+
+@pytest.fixture
+def tables(tmp_path):
+    for name in ("data", "dynamic"):
+        (tmp_path / name).mkdir()
+    for name in (*TABLES, "own"):
+        (tmp_path / name).write_bytes(b"DSDT's bytes")
+    (tmp_path / "own").rename(tmp_path.parent / "own")
+    return tmp_path
+
+
+def has_own_tables(tables):
+    return ask(f'own_tables "{tables}" "{tables.parent}/own"', "")[0] == 0
+
+
+def test_the_images_acpi_tables_are_accepted(tables):
+    assert has_own_tables(tables)
+
+
+@pytest.mark.parametrize("name", ["SSDT", "SSDT1", "PRMT", "MCFG", "DSDT1", "dynamic/SSDT2", "a b"])
+def test_any_other_acpi_table_is_refused(tables, name):
+    (tables / name).write_bytes(b"other")
+    assert not has_own_tables(tables)
+
+
+def test_another_dsdt_is_refused_and_so_is_none(tables):
+    (tables / "DSDT").write_bytes(b"DSDT's Bytes")
+    assert not has_own_tables(tables)
+    (tables / "DSDT").unlink()
+    assert not has_own_tables(tables)
+
+
+def test_a_kernel_without_acpi_is_refused(tables):
+    assert not has_own_tables(tables / "nowhere")
