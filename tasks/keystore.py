@@ -1,9 +1,9 @@
 """Disk keys in Prefect: a keystore for owners who keep their secrets there instead of in a folder.
 
 Two `Secret` blocks a VM: `sealift-disk-key-VM`, and `sealift-next-disk-key-VM` until its disk has taken that one.
-Nothing takes this keystore by itself: keys are in files of mode 0600 (`sealift.attestation.keystore.Directory`). Prefect
-encrypts blocks with a key of its own, and hands them out in the clear: who may use its API, or has its database and that
-key, has the disks. Its API has to ask for a password.
+Nothing takes this keystore by itself: keys are in files of mode 0600 (`sealift.attestation.keystore.Directory`).
+Prefect encrypts blocks with a key of its own, and hands them out in the clear: who may use its API, or has its database
+and that key, has the disks. Its API has to ask for a password.
 """
 
 from __future__ import annotations
