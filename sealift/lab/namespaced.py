@@ -181,7 +181,7 @@ def marked_processes() -> dict[int, str]:
             with suppress(OSError):
                 for variable in (entry / "environ").read_bytes().split(b"\0"):
                     if variable.startswith(f"{MARK}=".encode()):
-                        found[int(entry.name)] = variable.partition(b"=")[2].decode()
+                        found[int(entry.name)] = os.fsdecode(variable.partition(b"=")[2])
     return found
 
 
@@ -190,9 +190,9 @@ def first_process(name: str, mark: str) -> int | None:
     for pid in _processes_of(name, mark):
         with suppress(OSError):
             numbers = (
-                Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].partition("\n")[0].split()
+                Path(f"/proc/{pid}/status").read_bytes().partition(b"\nNSpid:")[2].partition(b"\n")[0].split()
             )
-            if len(numbers) > 1 and numbers[-1] == "1":
+            if len(numbers) > 1 and numbers[-1] == b"1":
                 return pid
     return None
 

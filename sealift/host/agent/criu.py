@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import dumps
+from . import dumps, proc
 from .wire import AgentError
 
 if TYPE_CHECKING:
@@ -84,18 +84,15 @@ def tree(pid: int) -> list[int]:
     found = [pid]
     with contextlib.suppress(OSError):
         for path in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in path.read_text().split():
+            for child in path.read_bytes().split():
                 found += tree(int(child))
     return found
 
 
 def _ticks(pid: int) -> int:
     """Processor time of a process (proc(5), stat: utime and stime), in ticks."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return int(fields[11]) + int(fields[12])
+    _, fields = proc.stat(pid)
+    return int(fields[11]) + int(fields[12]) if fields else 0
 
 
 def _size(path: Path) -> int:
@@ -114,10 +111,10 @@ def kill_criu(directory: Path) -> None:
     Left alone those would wait for it for ever, and runc for them.
     """
     children: dict[int, list[tuple[int, str]]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            name, _, rest = path.read_text().partition("(")[2].rpartition(")")
-            children.setdefault(int(rest.split()[1]), []).append((int(path.parent.name), name))
+    for pid in proc.pids():
+        name, fields = proc.stat(pid)
+        if fields:
+            children.setdefault(int(fields[1]), []).append((pid, name))
     doomed = [
         pid for worker in dumps.workers(directory) for pid, name in children.get(worker, []) if name == "criu"
     ]

@@ -37,11 +37,21 @@ ALIVE = {
 """A host that the network has lost is missed after 15 seconds, whether something was sent to it or not: tcp(7)."""
 
 
+def printable(text: str) -> str:
+    """A text for a person: what is no UTF-8 in it, or what a terminal would act on, is escaped."""
+    return "".join(each if each.isprintable() or each in "\n\t" else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else ascii(character)[1:-1]
+
+
 class AgentError(Exception):
     """One sentence for a person; `step` names the step of the protocol that failed."""
 
     def __init__(self, message: str, step: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.step = step
 
 
@@ -227,5 +237,5 @@ def serve(
         except Exception as failure:  # noqa: BLE001 - whatever it is, the controller must hear of it
             step = getattr(failure, "step", None)
             kind = "" if isinstance(failure, AgentError) else f"{type(failure).__name__}: "
-            controller.tell(number=number, error=f"{kind}{failure}", step=step)
+            controller.tell(number=number, error=printable(f"{kind}{failure}"), step=step)
     gone()
