@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable, MigrationFailed, OutcomeUnknown, SealiftError
-from sealift.migration import predump, progress
+from sealift.migration import predump, progress, sync
 from sealift.model import Step, StepRecord, Strategy
 from sealift.network.wireguard import BRIDGE
 
@@ -38,6 +38,9 @@ CUTOVER_TIMEOUT_S = 600
 TOGETHER_TIMEOUT_S = 60
 REVIVE_AGAIN_S = 5
 TELL_TIMEOUT_S = 20
+LOG_BEHIND_BYTES = 8 << 20
+"""So much of a log is copied again before the hosts are armed: to print it again would take longer."""
+
 
 ATTEND_TIMEOUT_S = 10
 STILL_BEFORE_S, STILL_AFTER_S = 0.5, 0.5
@@ -92,6 +95,7 @@ class Cutover:
         gateway["group"] = bool(self._members)
         session.note("armed")
         gateway["port"] = self._decider["port"] = session.gateway.call("decide", **self._decider)
+        sync.send_log(session, LOG_BEHIND_BYTES)
         post_copy = found.choice.strategy == Strategy.POST_COPY
         log = {"path": found.log, "marked": found.log_marked} if found.log else None
         where = found.address

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from . import breakpoints, criu, docker_api, dumps
 from .files import links
 from .files.flush import Flush
-from .files.log import TAIL, cut, print_again
+from .files.log import PIECE_BYTES, TAIL, cut
+from .files.printing import Printer
 from .files.rsync import Daemon
 from .images import restore_stats
 from .memory import rounds, zstd
@@ -69,6 +70,7 @@ class Destination:
         self.page_server: Any = None
         self.relay: Relay | None = None
         self.trigger: Trigger | None = None
+        self.printer: Printer | None = None
         self.sandbox: sandbox.Sandbox | None = None
         self.filler: Filler | None = None
         self.breakpoints: breakpoints.Ready | None = None
@@ -172,6 +174,7 @@ class Destination:
             process, bundle = (self.restore / "waiting").read_text().splitlines()
             self.wrapper = int(process)
             self.shim = Shim(container, Path(bundle))
+            self.printer = Printer(container) if log is not None else None
             # Docker plugs the cable's other end into the container only when runc calls its hook.
             mine = plug.unclaimed(bridge) - others
         if len(mine) != 1:
@@ -224,7 +227,9 @@ class Destination:
         step = "transfer"
         try:
             images = self.images
-            message = self.link.receive()
+            while "printed" in (message := self.link.receive()):
+                self._print(self.link.receive_bytes(min(message["printed"], 2 * PIECE_BYTES)))
+                self.link.send(printed=True)
             flush = Flush(self.trees.values() if message["files"] else ())
             for entry in message["images"]:
                 self.link.receive_file(images / Path(entry["name"]).name, entry["size"])
@@ -234,7 +239,7 @@ class Destination:
             step = "restore"
             links.make([links.Link(*link) for link in message["links"]], self.trees)
             if (images / TAIL).exists():
-                print_again((images / TAIL).read_bytes(), self.wrapper)
+                self._print((images / TAIL).read_bytes())
             started_ns = time.monotonic_ns()
             if self.filler is not None:
                 rounds.leave_out(images)
@@ -259,6 +264,10 @@ class Destination:
                 self.link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
             with contextlib.suppress(AgentError):  # tried again, and said, by `close`
                 self._give_up()
+
+    def _print(self, lines: bytes) -> None:
+        if self.printer is not None:
+            self.printer.print(lines)
 
     def _restore(self) -> None:
         """Have CRIU begin, and wait until all runs. AgentError also for one that stands still: a client waits."""
@@ -287,6 +296,8 @@ class Destination:
             time.sleep(0.0005)
         if self.start_error is not None:
             raise AgentError(self.start_error, step)
+        if self.printer is not None:
+            self.printer.close()
 
     def _connect(self) -> dict[str, int]:
         """After the commit: the container is reached, and the rest of its memory may come. Returns `held_packets`."""
@@ -423,7 +434,7 @@ class Destination:
             self.daemon = None
             self.listener.close()
             dumps.wipe(self.directory, self.lock)
-        for held in (self.trigger, self.sandbox, self.breakpoints):
+        for held in (self.trigger, self.printer, self.sandbox, self.breakpoints):
             if held is not None:
                 held.close()
         if hasattr(self, "restore"):

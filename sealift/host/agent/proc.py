@@ -34,7 +34,7 @@ def status(pid: int) -> dict[str, str]:
     return {name: value.strip(" \t") for name, _, value in found}
 
 
-def stat(pid: int) -> tuple[str, list[str]]:
+def stat(pid: int | str) -> tuple[str, list[str]]:
     """Name and further fields of /proc/PID/stat (proc(5)), from the state on; no fields once the process has ended.
 
     The name stands in parentheses and may hold some itself.

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import brake, breakpoints, cgroup, criu, docker_api, dumps, limits, timerfd
 from .files import links, watches
-from .files.log import TAIL, Log
+from .files.log import PIECE_BYTES, TAIL, Log
+from .files.printing import Drained
 from .files.rsync import Sender, View
 from .images import PAGE_BYTES, dump_stats, lazy_ranges
 from .memory import cork, hugepages, pipes, zstd
@@ -37,6 +38,9 @@ ASK_AGAIN_S = 1
 DUMP_TIMEOUT_S = 60
 LET_GO_S = 10
 """How long a dump that stood still has to end once the container is thawed."""
+
+PRINTED_S = 5
+"""How long what was printed may take to be printed again at the destination, before the freeze."""
 
 FETCH_TIMEOUT_S = 600
 DUMP_CALL, LAZY_DUMP_CALL = 2, 3
@@ -107,7 +111,8 @@ class Source:
             raise AgentError(
                 f"no answer from {peer['address']} through the tunnel: {silent}", "sync"
             ) from silent
-        return criu.descriptors(container)
+        self.descriptors = criu.descriptors(container)
+        return self.descriptors
 
     def _view(self) -> View:
         pid = self._first_process()
@@ -121,10 +126,13 @@ class Source:
         with self._watched(self.peer["rsync_port"]):
             return self.sender.live_pass()
 
-    def send_log(self, name: str) -> dict[str, int]:
-        """Send what the container has printed so far, as `name`; the mark up to which it counts."""
-        if self.log is None:
-            return {"marked": 0, "sent": 0}
+    def send_log(self, name: str, behind: int = -1) -> dict[str, int] | None:
+        """Send what the container has printed so far, as `name`; the mark up to which it counts.
+
+        None if there is no log, or no more than `behind` bytes were printed since the last mark.
+        """
+        if self.log is None or self.log.behind() <= behind:
+            return None
         marked = self.log.mark()
         files = {path: f"{name}{ending}" for path, ending in self.log.files().items()}
         with self._watched(self.peer["rsync_port"]):
@@ -201,6 +209,7 @@ class Source:
         state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
         if not state["Running"] or not state["Pid"]:
             raise AgentError("the container has stopped meanwhile", "final dump")
+        self.first = int(state["Pid"])
         self.group = cgroup.of_process(state["Pid"])
         namespace = Path(f"/proc/{state['Pid']}/ns/net")
         self.plug = plug.find(str(namespace), address, bridge)
@@ -222,7 +231,27 @@ class Source:
             self.dump = criu.checkpoint(self.container, self.images, *options, env=env, freezer=self.stand_in)
         self.files_sent = self.sender.catch_up() > 0
         self.trigger.wait("ready", self._dump_has_ended)
+        self._send_printed()
         self._ask_decider("prepare")
+
+    def _send_printed(self) -> None:
+        """What was printed since the mark is printed again at the destination, before the freeze: little is left to it.
+
+        AgentError where the container prints faster than the destination's Docker takes it.
+        """
+        deadline = time.monotonic() + PRINTED_S
+        while self.log is not None and self.link is not None and (piece := self.log.take()):
+            self.link.send(printed=len(piece))
+            self.link.socket.sendall(piece)
+            if "failed" in (answer := self.link.receive(criu.STANDSTILL_S)):
+                raise AgentError(answer["failed"], answer.get("step", "final dump"))
+            if len(piece) < PIECE_BYTES // 4:
+                return
+            if time.monotonic() > deadline:
+                raise AgentError(
+                    "the container prints faster than the destination's Docker writes: have it print less meanwhile",
+                    "final dump",
+                )
 
     def _start_lazy_dump(self, settings: str, env: dict[str, str] | None) -> None:
         assert self.trigger and self.link  # noqa: S101, PT018 - `arm` came before
@@ -317,6 +346,7 @@ class Source:
         assert self.plug and self.link and self.trigger  # noqa: S101, PT018 - `arm` came before
         tell = self.controller.event
         tell("go")
+        self._send_printed()
         self._ask_decider("hold")
         # Frozen first, cut off then: an answer that was dropped at a port without a bridge would have to wait for the
         # restored socket's retransmission timer, a whole second. What arrives in between is part of the dump.
@@ -327,6 +357,7 @@ class Source:
         self.plug.pull()
         tell("frozen")
         images = self.images
+        drained = Drained(self.container, self.first, self.descriptors, self.log.path) if self.log else None
         if self.stand_in is not None:
             cgroup.set_aside(self.group, stopped, self.stand_in)
         self.trigger.say("go")
@@ -339,8 +370,9 @@ class Source:
             timerfd.start_again(images)
             names = links.needed(images, cgroup.pids(self.group), self.sender.trees)
         tell("dumped", file_bytes=file_bytes, **dump_stats(images), **_packed_bytes(self.relay))
-        if self.log is not None:
-            (images / TAIL).write_bytes(self.log.tail())
+        if self.log is not None and drained is not None:
+            drained.wait()
+            (images / TAIL).write_bytes(b"".join(iter(self.log.take, b"")))
         metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
         sizes = {path: path.stat().st_size for path in metadata}
         self.everything_sent = True
@@ -442,6 +474,8 @@ class Source:
                 held.close()
         if self.link is not None:
             self.sender.close()
+            if self.log is not None:
+                self.log.close()
             self.link.close()
             self.link = None
             if self.decider is not None:

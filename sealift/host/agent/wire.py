@@ -168,6 +168,13 @@ class Link:
                 data.write(chunk)
                 left -= len(chunk)
 
+    def receive_bytes(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        data = self.reader.read(size)
+        if len(data) != size:
+            raise AgentError("the other host closed the connection in the middle of what it sent")
+        return data
+
     def rest(self) -> Iterator[bytes]:
         """All that comes up to the end of the connection, in pieces.
 

@@ -200,9 +200,11 @@ class Sender:
         self._changes = self._sent = None
 
     def copy(self, module: str, files: Mapping[Path, str]) -> int:
-        """Send single files, each under the name that it is to have. Returns the bytes sent."""
+        """Send single files, each under the name that it is to have; links are followed. Returns the bytes sent."""
         return sum(
-            self._end([(module, self._start(module, str(path), *self.live_options, to=name))], live=True)
+            self._end(
+                [(module, self._start(module, str(path), "-L", *self.live_options, to=name))], live=True
+            )
             for path, name in files.items()
         )
 
