@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ROOT = Path("/sys/fs/cgroup")
-FREEZE_TIMEOUT_S = 10
+FREEZE_TIMEOUT_S = 5
 EMPTY_TIMEOUT_S = 2
 
 ASIDE = ".stopped"

@@ -217,9 +217,19 @@ def _root_with(container_id: str, freezer: Path) -> Path:
     return root
 
 
-def finish(process: subprocess.Popen[str], step: str, log: Path) -> None:
-    """Wait for a checkpoint or page server; on failure an AgentError with what CRIU itself gave as its reason."""
-    output, _ = process.communicate()
+def finish(process: subprocess.Popen[str], step: str, log: Path, *, bounded: bool = False) -> None:
+    """Wait for a checkpoint or page server; on failure an AgentError with what CRIU itself gave as its reason.
+
+    If it is `bounded`, one that stands still is killed.
+    """
+    progress, output = Progress(log, process.pid), None
+    while output is None:
+        try:
+            output, _ = process.communicate(timeout=LOOK_S)
+        except subprocess.TimeoutExpired:
+            if bounded and progress.stands_still():
+                process.kill()
+                raise AgentError(f"CRIU has stood still for {STANDSTILL_S} s", step) from None
     if process.returncode != 0:
         raise AgentError(reason(log) or output.strip()[-500:] or f"exit status {process.returncode}", step)
 

@@ -29,17 +29,21 @@ from .memory import rounds, zstd
 from .memory.lazy import Filler
 from .memory.relay import Relay, joined, unpacked
 from .network import plug, sandbox
-from .shim import Shim
+from .shim import Shim, kill_shim
 from .trigger import Trigger, let_go
-from .wire import LOOPBACK, WAITING, AgentError, Controller, Link, listen, serve
+from .wire import LOOPBACK, WAITING, AgentError, Alive, Controller, Link, listen, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 RESTORES = Path("/run/sealift/restore")
 RESTORE_TIMEOUT_S = 100
-CREATED_S = 10
+CREATED_S = 5
+FLUSH_TIMEOUT_S = 10
 REMOVE_TIMEOUT_S = 30
+AT_FIRST_S, HANGS_S = 8, 20
+"""How long Docker may take to remove a copy before what may keep it from that is killed; and an agent that hangs."""
+
 FILL_TIMEOUT_S = 600
 ASK_AGAIN_S = 1
 DOUBT_S = 10
@@ -125,7 +129,7 @@ class Destination:
         if self.page_server is not None:
             server, self.page_server = self.page_server, None
             try:
-                criu.finish(server, "transfer", self.page_images / "page-server.log")
+                criu.finish(server, "transfer", self.page_images / "page-server.log", bounded=True)
             finally:
                 self._end_relay()
 
@@ -225,14 +229,16 @@ class Destination:
     def _take_over(self) -> None:
         """The cutover, from the last images to the commit. Before the commit, any failure gives up this copy."""
         step = "transfer"
+        alive: Alive | None = None
         try:
             images = self.images
             while "printed" in (message := self.link.receive()):
                 self._print(self.link.receive_bytes(min(message["printed"], 2 * PIECE_BYTES)))
                 self.link.send(printed=True)
+            alive = Alive(self.link)
             flush = Flush(self.trees.values() if message["files"] else ())
             for entry in message["images"]:
-                self.link.receive_file(images / Path(entry["name"]).name, entry["size"])
+                self.link.receive_file(images / Path(entry["name"]).name, entry["size"], criu.STANDSTILL_S)
             self.finish_page_server()
             pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
             self.link.send(phase="received", facts={"page_bytes": pages})
@@ -248,7 +254,7 @@ class Destination:
             took_ns = time.monotonic_ns() - started_ns
             self.link.send(phase="restored", facts={"restore_ns": took_ns, **restore_stats(self.restore)})
             self._make_sure(step)
-            flush.wait()
+            flush.wait(FLUSH_TIMEOUT_S)
             step = "network switch"
             outcome = self._switch()
             if outcome != "committed":
@@ -264,6 +270,9 @@ class Destination:
                 self.link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
             with contextlib.suppress(AgentError):  # tried again, and said, by `close`
                 self._give_up()
+        finally:
+            if alive is not None:
+                alive.end()
 
     def _print(self, lines: bytes) -> None:
         if self.printer is not None:
@@ -425,7 +434,7 @@ class Destination:
         else:
             self._give_up()
         if self.page_server is not None:
-            self.page_server.terminate()
+            self.page_server.kill()
             self.page_server.wait()
             self.page_server = None
         self._end_relay()
@@ -470,6 +479,7 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
     """
     restore = RESTORES / container
     deadline = time.monotonic() + REMOVE_TIMEOUT_S
+    timeout_s = AT_FIRST_S
     while True:
         if not (restore / "restored").exists():
             let_go(restore)
@@ -477,17 +487,28 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
             criu.kill_criu(restore)
         try:
             docker_api.call(
-                "DELETE", f"/containers/{container}?force=1&v=1", timeout=REMOVE_TIMEOUT_S, accept=(204, 404)
+                "DELETE", f"/containers/{container}?force=1&v=1", timeout=timeout_s, accept=(204, 404)
             )
             break
         except AgentError:
             if time.monotonic() > deadline:
                 raise
+            if timeout_s == AT_FIRST_S:  # Docker does nothing with a container whose start hangs
+                _end_start(container, restore)
+                timeout_s = REMOVE_TIMEOUT_S
             time.sleep(0.1)
     criu.clear_restore(container)
     for volume, created in volumes.items():
         remove_volume(volume, created)
     shutil.rmtree(restore, ignore_errors=True)
+
+
+def _end_start(container: str, restore: Path) -> None:
+    """Kill all that a start of the container waits for: runc and what stands in for it, then its shim."""
+    for pid in dumps.workers(restore):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    kill_shim(container)
 
 
 def follow_links(spec: dict[str, Any]) -> None:
@@ -516,7 +537,7 @@ def _volume(name: str) -> dict[str, Any] | None:
 
 def sweep(migration: str, container: str, volumes: dict[str, str]) -> None:
     """After an agent that was killed, and a decision against the migration: nothing of it stays."""
-    with dumps.abandoned(migration) as directory:
+    with dumps.abandoned(migration, HANGS_S) as directory:
         if container:
             remove_copy(container, volumes)
         for pid in dumps.workers(directory):

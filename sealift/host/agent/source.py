@@ -25,7 +25,7 @@ from .memory import cork, hugepages, pipes, zstd
 from .memory.relay import CHUNK_BYTES, Pace, Relay, packed, plain, spread
 from .network import plug, repair
 from .trigger import Trigger, let_go
-from .wire import LOOPBACK, AgentError, Controller, Link, listen, serve, watched
+from .wire import LOOPBACK, SILENT_S, AgentError, Controller, Link, listen, serve, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +36,11 @@ GROUP_TIMEOUT_S = 600
 
 ASK_AGAIN_S = 1
 DUMP_TIMEOUT_S = 60
-LET_GO_S = 10
+LET_GO_S = 5
 """How long a dump that stood still has to end once the container is thawed."""
+
+HANGS_S = 20
+"""After a decision against the migration: who still holds its directory then can't come to an end with it."""
 
 PRINTED_S = 5
 """How long what was printed may take to be printed again at the destination, before the freeze."""
@@ -290,18 +293,21 @@ class Source:
                     self._dump_stands_still()
         if self.pages is not None and self.dumped.read(1):
             return
-        criu.finish(self.dump, "final dump", self.images / "dump.log")
+        criu.finish(self.dump, "final dump", self.images / "dump.log", bounded=True)
 
     def _dump_stands_still(self) -> NoReturn:
         """CRIU waits for something that frozen processes won't do. Thawed they may; what is dumped is thrown away."""
+        self._end_dump()
+        why = f"CRIU has stood still for {criu.STANDSTILL_S} s while it dumped the frozen container"
+        raise AgentError(why, "final dump")
+
+    def _end_dump(self) -> None:
         cgroup.thaw(self.group)
         try:
             self.dump.wait(LET_GO_S)
         except subprocess.TimeoutExpired:
             repair.end(cgroup.pids(self.group))  # they run as soon as it is dead
             criu.kill_criu(self.directory)
-        why = f"CRIU has stood still for {criu.STANDSTILL_S} s while it dumped the frozen container"
-        raise AgentError(why, "final dump")
 
     def _dump_has_ended(self) -> str | None:
         if self.dump.poll() is None:
@@ -376,6 +382,7 @@ class Source:
         metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
         sizes = {path: path.stat().st_size for path in metadata}
         self.everything_sent = True
+        self.link.socket.settimeout(criu.STANDSTILL_S)
         listed = [{"name": path.name, "size": size} for path, size in sizes.items()]
         with self.link.together():
             self.link.send(images=listed, pages=self.pages, links=names, files=self.files_sent)
@@ -384,8 +391,13 @@ class Source:
         tell("sent", metadata_bytes=sum(sizes.values()))
 
     def _hear(self) -> dict[str, Any]:
+        """What the destination says next. AgentError if it is silent, though one that is at work says so."""
         assert self.link is not None  # noqa: S101 - `open` came before
-        return self.link.receive(GROUP_TIMEOUT_S if self.gateway.get("group") else RESTORE_TIMEOUT_S)
+        deadline = time.monotonic() + (GROUP_TIMEOUT_S if self.gateway.get("group") else RESTORE_TIMEOUT_S)
+        while "alive" in (answer := self.link.receive(SILENT_S)):
+            if time.monotonic() > deadline:
+                raise AgentError("the destination has not come to an end with it in time")
+        return answer
 
     def _settle(self) -> str:
         """After a failure: the outcome. Thaws when, and only when, this side has the container."""
@@ -436,7 +448,10 @@ class Source:
         """No dump any more; one that is under way comes to its end, since CRIU has something to clear away in there."""
         if self.trigger is not None:
             self.trigger.close()
+        deadline = time.monotonic() + DUMP_TIMEOUT_S
         while self.dump is not None and self.dump.poll() is None:
+            if time.monotonic() > deadline and not self.committed:
+                self._end_dump()
             if self.pages is not None and not self.committed:
                 dismiss(self.pages)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -535,7 +550,7 @@ def discard(migration: str, container: str) -> None:
 
 def resume(migration: str, container: str, address: str, bridge: str) -> None:
     """After an agent that was killed, and a decision against the migration: the container goes on here."""
-    with dumps.abandoned(migration) as directory:
+    with dumps.abandoned(migration, HANGS_S) as directory:
         deadline = time.monotonic() + DUMP_TIMEOUT_S
         while dumps.workers(directory) and time.monotonic() < deadline:
             let_go(directory / "armed")

@@ -28,6 +28,9 @@ SILENCE_S = 30
 """A controller that lives sends something at least every `agents.BEAT_S` seconds."""
 
 WATCH_S = 0.5
+ALIVE_S, SILENT_S = 2, 10
+"""In the freeze an agent that is at work says so that often, and after that time is taken for one that hangs."""
+
 ALIVE = {
     socket.TCP_KEEPIDLE: 5,
     socket.TCP_KEEPINTVL: 2,
@@ -157,12 +160,16 @@ class Link:
         if sent != size:
             raise AgentError(f"{path} shrank while it was sent")
 
-    def receive_file(self, path: Path, size: int) -> None:
-        """Write the next `size` bytes to a file."""
+    def receive_file(self, path: Path, size: int, timeout: float | None = None) -> None:
+        """Write the next `size` bytes to a file. AgentError if nothing comes for `timeout` seconds."""
+        self.socket.settimeout(timeout)
         with path.open("wb") as data:
             left = size
             while left:
-                chunk = self.reader.read(min(left, 1 << 20))
+                try:
+                    chunk = self.reader.read1(min(left, 1 << 20))
+                except OSError as lost:
+                    raise AgentError(f"nothing more comes from the other host: {lost}") from lost
                 if not chunk:
                     raise AgentError("the other host closed the connection in the middle of a file")
                 data.write(chunk)
@@ -195,6 +202,24 @@ class Link:
         with contextlib.suppress(OSError):
             self.reader.close()
             self.socket.close()
+
+
+class Alive:
+    """From its making to its `end` the other side is told that this one is at work: it waits for a longer word."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._over = threading.Event()
+        threading.Thread(target=self._tell, daemon=True, name="alive").start()
+
+    def _tell(self) -> None:
+        with contextlib.suppress(OSError):  # lost: who waits for an answer finds out
+            while not self._over.wait(ALIVE_S):
+                self._link.send(alive=True)
+
+    def end(self) -> None:
+        """No more."""
+        self._over.set()
 
 
 @contextlib.contextmanager

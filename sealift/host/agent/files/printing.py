@@ -92,14 +92,15 @@ class Drained:
 
     def _watch(self) -> None:
         try:
-            deadline = time.monotonic() + BOUND_S
-            daemon = _daemon()
-            since, before = time.monotonic(), -1
-            while (now := time.monotonic()) < since + STILL_S:
+            deadline, daemon = time.monotonic() + BOUND_S, _daemon()
+            quiet_since, before = None, -1
+            while quiet_since is None or time.monotonic() < quiet_since + STILL_S:
                 size, waiting = _size(self._log), any(map(_held_bytes, self._pipes))
                 if size != before or waiting or _is_busy(daemon):
-                    since, before = now, size
-                if now > deadline:
+                    quiet_since, before = None, size
+                elif quiet_since is None:
+                    quiet_since = time.monotonic()
+                if time.monotonic() > deadline:
                     if waiting:
                         self._failure = f"Docker has not read what the container printed for {BOUND_S} s"
                     return  # else it is busy with other containers

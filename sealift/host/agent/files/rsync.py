@@ -52,7 +52,7 @@ ELOOP, ENODATA and ESTALE (errno(3)). It changed after the pass had begun, so th
 FROZEN_RACE = re.compile(r"^(file|directory) has vanished: ")
 """Beside a dump CRIU makes names and takes them away (`links`); and a volume may have a user outside the container."""
 
-LIVE_STANDSTILL_S = 60
+STOP_S, LIVE_STANDSTILL_S = 5, 60
 """After so long without progress a pass is given up while nobody waits for it; in the freeze after `STANDSTILL_S`."""
 
 
@@ -106,7 +106,11 @@ class Daemon:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 class View(NamedTuple):
