@@ -38,6 +38,9 @@ CUTOVER_TIMEOUT_S = 600
 TOGETHER_TIMEOUT_S = 60
 REVIVE_AGAIN_S = 5
 TELL_TIMEOUT_S = 20
+SILENT_S = 10
+"""A source that is at work in the freeze says so every other second (`wire.ALIVE_S`). Silent for so long, it hangs."""
+
 LOG_BEHIND_BYTES = 8 << 20
 """So much of a log is copied again before the hosts are armed: to print it again would take longer."""
 
@@ -76,6 +79,7 @@ class Cutover:
         self._began = datetime.now(UTC)
         self._beginning = threading.Lock()
         self._armed = self._abandoned = False
+        self._heard = time.monotonic()
 
     def arm(self) -> None:
         """Get the gateway and both hosts ready: from then on they need only the word."""
@@ -179,7 +183,16 @@ class Cutover:
                 remedy="Migrate again",
             )
 
+    def _miss_source(self) -> None:
+        """An agent that hangs holds its container frozen: another one takes its place."""
+        while not self._over.wait(1):
+            if time.monotonic() - self._heard > SILENT_S:
+                self._session.sender.give_up()
+                return
+
     def _go(self) -> None:
+        self._heard = time.monotonic()
+        threading.Thread(target=self._miss_source, daemon=True, name="silence").start()
         try:
             self._outcome = self._session.sender.call("go", timeout_s=CUTOVER_TIMEOUT_S)
         except CommandFailed as failed:
@@ -238,6 +251,9 @@ class Cutover:
     def hear(self, event: dict[str, Any]) -> None:
         """An event from the source's agent."""
         with self._changed:
+            self._heard = time.monotonic()
+            if event["event"] == "alive":
+                return
             if event["event"] == "go":
                 self._began = datetime.now(UTC)
             if event["event"] == "undecided" and "undecided" not in self._events:

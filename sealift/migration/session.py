@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sealift.model import Estimate
 
 
-CLOSE_TIMEOUT_S = 60
+CLOSE_TIMEOUT_S = 45
 ASK_AGAIN_S = 0.2
 """How often a migration that waits for its turn asks for it."""
 

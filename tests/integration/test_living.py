@@ -118,15 +118,17 @@ def test_a_shim_that_hangs_in_the_freeze_is_called_off_in_seconds_and_nothing_st
     stage.engine("box")
 
 
-@pytest.mark.whole
-def test_an_agent_that_hangs_in_the_freeze_is_missed_in_seconds_and_ended(stage: Stage) -> None:
+@pytest.mark.parametrize("role", ["source", pytest.param("destination", marks=pytest.mark.whole)])
+def test_an_agent_that_hangs_in_the_freeze_is_missed_in_seconds_and_ended(stage: Stage, role: str) -> None:
     stage.python("box", SPEAKER, "1")
 
     def stop(_: Session) -> None:
-        stage.sh("destination", "pkill -STOP -f '^python3 /run/sealift/agent-[^ ]* destination'")
+        stage.sh(role, f"pkill -STOP -f '^python3 /run/sealift/agent-[^ ]* {role}'")
 
-    with untouched(stage, "box"), pytest.raises(MigrationFailed, match="lost: timed out"):
+    began = time.monotonic()
+    with untouched(stage, "box"), pytest.raises(MigrationFailed):
         stage.engine("box", {"frozen": stop})
+    assert time.monotonic() - began < 180
     stage.engine("box")
 
 

@@ -41,7 +41,7 @@ RESTORE_TIMEOUT_S = 100
 CREATED_S = 5
 FLUSH_TIMEOUT_S = 10
 REMOVE_TIMEOUT_S = 30
-AT_FIRST_S, HANGS_S = 8, 20
+AT_FIRST_S, HANGS_S = 8, 10
 """How long Docker may take to remove a copy before what may keep it from that is killed; and an agent that hangs."""
 
 FILL_TIMEOUT_S = 600
@@ -235,7 +235,7 @@ class Destination:
             while "printed" in (message := self.link.receive()):
                 self._print(self.link.receive_bytes(min(message["printed"], 2 * PIECE_BYTES)))
                 self.link.send(printed=True)
-            alive = Alive(self.link)
+            alive = Alive(lambda: self.link.send(alive=True))
             flush = Flush(self.trees.values() if message["files"] else ())
             for entry in message["images"]:
                 self.link.receive_file(images / Path(entry["name"]).name, entry["size"], criu.STANDSTILL_S)

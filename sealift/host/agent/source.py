@@ -25,7 +25,7 @@ from .memory import cork, hugepages, pipes, zstd
 from .memory.relay import CHUNK_BYTES, Pace, Relay, packed, plain, spread
 from .network import plug, repair
 from .trigger import Trigger, let_go
-from .wire import LOOPBACK, SILENT_S, AgentError, Controller, Link, listen, serve, watched
+from .wire import LOOPBACK, SILENT_S, AgentError, Alive, Controller, Link, listen, serve, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ DUMP_TIMEOUT_S = 60
 LET_GO_S = 5
 """How long a dump that stood still has to end once the container is thawed."""
 
-HANGS_S = 20
+HANGS_S = 5
 """After a decision against the migration: who still holds its directory then can't come to an end with it."""
 
 PRINTED_S = 5
@@ -318,6 +318,7 @@ class Source:
     def go(self) -> str:
         """The cutover. Returns the outcome: "committed" or "rolled back"; tells every phase as it passes."""
         step = "final dump"
+        alive = Alive(lambda: self.controller.event("alive"))
         try:
             self._dump_and_send()
             for phase, step in (
@@ -341,6 +342,8 @@ class Source:
         else:
             self.committed = True
             return "committed"
+        finally:
+            alive.end()
 
     def _ask_decider(self, question: str) -> None:
         assert self.decider is not None  # noqa: S101 - `arm` has connected

@@ -205,17 +205,17 @@ class Link:
 
 
 class Alive:
-    """From its making to its `end` the other side is told that this one is at work: it waits for a longer word."""
+    """From its making to its `end` somebody is told that this agent is at work: he waits for a longer word of it."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, say: Callable[[], object]) -> None:
+        self._say = say
         self._over = threading.Event()
         threading.Thread(target=self._tell, daemon=True, name="alive").start()
 
     def _tell(self) -> None:
         with contextlib.suppress(OSError):  # lost: who waits for an answer finds out
             while not self._over.wait(ALIVE_S):
-                self._link.send(alive=True)
+                self._say()
 
     def end(self) -> None:
         """No more."""
