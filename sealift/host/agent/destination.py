@@ -375,8 +375,9 @@ class Destination:
 
     def _give_up(self) -> None:
         """Remove the copy that did not win."""
-        if self.trigger is not None:
-            self.trigger.close()
+        for held in (self.trigger, self.printer):  # Docker waits for the end of what is printed
+            if held is not None:
+                held.close()
         if self.container is not None:
             remove_copy(self.container, self.volumes)
             if self.plug is not None:

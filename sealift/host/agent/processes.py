@@ -233,7 +233,7 @@ def _file_systems(pid: int) -> dict[str, str]:
     with contextlib.suppress(OSError):
         for line in proc.lines(pid, "mountinfo"):
             left, right = line.split(" - ", 1)
-            found[left.split()[4]] = right.split()[0]
+            found[printable(left.split()[4])] = right.split()[0]
     found.pop("/", None)
     return found
 
