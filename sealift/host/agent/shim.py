@@ -26,6 +26,7 @@ SERVICE = b"containerd.task.v2.Task"
 SOCKETS = (Path("/run/containerd/containerd.sock"), Path("/run/docker/containerd/containerd.sock"))
 """containerd's own, and that of one that dockerd has started for itself."""
 
+UNIX = "unix://"
 HEADER = struct.Struct(">IIBB")
 REQUEST = 1
 CREATED, RUNNING = 1, 2
@@ -36,13 +37,21 @@ NOTED_S = 5
 
 
 def kill_shim(container: str) -> None:
-    """Kill the shim of a container. containerd, which may wait for it, then ends what it was about."""
+    """Kill the shim of a container. containerd, which may wait for it, then ends what it was about.
+
+    Its socket, which containerd leaves behind then, goes as well. A shim works in its bundle.
+    """
     mark = container.encode()
     for pid in proc.pids():
         with contextlib.suppress(OSError):
             is_shim = Path(f"/proc/{pid}/exe").readlink().name.startswith("containerd-shim")
             if is_shim and mark in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                address = ""
+                with contextlib.suppress(OSError):
+                    address = (Path(f"/proc/{pid}/cwd") / "address").read_text().strip()
                 os.kill(pid, signal.SIGKILL)
+                if address.startswith(UNIX):
+                    Path(address[len(UNIX) :]).unlink(missing_ok=True)
 
 
 class Shim:
@@ -102,7 +111,7 @@ class Shim:
             address = (self._bundle / "address").read_text().strip()
             with socket.socket(socket.AF_UNIX) as there:
                 there.settimeout(timeout_s)
-                there.connect(address[len("unix://") :])
+                there.connect(address[len(UNIX) :])
                 there.sendall(HEADER.pack(len(message), 1, REQUEST, 0) + message)
                 with there.makefile("rb") as answers:
                     length = HEADER.unpack(answers.read(HEADER.size))[0]
