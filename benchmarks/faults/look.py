@@ -42,7 +42,7 @@ def masked(text: str) -> str:
 
 def output(*command: str) -> list[str]:
     """What a command prints, masked and in order."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     return sorted(masked(line) for line in done.stdout.splitlines())
 
 
@@ -68,7 +68,9 @@ def oldest(name: str) -> pathlib.Path | None:
 
 def anonymous_mb(process: pathlib.Path) -> int:
     """Memory that a process has to itself, in megabytes."""
-    found = re.search(r"^RssAnon:\s+(\d+) kB$", (process / "status").read_text(), re.MULTILINE)
+    found = re.search(
+        r"^RssAnon:\s+(\d+) kB$", (process / "status").read_text(errors="replace"), re.MULTILINE
+    )
     return int(found[1]) * 1024 // 1_000_000 if found else 0
 
 
@@ -84,7 +86,7 @@ def entries(folder: str) -> list[str]:
 
 def look() -> dict[str, list[str]]:
     """The sections."""
-    mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    mounts = pathlib.Path("/proc/self/mountinfo").read_text(errors="backslashreplace").split("\n")[:-1]
     running = commands()
     sections = {
         "processes": [words for words in running if not OWN.match(words)],

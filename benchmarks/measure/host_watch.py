@@ -28,7 +28,7 @@ def cpu_s() -> dict[int, float]:
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = stat.read_text().rpartition(")")[2].split()
+            fields = stat.read_bytes().rpartition(b")")[2].split()
         except OSError:
             continue
         found[int(stat.parent.name)] = sum(map(int, fields[11:15])) * TICK_S

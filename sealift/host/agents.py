@@ -130,11 +130,19 @@ class Agent:
             )
         return answer["result"]
 
+    def give_up(self) -> None:
+        """Take it for gone, though its connection is there: it hangs. Whoever waits for an answer waits no longer."""
+        self._lost.set()
+        for waiting in list(self._answers.values()):
+            with suppress(queue.Full):
+                waiting.put_nowait({"lost": "it has said nothing for too long"})
+
     def close(self) -> None:
         """End the agent: it sees the end of its input, puts its things away, and leaves."""
         with suppress(OSError, EOFError, paramiko.SSHException), self._sending:
             end_input(self._channel)
-        self._reader.join(END_TIMEOUT_S)
+        if not self._lost.is_set():
+            self._reader.join(END_TIMEOUT_S)
         self._channel.close()
 
     def _beat(self) -> None:

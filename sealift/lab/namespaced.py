@@ -207,9 +207,9 @@ def first_process(name: str, mark: str) -> int | None:
     for pid in _processes_of(name, mark):
         with suppress(OSError):
             numbers = (
-                Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].partition("\n")[0].split()
+                Path(f"/proc/{pid}/status").read_bytes().partition(b"\nNSpid:")[2].partition(b"\n")[0].split()
             )
-            if len(numbers) > 1 and numbers[-1] == "1" and _is_in_group(Path(f"/proc/{pid}"), mark, name):
+            if len(numbers) > 1 and numbers[-1] == b"1" and _is_in_group(Path(f"/proc/{pid}"), mark, name):
                 return pid
     return None
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable, MigrationFailed, OutcomeUnknown, SealiftError
-from sealift.migration import predump, progress
+from sealift.migration import predump, progress, sync
 from sealift.model import Step, StepRecord, Strategy
 from sealift.network.wireguard import BRIDGE
 
@@ -38,6 +38,12 @@ CUTOVER_TIMEOUT_S = 600
 TOGETHER_TIMEOUT_S = 60
 REVIVE_AGAIN_S = 5
 TELL_TIMEOUT_S = 20
+SILENT_S = 10
+"""A source that is at work in the freeze says so every other second (`wire.ALIVE_S`). Silent for so long, it hangs."""
+
+LOG_BEHIND_BYTES = 8 << 20
+"""So much of a log is copied again before the hosts are armed: to print it again would take longer."""
+
 
 ATTEND_TIMEOUT_S = 10
 STILL_BEFORE_S, STILL_AFTER_S = 0.5, 0.5
@@ -73,6 +79,7 @@ class Cutover:
         self._began = datetime.now(UTC)
         self._beginning = threading.Lock()
         self._armed = self._abandoned = False
+        self._heard = time.monotonic()
 
     def arm(self) -> None:
         """Get the gateway and both hosts ready: from then on they need only the word."""
@@ -92,6 +99,7 @@ class Cutover:
         gateway["group"] = bool(self._members)
         session.note("armed")
         gateway["port"] = self._decider["port"] = session.gateway.call("decide", **self._decider)
+        sync.send_log(session, LOG_BEHIND_BYTES)
         post_copy = found.choice.strategy == Strategy.POST_COPY
         log = {"path": found.log, "marked": found.log_marked} if found.log else None
         where = found.address
@@ -176,7 +184,16 @@ class Cutover:
                 remedy="Migrate again",
             )
 
+    def _miss_source(self) -> None:
+        """An agent that hangs holds its container frozen: another one takes its place."""
+        while not self._over.wait(1):
+            if time.monotonic() - self._heard > SILENT_S:
+                self._session.sender.give_up()
+                return
+
     def _go(self) -> None:
+        self._heard = time.monotonic()
+        threading.Thread(target=self._miss_source, daemon=True, name="silence").start()
         try:
             self._outcome = self._session.sender.call("go", timeout_s=CUTOVER_TIMEOUT_S)
         except CommandFailed as failed:
@@ -235,6 +252,9 @@ class Cutover:
     def hear(self, event: dict[str, Any]) -> None:
         """An event from the source's agent."""
         with self._changed:
+            self._heard = time.monotonic()
+            if event["event"] == "alive":
+                return
             if event["event"] == "go":
                 self._began = datetime.now(UTC)
             if event["event"] == "undecided" and "undecided" not in self._events:

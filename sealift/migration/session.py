@@ -20,7 +20,7 @@ from sealift.attestation.provision import introduce, provision
 from sealift.attestation.record import pinned
 from sealift.errors import CommandFailed, HostUnreachable, Refused, SealiftError, UnusableInput
 from sealift.host import docker, ssh
-from sealift.host.agents import Agent
+from sealift.host.agents import ORDER_TIMEOUT_S, Agent
 from sealift.migration import progress
 from sealift.migration.recovery import end_unfinished
 from sealift.model import Choice, Round, Step, StepRecord, Strategy
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sealift.model import Estimate
 
 
+CLOSE_TIMEOUT_S = 45
 ASK_AGAIN_S = 0.2
 """How often a migration that waits for its turn asks for it."""
 
@@ -289,7 +290,8 @@ class Session:
             sides.append((self.receiver, {"called_off": outcome == "rolled back"}, self._sweep_destination))
         for agent, arguments, sweep in sides:
             try:
-                agent.call("close", **arguments)
+                # Once it has committed it may wait for memory. Else one that hangs is replaced by another.
+                agent.call("close", timeout_s=ORDER_TIMEOUT_S if committed else CLOSE_TIMEOUT_S, **arguments)
             except SealiftError as silent:
                 self._left(silent)
                 sweep(committed=committed)

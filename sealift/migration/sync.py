@@ -128,12 +128,21 @@ def _is_there(api: Any, volume: str) -> bool:
 
 def live_pass(session: Session) -> int:
     """Send the files that differ, and what the container has printed. Returns the bytes sent."""
-    sent = int(session.sender.call("live_pass"))
+    return int(session.sender.call("live_pass")) + send_log(session)
+
+
+def send_log(session: Session, behind: int = -1) -> int:
+    """Send what the container has printed, if that is more than `behind` bytes since the last time.
+
+    Returns the bytes sent. What comes later is printed again, while the hosts are armed and in the freeze.
+    """
     if session.found.log is None:
-        return sent
-    log = session.sender.call("send_log", name=session.found.log.rpartition("/")[2])
-    session.found.log_marked = log["marked"]
-    return sent + int(log["sent"])
+        return 0
+    sent = session.sender.call("send_log", name=session.found.log.rpartition("/")[2], behind=behind)
+    if sent is None:
+        return 0
+    session.found.log_marked = sent["marked"]
+    return int(sent["sent"])
 
 
 def _trees(

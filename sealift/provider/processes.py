@@ -55,7 +55,7 @@ def living(record: Path) -> int | None:
     """The pid in a record, if that very process still runs."""
     try:
         pid, started = record.read_text().split()
-        stat = (Path("/proc") / pid / "stat").read_text()
+        stat = (Path("/proc") / pid / "stat").read_bytes().decode(errors="replace")
     except (OSError, ValueError):
         return None
     # The name in parentheses may hold anything; what follows it may not.

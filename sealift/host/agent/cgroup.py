@@ -15,13 +15,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import proc
 from .wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ROOT = Path("/sys/fs/cgroup")
-FREEZE_TIMEOUT_S = 10
+FREEZE_TIMEOUT_S = 5
 EMPTY_TIMEOUT_S = 2
 
 ASIDE = ".stopped"
@@ -36,8 +37,8 @@ def paths(pid: int) -> dict[str, str]:
 
     None once it has ended.
     """
-    lines = _read(f"/proc/{pid}/cgroup").splitlines()
-    return {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
+    lines = (line.split(":", 2) for line in proc.lines(pid, "cgroup"))
+    return {controllers: path for _, controllers, path in lines}
 
 
 def of_process(pid: int) -> Path:
@@ -79,7 +80,7 @@ def stopped(group: Path) -> list[int]:
     """Processes of a group of version 1, not frozen yet, that a signal has stopped."""
     if not (group / "freezer.state").exists():
         return []
-    return [pid for pid in pids(group) if _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] == ["T"]]
+    return [pid for pid in pids(group) if proc.stat(pid)[1][:1] == ["T"]]
 
 
 def stand_in(group: Path, directory: Path) -> Path:
@@ -97,8 +98,9 @@ def set_aside(group: Path, stopped: Sequence[int], directory: Path) -> None:
     aside = _aside(group)
     aside.mkdir(exist_ok=True)
     for pid in stopped:
-        if _read(f"/proc/{pid}/wchan") == STOPPED:
-            (aside / "cgroup.procs").write_text(str(pid))
+        if proc.read(pid, "wchan") == STOPPED:
+            with contextlib.suppress(ProcessLookupError):  # killed meanwhile
+                (aside / "cgroup.procs").write_text(str(pid))
     threads = _listed(group, "tasks") + _listed(aside, "tasks")
     (directory / "tasks").write_text("".join(f"{thread}\n" for thread in threads))
 
@@ -145,13 +147,6 @@ def _listed(group: Path, file: str) -> list[int]:
             with _that_may_go():
                 found += [int(line) for line in (Path(directory) / file).read_text().split()]
     return found
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:  # the process has ended
-        return ""
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import dumps
+from . import dumps, proc
 from .wire import AgentError
 
 if TYPE_CHECKING:
@@ -29,9 +29,12 @@ NETWORK = "extRootNetNS"
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """What an agent starts for the time of a migration does not outlive it, even if it is killed."""
 
-STANDSTILL_S = 20
+STANDSTILL_S = 10
 LOOK_S = 1
-"""After so long without any progress a CRIU is given up, and how often it is looked at."""
+"""After so long without any progress whatever works in the freeze is given up, and how often it is looked at.
+
+Clients wait meanwhile; programs commonly give a connection up after 30 s and more.
+"""
 
 
 @contextlib.contextmanager
@@ -61,22 +64,22 @@ def is_ready(process: subprocess.Popen[str], status: int) -> bool:
 
 
 class Progress:
-    """Whether a runc, its CRIU, and who helps them get on with it: they use a processor, or write CRIU's log."""
+    """Whether processes get on with it: they use a processor, read or write, or a log or other file of theirs grows."""
 
-    def __init__(self, log: Path, *pids: int) -> None:
-        self._pids, self._log = pids, log
+    def __init__(self, log: Path | None, *pids: int, bound_s: float = STANDSTILL_S) -> None:
+        self._pids, self._log, self._bound_s = pids, log, bound_s
         self._last: tuple[int, int] | None = None
         self._looked = self._since = time.monotonic()
 
     def stands_still(self) -> bool:
-        """Whether nothing has changed for `STANDSTILL_S`. It may be asked at any time, and looks every `LOOK_S`."""
+        """Whether nothing has changed for `bound_s`. It may be asked at any time, and looks every `LOOK_S`."""
         if time.monotonic() - self._looked < LOOK_S:
             return False
         self._looked = time.monotonic()
-        now = (sum(_ticks(pid) for first in self._pids for pid in tree(first)), _size(self._log))
-        if now != self._last:
+        done = sum(_ticks(pid) + _transferred(pid) for first in self._pids for pid in tree(first))
+        if (now := (done, _size(self._log) if self._log else 0)) != self._last:
             self._last, self._since = now, self._looked
-        return self._looked - self._since > STANDSTILL_S
+        return self._looked - self._since > self._bound_s
 
 
 def tree(pid: int) -> list[int]:
@@ -84,18 +87,22 @@ def tree(pid: int) -> list[int]:
     found = [pid]
     with contextlib.suppress(OSError):
         for path in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in path.read_text().split():
+            for child in path.read_bytes().split():
                 found += tree(int(child))
     return found
 
 
 def _ticks(pid: int) -> int:
     """Processor time of a process (proc(5), stat: utime and stime), in ticks."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return int(fields[11]) + int(fields[12])
+    _, fields = proc.stat(pid)
+    return int(fields[11]) + int(fields[12]) if fields else 0
+
+
+def _transferred(pid: int) -> int:
+    """What a process has read and written (proc(5), io: rchar and wchar), in bytes."""
+    with contextlib.suppress(OSError):
+        return sum(int(line.split()[1]) for line in proc.lines(pid, "io")[:2])
+    return 0
 
 
 def _size(path: Path) -> int:
@@ -114,10 +121,10 @@ def kill_criu(directory: Path) -> None:
     Left alone those would wait for it for ever, and runc for them.
     """
     children: dict[int, list[tuple[int, str]]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            name, _, rest = path.read_text().partition("(")[2].rpartition(")")
-            children.setdefault(int(rest.split()[1]), []).append((int(path.parent.name), name))
+    for pid in proc.pids():
+        name, fields = proc.stat(pid)
+        if fields:
+            children.setdefault(int(fields[1]), []).append((pid, name))
     doomed = [
         pid for worker in dumps.workers(directory) for pid, name in children.get(worker, []) if name == "criu"
     ]
@@ -210,9 +217,19 @@ def _root_with(container_id: str, freezer: Path) -> Path:
     return root
 
 
-def finish(process: subprocess.Popen[str], step: str, log: Path) -> None:
-    """Wait for a checkpoint or page server; on failure an AgentError with what CRIU itself gave as its reason."""
-    output, _ = process.communicate()
+def finish(process: subprocess.Popen[str], step: str, log: Path, *, bounded: bool = False) -> None:
+    """Wait for a checkpoint or page server; on failure an AgentError with what CRIU itself gave as its reason.
+
+    If it is `bounded`, one that stands still is killed.
+    """
+    progress, output = Progress(log, process.pid), None
+    while output is None:
+        try:
+            output, _ = process.communicate(timeout=LOOK_S)
+        except subprocess.TimeoutExpired:
+            if bounded and progress.stands_still():
+                process.kill()
+                raise AgentError(f"CRIU has stood still for {STANDSTILL_S} s", step) from None
     if process.returncode != 0:
         raise AgentError(reason(log) or output.strip()[-500:] or f"exit status {process.returncode}", step)
 

@@ -21,24 +21,29 @@ from . import breakpoints, criu, docker_api, dumps, messages
 from .admission import Admission
 from .files import links
 from .files.flush import Flush
-from .files.log import TAIL, cut, print_again
+from .files.log import TAIL, cut
+from .files.printing import Printer
 from .files.rsync import Daemon
 from .images import restore_stats
 from .memory import rounds
 from .memory.lazy import Filler
 from .memory.transfer import Incoming, purpose
 from .network import plug, sandbox
-from .shim import Shim
+from .shim import Shim, kill_shim
 from .trigger import Trigger, let_go
-from .wire import WAITING, AgentError, Controller, Link, serve
+from .wire import WAITING, AgentError, Alive, Controller, Link, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 RESTORES = Path("/run/sealift/restore")
 RESTORE_TIMEOUT_S = 100
-CREATED_S = 10
+CREATED_S = 5
+FLUSH_TIMEOUT_S = 10
 REMOVE_TIMEOUT_S = 30
+AT_FIRST_S, HANGS_S = 8, 10
+"""How long Docker may take to remove a copy before what may keep it from that is killed; and an agent that hangs."""
+
 FILL_TIMEOUT_S = 600
 ASK_AGAIN_S = 1
 SOURCE_S, IMAGE_S = 30, 60
@@ -72,6 +77,7 @@ class Destination:
         self.incoming: Incoming | None = None
         self.reading: Admission | None = None
         self.trigger: Trigger | None = None
+        self.printer: Printer | None = None
         self.sandbox: sandbox.Sandbox | None = None
         self.filler: Filler | None = None
         self.breakpoints: breakpoints.Ready | None = None
@@ -163,6 +169,7 @@ class Destination:
             process, bundle = (self.restore / "waiting").read_text().splitlines()
             self.wrapper = int(process)
             self.shim = Shim(container, Path(bundle))
+            self.printer = Printer(container) if log is not None else None
             # Docker plugs the cable's other end into the container only when runc calls its hook.
             mine = plug.unclaimed(bridge) - others
         if len(mine) != 1:
@@ -216,19 +223,24 @@ class Destination:
     def _take_over(self) -> None:
         """The cutover, from the last images to the commit. Before the commit, any failure gives up this copy."""
         step = "transfer"
+        alive: Alive | None = None
         try:
             images = self.images
-            message = messages.sent(self.link.receive(), frozenset(self.trees))
-            flush = Flush(self.trees.values() if message.files else ())
-            for name, size in message.images:
-                self.link.receive_file(images / name, size)
+            while (size := messages.printed(message := self.link.receive())) is not None:
+                self._print(self.link.receive_bytes(size))
+                self.link.send(printed=True)
+            sent = messages.sent(message, frozenset(self.trees))
+            alive = Alive(lambda: self.link.send(alive=True))
+            flush = Flush(self.trees.values() if sent.files else ())
+            for name, size in sent.images:
+                self.link.receive_file(images / name, size, criu.STANDSTILL_S)
             self.finish_page_server()
             pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
             self.link.send(phase="received", facts={"page_bytes": pages})
             step = "restore"
-            links.make([links.Link(*link) for link in message.links], self.trees)
+            links.make([links.Link(*link) for link in sent.links], self.trees)
             if (images / TAIL).exists():
-                print_again((images / TAIL).read_bytes(), self.wrapper)
+                self._print((images / TAIL).read_bytes())
             started_ns = time.monotonic_ns()
             if self.filler is not None:
                 rounds.leave_out(images)
@@ -237,7 +249,7 @@ class Destination:
             took_ns = time.monotonic_ns() - started_ns
             self.link.send(phase="restored", facts={"restore_ns": took_ns, **restore_stats(self.restore)})
             self._make_sure(step)
-            flush.wait()
+            flush.wait(FLUSH_TIMEOUT_S)
             step = "network switch"
             outcome = self._switch()
             if outcome != "committed":
@@ -253,6 +265,13 @@ class Destination:
                 self.link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
             with contextlib.suppress(AgentError):  # tried again, and said, by `close`
                 self._give_up()
+        finally:
+            if alive is not None:
+                alive.end()
+
+    def _print(self, lines: bytes) -> None:
+        if self.printer is not None:
+            self.printer.print(lines)
 
     def _restore(self) -> None:
         """Have CRIU begin, and wait until all runs. AgentError also for one that stands still: a client waits."""
@@ -281,6 +300,8 @@ class Destination:
             time.sleep(0.0005)
         if self.start_error is not None:
             raise AgentError(self.start_error, step)
+        if self.printer is not None:
+            self.printer.close()
 
     def _connect(self) -> dict[str, int]:
         """After the commit: the container is reached, and the rest of its memory may come. Returns `held_packets`."""
@@ -349,8 +370,9 @@ class Destination:
 
     def _give_up(self) -> None:
         """Remove the copy that did not win."""
-        if self.trigger is not None:
-            self.trigger.close()
+        for held in (self.trigger, self.printer):  # Docker waits for the end of what is printed
+            if held is not None:
+                held.close()
         if self.container is not None:
             remove_copy(self.container, self.volumes)
             if self.plug is not None:
@@ -416,7 +438,7 @@ class Destination:
             self.daemon = None
             self.admission.close()
             dumps.wipe(self.directory, self.lock)
-        for held in (self.trigger, self.sandbox, self.breakpoints):
+        for held in (self.trigger, self.printer, self.sandbox, self.breakpoints):
             if held is not None:
                 held.close()
         if hasattr(self, "restore"):
@@ -452,6 +474,7 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
     """
     restore = RESTORES / container
     deadline = time.monotonic() + REMOVE_TIMEOUT_S
+    timeout_s = AT_FIRST_S
     while True:
         if not (restore / "restored").exists():
             let_go(restore)
@@ -459,17 +482,26 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
             criu.kill_criu(restore)
         try:
             docker_api.call(
-                "DELETE", f"/containers/{container}?force=1&v=1", timeout=REMOVE_TIMEOUT_S, accept=(204, 404)
+                "DELETE", f"/containers/{container}?force=1&v=1", timeout=timeout_s, accept=(204, 404)
             )
             break
         except AgentError:
             if time.monotonic() > deadline:
                 raise
+            if timeout_s == AT_FIRST_S:  # Docker does nothing with a container whose start hangs
+                _end_start(container, restore)
+                timeout_s = REMOVE_TIMEOUT_S
             time.sleep(0.1)
     criu.clear_restore(container)
     for volume, created in volumes.items():
         remove_volume(volume, created)
     shutil.rmtree(restore, ignore_errors=True)
+
+
+def _end_start(container: str, restore: Path) -> None:
+    """Kill all that a start of the container waits for: runc and what stands in for it, then its shim."""
+    dumps.kill_workers(restore)
+    kill_shim(container)
 
 
 def follow_links(spec: dict[str, Any]) -> None:
@@ -498,7 +530,7 @@ def _volume(name: str) -> dict[str, Any] | None:
 
 def sweep(migration: str, container: str, volumes: dict[str, str]) -> None:
     """After an agent that was killed, and a decision against the migration: nothing of it stays."""
-    with dumps.abandoned(migration) as directory:
+    with dumps.abandoned(migration, HANGS_S) as directory:
         if container:
             remove_copy(container, volumes)
         dumps.kill_workers(directory)

@@ -24,6 +24,7 @@ CONTAINER = "container"
 """The file of a migration's directory at the source that says which container it is of."""
 
 UNMOUNT_TIMEOUT_S = 5
+KILLED_S = 5
 
 
 def _mount() -> Path:
@@ -58,18 +59,25 @@ def _alone() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def abandoned(migration: str) -> Iterator[Path]:
-    """A migration's directory, for who cleans up after its agent; wiped at the end. AgentError while that one lives."""
+def abandoned(migration: str, ends_after_s: float | None = None) -> Iterator[Path]:
+    """A migration's directory, for who cleans up after its agent; wiped at the end. AgentError while that one lives.
+
+    Where the decision leaves it nothing to do that others can't, an agent that still holds it `ends_after_s` is killed:
+    it hangs.
+    """
     directory = DUMPS / migration
     if not directory.exists():
         yield directory
         return
     handle = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_free(handle, ends_after_s or 0):
+            if ends_after_s is not None:
+                for pid in _holders(handle):
+                    os.kill(pid, signal.SIGKILL)
+            if ends_after_s is None or not _is_free(handle, KILLED_S):
+                raise AgentError(f"an agent of migration {migration} is at work here")
         yield directory
-    except BlockingIOError as held:
-        raise AgentError(f"an agent of migration {migration} is at work here") from held
     finally:
         os.close(handle)
     _end_daemon(directory)
@@ -83,6 +91,41 @@ def _end_daemon(directory: Path) -> None:
         with contextlib.suppress(OSError):
             if any(word.startswith(mark) for word in path.read_bytes().split(b"\0")):
                 os.kill(int(path.parent.name), signal.SIGKILL)
+
+
+def _is_free(handle: int, within_s: float) -> bool:
+    """Whether a lock could be had in that time."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
+
+
+def _holders(handle: int) -> list[int]:
+    """Who has a file locked (proc_locks(5): kind, mode, access, pid, device and inode)."""
+    inode = os.fstat(handle).st_ino
+    found = []
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = line.split()
+        if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode) and int(words[4]) > 0:
+            found.append(int(words[4]))
+    return [pid for pid in found if pid != os.getpid() and _has_open(pid, handle)]
+
+
+def _has_open(pid: int, handle: int) -> bool:
+    """Whether a process has this very file open: inodes of several file systems have the same numbers."""
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(entry.stat(), os.fstat(handle)):
+                    return True
+    return False
 
 
 def wipe(directory: Path, lock: int | None = None) -> None:

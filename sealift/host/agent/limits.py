@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from . import proc
 from .wire import AgentError
 
 CAP_SYS_RESOURCE = 24
@@ -86,8 +87,7 @@ PRLIMIT64 = {"x86_64": 302, "aarch64": 261}
 
 def capable() -> bool:
     """Whether this process has CAP_SYS_RESOURCE."""
-    status = Path("/proc/self/status").read_text()
-    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    effective = int(proc.status(os.getpid())["CapEff"], 16)
     return bool(effective >> CAP_SYS_RESOURCE & 1)
 
 
@@ -133,10 +133,6 @@ def _compiler() -> str | None:
 
 
 def _of_another_user(pid: int) -> bool:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return False
+    status = proc.status(pid)
     wanted = {"Uid": str(os.getuid()), "Gid": str(os.getgid())}
-    ids = {line.partition(":")[0]: line.split()[1:4] for line in lines if line.startswith(("Uid:", "Gid:"))}
-    return any(one != wanted[name] for name, three in ids.items() for one in three)
+    return any(one != own for name, own in wanted.items() for one in status.get(name, "").split()[:3])

@@ -28,16 +28,29 @@ MOST_BYTES = 1 << 50
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,254}")
 """Of an image: CRIU's names, runc's, and our own. No path, and nothing that begins with a dot."""
 
+PRINTED_BYTES = 1 << 24
+"""Of a container's log in one piece. Docker cuts a line at 16 KiB, which JSON may make six times as long."""
+
 FACT = re.compile(r"[a-z][a-z0-9_]{0,40}")
 TAKEN = frozenset({"name", "event", "at_ns"})
 SENTENCE = 4000
+
+
+def printable(text: str) -> str:
+    """A text for a person: what is no UTF-8 in it, or what a terminal would act on, is escaped."""
+    return "".join(each if each.isprintable() or each in "\n\t" else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else ascii(character)[1:-1]
 
 
 class AgentError(Exception):
     """One sentence for a person; `step` names the step of the protocol that failed."""
 
     def __init__(self, message: str, step: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.step = step
 
 
@@ -102,12 +115,35 @@ def refusal(message: dict[str, Any]) -> str | None:
     return _sentence(message, "error") if "error" in message else None
 
 
+def taken(message: dict[str, Any]) -> Failed | None:
+    """The destination's answer to a piece of the log: None if it has printed it."""
+    if "failed" in message:
+        return _failed(message)
+    if message.get("printed") is not True:
+        _wrong("printed", "it is not true")
+    return None
+
+
 def progress(message: dict[str, Any]) -> Reached | Failed:
     """What the destination says after it has the images."""
     if "failed" in message:
-        step = message.get("step")
-        return Failed(_sentence(message, "failed"), step if isinstance(step, str) and step in STEPS else None)
+        return _failed(message)
     return Reached(_word(message, "phase", PHASES), _facts(message.get("facts", {})))
+
+
+def printed(message: dict[str, Any]) -> int | None:
+    """How many bytes of the container's log follow the message; None where it is another one."""
+    if "printed" not in message:
+        return None
+    size = _count(message["printed"], "printed")
+    if size > PRINTED_BYTES:
+        _wrong("printed", f"it is more than {PRINTED_BYTES} bytes")
+    return size
+
+
+def is_alive(message: dict[str, Any]) -> bool:
+    """Whether the other side only says that it is still at work."""
+    return message.get("alive") is True
 
 
 def sent(message: dict[str, Any], trees: frozenset[str]) -> Sent:
@@ -152,6 +188,11 @@ def order(message: dict[str, Any]) -> Order:
     if not isinstance(name, str):
         _wrong("order", "it is no word")
     return Order(name, _count(message.pop("number", None), "number"), message)
+
+
+def _failed(message: dict[str, Any]) -> Failed:
+    step = message.get("step")
+    return Failed(_sentence(message, "failed"), step if isinstance(step, str) and step in STEPS else None)
 
 
 def _no_number(name: str) -> NoReturn:

@@ -17,9 +17,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup
+from . import cgroup, proc
 from .files import links, watches
 from .files.opened import is_lost
+from .messages import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,9 +58,9 @@ def look(pids: list[int], init: int) -> dict[str, Any]:
         name: {} for name in ("descriptors", "mappings", "namespaces", "states", "groups", "profiles")
     }
     own, groups = _namespaces(init), cgroup.paths(init)
-    inside = _tree(pids, init)
-    found["outside"] = sorted(_name(pid) for pid in pids if pid not in inside)
-    pids = inside
+    inside = {pid: is_in for pid in pids if (is_in := _descends(pid, init)) is not None}
+    found["outside"] = sorted(_name(pid) for pid, is_in in inside.items() if not is_in)
+    pids = [pid for pid, is_in in inside.items() if is_in]
     masters = {index for pid in pids for index in _terminal_masters(pid)}
     mounts = {number: kind for pid in pids for number, kind in _mounts(pid).items()}
     found["unwatchable"] = sorted(
@@ -69,7 +70,7 @@ def look(pids: list[int], init: int) -> dict[str, Any]:
     found["multicast"] = _multicast_groups(init)
     for pid in pids:
         name = _name(pid)
-        status = _status(pid)
+        status = proc.status(pid)
         if not status:
             continue  # it has ended
         found["processes"] += 1
@@ -91,22 +92,13 @@ def look(pids: list[int], init: int) -> dict[str, Any]:
 
 
 def _listed(kinds: Held) -> dict[str, list[str]]:
-    return {kind: sorted(names) for kind, names in sorted(kinds.items())}
+    return {printable(kind): sorted(names) for kind, names in sorted(kinds.items())}
 
 
 def _name(pid: int) -> str:
-    try:
-        return f"{Path(f'/proc/{pid}/comm').read_text().strip()}, pid {pid}"
-    except OSError:
-        return f"pid {pid}"
-
-
-def _status(pid: int) -> dict[str, str]:
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return {}
-    return dict(re.findall(r"^(\w+):\s+(.*)$", text, re.MULTILINE))
+    name = proc.read(pid, "comm").removesuffix("\n")
+    shown = printable(name).replace("\n", "\\n").replace("\t", "\\t")
+    return f"{shown}, pid {pid}" if name else f"pid {pid}"
 
 
 def _kilobytes(status: dict[str, str], name: str) -> int:
@@ -114,31 +106,26 @@ def _kilobytes(status: dict[str, str], name: str) -> int:
 
 
 def _resident_bytes(pid: int) -> int:
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"^Pss:\s+(\d+) kB$", rollup, re.MULTILINE)
+    found = re.search(r"^Pss:\s+(\d+) kB$", proc.read(pid, "smaps_rollup"), re.MULTILINE)
     return int(found.group(1)) * 1024 if found else 0
 
 
 def _timers(pid: int) -> int:
-    try:
-        return Path(f"/proc/{pid}/timers").read_text().count("ID:")
-    except OSError:
-        return 0
+    return proc.read(pid, "timers").count("ID:")
 
 
-def _tree(pids: list[int], init: int) -> list[int]:
-    """Those of the processes that the first one is an ancestor of: what CRIU dumps. `docker exec` starts others."""
-    parents = {pid: int(_status(pid).get("PPid", "0")) for pid in pids}
+def _descends(pid: int, init: int) -> bool | None:
+    """Whether the first process is an ancestor of this one: what CRIU dumps. `docker exec` starts others.
 
-    def descends(pid: int) -> bool:
-        while pid in parents and pid != init:
-            pid = parents[pid]
-        return pid == init
-
-    return [pid for pid in pids if descends(pid)]
+    None once it has ended. A child whose parent ends meanwhile has another one: then it is asked again.
+    """
+    above = pid
+    while above not in {0, init}:
+        parent = proc.status(above).get("PPid")
+        if parent is None and above == pid:
+            return None
+        above = int(parent) if parent is not None else pid
+    return above == init
 
 
 def _states(status: dict[str, str]) -> Iterator[str]:
@@ -163,7 +150,7 @@ def _profile(pid: int) -> list[str]:
     """The AppArmor profile, if there is one. Without a security module the file can't be read."""
     for name in ("attr/apparmor/current", "attr/current"):
         with contextlib.suppress(OSError):
-            found = Path(f"/proc/{pid}/{name}").read_text().strip("\0\n ")
+            found = proc.read(pid, name).strip("\0\n ")
             return [found] if found and found != "unconfined" else []
     return []
 
@@ -179,7 +166,7 @@ def _namespaces(pid: int) -> dict[str, str]:
 def _mappings(pid: int) -> Iterator[str]:
     """Mapped things that are neither plain memory nor plain files."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        for line in proc.lines(pid, "maps"):
             fields = line.split(maxsplit=5)
             name = fields[5] if len(fields) == 6 else ""
             if name.startswith(("anon_inode:", "/secretmem")):
@@ -244,19 +231,16 @@ def _file_systems(pid: int) -> dict[str, str]:
     """What is mounted where: mount point to type of file system, but for the root."""
     found = {}
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
+        for line in proc.lines(pid, "mountinfo"):
             left, right = line.split(" - ", 1)
-            found[left.split()[4]] = right.split()[0]
+            found[printable(left.split()[4])] = right.split()[0]
     found.pop("/", None)
     return found
 
 
 def _multicast_groups(pid: int) -> list[str]:
     """The IPv4 groups that a program of the container has joined (/proc/net/igmp, bytes in this host's order)."""
-    try:
-        lines = Path(f"/proc/{pid}/net/igmp").read_text().splitlines()
-    except OSError:
-        return []
+    lines = proc.lines(pid, "net/igmp")
     joined = {int(line.split()[0], 16).to_bytes(4, sys.byteorder) for line in lines[1:] if line[0].isspace()}
     return sorted(socket.inet_ntoa(group) for group in joined - {ALL_HOSTS})
 
@@ -271,14 +255,14 @@ def _terminal_masters(pid: int) -> Iterator[int]:
 
 def _fdinfo(pid: int, number: str) -> dict[str, int]:
     """The numbers in a descriptor's fdinfo (proc(5)); the flags are in octal there."""
-    lines = re.findall(r"^([\w-]+):\s*(\d+)$", Path(f"/proc/{pid}/fdinfo/{number}").read_text(), re.MULTILINE)
+    lines = re.findall(r"^([\w-]+):\s*(\d+)$", proc.read(pid, f"fdinfo/{number}"), re.MULTILINE)
     return {name: int(value, 8 if name == "flags" else 10) for name, value in lines}
 
 
 def _mounts(pid: int) -> dict[int, str]:
     """What a process has mounted (proc(5), mountinfo): numbers, and kinds of file systems."""
     with contextlib.suppress(OSError):
-        lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+        lines = proc.lines(pid, "mountinfo")
         return {int(line.split()[0]): line.split(" - ", 1)[1].split()[0] for line in lines}
     return {}
 

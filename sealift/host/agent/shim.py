@@ -9,13 +9,16 @@ The shim speaks ttrpc (containerd/ttrpc, PROTOCOL.md): a header of length, strea
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import struct
 import subprocess
 import time
 from pathlib import Path
 
-from . import docker_api
+from . import docker_api, proc
 from .protobuf import fields, written
 from .wire import AgentError
 
@@ -23,13 +26,32 @@ SERVICE = b"containerd.task.v2.Task"
 SOCKETS = (Path("/run/containerd/containerd.sock"), Path("/run/docker/containerd/containerd.sock"))
 """containerd's own, and that of one that dockerd has started for itself."""
 
+UNIX = "unix://"
 HEADER = struct.Struct(">IIBB")
 REQUEST = 1
 CREATED, RUNNING = 1, 2
 """containerd's api/types/task: the states that matter here."""
 
-TIMEOUT_S = 10
+TIMEOUT_S, STATE_TIMEOUT_S = 10, 2
 NOTED_S = 5
+
+
+def kill_shim(container: str) -> None:
+    """Kill the shim of a container. containerd, which may wait for it, then ends what it was about.
+
+    Its socket, which containerd leaves behind then, goes as well. A shim works in its bundle.
+    """
+    mark = container.encode()
+    for pid in proc.pids():
+        with contextlib.suppress(OSError):
+            is_shim = Path(f"/proc/{pid}/exe").readlink().name.startswith("containerd-shim")
+            if is_shim and mark in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                address = ""
+                with contextlib.suppress(OSError):
+                    address = (Path(f"/proc/{pid}/cwd") / "address").read_text().strip()
+                os.kill(pid, signal.SIGKILL)
+                if address.startswith(UNIX):
+                    Path(address[len(UNIX) :]).unlink(missing_ok=True)
 
 
 class Shim:
@@ -46,7 +68,7 @@ class Shim:
     def _state(self) -> tuple[int, int] | None:
         """The container's state and first process; None if the shim has no such container."""
         try:
-            answer = dict(fields(self._call("State")))
+            answer = dict(fields(self._call("State", STATE_TIMEOUT_S)))
         except AgentError:
             return None
         state, process = answer.get(4, 0), answer.get(3, 0)
@@ -82,14 +104,14 @@ class Shim:
         if done.returncode != 0:
             raise AgentError(f"containerd does not pass it on: {done.stderr.decode(errors='replace')[-200:]}")
 
-    def _call(self, method: str) -> bytes:
+    def _call(self, method: str, timeout_s: float = TIMEOUT_S) -> bytes:
         arguments = written(1, self._container.encode())
         message = written(1, SERVICE) + written(2, method.encode()) + written(3, arguments)
         try:
             address = (self._bundle / "address").read_text().strip()
             with socket.socket(socket.AF_UNIX) as there:
-                there.settimeout(TIMEOUT_S)
-                there.connect(address[len("unix://") :])
+                there.settimeout(timeout_s)
+                there.connect(address[len(UNIX) :])
                 there.sendall(HEADER.pack(len(message), 1, REQUEST, 0) + message)
                 with there.makefile("rb") as answers:
                     length = HEADER.unpack(answers.read(HEADER.size))[0]

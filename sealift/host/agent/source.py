@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import brake, breakpoints, cgroup, criu, docker_api, dumps, limits, messages, timerfd
 from .files import links, watches
-from .files.log import TAIL, Log
+from .files.log import PIECE_BYTES, TAIL, Log
+from .files.printing import Drained
 from .files.rsync import Sender, View
 from .images import PAGE_BYTES, dump_stats, lazy_ranges
 from .memory import hugepages, pipes, zstd
@@ -25,7 +26,7 @@ from .memory.relay import CHUNK_BYTES, Pace
 from .memory.transfer import Outgoing
 from .network import plug, repair
 from .trigger import Trigger, let_go
-from .wire import AgentError, Controller, Link, serve, watched
+from .wire import SILENT_S, AgentError, Alive, Controller, Link, serve, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +37,14 @@ GROUP_TIMEOUT_S = 600
 
 ASK_AGAIN_S = 1
 DUMP_TIMEOUT_S = 60
-LET_GO_S = 10
+LET_GO_S = 5
 """How long a dump that stood still has to end once the container is thawed."""
+
+HANGS_S = 5
+"""After a decision against the migration: who still holds its directory then can't come to an end with it."""
+
+PRINTED_S = 5
+"""How long what was printed may take to be printed again at the destination, before the freeze."""
 
 FETCH_TIMEOUT_S = 600
 DUMP_CALL, LAZY_DUMP_CALL = 2, 3
@@ -110,7 +117,8 @@ class Source:
             raise AgentError(
                 f"no answer from {peer['address']} through the tunnel: {silent}", "sync"
             ) from silent
-        return criu.descriptors(container)
+        self.descriptors = criu.descriptors(container)
+        return self.descriptors
 
     def _view(self) -> View:
         pid = self._first_process()
@@ -124,10 +132,13 @@ class Source:
         with self._watched(self.peer["rsync_port"]):
             return self.sender.live_pass()
 
-    def send_log(self, name: str) -> dict[str, int]:
-        """Send what the container has printed so far, as `name`; the mark up to which it counts."""
-        if self.log is None:
-            return {"marked": 0, "sent": 0}
+    def send_log(self, name: str, behind: int = -1) -> dict[str, int] | None:
+        """Send what the container has printed so far, as `name`; the mark up to which it counts.
+
+        None if there is no log, or no more than `behind` bytes were printed since the last mark.
+        """
+        if self.log is None or self.log.behind() <= behind:
+            return None
         marked = self.log.mark()
         files = {path: f"{name}{ending}" for path, ending in self.log.files().items()}
         with self._watched(self.peer["rsync_port"]):
@@ -203,6 +214,7 @@ class Source:
         state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
         if not state["Running"] or not state["Pid"]:
             raise AgentError("the container has stopped meanwhile", "final dump")
+        self.first = int(state["Pid"])
         self.group = cgroup.of_process(state["Pid"])
         namespace = Path(f"/proc/{state['Pid']}/ns/net")
         self.plug = plug.find(str(namespace), address, bridge)
@@ -232,7 +244,27 @@ class Source:
             self.outgoing.hand_over()
         self.files_sent = self.sender.catch_up() > 0
         self.trigger.wait("ready", self._dump_has_ended)
+        self._send_printed()
         self._ask_decider("prepare")
+
+    def _send_printed(self) -> None:
+        """What was printed since the mark is printed again at the destination, before the freeze: little is left to it.
+
+        AgentError where the container prints faster than the destination's Docker takes it.
+        """
+        deadline = time.monotonic() + PRINTED_S
+        while self.log is not None and self.link is not None and (piece := self.log.take()):
+            self.link.send(printed=len(piece))
+            self.link.socket.sendall(piece)
+            if isinstance(said := messages.taken(self.link.receive(criu.STANDSTILL_S)), messages.Failed):
+                raise AgentError(said.why, said.step or "final dump")
+            if len(piece) < PIECE_BYTES // 4:
+                return
+            if time.monotonic() > deadline:
+                raise AgentError(
+                    "the container prints faster than the destination's Docker writes: have it print less meanwhile",
+                    "final dump",
+                )
 
     def _start_lazy_dump(self, settings: str, env: dict[str, str] | None) -> None:
         """CRIU serves its pages on the connection: the one that reads them has proved itself, and nobody else can."""
@@ -272,18 +304,21 @@ class Source:
                     self._dump_stands_still()
         if self.pages is not None and self.dumped.read(1):
             return
-        criu.finish(self.dump, "final dump", self.images / "dump.log")
+        criu.finish(self.dump, "final dump", self.images / "dump.log", bounded=True)
 
     def _dump_stands_still(self) -> NoReturn:
         """CRIU waits for something that frozen processes won't do. Thawed they may; what is dumped is thrown away."""
+        self._end_dump()
+        why = f"CRIU has stood still for {criu.STANDSTILL_S} s while it dumped the frozen container"
+        raise AgentError(why, "final dump")
+
+    def _end_dump(self) -> None:
         cgroup.thaw(self.group)
         try:
             self.dump.wait(LET_GO_S)
         except subprocess.TimeoutExpired:
             repair.end(cgroup.pids(self.group))  # they run as soon as it is dead
             criu.kill_criu(self.directory)
-        why = f"CRIU has stood still for {criu.STANDSTILL_S} s while it dumped the frozen container"
-        raise AgentError(why, "final dump")
 
     def _dump_has_ended(self) -> str | None:
         if self.dump.poll() is None:
@@ -294,6 +329,7 @@ class Source:
     def go(self) -> str:
         """The cutover. Returns the outcome: "committed" or "rolled back"; tells every phase as it passes."""
         step = "final dump"
+        alive = Alive(lambda: self.controller.event("alive"))
         try:
             self._dump_and_send()
             for phase, step in (
@@ -317,6 +353,8 @@ class Source:
         else:
             self.committed = True
             return "committed"
+        finally:
+            alive.end()
 
     def _ask_decider(self, question: str) -> None:
         assert self.decider is not None  # noqa: S101 - `arm` has connected
@@ -328,6 +366,7 @@ class Source:
         assert self.plug and self.link and self.trigger  # noqa: S101, PT018 - `arm` came before
         tell = self.controller.event
         tell("go")
+        self._send_printed()
         self._ask_decider("hold")
         # Frozen first, cut off then: an answer that was dropped at a port without a bridge would have to wait for the
         # restored socket's retransmission timer, a whole second. What arrives in between is part of the dump.
@@ -338,6 +377,7 @@ class Source:
         self.plug.pull()
         tell("frozen")
         images = self.images
+        drained = Drained(self.container, self.first, self.descriptors, self.log.path) if self.log else None
         if self.stand_in is not None:
             cgroup.set_aside(self.group, stopped, self.stand_in)
         self.trigger.say("go")
@@ -351,11 +391,13 @@ class Source:
             names = links.needed(images, cgroup.pids(self.group), self.sender.trees)
         carried = self.outgoing.sent() if self.outgoing is not None else {}
         tell("dumped", file_bytes=file_bytes, **dump_stats(images), **carried)
-        if self.log is not None:
-            (images / TAIL).write_bytes(self.log.tail())
+        if self.log is not None and drained is not None:
+            drained.wait()
+            (images / TAIL).write_bytes(b"".join(iter(self.log.take, b"")))
         metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
         sizes = {path: path.stat().st_size for path in metadata}
         self.everything_sent = True
+        self.link.socket.settimeout(criu.STANDSTILL_S)
         listed = [{"name": path.name, "size": size} for path, size in sizes.items()]
         with self.link.together():
             self.link.send(images=listed, links=names, files=self.files_sent)
@@ -364,8 +406,13 @@ class Source:
         tell("sent", metadata_bytes=sum(sizes.values()))
 
     def _hear(self) -> dict[str, Any]:
+        """What the destination says next. AgentError if it is silent, though one that is at work says so."""
         assert self.link is not None  # noqa: S101 - `open` came before
-        return self.link.receive(GROUP_TIMEOUT_S if self.gateway.get("group") else RESTORE_TIMEOUT_S)
+        deadline = time.monotonic() + (GROUP_TIMEOUT_S if self.gateway.get("group") else RESTORE_TIMEOUT_S)
+        while messages.is_alive(answer := self.link.receive(SILENT_S)):
+            if time.monotonic() > deadline:
+                raise AgentError("the destination has not come to an end with it in time")
+        return answer
 
     def _settle(self) -> str:
         """After a failure: the outcome. Thaws when, and only when, this side has the container."""
@@ -419,7 +466,10 @@ class Source:
         """No dump any more; one that is under way comes to its end, since CRIU has something to clear away in there."""
         if self.trigger is not None:
             self.trigger.close()
+        deadline = time.monotonic() + DUMP_TIMEOUT_S
         while self.dump is not None and self.dump.poll() is None:
+            if time.monotonic() > deadline and not self.committed:
+                self._end_dump()
             if self.pages is not None and not self.committed:
                 dismiss(self.pages)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -457,6 +507,8 @@ class Source:
                 held.close()
         if self.link is not None:
             self.sender.close()
+            if self.log is not None:
+                self.log.close()
             self.link.close()
             self.link = None
             if self.decider is not None:
@@ -505,7 +557,7 @@ def discard(migration: str, container: str) -> None:
 
 def resume(migration: str, container: str, address: str, bridge: str) -> None:
     """After an agent that was killed, and a decision against the migration: the container goes on here."""
-    with dumps.abandoned(migration) as directory:
+    with dumps.abandoned(migration, HANGS_S) as directory:
         deadline = time.monotonic() + DUMP_TIMEOUT_S
         while dumps.workers(directory) and time.monotonic() < deadline:
             let_go(directory / "armed")

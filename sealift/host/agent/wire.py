@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import admission
-from .messages import LINE_LIMIT, WAITING, AgentError, Misunderstood, order, parse
+from .messages import LINE_LIMIT, WAITING, AgentError, Misunderstood, order, parse, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +30,9 @@ SILENCE_S = 30
 """A controller that lives sends something at least every `agents.BEAT_S` seconds."""
 
 WATCH_S = 0.5
+ALIVE_S, SILENT_S = 2, 10
+"""In the freeze an agent that is at work says so that often, and after that time is taken for one that hangs."""
+
 ALIVE = {
     socket.TCP_KEEPIDLE: 5,
     socket.TCP_KEEPINTVL: 2,
@@ -130,16 +133,27 @@ class Link:
         if sent != size:
             raise AgentError(f"{path} shrank while it was sent")
 
-    def receive_file(self, path: Path, size: int) -> None:
-        """Write the next `size` bytes to a file."""
+    def receive_file(self, path: Path, size: int, timeout: float | None = None) -> None:
+        """Write the next `size` bytes to a file. AgentError if nothing comes for `timeout` seconds."""
+        self.socket.settimeout(timeout)
         with path.open("wb") as data:
             left = size
             while left:
-                chunk = self.reader.read(min(left, 1 << 20))
+                try:
+                    chunk = self.reader.read1(min(left, 1 << 20))
+                except OSError as lost:
+                    raise AgentError(f"nothing more comes from the other host: {lost}") from lost
                 if not chunk:
                     raise AgentError("the other host closed the connection in the middle of a file")
                 data.write(chunk)
                 left -= len(chunk)
+
+    def receive_bytes(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        data = self.reader.read(size)
+        if len(data) != size:
+            raise AgentError("the other host closed the connection in the middle of what it sent")
+        return data
 
     def rest(self) -> Iterator[bytes]:
         """All that comes up to the end of the connection, in pieces.
@@ -161,6 +175,24 @@ class Link:
         with contextlib.suppress(OSError):
             self.reader.close()
             self.socket.close()
+
+
+class Alive:
+    """From its making to its `end` somebody is told that this agent is at work: he waits for a longer word of it."""
+
+    def __init__(self, say: Callable[[], object]) -> None:
+        self._say = say
+        self._over = threading.Event()
+        threading.Thread(target=self._tell, daemon=True, name="alive").start()
+
+    def _tell(self) -> None:
+        with contextlib.suppress(OSError):  # lost: who waits for an answer finds out
+            while not self._over.wait(ALIVE_S):
+                self._say()
+
+    def end(self) -> None:
+        """No more."""
+        self._over.set()
 
 
 @contextlib.contextmanager
@@ -212,5 +244,5 @@ def serve(
         except Exception as failure:  # noqa: BLE001 - whatever it is, the controller must hear of it
             step = getattr(failure, "step", None)
             kind = "" if isinstance(failure, AgentError) else f"{type(failure).__name__}: "
-            controller.tell(number=number, error=f"{kind}{failure}", step=step)
+            controller.tell(number=number, error=printable(f"{kind}{failure}"), step=step)
     gone()

@@ -224,7 +224,15 @@ def _mounts_there(scene: Scene, targets: list[str], volumes: list[str]) -> list[
 
 def warnings(container: dict[str, Any]) -> list[str]:
     """What will be otherwise afterwards."""
+    said = []
+    driver = container["HostConfig"]["LogConfig"]["Type"]
+    if driver not in {"json-file", "none"}:
+        said.append(
+            f"what it has printed so far stays at the source (log driver {driver}; json-file's goes along)"
+        )
     ports = [port for port, bound in (container["HostConfig"].get("PortBindings") or {}).items() if bound]
     if ports:
-        return [f"published ports ({', '.join(ports)}) answer at the destination's own address afterwards"]
-    return []
+        said.append(
+            f"published ports ({', '.join(ports)}) answer at the destination's own address afterwards"
+        )
+    return said

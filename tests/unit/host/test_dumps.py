@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sealift.host.agent import dumps
+from sealift.host.agent.wire import AgentError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,3 +58,30 @@ def test_no_migration_loses_it_to_another_that_ends(place: Path) -> None:
     assert not lost
     assert not os.path.ismount(place)
     assert not any(place.iterdir())
+
+
+HOLDS = """
+import fcntl, os, sys, time
+handle = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.flock(handle, fcntl.LOCK_EX)
+print("up", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_an_agent_that_hangs_is_ended_and_one_that_comes_to_an_end_is_not(place: Path, hangs: bool) -> None:
+    directory, lock = dumps.make("one")
+    os.close(lock)
+    words = [sys.executable, "-c", HOLDS, str(directory), "60" if hangs else "0.3"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as agent:
+        assert agent.stdout
+        agent.stdout.readline()
+        if hangs:
+            agent.send_signal(signal.SIGSTOP)
+            with pytest.raises(AgentError, match="is at work here"), dumps.abandoned("one"):
+                pass
+        with dumps.abandoned("one", 0.2 if hangs else 30) as found:
+            assert found == directory
+        assert agent.wait() == (-signal.SIGKILL if hangs else 0)
+    assert not directory.exists()

@@ -8,7 +8,6 @@ is closed, and mapped no more: of files that are still open, whoever asks has to
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import stat
 import struct
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..wire import AgentError
+from .walk import GONE, may_go
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -79,10 +79,9 @@ class Changes:
             # A root may be a link, as /proc/PID/root is: with a slash behind it, it is followed.
             if not self._watch(tree, name, str(shown / name) if name else f"{shown}/"):
                 continue
-            try:
+            entries: list[os.DirEntry[str]] = []
+            with may_go():
                 entries = list(os.scandir(root / name))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
             names += [f"{name}{e.name}/" for e in entries if e.is_dir(follow_symlinks=False)]
 
     def _watch(self, tree: str, name: str, path: str) -> bool:
@@ -90,7 +89,7 @@ class Changes:
         number = _libc.inotify_add_watch(self._handle, os.fsencode(path), ASKED | ONLY_DIRECTORIES | NO_LINKS)
         if number < 0:
             failed = ctypes.get_errno()
-            if failed in {errno.ENOENT, errno.ENOTDIR}:
+            if failed in GONE:
                 return False
             raise NotTold(f"{path} can't be watched: {os.strerror(failed)}")
         self._left -= 1
@@ -133,7 +132,7 @@ class Changes:
         """When it was changed, in nanoseconds; for what is gone by now, 0."""
         try:
             seen = (self._trees[tree] / name).lstat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if (tree, name) not in self._reused:
                 raise NotTold("a file has changed that lost its name before") from None
             return 0

@@ -36,9 +36,11 @@ class Flush:
         except OSError as failure:
             self._failure = failure
 
-    def wait(self) -> None:
-        """AgentError if not all of it is on the disks."""
-        self._thread.join()
+    def wait(self, timeout_s: float | None = None) -> None:
+        """AgentError if not all of it is on the disks, or not in time."""
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise AgentError(f"the disk has not taken the files that came in {timeout_s:g} s", "transfer")
         if self._failure is not None:
             raise AgentError(f"files that came can't be written to the disk: {self._failure}", "transfer")
 

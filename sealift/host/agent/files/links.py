@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .. import proc
 from ..images import messages
 from ..protobuf import fields
 from ..wire import AgentError
@@ -135,11 +136,7 @@ def _held(images: Path, pids: Sequence[int]) -> Iterator[tuple[int, int, Path]]:
 
 def _number_inside(pid: int) -> str:
     """A process's number in the container (proc(5), NSpid)."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("NSpid:"):
-                return line.split()[-1]
-    return ""
+    return proc.status(pid).get("NSpid", "").split("\t")[-1]
 
 
 def make(links: Sequence[Link], trees: Mapping[str, str]) -> None:

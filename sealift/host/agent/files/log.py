@@ -2,54 +2,185 @@
 
 Docker opens the log of the container at the destination when it starts it, which is before the freeze, and reads from
 then on only what it has written itself. So the lines up to a mark are copied before that, and those that were printed
-later are printed again at the destination, through the pipes that the restored processes are about to get.
+later are printed again at the destination (`printing`): most of them before the freeze, in it what is left.
+
+Docker rotates a log at any time (`max-size`, `max-file`, `compress`): it renames the files, the oldest goes, and others
+may be compressed (moby, daemon/logger/loggerutils/logfile.go). So files are held open, and told by what they are, not
+by their names.
 """
 
 from __future__ import annotations
 
-import json
+import gzip
+import io
+import os
+import re
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 TAIL = "log-tail"
-"""The name under which the later lines travel, among the images."""
+"""The name under which the last lines travel, among the images."""
 
 BLOCK_BYTES = 1 << 16
-STREAMS = {"stdout": 1, "stderr": 2}
+PIECE_BYTES = 1 << 20
+
+
+class _Held:
+    """One file of a log, held open. `ending` is what its name had behind the log's own."""
+
+    def __init__(self, path: Path, ending: str) -> None:
+        self.file: BinaryIO = path.open("rb", buffering=0)
+        self.ending = ending
+        self._expanded: BinaryIO | None = None
+
+    @property
+    def lines(self) -> BinaryIO:
+        """What is in it, expanded."""
+        if not self.ending.endswith(".gz"):
+            return self.file
+        if self._expanded is None:
+            try:
+                self._expanded = io.BytesIO(gzip.decompress(_all(self.file)))
+            except (OSError, EOFError, zlib.error):  # of a daemon that was killed while it wrote
+                self._expanded = io.BytesIO()
+        return self._expanded
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode."""
+        seen = os.fstat(self.file.fileno())
+        return seen.st_dev, seen.st_ino
+
+    def is_same(self, other: _Held) -> bool:
+        """Whether the other is this file, or what it became when it was compressed."""
+        if self.identity == other.identity:
+            return True
+        plain, packed = self.lines is self.file, other.lines is not other.file
+        return plain and packed and _all(self.lines) == _all(other.lines)
+
+    def close(self) -> None:
+        self.file.close()
 
 
 class Log:
-    """The log at the source. `marked` bytes of it are copied; the rest is the tail."""
+    """The log at the source. `marked` bytes of its newest file were copied; what comes behind is taken by pieces."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self.marked = 0
-        self._inode = 0
-
-    def files(self) -> dict[Path, str]:
-        """The log's files, the rotated ones too, with what their names end in after the log's own."""
-        found = sorted(self.path.parent.glob(f"{self.path.name}*"))
-        return {path: path.name[len(self.path.name) :] for path in found}
+        self._marked: list[_Held] = []
+        self._now: _Held | None = None
+        self._at = 0
 
     def mark(self) -> int:
-        """Put the mark behind the last whole line. Returns where that is."""
-        try:
-            with self.path.open("rb") as file:
-                self._inode = self.path.stat().st_ino
-                self.marked = _end_of_last_line(file)
-        except FileNotFoundError:
-            self.marked = 0
+        """Put the mark behind the last whole line. Returns where in the newest file that is."""
+        self.close()
+        self._marked = self._open()
+        newest = self._marked[0] if self._marked and not self._marked[0].ending else None
+        self._now, self._at = newest, _end_of_last_line(newest.file) if newest is not None else 0
+        self.marked = self._at
         return self.marked
 
-    def tail(self) -> bytes:
-        """What was printed since the mark. Lines that Docker has rotated away since are in the log's own files."""
-        try:
-            with self.path.open("rb") as file:
-                if self.path.stat().st_ino == self._inode:
-                    file.seek(self.marked)
-                return file.read()
-        except FileNotFoundError:
-            return b""
+    def files(self) -> dict[Path, str]:
+        """The log's files as they were at the mark, the rotated ones too, with what their names end in.
+
+        By names that Docker can't give to others meanwhile.
+        """
+        return {
+            Path(f"/proc/{os.getpid()}/fd/{held.file.fileno()}"): held.ending
+            for held in sorted(self._marked, key=lambda held: held.ending)
+        }
+
+    def behind(self) -> int:
+        """About how many bytes have been printed since the mark."""
+        newest = self.path.stat().st_size if self.path.exists() else 0
+        if self._now is None:
+            return newest
+        left = self._now.lines.seek(0, 2) - self._at
+        return left if self._now.identity == _identity(self.path) else left + newest
+
+    def take(self, most: int = PIECE_BYTES) -> bytes:
+        """The next whole lines, about so many bytes of them; the mark moves behind them. Empty if there are no more."""
+        while True:
+            if self._now is not None:
+                self._now.lines.seek(self._at)
+                piece = self._now.lines.read(most)
+                whole = piece[: piece.rfind(b"\n") + 1]
+                if not whole and len(piece) == most:  # a longer line
+                    whole = piece + self._now.lines.readline()
+                if whole.endswith(b"\n"):
+                    self._at += len(whole)
+                    return whole
+            if not self._turn():
+                return b""
+
+    def _turn(self) -> bool:
+        """Go on with the next younger file. False if there is none: this one is still written to."""
+        if self._now is not None and self._now.identity == _identity(self.path):
+            return False
+        younger, is_past = None, False
+        for held in self._open():  # the newest first
+            is_past = is_past or (self._now is not None and self._now.is_same(held))
+            if not is_past:
+                younger, held = held, younger  # noqa: PLW2901 - the one before is not wanted
+            if held is not None:
+                held.close()
+        if younger is None:
+            return False
+        if self._now is not None and self._now not in self._marked:
+            self._now.close()
+        self._now, self._at = younger, 0
+        return True
+
+    def _open(self) -> list[_Held]:
+        """All files of the log, the newest first, as they were at one moment."""
+        while True:
+            names = self._names()
+            opened, complete = [], True
+            for ending in names:
+                try:
+                    opened.append(_Held(self._named(ending), ending))
+                except FileNotFoundError:
+                    complete = False
+            same = all(held.identity == _identity(self._named(held.ending)) for held in opened)
+            if complete and same and names == self._names():
+                return opened
+            for held in opened:
+                held.close()
+
+    def _named(self, ending: str) -> Path:
+        return self.path.with_name(self.path.name + ending)
+
+    def _names(self) -> list[str]:
+        """What the names of the log's files end in. Of one that is being compressed only the first counts."""
+        found = {}
+        for path in self.path.parent.glob(f"{self.path.name}*"):
+            ending = path.name[len(self.path.name) :]
+            if numbered := re.fullmatch(r"(?:\.(\d+))?(\.gz)?", ending):
+                number = int(numbered[1] or 0)
+                if number not in found or not numbered[2]:
+                    found[number] = ending
+        return [found[number] for number in sorted(found)]
+
+    def close(self) -> None:
+        """Hold no files any longer."""
+        for held in [*self._marked, *([self._now] if self._now is not None else [])]:
+            held.close()
+        self._marked, self._now = [], None
+
+
+def _all(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        seen = path.stat()
+    except FileNotFoundError:
+        return None
+    return seen.st_dev, seen.st_ino
 
 
 def _end_of_last_line(file: BinaryIO) -> int:
@@ -69,21 +200,3 @@ def cut(path: Path, marked: int) -> None:
     if path.exists():
         with path.open("r+b") as file:
             file.truncate(marked)
-
-
-def print_again(tail: bytes, process: int) -> None:
-    """Print the lines through the standard output and error of a process."""
-    pipes = {}
-    try:
-        for line in tail.splitlines():
-            try:
-                entry = json.loads(line)
-                number = STREAMS[entry["stream"]]
-            except (ValueError, KeyError, TypeError):
-                continue  # the last line of a daemon that was killed while it wrote
-            if number not in pipes:
-                pipes[number] = Path(f"/proc/{process}/fd/{number}").open("wb", buffering=0)  # noqa: SIM115
-            pipes[number].write(entry["log"].encode())
-    finally:
-        for pipe in pipes.values():
-            pipe.close()

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import proc
 from .changes import NotTold
 from .paths import host_paths, mounts
 
@@ -36,12 +37,8 @@ def written_through_mappings(processes: Sequence[int]) -> set[str]:
     """Host paths of files that any of the processes has mapped shared and writable."""
     found: set[str] = set()
     for pid in processes:
-        try:
-            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-            points = mounts(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for line in lines:
+        points = mounts(pid)
+        for line in proc.lines(pid, "maps") if points else []:
             fields = line.split(maxsplit=5)
             if len(fields) == 6 and fields[1][1] == "w" and fields[1][3] == "s" and fields[5].startswith("/"):
                 found |= host_paths(fields[5], points)
@@ -63,5 +60,5 @@ def open_and_changed(processes: Sequence[int], since_ns: int) -> set[str]:
                     if target.endswith(LOST):
                         raise NotTold("a file has changed that has lost its name")
                     points = points or mounts(pid)
-                    found |= host_paths(target, points)
+                    found |= host_paths(target, points) if points else set()
     return found

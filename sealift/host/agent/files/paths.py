@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import proc
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
 def mounts(pid: int) -> dict[str, set[str]]:
-    """Where a process sees which host directories: mount point to overlay layer, or to what is bound there."""
+    """Where a process sees which host directories: mount point to overlay layer, or to what is bound there.
+
+    None once it has ended.
+    """
     own = _mountinfo("self")
     points = {}
     for mount in _mountinfo(str(pid)):
@@ -33,7 +38,7 @@ class _Mount:
 
 def _mountinfo(pid: str) -> list[_Mount]:
     mounts = []
-    for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
+    for line in proc.lines(pid, "mountinfo"):
         left, right = line.split(" - ", 1)
         _, _, device, root, point, *_ = left.split()
         mounts.append(_Mount(device, root, point, right))

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import re
+import select
 import signal
 import stat
 import subprocess
@@ -17,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..criu import DIES_WITH_US
+from ..criu import DIES_WITH_US, LOOK_S, STANDSTILL_S, Progress
 from ..wire import AgentError, listen
 from .changes import TICK_NS, Changes, NotTold
 from .opened import holds_lost, open_and_changed, written_through_mappings
@@ -38,8 +39,22 @@ OPTIONS += [f"--filter=-x {note}" for note in OVERLAY_NOTES]
 LAYER = "layer"
 """The tree of the container's writable layer; the others are volumes and bind mounts."""
 
-VANISHED = 24
-"""rsync's exit status when a file went away while it looked: expected of a tree in use."""
+PARTIAL, VANISHED = 23, 24
+"""rsync's exit statuses when not all could be sent, and when only files were missing that had gone meanwhile."""
+
+COMPLAINT = re.compile(r"^(rsync: |ERROR: |(file|directory) has vanished: )")
+RACE = re.compile(
+    r"^(file|directory) has vanished: |failed verification|\[sender\] read errors mapping"
+    r"|\[sender\] .*\((2|20|21|40|61|116)\)$|\[generator\] link .*\(2\)$"
+)
+"""What rsync complains of where a program truncates, replaces or removes what is being read: ENOENT, ENOTDIR, EISDIR,
+ELOOP, ENODATA and ESTALE (errno(3)). It changed after the pass had begun, so that a later one sends it again."""
+
+FROZEN_RACE = re.compile(r"^(file|directory) has vanished: ")
+"""Beside a dump CRIU makes names and takes them away (`links`); and a volume may have a user outside the container."""
+
+STOP_S, LIVE_STANDSTILL_S = 5, 60
+"""After so long without progress a pass is given up while nobody waits for it; in the freeze after `STANDSTILL_S`."""
 
 
 class Daemon:
@@ -92,7 +107,11 @@ class Daemon:
         """End it, and what it has started for each connection: one that is silent would keep its own for ever."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
-        self.process.wait(10)
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 def _listens(pid: int, port: int) -> bool:
@@ -133,7 +152,7 @@ class Sender:
         self.view = view
         self.live_options = [f"--bwlimit={max(1, bandwidth // 1024)}"] if bandwidth else []
         self.target = f"rsync://sealift@{address}:{port}"
-        self.environment = {**os.environ, "RSYNC_PASSWORD": password}
+        self.environment = {**os.environ, "RSYNC_PASSWORD": password, "LC_ALL": "C"}
         self.trees = {name: Path(path) for name, path in trees.items()}
         self.suspects: dict[str, set[str]] = {}
         self._sent: dict[str, dict[str, Stamp]] | None = None
@@ -150,8 +169,10 @@ class Sender:
                 stamp.ctime_ns < started_ns - TICK_NS for tree in before.values() for stamp in tree.values()
             )
             self._sent = before if settled else None
+        # What was removed goes there, too, if something else could not be read: a later pass may be told only of names.
+        options = ["--delete", "--ignore-errors", *self.live_options]
         sent = sum(
-            self._end(name, self._start(name, f"{path}/", "--delete", *self.live_options))
+            self._end([(name, self._start(name, f"{path}/", *options))], live=True)
             for name, path in self.trees.items()
         )
         self.suspects = {name: touched_since(path, started_ns - TICK_NS) for name, path in self.trees.items()}
@@ -200,9 +221,11 @@ class Sender:
         self._changes = self._sent = None
 
     def copy(self, module: str, files: Mapping[Path, str]) -> int:
-        """Send single files, each under the name that it is to have. Returns the bytes sent."""
+        """Send single files, each under the name that it is to have; links are followed. Returns the bytes sent."""
         return sum(
-            self._end(module, self._start(module, str(path), *self.live_options, to=name))
+            self._end(
+                [(module, self._start(module, str(path), "-L", *self.live_options, to=name))], live=True
+            )
             for path, name in files.items()
         )
 
@@ -234,7 +257,7 @@ class Sender:
                 # In place: the other rsync on this tree would delete a temporary file, which it knows nothing of.
                 again = ["--ignore-times", "--inplace", "--files-from=-", "--from0"]
                 running.append((name, self._start(name, f"{self.trees[name]}/", *again, names=existing)))
-        return sum(self._end(name, process) for name, process in running)
+        return self._end(running)
 
     def _has_others(self, tree: str, name: str) -> bool:
         """Whether a file has several names. One that is sent by itself would part from them."""
@@ -251,32 +274,66 @@ class Sender:
             (tree, self._start(tree, f"{self.trees[tree]}/", *named, names=sorted(names)))
             for tree, names in changed.items()
         ]
-        return sum(self._end(tree, process) for tree, process in running)
+        return self._end(running)
 
     def _stamps(self) -> dict[str, dict[str, Stamp]]:
         return {name: stamps(path) for name, path in self.trees.items()}
 
     def _start(
         self, name: str, origin: str, *more: str, names: Sequence[str] = (), to: str = ""
-    ) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            ["rsync", *OPTIONS, *more, origin, f"{self.target}/{name}/{to}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=self.environment,
-            text=True,
-            errors="surrogateescape",
-        )
-        if process.stdin is not None:  # it was asked for
-            process.stdin.write("\0".join(names))
-            process.stdin.close()
-        return process
+    ) -> subprocess.Popen[bytes]:
+        # A file, and no pipe: an rsync that waits for its peer would not read, and whoever writes would wait with it.
+        with os.fdopen(os.memfd_create("names"), "w+b") as listed:
+            listed.write(os.fsencode("\0".join(names)))
+            listed.seek(0)
+            return subprocess.Popen(
+                ["rsync", *OPTIONS, *more, origin, f"{self.target}/{name}/{to}"],
+                stdin=listed,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+            )
 
-    def _end(self, name: str, process: subprocess.Popen[str]) -> int:
-        output = process.stdout.read() if process.stdout is not None else ""
-        if process.wait() not in {0, VANISHED}:
-            last = [line for line in output.splitlines() if "rsync" in line][:3]
-            raise AgentError(f"rsync of the {name} tree failed: {'; '.join(last) or output[-300:]}", "sync")
-        found = re.search(r"Total bytes sent: (\d+)", output)
-        return int(found.group(1)) if found else 0
+    def _end(self, running: Sequence[tuple[str, subprocess.Popen[bytes]]], *, live: bool = False) -> int:
+        """Wait for them all. Returns the bytes sent. AgentError if one fails or stands still; then none runs any more.
+
+        While the container is `live` its files change under rsync's hands.
+        """
+        try:
+            return sum(_sent(name, process, live=live) for name, process in running)
+        finally:
+            for _, process in running:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+
+
+def _sent(name: str, process: subprocess.Popen[bytes], *, live: bool) -> int:
+    bound_s = LIVE_STANDSTILL_S if live else STANDSTILL_S
+    said = b""
+    progress = Progress(None, process.pid, bound_s=bound_s)
+    assert process.stdout is not None  # noqa: S101 - it was asked for
+    with process.stdout as output:
+        while True:
+            if select.select([output], [], [], LOOK_S)[0]:
+                if not (chunk := os.read(output.fileno(), 1 << 16)):
+                    break
+                said += chunk
+            elif progress.stands_still():
+                raise AgentError(f"rsync of the {name} tree has stood still for {bound_s} s", "sync")
+    lines = os.fsdecode(said).split("\n")
+    status = process.wait()
+    if status and not (status in {PARTIAL, VANISHED} and _is_no_failure(lines, live=live)):
+        why = [line for line in lines if COMPLAINT.match(line) or "rsync" in line][:3]
+        raise AgentError(
+            f"rsync of the {name} tree failed: {'; '.join(why) or os.fsdecode(said[-300:])}", "sync"
+        )
+    found = re.search(rb"Total bytes sent: (\d+)", said)
+    return int(found.group(1)) if found else 0
+
+
+def _is_no_failure(lines: Sequence[str], *, live: bool) -> bool:
+    """Whether all that rsync complains of is as it has to be in a tree that is in use, or frozen."""
+    allowed = RACE if live else FROZEN_RACE
+    complaints = [line for line in lines if COMPLAINT.match(line)]
+    return bool(complaints) and all(allowed.search(line) for line in complaints)

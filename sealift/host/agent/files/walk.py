@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}
+"""What the kernel says of a name that was there a moment ago: removed, or another kind of file by now."""
+
+
+@contextlib.contextmanager
+def may_go() -> Iterator[None]:
+    """What is looked at in the block may vanish meanwhile: a program that runs does what it wants with its files."""
+    try:
+        yield
+    except OSError as failed:
+        if failed.errno not in GONE:
+            raise
 
 
 class Stamp(NamedTuple):
@@ -21,21 +39,18 @@ def stamps(root: Path) -> dict[str, Stamp]:
     places = [str(root)]
     while places:
         place = places.pop()
-        try:
+        entries: list[os.DirEntry[str]] = []
+        with may_go():
             entries = list(os.scandir(place))
             own = Path(place).lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        found[place] = Stamp(own.st_ino, own.st_ctime_ns, 0)
+            found[place] = Stamp(own.st_ino, own.st_ctime_ns, 0)
         for entry in entries:
-            try:
+            with may_go():
                 if entry.is_dir(follow_symlinks=False):
                     places.append(entry.path)
                     continue
                 stat = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            found[entry.path] = Stamp(stat.st_ino, stat.st_ctime_ns, stat.st_size)
+                found[entry.path] = Stamp(stat.st_ino, stat.st_ctime_ns, stat.st_size)
     return found
 
 
@@ -44,18 +59,15 @@ def touched_since(root: Path, since_ns: int) -> set[str]:
     found: set[str] = set()
     places = [str(root)]
     while places:
-        try:
+        entries: list[os.DirEntry[str]] = []
+        with may_go():
             entries = list(os.scandir(places.pop()))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
         for entry in entries:
-            try:
+            with may_go():
                 if entry.is_dir(follow_symlinks=False):
                     places.append(entry.path)
                 elif entry.is_file(follow_symlinks=False) and _mtime_ns(entry) >= since_ns:
                     found.add(os.path.relpath(entry.path, root))
-            except FileNotFoundError:
-                continue
     return found
 
 

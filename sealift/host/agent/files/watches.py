@@ -15,6 +15,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import proc
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -97,7 +99,7 @@ def _marks(pid: int) -> Iterator[re.Match[str]]:
         for entry in os.scandir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
                 if Path(entry.path).readlink().name in {"anon_inode:inotify", "anon_inode:[fanotify]"}:
-                    yield from MARK.finditer(Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text())
+                    yield from MARK.finditer(proc.read(pid, f"fdinfo/{entry.name}"))
 
 
 def _opens(pid: int, mark: re.Match[str], device: int) -> bool:
@@ -124,11 +126,8 @@ def _opens(pid: int, mark: re.Match[str], device: int) -> bool:
 def _mount_points(pid: int, device: int) -> list[str]:
     """Where a device is mounted; the kernel writes it here with 12 bits of major and 20 of minor number."""
     wanted = f"{device >> 20}:{device & 0xFFFFF}"
-    try:
-        lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
-    except OSError:
-        return []
-    return [fields[4] for fields in map(str.split, lines) if fields[2] == wanted]
+    lines = proc.lines(pid, "mountinfo")
+    return [fields[4] for fields in (line.split(" ") for line in lines) if fields[2] == wanted]
 
 
 def _lies_in_a_hint(pid: int, device: int, inode: int) -> bool:

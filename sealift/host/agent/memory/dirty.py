@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import cgroup, docker_api, dumps
+from .. import cgroup, docker_api, dumps, proc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,17 +54,15 @@ def sample(container: str, tracked: bool) -> dict[str, Any]:
 
 def dump_bytes(pid: int) -> int:
     """What a dump of the process takes: memory that no file on disk has. Shared pages count in parts."""
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0
-    sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB$", rollup, re.MULTILINE))
+    sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB$", proc.read(pid, "smaps_rollup"), re.MULTILINE))
     return sum(int(sizes.get(name, 0)) for name in ("Pss_Anon", "Pss_Shmem", "SwapPss")) * 1024
 
 
 def _is_being_pre_dumped(container: str) -> bool:
     """Whether a migration of it has its images here: its next round counts on the bits."""
-    return any(path.read_text() == container for path in dumps.DUMPS.glob(f"*/{dumps.CONTAINER}"))
+    with contextlib.suppress(FileNotFoundError):  # another migration has just ended
+        return any(path.read_text() == container for path in dumps.DUMPS.glob(f"*/{dumps.CONTAINER}"))
+    return False
 
 
 def _clear(pid: int, what: str) -> bool:
@@ -80,7 +78,7 @@ def _clear(pid: int, what: str) -> bool:
 def _dumped(pid: int) -> Iterator[tuple[int, int]]:
     """The mappings that a dump reads: writable, and not of a file."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        for line in proc.lines(pid, "maps"):
             found = MAPPING.match(line)
             if found and found[3][1] == "w" and not (found[3][3] == "s" and found[4].startswith("/dev/")):
                 yield int(found[1], 16), int(found[2], 16)
@@ -109,7 +107,7 @@ def _referenced_bytes(pid: int) -> int:
     total = 0
     writable = False
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        for line in proc.lines(pid, "smaps"):
             if found := MAPPING.match(line):
                 writable = found[3][1] == "w"
             elif writable and line.startswith("Referenced:"):

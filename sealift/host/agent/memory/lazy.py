@@ -23,8 +23,8 @@ from ..wire import AgentError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WORD_S = 60
-"""A busy host may take seconds to start a program."""
+WORD_S, RESTORED_S = 60, 10
+"""A busy host may take seconds to start a program. Clients wait for the word that all is restored."""
 
 
 class Filler:
@@ -80,10 +80,10 @@ class Filler:
             self._process.stdin.write(f"{json.dumps(word)}\n")
             self._process.stdin.flush()
 
-    def _hear(self, word: str) -> None:
+    def _hear(self, word: str, timeout_s: float = WORD_S) -> None:
         """Wait until it says that. AgentError if it has ended instead, or does not."""
         assert self._process.stdout  # noqa: S101 - it was asked for
-        ready = select.select([self._process.stdout], [], [], WORD_S)[0]
+        ready = select.select([self._process.stdout], [], [], timeout_s)[0]
         if not ready or word not in self._process.stdout.readline():
             raise AgentError(self.reason() if ready else f"the pager does not say {word!r}", "restore")
 
@@ -93,7 +93,7 @@ class Filler:
 
     def guard(self) -> None:
         """Hold what it holds, before anything depends on it. AgentError if it has died already."""
-        self._hear("restored")
+        self._hear("restored", RESTORED_S)
         with contextlib.suppress(OSError):  # it has ended: said below, if it has not ended well
             for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
                 with contextlib.suppress(OSError):

@@ -154,13 +154,25 @@ class Incoming:
             self._begun.set()
             criu.finish(self._server, "transfer", self._images / "page-server.log")
         except (OSError, AgentError) as failed:
-            self._failure = failed
+            self._failure = self._failure or failed  # one that was killed has a reason already
         finally:
             self._begun.set()
 
     def finish(self) -> None:
-        """Wait for the end of the dump. AgentError if its pages have not all come, or nobody has brought any."""
+        """Wait for the end of the dump. AgentError if its pages have not all come, or nobody has brought any.
+
+        A page server that stands still meanwhile is killed.
+        """
         self._admission.close()
+        self._begun.wait()
+        if self._server is not None:
+            progress = criu.Progress(self._images / "page-server.log", self._server.pid)
+            while self._thread.is_alive():
+                self._thread.join(criu.LOOK_S)
+                if self._thread.is_alive() and progress.stands_still():
+                    self._server.kill()
+                    self._failure = AgentError(f"the page server has stood still for {criu.STANDSTILL_S} s")
+                    break
         self._thread.join()
         self._end_relay()
         if self._failure is not None:
@@ -171,7 +183,7 @@ class Incoming:
         self._admission.close()
         self._begun.wait()
         if self._server is not None:
-            self._server.terminate()
+            self._server.kill()  # one that is stopped would not hear anything else
         self._thread.join()
         self._end_relay()
 
