@@ -36,7 +36,7 @@ def paths(pid: int) -> dict[str, str]:
 
     None once it has ended.
     """
-    lines = _read(f"/proc/{pid}/cgroup").splitlines()
+    lines = _read(f"/proc/{pid}/cgroup").split("\n")[:-1]
     return {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
 
 

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from . import procfs
 from .wire import AgentError
 
 CAP_SYS_RESOURCE = 24
@@ -134,7 +135,7 @@ def _compiler() -> str | None:
 
 def _of_another_user(pid: int) -> bool:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = procfs.lines(f"/proc/{pid}/status")
     except OSError:
         return False
     wanted = {"Uid": str(os.getuid()), "Gid": str(os.getgid())}

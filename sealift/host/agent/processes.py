@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup
-from .files import links, watches
-from .files.opened import is_lost
+from . import cgroup, procfs
+from .files import watches
+from .files.opened import is_lost, other_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,7 +179,7 @@ def _namespaces(pid: int) -> dict[str, str]:
 def _mappings(pid: int) -> Iterator[str]:
     """Mapped things that are neither plain memory nor plain files."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        for line in procfs.lines(f"/proc/{pid}/maps"):
             fields = line.split(maxsplit=5)
             name = fields[5] if len(fields) == 6 else ""
             if name.startswith(("anon_inode:", "/secretmem")):
@@ -216,7 +216,7 @@ def _file(pid: int, path: Path, target: str, opened: os.stat_result, kind: str |
         return
     if kind is None:
         yield f"elsewhere:{target}"
-    elif kind != "overlay" and is_lost(target, opened) and next(links.other_names(pid, path), None) is None:
+    elif kind != "overlay" and is_lost(target, opened) and next(other_names(pid, path), None) is None:
         yield f"nameless:{target}"
 
 
@@ -244,9 +244,8 @@ def _file_systems(pid: int) -> dict[str, str]:
     """What is mounted where: mount point to type of file system, but for the root."""
     found = {}
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
-            left, right = line.split(" - ", 1)
-            found[left.split()[4]] = right.split()[0]
+        for mount in procfs.mounts(pid):
+            found[mount.point] = mount.kind
     found.pop("/", None)
     return found
 
@@ -271,15 +270,16 @@ def _terminal_masters(pid: int) -> Iterator[int]:
 
 def _fdinfo(pid: int, number: str) -> dict[str, int]:
     """The numbers in a descriptor's fdinfo (proc(5)); the flags are in octal there."""
-    lines = re.findall(r"^([\w-]+):\s*(\d+)$", Path(f"/proc/{pid}/fdinfo/{number}").read_text(), re.MULTILINE)
+    lines = re.findall(
+        r"^([\w-]+):\s*(\d+)$", os.fsdecode(Path(f"/proc/{pid}/fdinfo/{number}").read_bytes()), re.MULTILINE
+    )
     return {name: int(value, 8 if name == "flags" else 10) for name, value in lines}
 
 
 def _mounts(pid: int) -> dict[int, str]:
     """What a process has mounted (proc(5), mountinfo): numbers, and kinds of file systems."""
     with contextlib.suppress(OSError):
-        lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
-        return {int(line.split()[0]): line.split(" - ", 1)[1].split()[0] for line in lines}
+        return {mount.number: mount.kind for mount in procfs.mounts(pid)}
     return {}
 
 

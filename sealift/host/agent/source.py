@@ -97,7 +97,13 @@ class Source:
         (self.directory / dumps.CONTAINER).write_text(container)
         self.images = self.directory / "final"
         self.sender = Sender(
-            peer["address"], peer["rsync_port"], peer["password"], trees, bandwidth, self._view
+            peer["address"],
+            peer["rsync_port"],
+            peer["password"],
+            trees,
+            self.directory,
+            bandwidth,
+            self._view,
         )
         self.log = Log(log) if log else None
         try:
@@ -166,7 +172,7 @@ class Source:
         pids = cgroup.pids(cgroup.of_process(self._first_process()))
         whole = hugepages.split(pids)
         settings = self.directory / "pre-dump.conf"
-        settings.write_text(watches.settings(pids))
+        settings.write_bytes(os.fsencode(watches.settings(pids)))
         env = {**(limits.environment(pids) or os.environ), criu.SETTINGS: str(settings)}
         options = ["--pre-dump", "--page-server", "{}:{}".format(*server), *self._parent()]
         dump = criu.checkpoint(self.container, images, *options, env=env)
@@ -329,6 +335,7 @@ class Source:
         images = self.images
         if self.stand_in is not None:
             cgroup.set_aside(self.group, stopped, self.stand_in)
+        self.sender.begin_dump()
         self.trigger.say("go")
         with self._watched(*self.doors), self._pushed():
             try:

@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 
+from sealift.host.agent import procfs
 from sealift.host.agent.destination import follow_links
 from sealift.host.agent.files import log, paths
 
@@ -70,14 +71,18 @@ def test_the_tail_is_printed_again_through_the_streams_it_came_from() -> None:
         os.close(read)
 
 
+def mount(device: str, root: str, point: str) -> procfs.Mount:
+    return procfs.Mount(1, device, root, point, "ext4", {})
+
+
 def test_a_file_in_a_volume_has_a_host_path_even_if_the_volume_s_file_system_is_mounted_elsewhere() -> None:
-    own = [paths._Mount("0:73", "/docker", "/var/lib/docker", ""), paths._Mount("0:73", "/", "/mnt", "")]
-    volume = paths._Mount("0:73", "/docker/volumes/v/_data", "/data", "")
+    own = [mount("0:73", "/docker", "/var/lib/docker"), mount("0:73", "/", "/mnt")]
+    volume = mount("0:73", "/docker/volumes/v/_data", "/data")
     assert set(paths._seen_from_here(volume, own)) == {
         "/var/lib/docker/volumes/v/_data",
         "/mnt/docker/volumes/v/_data",
     }
-    assert not set(paths._seen_from_here(paths._Mount("0:74", "/docker", "/x", ""), own))
+    assert not set(paths._seen_from_here(mount("0:74", "/docker", "/x"), own))
     points = {"/": {"/upper"}, "/data": {"/var/lib/docker/volumes/v/_data"}}
     assert paths.host_paths("/data/file", points) == {"/var/lib/docker/volumes/v/_data/file"}
     assert paths.host_paths("/database", points) == {"/upper/database"}

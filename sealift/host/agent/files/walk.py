@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import beneath
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 class Stamp(NamedTuple):
@@ -16,48 +21,32 @@ class Stamp(NamedTuple):
 
 
 def stamps(root: Path) -> dict[str, Stamp]:
-    """Of everything in a tree, by its path."""
+    """Of everything in a tree, by its name relative to it."""
     found: dict[str, Stamp] = {}
-    places = [str(root)]
-    while places:
-        place = places.pop()
-        try:
-            entries = list(os.scandir(place))
-            own = Path(place).lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        found[place] = Stamp(own.st_ino, own.st_ctime_ns, 0)
-        for entry in entries:
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    places.append(entry.path)
-                    continue
-                stat = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            found[entry.path] = Stamp(stat.st_ino, stat.st_ctime_ns, stat.st_size)
+    with beneath.tree(root) as top:
+        for name, handle, entries in beneath.walk(top):
+            own = os.fstat(handle)
+            found[name] = Stamp(own.st_ino, own.st_ctime_ns, 0)
+            for entry, seen in _files(entries):
+                found[name + entry.name] = Stamp(seen.st_ino, seen.st_ctime_ns, seen.st_size)
     return found
 
 
 def touched_since(root: Path, since_ns: int) -> set[str]:
     """Files that were written since then, by names relative to the tree. Nanoseconds of the real-time clock."""
     found: set[str] = set()
-    places = [str(root)]
-    while places:
-        try:
-            entries = list(os.scandir(places.pop()))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        for entry in entries:
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    places.append(entry.path)
-                elif entry.is_file(follow_symlinks=False) and _mtime_ns(entry) >= since_ns:
-                    found.add(os.path.relpath(entry.path, root))
-            except FileNotFoundError:
-                continue
+    with beneath.tree(root) as top:
+        for name, _, entries in beneath.walk(top):
+            for entry, seen in _files(entries):
+                if entry.is_file(follow_symlinks=False) and seen.st_mtime_ns >= since_ns:
+                    found.add(name + entry.name)
     return found
 
 
-def _mtime_ns(entry: os.DirEntry[str]) -> int:
-    return entry.stat(follow_symlinks=False).st_mtime_ns
+def _files(entries: list[os.DirEntry[str]]) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    for entry in entries:
+        if not entry.is_dir(follow_symlinks=False):
+            try:
+                yield entry, entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import cgroup, docker_api, dumps
+from .. import cgroup, docker_api, dumps, procfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +80,7 @@ def _clear(pid: int, what: str) -> bool:
 def _dumped(pid: int) -> Iterator[tuple[int, int]]:
     """The mappings that a dump reads: writable, and not of a file."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        for line in procfs.lines(f"/proc/{pid}/maps"):
             found = MAPPING.match(line)
             if found and found[3][1] == "w" and not (found[3][3] == "s" and found[4].startswith("/dev/")):
                 yield int(found[1], 16), int(found[2], 16)
@@ -109,7 +109,7 @@ def _referenced_bytes(pid: int) -> int:
     total = 0
     writable = False
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        for line in procfs.lines(f"/proc/{pid}/smaps"):
             if found := MAPPING.match(line):
                 writable = found[3][1] == "w"
             elif writable and line.startswith("Referenced:"):

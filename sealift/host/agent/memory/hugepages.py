@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import procfs
 from ..images import PAGE_BYTES
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def ranges(pid: int) -> Iterator[tuple[int, int]]:
     """The mappings of a process that have huge pages in them (proc(5), smaps)."""
     with contextlib.suppress(FileNotFoundError):  # it has ended
         where = None
-        for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        for line in procfs.lines(f"/proc/{pid}/smaps"):
             if head := RANGE.match(line):
                 where = int(head[1], 16), int(head[2], 16)
             elif (found := HUGE.match(line)) and int(found[1]) and where:
@@ -111,7 +112,7 @@ def gather(pids: Iterable[int]) -> int:
 
 def _whole(pid: int) -> Iterator[int]:
     """Where 512 pages in a row are there, in one process alone, and could be one."""
-    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    lines = procfs.lines(f"/proc/{pid}/maps")
     with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
         for mapping in filter(None, map(ANONYMOUS.match, lines)):
             for place in _huge_pages(int(mapping[1], 16), int(mapping[2], 16)):
