@@ -149,7 +149,7 @@ def make(place):
 
 
 def by_name(place):
-    """Changes that names tell: written, made (also FIFOs and sockets), removed, renamed, other owners and attributes."""
+    """Changes that names tell: written, made (also FIFOs and sockets), removed, renamed, other owners, attributes."""
     os.chdir(place)
     for number, name in enumerate(NAMES):
         write(name, b"more")

@@ -90,7 +90,7 @@ def tree(root: str | Path) -> Iterator[int]:
 
 
 def lstat(top: int, name: str) -> os.stat_result:
-    """Look at a file of a tree, as lstat(2) does. OSError, one of `RACES` for a file that is not there."""
+    """Look at a file, and not at what a link leads to. OSError, one of `RACES` for a file that is not there."""
     handle = opened(top, name, os.O_PATH | os.O_NOFOLLOW)
     try:
         return os.fstat(handle)
