@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, docker_api, limits, processes
+from . import cgroup, docker_api, limits, processes, volume_marks
 from .memory import dirty
 from .network import link
 from .wire import AgentError, Controller, serve
@@ -135,6 +135,7 @@ def main(controller: Controller) -> None:
         "survey": survey,
         "receive_rate": link.receive,
         "exists": exists,
+        "volumes": volume_marks.look,
         "tree_bytes": tree_bytes,
     }
     serve(handlers, controller, lambda: None)

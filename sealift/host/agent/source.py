@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import brake, breakpoints, cgroup, criu, docker_api, dumps, limits, timerfd
+from . import brake, breakpoints, cgroup, criu, docker_api, dumps, limits, timerfd, volume_marks
 from .files import links, watches
 from .files.log import TAIL, Log
 from .files.rsync import Sender, View
@@ -435,6 +435,7 @@ class Source:
                 ) from lost
             fetched = sum(pages for _, _, pages in lazy_ranges(self.images)) * PAGE_BYTES
         remove(self.container)
+        volume_marks.leave(self.migration)
         self.frozen = False
         self.removed = {"page_bytes": fetched}
         return self.removed
@@ -503,6 +504,7 @@ def discard(migration: str, container: str) -> None:
                 raise AgentError(f"memory is still being fetched after {FETCH_TIMEOUT_S} s", "finish")
             time.sleep(0.05)
         remove(container)
+        volume_marks.leave(migration)
     pipes.put_back(migration)
 
 
@@ -563,6 +565,7 @@ def main(controller: Controller) -> None:
     source = Source(controller)
     handlers: dict[str, Callable[..., Any]] = {
         "open": source.open,
+        "keep_volumes": volume_marks.keep,
         "send_image": send_image,
         "live_pass": source.live_pass,
         "send_log": source.send_log,
