@@ -57,3 +57,18 @@ def test_files_of_any_name_are_the_same_afterwards(bound: Stage, change: str) ->
     assert len(before) > 3 * 5 * len(hostile_names.NAMES)
     assert sorted(set(after) - set(before)) == sorted(set(before) - set(after)) == []
     assert after == before
+
+
+def test_files_too_deep_to_be_sent_are_told_beforehand(stage: Stage) -> None:
+    dig = "import os, sys, time\nfor _ in range(int(sys.argv[1])):\n os.mkdir('d' * 200)\n os.chdir('d' * 200)\n"
+    dig += "open('file', 'w').close()\nprint('up', flush=True)\ntime.sleep(1e9)"
+    stage.python("box", dig, "19", options=["--workdir", "/var/tmp"])
+    stage.python(
+        "deeper", dig, "30", options=["--workdir", "/home/workload", "--volume", "box:/home/workload"]
+    )
+    stage.sh("source", "for c in box deeper; do until docker logs $c | grep -q up; do sleep 0.1; done; done")
+    (reason,) = stage.refuse("deeper").reasons
+    assert "volumes/box/_data there are files whose path is longer than 4000 bytes" in reason
+    stage.engine("box")
+    found = stage.docker("destination", "exec", "box", "find", "/var/tmp", "-name", "file")
+    assert len(found) > 19 * 200

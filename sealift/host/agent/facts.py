@@ -87,6 +87,18 @@ def tree_bytes(paths: list[str]) -> int:
     return total
 
 
+def too_deep(paths: list[str], name_bytes: int) -> list[str]:
+    """Which of the directories hold a file whose name, relative to them, is longer than that."""
+    found = []
+    for path in paths:
+        least = name_bytes // 256  # a slash and a name of 255 bytes
+        find = ["find", path, "-xdev", "-mindepth", str(least), "-printf", "%P\\0"]
+        names = subprocess.run(find, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
+        if any(len(name) > name_bytes for name in names.split(b"\0")):
+            found.append(path)
+    return found
+
+
 def _first_letter(path: str) -> str:
     try:
         return Path(path).read_text()[:1]
@@ -137,5 +149,6 @@ def main(controller: Controller) -> None:
         "exists": exists,
         "volumes": volume_marks.look,
         "tree_bytes": tree_bytes,
+        "too_deep": too_deep,
     }
     serve(handlers, controller, lambda: None)

@@ -294,7 +294,7 @@ class Sender:
         if live and status == PARTIAL and why and why <= {*beneath.RACES}:
             self._forget()
         elif status not in {0, VANISHED}:
-            last = [line for line in output.split("\n") if "rsync" in line][:3]
+            last = [line[:500] for line in output.split("\n") if "rsync" in line or "overflows" in line][:3]
             raise AgentError(f"rsync of the {name} tree failed: {'; '.join(last) or output[-300:]}", "sync")
         found = SENT.findall(output)
         return int(found[-1]) if found else 0
