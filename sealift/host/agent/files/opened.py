@@ -45,6 +45,7 @@ def written_through_mappings(processes: Sequence[int], trees: Mapping[str, Path]
     """
     found: dict[str, set[str]] = {}
     looked: set[tuple[int, int]] = set()
+    points = _Points()
     for pid in processes:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             for mapping in procfs.mappings(pid):
@@ -55,7 +56,7 @@ def written_through_mappings(processes: Sequence[int], trees: Mapping[str, Path]
                     seen = handle.stat()
                     if stat.S_ISREG(seen.st_mode) and seen.st_nlink and _identity(seen) not in looked:
                         looked.add(_identity(seen))
-                        for name in _mapped_names(processes, pid, handle, seen):
+                        for name in _mapped_names(processes, pid, handle, seen, points):
                             _sort_in(found, name, trees)
     return found
 
@@ -64,11 +65,26 @@ def _identity(seen: os.stat_result) -> tuple[int, int]:
     return seen.st_dev, seen.st_ino
 
 
-def _mapped_names(processes: Sequence[int], pid: int, handle: Path, seen: os.stat_result) -> set[str]:
+class _Points:
+    """What processes have mounted where, read once for all that share it."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[str, set[str]]] = {}
+
+    def __call__(self, pid: int) -> dict[str, set[str]]:
+        namespace = str(Path(f"/proc/{pid}/ns/mnt").readlink())
+        if namespace not in self._found:
+            self._found[namespace] = mounts(pid)
+        return self._found[namespace]
+
+
+def _mapped_names(
+    processes: Sequence[int], pid: int, handle: Path, seen: os.stat_result, points: _Points
+) -> set[str]:
     """Where this host has a file that a process has mapped."""
     path = _path((pid, *processes[:1]), handle, seen)
     names = {str(name) for name in other_names(pid, handle)} if path is None else set()
-    return names or host_paths(path or str(handle.readlink()), mounts(pid))
+    return names or host_paths(path or str(handle.readlink()), points(pid))
 
 
 def open_and_changed(
@@ -79,8 +95,8 @@ def open_and_changed(
     NotTold if one has lost its name.
     """
     found: dict[str, set[str]] = {}
+    points = _Points()
     for pid in processes:
-        points: dict[str, set[str]] = {}
         with contextlib.suppress(OSError):
             for entry in os.scandir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
@@ -90,8 +106,7 @@ def open_and_changed(
                     path = _path((pid, *processes[:1]), Path(entry.path), seen)
                     if path is None:
                         raise NotTold("a file has changed that has lost its name")
-                    points = points or mounts(pid)
-                    for name in host_paths(path, points):
+                    for name in host_paths(path, points(pid)):
                         _sort_in(found, name, trees)
     return found
 
