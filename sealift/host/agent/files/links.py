@@ -116,11 +116,13 @@ def _number_inside(pid: int) -> str:
 def make(links: Sequence[Link], trees: Mapping[str, str]) -> None:
     """Make the names at the destination, whose `trees` are these directories."""
     for link in links:
-        with beneath.tree(trees[link.tree]) as top:
-            with _place(top, link.name) as (there, name), _place(top, link.other) as (here, other):
-                with contextlib.suppress(FileNotFoundError):  # a pass of rsync beside the dump may have met it
-                    os.unlink(name, dir_fd=there)
-                os.link(other, name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
+        with contextlib.ExitStack() as stack:
+            top = stack.enter_context(beneath.tree(trees[link.tree]))
+            there, name = stack.enter_context(_place(top, link.name))
+            here, other = stack.enter_context(_place(top, link.other))
+            with contextlib.suppress(FileNotFoundError):  # a pass of rsync beside the dump may have met it
+                os.unlink(name, dir_fd=there)
+            os.link(other, name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
 
 
 @contextlib.contextmanager
