@@ -48,7 +48,7 @@ def start(stage: Stage, when: str) -> None:
     stage.sh("source", "until docker logs box | grep -q swaps; do sleep 0.1; done")
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.whole)])
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=[pytest.mark.whole, pytest.mark.timeout(1200)])])
 def test_nothing_of_a_host_goes_along_with_a_container_that_swaps_directories_for_links(
     stage: Stage, times: int
 ) -> None:

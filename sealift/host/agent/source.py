@@ -96,19 +96,24 @@ class Source:
         self.directory, self.lock = dumps.make(migration)
         (self.directory / dumps.CONTAINER).write_text(container)
         self.images = self.directory / "final"
-        self.sender = Sender(
-            peer["address"],
-            peer["rsync_port"],
-            peer["password"],
-            trees,
-            self.directory,
-            bandwidth,
-            self._view,
-        )
+        try:
+            self.sender = Sender(
+                peer["address"],
+                peer["rsync_port"],
+                peer["password"],
+                trees,
+                self.directory,
+                bandwidth,
+                self._view,
+            )
+        except AgentError:
+            dumps.wipe(self.directory, self.lock)
+            raise
         self.log = Log(log) if log else None
         try:
             self.link = Link.connect(peer["address"], peer["port"], peer["token"])
         except OSError as silent:
+            self.sender.close()
             dumps.wipe(self.directory, self.lock)
             raise AgentError(
                 f"no answer from {peer['address']} through the tunnel: {silent}", "sync"

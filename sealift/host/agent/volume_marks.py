@@ -18,6 +18,7 @@ import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from . import docker_api
 from .files.walk import stamps
@@ -48,6 +49,7 @@ def _look(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _content(place: Path, mark: Mapping[str, Any]) -> str:
+    """What is in a volume, as far as its mark can tell: a state that still holds, `EMPTY` or `OTHER`."""
     try:
         if not any(place.iterdir()):
             return EMPTY
@@ -83,14 +85,13 @@ def take(migration: str, lineages: Mapping[str, str], created: Sequence[str]) ->
     """
     for name, lineage in lineages.items():
         described = _there(name)
-        found = _look(described)
-        if (
-            name not in created
-            and found["content"] != EMPTY
-            and (found["content"], found["lineage"]) != (LEFT, lineage)
-        ):
+        mark = _mark(described)
+        before = NEW if name in created else _content(Path(described["Mountpoint"]), mark)
+        ours = mark.get("lineage") == lineage
+        if ours and mark["state"] == TAKEN:
+            before = TAKEN  # two containers of a group share it
+        if before not in {NEW, EMPTY} and not (ours and before in {LEFT, TAKEN}):
             raise AgentError(f"the volume {name!r} has content that this container has not left here", "sync")
-        before = NEW if name in created else str(found["content"])
         root = Path(described["Mountpoint"]).stat()
         owner = {"mode": root.st_mode & 0o7777, "uid": root.st_uid, "gid": root.st_gid}
         _write(described, migration, lineage, TAKEN, before=before, owner=owner)
@@ -109,7 +110,7 @@ def give_back(migration: str) -> None:
         if mark["before"] == LEFT:
             _write(described, migration, mark["lineage"], LEFT, since_ns=time.time_ns())
             continue
-        if mark["before"] == EMPTY:
+        if mark["before"] == EMPTY and not _users(described["Name"]):
             try:
                 _empty(place, **mark["owner"])
             except OSError as refused:
@@ -148,6 +149,12 @@ def _volume(name: str) -> dict[str, Any] | None:
     except docker_api.NotThere:
         return None
     return described
+
+
+def _users(name: str) -> list[Any]:
+    filters = quote(json.dumps({"volume": [name]}))
+    users: list[Any] = docker_api.call("GET", f"/containers/json?all=1&filters={filters}")
+    return users
 
 
 def _there(name: str) -> dict[str, Any]:

@@ -241,8 +241,8 @@ def _mounts_there(
             continue
         _plain(bench, name, volume)
         lineage = (volumes[name] or {}).get("lineage")
-        left = lineage and (volume["content"], volume["lineage"]) == ("left", lineage)
-        if volume["content"] != "empty" and not left:
+        ours = lineage and volume["lineage"] == lineage and volume["content"] in {"left", "taken"}
+        if volume["content"] != "empty" and not ours:
             bench.no(
                 Resource.MOUNTS,
                 f"the volume {name!r} is there already, with files that this container has not left there",
