@@ -86,14 +86,14 @@ def entries(folder: str) -> list[str]:
 
 def look() -> dict[str, list[str]]:
     """The sections."""
-    mounts = pathlib.Path("/proc/self/mountinfo").read_text(errors="backslashreplace").split("\n")[:-1]
+    mounts = os.fsdecode(pathlib.Path("/proc/self/mountinfo").read_bytes()).split("\n")[:-1]
     running = commands()
     sections = {
         "processes": [words for words in running if not OWN.match(words)],
         "agents": [found["role"] for words in running if (found := AGENT.match(words))],
         "temporary files": below(*TEMPORARY),
         "shared memory": [str(len(pathlib.Path("/proc/sysvipc/shm").read_text().splitlines()) - 1)],
-        "mounts": sorted(masked(line.split()[4]) for line in mounts),
+        "mounts": sorted(masked(line.split(" ")[4]) for line in mounts),
         "files": sorted(
             masked(str(path))
             for path in pathlib.Path("/run/sealift").rglob("*")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MOUNTS = Path("/proc/self/mountinfo")
+ESCAPED = re.compile(rb"\\([0-7]{3})")
 LEFTOVERS = "*.building"
 
 
@@ -38,11 +41,12 @@ def only_builder(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder of ours. Raises SealiftError where something is mounted below it: that is not ours."""
-    below = f"{folder.resolve()}/"
-    for line in MOUNTS.read_text(encoding="utf-8").splitlines():
+    below = os.fsencode(f"{folder.resolve()}/")
+    for line in MOUNTS.read_bytes().split(b"\n")[:-1]:
         # Fifth field: where it is mounted, with blanks and such as octal numbers (proc_pid_mountinfo(5)).
-        place = line.split()[4].encode().decode("unicode_escape")
-        if f"{place}/".startswith(below):
+        point = ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), line.split(b" ")[4])
+        if (point + b"/").startswith(below):
+            place = os.fsdecode(point)
             raise SealiftError(
                 f"{place} is mounted below {folder}, which is to be removed", remedy="Unmount it"
             )

@@ -81,6 +81,8 @@ def create_copy(session: Session) -> Counterpart:
         api.create_volume(volume, described["Driver"], described["Options"], described["Labels"])
         found.volumes[volume] = api.inspect_volume(volume)["CreatedAt"]
     session.receiver.call("adopt", container=None, volumes=found.volumes)
+    lineages = session.sender.call("keep_volumes", migration=session.migration, names=plan.volumes)
+    session.receiver.call("take_volumes", migration=session.migration, lineages=lineages, created=missing)
     answer = api._post_json(api._url("/containers/create"), plan.body, params={"name": name})  # noqa: SLF001
     # docker-py builds this body from arguments and knows only some of them; the source's own goes through whole.
     try:

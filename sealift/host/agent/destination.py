@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import breakpoints, criu, docker_api, dumps, messages
+from . import breakpoints, criu, docker_api, dumps, messages, volume_marks
 from .admission import Admission
 from .files import links
 from .files.flush import Flush
@@ -67,6 +67,7 @@ class Destination:
         self.controller = controller
         self.container: str | None = None
         self.volumes: dict[str, str] = {}
+        self.migration = ""
         self.daemon: Daemon | None = None
         self.cutover: threading.Thread | None = None
         self.committed = False
@@ -379,6 +380,7 @@ class Destination:
                 self.plug.discard()
         for volume, created in self.volumes.items():
             remove_volume(volume, created)
+        volume_marks.give_back(self.migration)
         self.container, self.volumes = None, {}
         if self.filler is not None:
             self.filler.stop()
@@ -395,8 +397,14 @@ class Destination:
             described = docker_api.call("GET", f"/containers/{container}/json")
             Flush([described["GraphDriver"]["Data"]["UpperDir"]]).wait()
 
+    def take_volumes(self, migration: str, lineages: dict[str, str], created: list[str]) -> None:
+        """Before the first byte comes: see `volume_marks.take`."""
+        self.migration = migration
+        volume_marks.take(migration, lineages, created)
+
     def finish(self) -> dict[str, Any]:
         """After the commit: wait for Docker to have noticed, and look at the container."""
+        volume_marks.arrive(self.migration)
         self.starter.join(60)
         if self.filler is not None:
             self.filler.wait(FILL_TIMEOUT_S)
@@ -423,6 +431,7 @@ class Destination:
         if hasattr(self, "decider"):
             self.decider.close()
         if self.committed:
+            volume_marks.arrive(self.migration)
             self._await_memory()
             if self.start_error:
                 with contextlib.suppress(AgentError):  # said by `finish`
@@ -533,6 +542,7 @@ def sweep(migration: str, container: str, volumes: dict[str, str]) -> None:
     with dumps.abandoned(migration, HANGS_S) as directory:
         if container:
             remove_copy(container, volumes)
+        volume_marks.give_back(migration)
         dumps.kill_workers(directory)
 
 
@@ -571,6 +581,7 @@ def complete(migration: str, container: str, address: str, bridge: str) -> str:
     Once all of its memory is in, its images and marks go. Returns what Docker says of it.
     """
     with dumps.abandoned(migration) as directory:
+        volume_marks.arrive(migration)
         shim = None
         with contextlib.suppress(OSError, ValueError):
             _, bundle = (RESTORES / container / "waiting").read_text().splitlines()
@@ -631,6 +642,7 @@ def main(controller: Controller) -> None:
             "read_pages",
             "finish_page_server",
             "adopt",
+            "take_volumes",
             "accept",
             "arm",
             "decided",

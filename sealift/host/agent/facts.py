@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, docker_api, limits, processes
+from . import cgroup, docker_api, limits, processes, volume_marks
 from .memory import dirty
 from .network import firewall, link
 from .wire import AgentError, Controller, serve
@@ -88,6 +88,18 @@ def tree_bytes(paths: list[str]) -> int:
     return total
 
 
+def too_deep(paths: list[str], name_bytes: int) -> list[str]:
+    """Which of the directories hold a file whose name, relative to them, is longer than that."""
+    found = []
+    for path in paths:
+        least = name_bytes // 256  # a slash and a name of 255 bytes
+        find = ["find", path, "-xdev", "-mindepth", str(least), "-printf", "%P\\0"]
+        names = subprocess.run(find, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
+        if any(len(name) > name_bytes for name in names.split(b"\0")):
+            found.append(path)
+    return found
+
+
 def _first_letter(path: str) -> str:
     try:
         return Path(path).read_text()[:1]
@@ -136,6 +148,8 @@ def main(controller: Controller) -> None:
         "survey": survey,
         "receive_rate": link.receive,
         "exists": exists,
+        "volumes": volume_marks.look,
         "tree_bytes": tree_bytes,
+        "too_deep": too_deep,
     }
     serve(handlers, controller, lambda: None)

@@ -1,16 +1,23 @@
 """/proc/PID as it is: bytes that a workload chooses, of a process that may end while it is looked at.
 
 Names of processes, files and mounts hold any byte but NUL. Lines end in a line feed alone: str.splitlines() would end
-them at a dozen other characters, too. What is no UTF-8 is kept by surrogates, as os.fsdecode() does it.
+them at a dozen other characters, too. What is no UTF-8 is kept by surrogates, as os.fsdecode() does it. The kernel
+escapes a line's end and, in mountinfo, blanks (proc(5)); all other bytes stand there as they are.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 ENDED = {errno.ENOENT, errno.ESRCH, errno.EINVAL}
 """What the kernel says of a process that has ended, or is a zombie: its mountinfo is an invalid argument then."""
+
+
+ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 def read(pid: int | str, name: str) -> str:
@@ -46,3 +53,63 @@ def stat(pid: int | str) -> tuple[str, list[str]]:
 def pids() -> list[int]:
     """All processes of this host."""
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def unescaped(field: bytes) -> str:
+    r"""A field without the kernel's escapes: `\040` is a blank."""
+    return os.fsdecode(ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), field))
+
+
+class Mount(NamedTuple):
+    """A line of mountinfo (proc(5)): the directory `root` of the file system `device` is at `point`.
+
+    `options` are those of the file system, by their names; of a flag without a value, the value is empty.
+    """
+
+    number: int
+    device: str
+    root: str
+    point: str
+    kind: str
+    options: dict[str, str]
+
+
+def mounts(pid: int | str) -> list[Mount]:
+    """What a process has mounted, in the order in which it came. ProcessLookupError once it has ended."""
+    found = []
+    for line in os.fsencode(read(pid, "mountinfo")).split(b"\n")[:-1]:
+        left, right = (half.split(b" ") for half in line.split(b" - ", 1))
+        options = (word.partition(b"=") for word in right[-1].split(b","))
+        found.append(
+            Mount(
+                int(left[0]),
+                left[2].decode(),
+                unescaped(left[3]),
+                unescaped(left[4]),
+                unescaped(right[0]),
+                {unescaped(name): unescaped(value) for name, _, value in options},
+            )
+        )
+    if not found:
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
+    return found
+
+
+class Mapping(NamedTuple):
+    """A line of maps (proc(5)): `place` is its name in map_files, `permissions` such as `rw-s`.
+
+    Its name is left out: a line's end in it is escaped, but the sign that escapes is not. map_files tells.
+    """
+
+    place: str
+    permissions: str
+    inode: int
+
+
+def mappings(pid: int | str) -> list[Mapping]:
+    """What a process has mapped. None once it has ended."""
+    found = []
+    for line in os.fsencode(read(pid, "maps")).split(b"\n")[:-1]:
+        place, permissions, _, _, inode = line.split(None, 5)[:5]
+        found.append(Mapping(place.decode(), permissions.decode(), int(inode)))
+    return found

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import cgroup, proc
-from .files import links, watches
-from .files.opened import is_lost
+from .files import watches
+from .files.opened import is_lost, other_names
 from .messages import printable
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _file(pid: int, path: Path, target: str, opened: os.stat_result, kind: str |
         return
     if kind is None:
         yield f"elsewhere:{target}"
-    elif kind != "overlay" and is_lost(target, opened) and next(links.other_names(pid, path), None) is None:
+    elif kind != "overlay" and is_lost(target, opened) and next(other_names(pid, path), None) is None:
         yield f"nameless:{target}"
 
 
@@ -231,9 +231,8 @@ def _file_systems(pid: int) -> dict[str, str]:
     """What is mounted where: mount point to type of file system, but for the root."""
     found = {}
     with contextlib.suppress(OSError):
-        for line in proc.lines(pid, "mountinfo"):
-            left, right = line.split(" - ", 1)
-            found[printable(left.split()[4])] = right.split()[0]
+        for mount in proc.mounts(pid):
+            found[printable(mount.point)] = mount.kind
     found.pop("/", None)
     return found
 
@@ -262,8 +261,7 @@ def _fdinfo(pid: int, number: str) -> dict[str, int]:
 def _mounts(pid: int) -> dict[int, str]:
     """What a process has mounted (proc(5), mountinfo): numbers, and kinds of file systems."""
     with contextlib.suppress(OSError):
-        lines = proc.lines(pid, "mountinfo")
-        return {int(line.split()[0]): line.split(" - ", 1)[1].split()[0] for line in lines}
+        return {mount.number: mount.kind for mount in proc.mounts(pid)}
     return {}
 
 

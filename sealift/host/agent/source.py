@@ -15,7 +15,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import brake, breakpoints, cgroup, criu, docker_api, dumps, limits, messages, timerfd
+from . import (
+    brake,
+    breakpoints,
+    cgroup,
+    criu,
+    docker_api,
+    dumps,
+    limits,
+    messages,
+    timerfd,
+    volume_marks,
+)
 from .files import links, watches
 from .files.log import PIECE_BYTES, TAIL, Log
 from .files.printing import Drained
@@ -106,13 +117,24 @@ class Source:
         self.directory, self.lock = dumps.make(migration)
         (self.directory / dumps.CONTAINER).write_text(container)
         self.images = self.directory / "final"
-        self.sender = Sender(
-            peer["address"], peer["rsync_port"], peer["password"], trees, bandwidth, self._view
-        )
+        try:
+            self.sender = Sender(
+                peer["address"],
+                peer["rsync_port"],
+                peer["password"],
+                trees,
+                self.directory,
+                bandwidth,
+                self._view,
+            )
+        except AgentError:
+            dumps.wipe(self.directory, self.lock)
+            raise
         self.log = Log(log) if log else None
         try:
             self.link = Link.connect(peer["address"], peer["port"], peer["token"])
         except OSError as silent:
+            self.sender.close()
             dumps.wipe(self.directory, self.lock)
             raise AgentError(
                 f"no answer from {peer['address']} through the tunnel: {silent}", "sync"
@@ -176,7 +198,7 @@ class Source:
         pids = cgroup.pids(cgroup.of_process(self._first_process()))
         whole = hugepages.split(pids)
         settings = self.directory / "pre-dump.conf"
-        settings.write_text(watches.settings(pids) + outgoing.settings)
+        settings.write_bytes(os.fsencode(watches.settings(pids) + outgoing.settings))
         env = {**(limits.environment(pids) or os.environ), criu.SETTINGS: str(settings)}
         options = ["--pre-dump", *INHERITED, *self._parent()]
         dump = criu.checkpoint(self.container, images, *options, env=env, pass_fds=[outgoing.descriptor])
@@ -380,6 +402,7 @@ class Source:
         drained = Drained(self.container, self.first, self.descriptors, self.log.path) if self.log else None
         if self.stand_in is not None:
             cgroup.set_aside(self.group, stopped, self.stand_in)
+        self.sender.begin_dump()
         self.trigger.say("go")
         with self._watched(*self.doors), self._pushed():
             try:
@@ -493,6 +516,7 @@ class Source:
                 ) from lost
             fetched = sum(pages for _, _, pages in lazy_ranges(self.images)) * PAGE_BYTES
         remove(self.container)
+        volume_marks.leave(self.migration)
         self.frozen = False
         self.removed = {"page_bytes": fetched}
         return self.removed
@@ -552,6 +576,7 @@ def discard(migration: str, container: str) -> None:
                 raise AgentError(f"memory is still being fetched after {FETCH_TIMEOUT_S} s", "finish")
             time.sleep(0.05)
         remove(container)
+        volume_marks.leave(migration)
     pipes.put_back(migration)
 
 
@@ -612,6 +637,7 @@ def main(controller: Controller) -> None:
     source = Source(controller)
     handlers: dict[str, Callable[..., Any]] = {
         "open": source.open,
+        "keep_volumes": volume_marks.keep,
         "send_image": send_image,
         "live_pass": source.live_pass,
         "send_log": source.send_log,

@@ -36,7 +36,7 @@ class Trigger:
 
         `call` is the number of the call that does the work.
         """
-        (self.directory / "criu.conf").write_text(settings)
+        (self.directory / "criu.conf").write_bytes(os.fsencode(settings))
         found = dict(base or os.environ)
         found["PATH"] = f"{SHIMS}:{found.get('PATH', os.defpath)}"
         found |= {"SEALIFT_ARMED": str(self.directory), "SEALIFT_CALL": str(call)}

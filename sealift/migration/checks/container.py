@@ -200,11 +200,28 @@ def mounts(scene: Scene, look: Look) -> list[Finding]:
             "CRIU can't restore such a mount: have the program do without, or mount it as a volume",
         )
     volumes = [mount["Name"] for mount in mounted if mount["Type"] == "volume"]
+    kept = scene.source.facts.call("volumes", names=volumes)
+    for name in volumes:
+        _plain(bench, name, kept[name])
     bench.yes(Resource.MOUNTS, f"{len(volumes)} volumes, {len(targets)} bind mounts with counterparts")
-    return [*bench.findings, *_mounts_there(scene, targets, volumes)]
+    return [*bench.findings, *_mounts_there(scene, targets, kept)]
 
 
-def _mounts_there(scene: Scene, targets: list[str], volumes: list[str]) -> list[Finding]:
+def _plain(bench: Bench, name: str, volume: dict[str, Any] | None) -> None:
+    """Only what Docker keeps in a directory of its own is known to be the volume's files, and nobody else's."""
+    if volume and (volume["driver"] != "local" or volume["options"]):
+        given = ", ".join(f"{option}={value}" for option, value in volume["options"].items())
+        bench.no(
+            Resource.MOUNTS,
+            f"the volume {name!r} is of the driver {volume['driver']!r}{f' with the options {given}' if given else ''}",
+            "What lies behind it may be shared, or no directory at all: copy its files into a plain volume "
+            "(`docker volume create NAME`), or bind-mount the directory that both hosts have",
+        )
+
+
+def _mounts_there(
+    scene: Scene, targets: list[str], volumes: dict[str, dict[str, Any] | None]
+) -> list[Finding]:
     if scene.destination is None:
         return []
     bench, api = Bench(scene.destination.name), scene.destination.docker
@@ -218,6 +235,19 @@ def _mounts_there(scene: Scene, targets: list[str], volumes: list[str]) -> list[
                 Resource.MOUNTS,
                 f"the volume {name!r} is there already, and {user['Names'][0].lstrip('/')} uses it",
                 "Its files would be overwritten: remove that container, or give the volume another name",
+            )
+    for name, volume in scene.destination.facts.call("volumes", names=list(volumes)).items():
+        if volume is None:
+            continue
+        _plain(bench, name, volume)
+        lineage = (volumes[name] or {}).get("lineage")
+        ours = lineage and volume["lineage"] == lineage and volume["content"] in {"left", "taken"}
+        if volume["content"] != "empty" and not ours:
+            bench.no(
+                Resource.MOUNTS,
+                f"the volume {name!r} is there already, with files that this container has not left there",
+                "They would be overwritten: `docker volume rm` it there if nobody needs them, or give the volume "
+                "another name",
             )
     return bench.findings
 

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 CRIU_LEAST = (4, 2)
 """CRIU 4.1 can't dump an INET socket on Linux 6.16 and later (SO_PASSSEC is refused there)."""
 
+KERNEL_LEAST = (5, 14)
+"""Mounts that follow no link (mount_setattr(2), MOUNT_ATTR_NOSYMFOLLOW), which files are sent out of."""
+
+NAME_BYTES = 4000
+"""rsync takes no name, relative to the tree, that does not fit into PATH_MAX with what it puts before and behind it."""
+
 SPACE_MARGIN_BYTES = 64 << 20
 IMAGES_PER_MEMORY = 2
 """At the destination the pages are in memory twice until the images are wiped: as images and as pages."""
@@ -36,6 +42,13 @@ def source(side: Side, facts: dict[str, Any], uses: dict[str, Any]) -> list[Find
             "Grant it, or install tcc: Sealift then makes a library that reads them from /proc",
         )
     _guarded(bench, stands=facts["guarded"])
+    if _release(facts["kernel"]) < KERNEL_LEAST:
+        least = ".".join(map(str, KERNEL_LEAST))
+        bench.no(
+            Resource.KERNEL,
+            f"its kernel {facts['kernel']} has no mounts that follow no link, out of which files could be sent",
+            f"Start Linux {least} or later",
+        )
     _tools(bench, facts)
     bench.yes(Resource.CRIU, f"{facts['criu']}; {_tracking(facts)}")
     return bench.findings
@@ -88,9 +101,12 @@ def gateway(stands: bool) -> list[Finding]:
 
 
 def space(scene: Scene, look: Look) -> list[Finding]:
-    """Room at the destination for image, files and memory; fills in what of it is there already."""
+    """Room at the destination for image, files and memory, also for their names; fills in what is there already."""
+    paths = [look.container["GraphDriver"]["Data"]["UpperDir"]]
+    paths += [mount["Source"] for mount in look.container["Mounts"] if mount["Type"] in {"volume", "bind"}]
+    findings = _depth(scene, paths)
     if scene.destination is None or look.there is None:
-        return []
+        return findings
     container, there = look.container, look.there
     try:
         look.image_there = (
@@ -98,8 +114,6 @@ def space(scene: Scene, look: Look) -> list[Finding]:
         )
     except docker.errors.ImageNotFound:
         look.image_there = False
-    paths = [container["GraphDriver"]["Data"]["UpperDir"]]
-    paths += [mount["Source"] for mount in container["Mounts"] if mount["Type"] in {"volume", "bind"}]
     look.file_bytes = scene.source.facts.call("tree_bytes", paths=paths)
     if not look.image_there:
         look.image_bytes = scene.source.docker.inspect_image(container["Image"])["Size"]
@@ -117,6 +131,18 @@ def space(scene: Scene, look: Look) -> list[Finding]:
                 "Free some, or take a larger host",
             )
     bench.yes(Resource.SPACE, f"{disk >> 20} MiB of disk and {memory >> 20} MiB of memory are there")
+    return [*findings, *bench.findings]
+
+
+def _depth(scene: Scene, paths: list[str]) -> list[Finding]:
+    """Whether every file can be sent by its name."""
+    bench = Bench(scene.source.name)
+    for path in scene.source.facts.call("too_deep", paths=paths, name_bytes=NAME_BYTES):
+        bench.no(
+            Resource.MOUNTS,
+            f"in {path} there are files whose path is longer than {NAME_BYTES} bytes",
+            f"rsync can't send them: `find {path} -mindepth {NAME_BYTES // 256}` shows them; move them up",
+        )
     return bench.findings
 
 

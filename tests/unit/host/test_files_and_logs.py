@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sealift.host.agent import proc
 from sealift.host.agent.destination import follow_links
 from sealift.host.agent.files import log, paths, printing
 from sealift.host.agent.wire import AgentError
@@ -199,14 +200,18 @@ def test_what_docker_has_not_written_down_yet_is_waited_for(
     os.close(write)
 
 
+def mount(device: str, root: str, point: str) -> proc.Mount:
+    return proc.Mount(1, device, root, point, "ext4", {})
+
+
 def test_a_file_in_a_volume_has_a_host_path_even_if_the_volume_s_file_system_is_mounted_elsewhere() -> None:
-    own = [paths._Mount("0:73", "/docker", "/var/lib/docker", ""), paths._Mount("0:73", "/", "/mnt", "")]
-    volume = paths._Mount("0:73", "/docker/volumes/v/_data", "/data", "")
+    own = [mount("0:73", "/docker", "/var/lib/docker"), mount("0:73", "/", "/mnt")]
+    volume = mount("0:73", "/docker/volumes/v/_data", "/data")
     assert set(paths._seen_from_here(volume, own)) == {
         "/var/lib/docker/volumes/v/_data",
         "/mnt/docker/volumes/v/_data",
     }
-    assert not set(paths._seen_from_here(paths._Mount("0:74", "/docker", "/x", ""), own))
+    assert not set(paths._seen_from_here(mount("0:74", "/docker", "/x"), own))
     points = {"/": {"/upper"}, "/data": {"/var/lib/docker/volumes/v/_data"}}
     assert paths.host_paths("/data/file", points) == {"/var/lib/docker/volumes/v/_data/file"}
     assert paths.host_paths("/database", points) == {"/upper/database"}

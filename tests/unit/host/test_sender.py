@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from sealift.host.agent.files import opened
 from sealift.host.agent.files.changes import TICK_NS
 from sealift.host.agent.files.rsync import LAYER, Sender, View
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")]
 
 RSYNC = """#!/bin/sh
 { printf '%s\\n' "$*"; tr '\\0' '\\n'; echo; } >>"$RSYNC_CALLS.$$"
@@ -51,7 +54,10 @@ def said(calls: Path) -> list[list[str]]:
 
 
 def sender(trees: dict[str, str], *processes: int) -> Sender:
-    return Sender("192.0.2.1", 1, "secret", trees, view=lambda: View(Path(trees[LAYER]), processes))
+    directory = Path(tempfile.mkdtemp(dir=Path(trees[LAYER]).parent))
+    return Sender(
+        "192.0.2.1", 1, "secret", trees, directory, view=lambda: View(Path(trees[LAYER]), processes)
+    )
 
 
 def test_what_has_not_changed_starts_nothing(calls: Path, trees: dict[str, str]) -> None:
@@ -73,7 +79,7 @@ def test_what_has_changed_is_sent_by_name(calls: Path, trees: dict[str, str]) ->
     ((arguments, *names),) = said(calls)
     assert arguments.endswith("/volume-0/")
     assert {"--files-from=-", "--delete-missing-args", "--ignore-times"} <= set(arguments.split())
-    assert [name for name in names if name] == ["folder/one", "folder/two"]
+    assert [name for name in names if name] == ["./folder/one", "./folder/two"]
     sending.close()
 
 
@@ -102,7 +108,7 @@ def test_what_is_open_and_was_written_through_a_mapping_is_sent(
             mapped[:1] = b"w"
         assert sending.final_pass([os.getpid()]) == 7
     ((_, *names),) = said(calls)
-    assert [name for name in names if name] == ["folder/one"]
+    assert [name for name in names if name] == ["./folder/one"]
     sending.close()
 
 
@@ -127,10 +133,11 @@ def test_where_names_do_not_do_whole_trees_are_compared(
     sending.close()
 
 
-def test_without_a_view_trees_are_walked(calls: Path, trees: dict[str, str]) -> None:
-    sending = Sender("192.0.2.1", 1, "secret", trees)
+def test_without_a_view_trees_are_walked(tmp_path: Path, calls: Path, trees: dict[str, str]) -> None:
+    sending = Sender("192.0.2.1", 1, "secret", trees, tmp_path)
     sending.live_pass()
     said(calls)
     (Path(trees[LAYER]) / "folder/one").write_text("again")
     assert sending.final_pass([]) > 0
     assert len(said(calls)) >= 2
+    sending.close()

@@ -1,5 +1,6 @@
 """What enters the cache is whole, and clearing up after a killed builder touches nothing that is not ours."""
 
+import os
 import threading
 
 import pytest
@@ -32,12 +33,15 @@ def test_what_a_killed_builder_left_is_removed(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
-def test_a_folder_with_a_mount_below_it_is_not_removed(tmp_path, monkeypatch):
-    folder = tmp_path / "a folder"
+@pytest.mark.parametrize("name", ["a folder", "\u00e4 folder", "a\rfolder", "a\\folder", "\udcff\nfolder"])
+def test_a_folder_with_a_mount_below_it_is_not_removed(tmp_path, monkeypatch, name):
+    folder = tmp_path / name
     (folder / "dev").mkdir(parents=True)
     mounts = tmp_path / "mountinfo"
-    place = str(folder / "dev").replace(" ", r"\040")
-    mounts.write_text(f"29 1 0:5 / {place} rw,relatime shared:2 - devtmpfs devtmpfs rw\n")
+    place = (
+        os.fsencode(folder / "dev").replace(b"\\", rb"\134").replace(b" ", rb"\040").replace(b"\n", rb"\012")
+    )
+    mounts.write_bytes(b"29 1 0:5 / %s rw,relatime shared:2 - devtmpfs devtmpfs rw\n" % place)
     monkeypatch.setattr(cache, "MOUNTS", mounts)
     with pytest.raises(SealiftError, match="is mounted below"):
         remove_folder(folder)

@@ -7,8 +7,10 @@ is closed, and mapped no more: of files that are still open, whoever asks has to
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import re
 import stat
 import struct
 import time
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..wire import AgentError
-from .walk import GONE, may_go
+from . import beneath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 MODIFY, ATTRIB, CLOSE_WRITE = 0x2, 0x4, 0x8
 MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x40, 0x80, 0x100, 0x200
 DELETE_SELF, MOVE_SELF, UNMOUNT, OVERFLOW, IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
-DIRECTORY, ONLY_DIRECTORIES, NO_LINKS = 0x40000000, 0x01000000, 0x02000000
+DIRECTORY, ONLY_DIRECTORIES = 0x40000000, 0x01000000
 ASKED = MODIFY | ATTRIB | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF
 """inotify(7), linux/inotify.h."""
 
@@ -34,7 +36,7 @@ MOST = Path("/proc/sys/fs/inotify/max_user_watches")
 SHARE = 4
 """A quarter of the watches that this host allows is taken at most."""
 
-OF_A_DUMP = "link_remap."
+OF_A_DUMP = re.compile(r"link_remap\.\d+")
 """CRIU makes such names for the time of a dump (`links`)."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -53,64 +55,73 @@ class Changes:
 
     def __init__(self, trees: Mapping[str, Path], views: Mapping[str, Path]) -> None:
         self.since_ns = time.time_ns() - TICK_NS
-        self._trees = dict(trees)
         self._where: dict[int, tuple[str, str]] = {}
         self._names: dict[str, set[str]] = {name: set() for name in trees}
         self._closed: dict[str, set[str]] = {name: set() for name in trees}
         self._reused: set[tuple[str, str]] = set()
+        self._heard: list[tuple[int, int, str]] = []
+        self._dumped = False
         self._left = int(MOST.read_text()) // SHARE
         self._handle = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._handle < 0:
             raise NotTold(f"there is no inotify: {os.strerror(ctypes.get_errno())}")
+        self._open = contextlib.ExitStack()
         try:
-            for tree, root in trees.items():
-                self._watch_below(tree, root, root)
+            self._tops = {tree: self._open.enter_context(beneath.tree(root)) for tree, root in trees.items()}
+            for tree, top in self._tops.items():
+                self._watch_below(tree, top, top)
             for tree, view in views.items():
-                self._watch_below(tree, trees[tree], view)
+                with beneath.tree(view) as shown:
+                    self._watch_below(tree, self._tops[tree], shown)
         except (NotTold, OSError):
             self.close()
             raise
 
-    def _watch_below(self, tree: str, root: Path, shown: Path) -> None:
-        """Watch the directories of `root` where they are `shown`. Each before it is read: what comes later is told."""
+    def _watch_below(self, tree: str, top: int, shown: int) -> None:
+        """Watch the directories of a tree where they are `shown`. Each before it is read: what comes later is told."""
         names = [""]
         while names:
             name = names.pop()
-            # A root may be a link, as /proc/PID/root is: with a slash behind it, it is followed.
-            if not self._watch(tree, name, str(shown / name) if name else f"{shown}/"):
-                continue
-            entries: list[os.DirEntry[str]] = []
-            with may_go():
-                entries = list(os.scandir(root / name))
-            names += [f"{name}{e.name}/" for e in entries if e.is_dir(follow_symlinks=False)]
+            try:
+                self._watch(tree, name, shown)
+                with beneath.directory(top, name.rstrip("/")) as handle:
+                    names += [
+                        f"{name}{e.name}/" for e in os.scandir(handle) if e.is_dir(follow_symlinks=False)
+                    ]
+            except OSError as gone:
+                if gone.errno not in beneath.RACES:
+                    raise NotTold(f"a directory can't be watched: {gone.strerror}") from gone
 
-    def _watch(self, tree: str, name: str, path: str) -> bool:
-        """False for a directory that is gone meanwhile."""
-        number = _libc.inotify_add_watch(self._handle, os.fsencode(path), ASKED | ONLY_DIRECTORIES | NO_LINKS)
+    def _watch(self, tree: str, name: str, shown: int) -> None:
+        handle = beneath.opened(shown, name.rstrip("/"), os.O_PATH | os.O_DIRECTORY)
+        try:
+            path = b"/proc/self/fd/%d" % handle
+            number = _libc.inotify_add_watch(self._handle, path, ASKED | ONLY_DIRECTORIES)
+        finally:
+            os.close(handle)
         if number < 0:
-            failed = ctypes.get_errno()
-            if failed in GONE:
-                return False
-            raise NotTold(f"{path} can't be watched: {os.strerror(failed)}")
+            raise NotTold(f"a directory can't be watched: {os.strerror(ctypes.get_errno())}")
         self._left -= 1
         if self._left < 0:
             raise NotTold("there are too many directories")
         # A volume is met again where it is mounted in the view of the writable layer.
         self._where.setdefault(number, (tree, name))
-        return True
+
+    def begin_dump(self) -> None:
+        """The container is frozen, and a dump is about to begin: names of its kind are the dump's from now on."""
+        self._heard = list(self._told())
+        self._dumped = True
 
     def names(self) -> dict[str, set[str]]:
         """What has changed up to now, by trees and relative to them: files, and the attributes of directories.
 
         NotTold where that is not all: directories that came or went, files with several names, lost messages.
         """
-        for number, mask, entry in self._told():
+        for number, mask, entry in self._rest():
             if mask & (DELETE_SELF | MOVE_SELF | UNMOUNT | OVERFLOW | IGNORED):
                 raise NotTold("a directory has gone, or messages were lost")
             if mask & DIRECTORY and not mask & ATTRIB:
                 raise NotTold("a directory has come or gone")
-            if entry.startswith(OF_A_DUMP):
-                continue
             tree, directory = self._where[number]
             name = directory + entry if entry else directory.rstrip("/")
             if mask & (DELETE | MOVED_FROM | MOVED_TO):
@@ -128,11 +139,21 @@ class Changes:
                 found[tree] = names | written
         return found
 
+    def _rest(self) -> Iterator[tuple[int, int, str]]:
+        """What was told since it was asked for last, but for what a dump does."""
+        heard, self._heard = self._heard, []
+        yield from heard
+        for number, mask, entry in self._told():
+            if not (self._dumped and OF_A_DUMP.fullmatch(entry)):
+                yield number, mask, entry
+
     def _look(self, tree: str, name: str) -> int:
         """When it was changed, in nanoseconds; for what is gone by now, 0."""
         try:
-            seen = (self._trees[tree] / name).lstat()
-        except (FileNotFoundError, NotADirectoryError):
+            seen = beneath.lstat(self._tops[tree], name)
+        except OSError as gone:
+            if gone.errno not in beneath.RACES:
+                raise NotTold(f"a file that has changed can't be looked at: {gone.strerror}") from gone
             if (tree, name) not in self._reused:
                 raise NotTold("a file has changed that lost its name before") from None
             return 0
@@ -159,3 +180,4 @@ class Changes:
     def close(self) -> None:
         """Watch no longer."""
         os.close(self._handle)
+        self._open.close()

@@ -18,8 +18,9 @@ from .. import proc
 from ..images import messages
 from ..protobuf import fields
 from ..wire import AgentError
-from .opened import LOST
-from .paths import containing, host_paths, mounts
+from . import beneath
+from .opened import other_names
+from .paths import host_paths, mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,37 +39,6 @@ class Link(NamedTuple):
     tree: str
     name: str
     other: str
-
-
-def other_names(pid: int, handle: Path) -> Iterator[Path]:
-    """Where this host has a file by the names that it has left. `handle` is an entry of /proc/PID/fd or its like.
-
-    Nowhere, if it lies in a layer of an image and its name was removed. CRIU can't link such a file either, and
-    takes its content along.
-    """
-    opened = handle.stat()
-    points = mounts(pid)
-    point = containing(str(handle.readlink()).removesuffix(LOST), points)
-    shown = Path(f"/proc/{pid}/root{point}")
-    for directory in points[point] or {str(shown)}:
-        # On overlayfs a file that was copied up shows the number that it had in its layer: then every name is tried.
-        for numbers in ({opened.st_ino}, None):
-            for name in _names(directory, numbers):
-                with contextlib.suppress(OSError):
-                    if os.path.samestat((shown / name).lstat(), opened):
-                        yield Path(directory, name)
-
-
-def _names(root: str, numbers: set[int] | None) -> Iterator[str]:
-    """All names in a tree, relative to it, but for directories; with `numbers`, only those of these inodes."""
-    places = [root]
-    while places:
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(places.pop()):
-                if entry.is_dir(follow_symlinks=False):
-                    places.append(entry.path)
-                elif numbers is None or entry.inode() in numbers:
-                    yield os.path.relpath(entry.path, root)
 
 
 def needed(images: Path, pids: Sequence[int], trees: Mapping[str, Path]) -> list[Link]:
@@ -142,7 +112,18 @@ def _number_inside(pid: int) -> str:
 def make(links: Sequence[Link], trees: Mapping[str, str]) -> None:
     """Make the names at the destination, whose `trees` are these directories."""
     for link in links:
-        root = Path(trees[link.tree])
-        name = root / link.name
-        name.unlink(missing_ok=True)  # a pass of rsync beside the dump may have met it
-        os.link(root / link.other, name, follow_symlinks=False)
+        with contextlib.ExitStack() as stack:
+            top = stack.enter_context(beneath.tree(trees[link.tree]))
+            there, name = stack.enter_context(_place(top, link.name))
+            here, other = stack.enter_context(_place(top, link.other))
+            with contextlib.suppress(FileNotFoundError):  # a pass of rsync beside the dump may have met it
+                os.unlink(name, dir_fd=there)
+            os.link(other, name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def _place(top: int, name: str) -> Iterator[tuple[int, str]]:
+    """The directory of a name, open, and its last part. The container has made both: no link in them is followed."""
+    above, _, last = name.rpartition("/")
+    with beneath.directory(top, above) as handle:
+        yield handle, last

@@ -1,4 +1,8 @@
-"""Which files of a container its processes have open or mapped: what is written to them may go untold."""
+"""Which files of a container its processes have open or mapped: what is written to them may go untold.
+
+/proc tells a path, which may be one that the file had once, or be another file's by now: a file is what it is by device
+and inode, as its own process sees it.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import proc
+from . import beneath
 from .changes import NotTold
-from .paths import host_paths, mounts
+from .paths import containing, host_paths, mounts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 LOST = " (deleted)"
 
@@ -33,32 +38,123 @@ def holds_lost(pid: int) -> bool:
     return False
 
 
-def written_through_mappings(processes: Sequence[int]) -> set[str]:
-    """Host paths of files that any of the processes has mapped shared and writable."""
-    found: set[str] = set()
+def written_through_mappings(processes: Sequence[int], trees: Mapping[str, Path]) -> dict[str, set[str]]:
+    """The files that any of the processes has mapped shared and writable: by trees, and relative to them.
+
+    Of one that has lost its name all others.
+    """
+    found: dict[str, set[str]] = {}
+    looked: set[tuple[int, int]] = set()
+    points = _Points()
     for pid in processes:
-        points = mounts(pid)
-        for line in proc.lines(pid, "maps") if points else []:
-            fields = line.split(maxsplit=5)
-            if len(fields) == 6 and fields[1][1] == "w" and fields[1][3] == "s" and fields[5].startswith("/"):
-                found |= host_paths(fields[5], points)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for mapping in proc.mappings(pid):
+                if not mapping.inode or mapping.permissions[1::2] != "ws":
+                    continue
+                handle = Path(f"/proc/{pid}/map_files/{mapping.place}")
+                with contextlib.suppress(FileNotFoundError):
+                    seen = handle.stat()
+                    if stat.S_ISREG(seen.st_mode) and seen.st_nlink and _identity(seen) not in looked:
+                        looked.add(_identity(seen))
+                        for name in _mapped_names(processes, pid, handle, seen, points):
+                            _sort_in(found, name, trees)
     return found
 
 
-def open_and_changed(processes: Sequence[int], since_ns: int) -> set[str]:
-    """Host paths of files that are open and were changed since then. NotTold if one has lost its name."""
-    found: set[str] = set()
+def _identity(seen: os.stat_result) -> tuple[int, int]:
+    return seen.st_dev, seen.st_ino
+
+
+class _Points:
+    """What processes have mounted where, read once for all that share it."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[str, set[str]]] = {}
+
+    def __call__(self, pid: int) -> dict[str, set[str]]:
+        namespace = str(Path(f"/proc/{pid}/ns/mnt").readlink())
+        if namespace not in self._found:
+            self._found[namespace] = mounts(pid)
+        return self._found[namespace]
+
+
+def _mapped_names(
+    processes: Sequence[int], pid: int, handle: Path, seen: os.stat_result, points: _Points
+) -> set[str]:
+    """Where this host has a file that a process has mapped."""
+    path = _path((pid, *processes[:1]), handle, seen)
+    names = {str(name) for name in other_names(pid, handle)} if path is None else set()
+    return names or host_paths(path or str(handle.readlink()), points(pid))
+
+
+def open_and_changed(
+    processes: Sequence[int], trees: Mapping[str, Path], since_ns: int
+) -> dict[str, set[str]]:
+    """The files that are open and were changed since then: by trees, and relative to them.
+
+    NotTold if one has lost its name.
+    """
+    found: dict[str, set[str]] = {}
+    points = _Points()
     for pid in processes:
-        points: dict[str, set[str]] = {}
         with contextlib.suppress(OSError):
             for entry in os.scandir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
                     seen = entry.stat()
                     if seen.st_ctime_ns < since_ns or not stat.S_ISREG(seen.st_mode) or not seen.st_nlink:
                         continue
-                    target = str(Path(entry.path).readlink())
-                    if target.endswith(LOST):
+                    path = _path((pid, *processes[:1]), Path(entry.path), seen)
+                    if path is None:
                         raise NotTold("a file has changed that has lost its name")
-                    points = points or mounts(pid)
-                    found |= host_paths(target, points) if points else set()
+                    for name in host_paths(path, points(pid)):
+                        _sort_in(found, name, trees)
     return found
+
+
+def _sort_in(found: dict[str, set[str]], path: str, trees: Mapping[str, Path]) -> None:
+    for tree, root in trees.items():
+        if path.startswith(f"{root}/"):
+            found.setdefault(tree, set()).add(os.path.relpath(path, root))
+
+
+def _path(views: Sequence[int], handle: Path, seen: os.stat_result) -> str | None:
+    """The name that an open file has; None if that is gone, or another file's by now.
+
+    `views` are processes in whose eyes it is looked for: one may have changed its root (chroot(2)).
+    """
+    path = str(handle.readlink())
+    for pid in views:
+        with contextlib.suppress(OSError), beneath.tree(f"/proc/{pid}/root/") as top:
+            if os.path.samestat(beneath.lstat(top, path.lstrip("/")), seen):
+                return path
+    return None
+
+
+def other_names(pid: int, handle: Path) -> Iterator[Path]:
+    """Where this host has a file by the names that it has left. `handle` is an entry of /proc/PID/fd or its like.
+
+    Nowhere, if it lies in a layer of an image and its name was removed. CRIU can't link such a file either, and
+    takes its content along.
+    """
+    opened = handle.stat()
+    points = mounts(pid)
+    point = containing(str(handle.readlink()).removesuffix(LOST), points)
+    with beneath.tree(f"/proc/{pid}/root/") as top, contextlib.ExitStack() as stack:
+        shown = beneath.opened(top, point.strip("/"), os.O_PATH | os.O_DIRECTORY)
+        stack.callback(os.close, shown)
+        for place in points[point] or {f"/proc/{pid}/root{point}"}:
+            # On overlayfs a file that was copied up shows the number that it had in its layer: every name is tried.
+            for numbers in ({opened.st_ino}, None):
+                for name in _names(place, numbers):
+                    with contextlib.suppress(OSError):
+                        if os.path.samestat(beneath.lstat(shown, name), opened):
+                            yield Path(place, name)
+
+
+def _names(root: str, numbers: set[int] | None) -> Iterator[str]:
+    """All names in a tree, relative to it, but for directories; with `numbers`, only those of these inodes."""
+    with contextlib.suppress(OSError), beneath.tree(root) as top:
+        for place, _, entries in beneath.walk(top):
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False) and (numbers is None or entry.inode() in numbers):
+                    yield place + entry.name

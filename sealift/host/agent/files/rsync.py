@@ -15,17 +15,20 @@ import signal
 import stat
 import subprocess
 import time
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..criu import DIES_WITH_US, LOOK_S, STANDSTILL_S, Progress
 from ..wire import AgentError, listen
+from . import beneath
 from .changes import TICK_NS, Changes, NotTold
+from .enclosure import Enclosure
 from .opened import holds_lost, open_and_changed, written_through_mappings
 from .walk import Stamp, stamps, touched_since
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 # Overlayfs notes on a file which lower file it was copied from, as a handle of this host's file system.
 OVERLAY_NOTES = (
@@ -50,8 +53,15 @@ RACE = re.compile(
 """What rsync complains of where a program truncates, replaces or removes what is being read: ENOENT, ENOTDIR, EISDIR,
 ELOOP, ENODATA and ESTALE (errno(3)). It changed after the pass had begun, so that a later one sends it again."""
 
+MOVED = re.compile(r"\[sender\] .*\((20|40)\)$")
+"""A directory's name is something else's by now, perhaps a link's, which is never followed: then names don't do."""
+
 FROZEN_RACE = re.compile(r"^(file|directory) has vanished: ")
 """Beside a dump CRIU makes names and takes them away (`links`); and a volume may have a user outside the container."""
+
+SENT = re.compile(r"^Total bytes sent: (\d+)$", re.MULTILINE)
+SAID_BYTES = 500
+"""So much of a complaint is passed on: names in it have any length."""
 
 STOP_S, LIVE_STANDSTILL_S = 5, 60
 """After so long without progress a pass is given up while nobody waits for it; in the freeze after `STANDSTILL_S`."""
@@ -76,9 +86,12 @@ class Daemon:
             "auth users = sealift",
         ]
         lines += [f"secrets file = {secrets}", f"lock file = {directory}/rsyncd.lock"]
+        # By links, whose names are ours: a path of the host's may hold what the file of settings has other uses for.
+        (places := directory / "modules").mkdir()
         for name, path in modules.items():
             Path(path).mkdir(parents=True, exist_ok=True)
-            lines += [f"[{name}]", f"path = {path}"]
+            (places / name).symlink_to(path)
+            lines += [f"[{name}]", f"path = {places / name}"]
         config = directory / "rsyncd.conf"
         config.write_text("\n".join(lines) + "\n")
         command = [
@@ -138,7 +151,10 @@ class View(NamedTuple):
 
 
 class Sender:
-    """The sending end of one migration. With a `view` of the container what changes is told, not searched for."""
+    """The sending end of one migration, which has a directory of its own.
+
+    With a `view` of the container what changes is told, not searched for.
+    """
 
     def __init__(
         self,
@@ -146,6 +162,7 @@ class Sender:
         port: int,
         password: str,
         trees: Mapping[str, str],
+        directory: Path,
         bandwidth: int | None = None,
         view: Callable[[], View] | None = None,
     ) -> None:
@@ -155,12 +172,17 @@ class Sender:
         self.environment = {**os.environ, "RSYNC_PASSWORD": password, "LC_ALL": "C"}
         self.trees = {name: Path(path) for name, path in trees.items()}
         self.suspects: dict[str, set[str]] = {}
+        self._enclosure = Enclosure(directory, trees)
+        self._roots = self._enclosure.roots
         self._sent: dict[str, dict[str, Stamp]] | None = None
         self._changes: Changes | None = None
-        self._mapped: set[str] = set()
+        self._mapped: dict[str, set[str]] = {}
 
     def live_pass(self) -> int:
         """Send what differs while the container runs. Returns the bytes sent."""
+        return self._enclosure.run(self._live_pass)
+
+    def _live_pass(self) -> int:
         started_ns = time.time_ns()
         self._watch()
         if self._changes is None:
@@ -171,30 +193,32 @@ class Sender:
             self._sent = before if settled else None
         # What was removed goes there, too, if something else could not be read: a later pass may be told only of names.
         options = ["--delete", "--ignore-errors", *self.live_options]
-        sent = sum(
-            self._end([(name, self._start(name, f"{path}/", *options))], live=True)
-            for name, path in self.trees.items()
-        )
-        self.suspects = {name: touched_since(path, started_ns - TICK_NS) for name, path in self.trees.items()}
+        sent = sum(self._end([(name, self._start(name, "./", *options))], live=True) for name in self._roots)
+        self.suspects = {
+            name: touched_since(path, started_ns - TICK_NS) for name, path in self._roots.items()
+        }
         return sent
 
     def catch_up(self) -> int:
         """Another live pass if anything has changed since the last, so that the final one may have nothing to do."""
+        return self._enclosure.run(self._catch_up)
+
+    def _catch_up(self) -> int:
         unchanged = self._sent == self._stamps() if self._changes is None else self._changed() == {}
-        return 0 if unchanged else self.live_pass()
+        return 0 if unchanged else self._live_pass()
 
     def _watch(self) -> None:
         """From now on, what changes is told; unless that can't be had, or a file is open that has lost its name."""
-        self.close()
+        self._forget()
         if self.view is None:
             return
         view = self.view()
         # Of what is mapped now, a page that is dirty already may be written without a trace and then be mapped no more.
-        self._mapped = written_through_mappings(view.processes)
+        self._mapped = written_through_mappings(view.processes, self.trees)
         with contextlib.suppress(NotTold, OSError):
-            self._changes = Changes(self.trees, {LAYER: view.root})
+            self._changes = Changes(self._roots, {LAYER: view.root})
             if any(map(holds_lost, view.processes)):
-                self.close()
+                self._forget()
 
     def _changed(self, processes: Sequence[int] = ()) -> dict[str, set[str]] | None:
         """What has changed since the last pass began; None if nobody can tell.
@@ -205,17 +229,22 @@ class Sender:
             return None
         try:
             found = self._changes.names()
-            for file in open_and_changed(processes, self._changes.since_ns):
-                for name, path in self.trees.items():
-                    if file.startswith(f"{path}/"):
-                        found.setdefault(name, set()).add(os.path.relpath(file, path))
+            return _together(found, open_and_changed(processes, self.trees, self._changes.since_ns))
         except NotTold:
-            self.close()
+            self._forget()
             return None
-        return found
+
+    def begin_dump(self) -> None:
+        """The container is frozen, and a dump is about to begin."""
+        if self._changes is not None:
+            self._changes.begin_dump()
 
     def close(self) -> None:
-        """Be told of changes no longer."""
+        """Be told of changes no longer, and see the trees no longer."""
+        self._forget()
+        self._enclosure.close()
+
+    def _forget(self) -> None:
         if self._changes is not None:
             self._changes.close()
         self._changes = self._sent = None
@@ -235,56 +264,56 @@ class Sender:
         Size and time stamp don't tell a change from none in two cases, where contents are compared: a file written
         again in the kernel tick in which the last pass read it, and one written through a shared mapping.
         """
-        mapped = self._mapped | written_through_mappings(processes)
+        return self._enclosure.run(self._final_pass, processes)
+
+    def _final_pass(self, processes: Sequence[int]) -> int:
+        mapped = _together(self._mapped, written_through_mappings(processes, self.trees))
         if (changed := self._changed(processes)) is not None:
-            for name, path in self.trees.items():
-                inside = {os.path.relpath(file, path) for file in mapped if file.startswith(f"{path}/")}
-                if inside:
-                    changed.setdefault(name, set()).update(inside)
-            if not any(self._has_others(name, file) for name in changed for file in changed[name]):
+            changed = _together(changed, mapped)
+            if not any(self._has_others(name, changed[name]) for name in changed):
                 return self._send(changed)
-        ours = any(file.startswith(f"{path}/") for file in mapped for path in self.trees.values())
-        if not ours and self._sent == self._stamps():
+        if not mapped and self._sent == self._stamps():
             return (
                 0  # two rsyncs and what they say to each other would take longer than all else in the freeze
             )
-        for name, path in self.trees.items():
-            inside = self.suspects.setdefault(name, set())
-            inside |= {os.path.relpath(file, path) for file in mapped if file.startswith(f"{path}/")}
-        running = [(name, self._start(name, f"{path}/", "--delete")) for name, path in self.trees.items()]
-        for name, names in self.suspects.items():
-            if existing := [n for n in sorted(names) if (self.trees[name] / n).exists()]:
+        running = [(name, self._start(name, "./", "--delete")) for name in self._roots]
+        for name, names in _together(self.suspects, mapped).items():
+            if existing := [file for file, _ in self._files(name, names)]:
                 # In place: the other rsync on this tree would delete a temporary file, which it knows nothing of.
                 again = ["--ignore-times", "--inplace", "--files-from=-", "--from0"]
-                running.append((name, self._start(name, f"{self.trees[name]}/", *again, names=existing)))
+                running.append((name, self._start(name, "./", *again, names=existing)))
         return self._end(running)
 
-    def _has_others(self, tree: str, name: str) -> bool:
+    def _has_others(self, tree: str, names: set[str]) -> bool:
         """Whether a file has several names. One that is sent by itself would part from them."""
-        try:
-            seen = (self.trees[tree] / name).lstat()
-        except OSError:
-            return False
-        return stat.S_ISREG(seen.st_mode) and seen.st_nlink > 1
+        return any(seen.st_nlink > 1 for _, seen in self._files(tree, names))
+
+    def _files(self, tree: str, names: set[str]) -> Iterator[tuple[str, os.stat_result]]:
+        """Those of the names that are a plain file's, and what it looks like."""
+        with beneath.tree(self._roots[tree]) as top:
+            for name in sorted(names):
+                with contextlib.suppress(OSError):
+                    if stat.S_ISREG((seen := beneath.lstat(top, name)).st_mode):
+                        yield name, seen
 
     def _send(self, changed: Mapping[str, set[str]]) -> int:
         """Send files by their names, all trees at once; what is gone here goes there, too. Returns the bytes sent."""
         named = ["--ignore-times", "--delete-missing-args", "--files-from=-", "--from0"]
         running = [
-            (tree, self._start(tree, f"{self.trees[tree]}/", *named, names=sorted(names)))
-            for tree, names in changed.items()
+            (tree, self._start(tree, "./", *named, names=sorted(names))) for tree, names in changed.items()
         ]
         return self._end(running)
 
     def _stamps(self) -> dict[str, dict[str, Stamp]]:
-        return {name: stamps(path) for name, path in self.trees.items()}
+        return {name: stamps(path) for name, path in self._roots.items()}
 
     def _start(
         self, name: str, origin: str, *more: str, names: Sequence[str] = (), to: str = ""
     ) -> subprocess.Popen[bytes]:
         # A file, and no pipe: an rsync that waits for its peer would not read, and whoever writes would wait with it.
         with os.fdopen(os.memfd_create("names"), "w+b") as listed:
-            listed.write(os.fsencode("\0".join(names)))
+            # A line that begins with `#` or `;` is a comment to rsync, with --from0, too.
+            listed.write(b"\0".join(b"./" + os.fsencode(each) for each in names))
             listed.seek(0)
             return subprocess.Popen(
                 ["rsync", *OPTIONS, *more, origin, f"{self.target}/{name}/{to}"],
@@ -292,6 +321,7 @@ class Sender:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=self.environment,
+                cwd=self._roots.get(name),
             )
 
     def _end(self, running: Sequence[tuple[str, subprocess.Popen[bytes]]], *, live: bool = False) -> int:
@@ -299,16 +329,24 @@ class Sender:
 
         While the container is `live` its files change under rsync's hands.
         """
+        total = 0
         try:
-            return sum(_sent(name, process, live=live) for name, process in running)
+            for name, process in running:
+                said = _said(name, process, live=live)
+                if any(map(MOVED.search, said.split("\n"))):
+                    self._forget()
+                found = SENT.findall(said)
+                total += int(found[-1]) if found else 0
         finally:
             for _, process in running:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
+        return total
 
 
-def _sent(name: str, process: subprocess.Popen[bytes], *, live: bool) -> int:
+def _said(name: str, process: subprocess.Popen[bytes], *, live: bool) -> str:
+    """Wait for an rsync, and return what it has said. AgentError if it fails or stands still."""
     bound_s = LIVE_STANDSTILL_S if live else STANDSTILL_S
     said = b""
     progress = Progress(None, process.pid, bound_s=bound_s)
@@ -324,12 +362,12 @@ def _sent(name: str, process: subprocess.Popen[bytes], *, live: bool) -> int:
     lines = os.fsdecode(said).split("\n")
     status = process.wait()
     if status and not (status in {PARTIAL, VANISHED} and _is_no_failure(lines, live=live)):
-        why = [line for line in lines if COMPLAINT.match(line) or "rsync" in line][:3]
+        words = ("rsync", "overflows")
+        why = [each[:SAID_BYTES] for each in lines if COMPLAINT.match(each) or any(w in each for w in words)]
         raise AgentError(
-            f"rsync of the {name} tree failed: {'; '.join(why) or os.fsdecode(said[-300:])}", "sync"
+            f"rsync of the {name} tree failed: {'; '.join(why[:3]) or os.fsdecode(said[-300:])}", "sync"
         )
-    found = re.search(rb"Total bytes sent: (\d+)", said)
-    return int(found.group(1)) if found else 0
+    return os.fsdecode(said)
 
 
 def _is_no_failure(lines: Sequence[str], *, live: bool) -> bool:
@@ -337,3 +375,8 @@ def _is_no_failure(lines: Sequence[str], *, live: bool) -> bool:
     allowed = RACE if live else FROZEN_RACE
     complaints = [line for line in lines if COMPLAINT.match(line)]
     return bool(complaints) and all(allowed.search(line) for line in complaints)
+
+
+def _together(*found: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """All names of each tree."""
+    return {tree: set().union(*(one.get(tree, set()) for one in found)) for tree in {*chain(*found)}}

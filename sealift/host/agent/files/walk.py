@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from . import beneath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}
-"""What the kernel says of a name that was there a moment ago: removed, or another kind of file by now."""
-
-
-@contextlib.contextmanager
-def may_go() -> Iterator[None]:
-    """What is looked at in the block may vanish meanwhile: a program that runs does what it wants with its files."""
-    try:
-        yield
-    except OSError as failed:
-        if failed.errno not in GONE:
-            raise
+    from pathlib import Path
 
 
 class Stamp(NamedTuple):
@@ -34,42 +21,32 @@ class Stamp(NamedTuple):
 
 
 def stamps(root: Path) -> dict[str, Stamp]:
-    """Of everything in a tree, by its path."""
+    """Of everything in a tree, by its name relative to it."""
     found: dict[str, Stamp] = {}
-    places = [str(root)]
-    while places:
-        place = places.pop()
-        entries: list[os.DirEntry[str]] = []
-        with may_go():
-            entries = list(os.scandir(place))
-            own = Path(place).lstat()
-            found[place] = Stamp(own.st_ino, own.st_ctime_ns, 0)
-        for entry in entries:
-            with may_go():
-                if entry.is_dir(follow_symlinks=False):
-                    places.append(entry.path)
-                    continue
-                stat = entry.stat(follow_symlinks=False)
-                found[entry.path] = Stamp(stat.st_ino, stat.st_ctime_ns, stat.st_size)
+    with beneath.tree(root) as top:
+        for name, handle, entries in beneath.walk(top):
+            own = os.fstat(handle)
+            found[name] = Stamp(own.st_ino, own.st_ctime_ns, 0)
+            for entry, seen in _files(entries):
+                found[name + entry.name] = Stamp(seen.st_ino, seen.st_ctime_ns, seen.st_size)
     return found
 
 
 def touched_since(root: Path, since_ns: int) -> set[str]:
     """Files that were written since then, by names relative to the tree. Nanoseconds of the real-time clock."""
     found: set[str] = set()
-    places = [str(root)]
-    while places:
-        entries: list[os.DirEntry[str]] = []
-        with may_go():
-            entries = list(os.scandir(places.pop()))
-        for entry in entries:
-            with may_go():
-                if entry.is_dir(follow_symlinks=False):
-                    places.append(entry.path)
-                elif entry.is_file(follow_symlinks=False) and _mtime_ns(entry) >= since_ns:
-                    found.add(os.path.relpath(entry.path, root))
+    with beneath.tree(root) as top:
+        for name, _, entries in beneath.walk(top):
+            for entry, seen in _files(entries):
+                if entry.is_file(follow_symlinks=False) and seen.st_mtime_ns >= since_ns:
+                    found.add(name + entry.name)
     return found
 
 
-def _mtime_ns(entry: os.DirEntry[str]) -> int:
-    return entry.stat(follow_symlinks=False).st_mtime_ns
+def _files(entries: list[os.DirEntry[str]]) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    for entry in entries:
+        if not entry.is_dir(follow_symlinks=False):
+            try:
+                yield entry, entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue

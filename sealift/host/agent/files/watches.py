@@ -12,10 +12,12 @@ import contextlib
 import ctypes
 import os
 import re
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import proc
+from . import beneath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,23 +71,24 @@ def _hidden(pid: int) -> dict[tuple[int, int], str]:
 
 def _scan(pid: int, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], str]:
     """Look for files by device and inode in the file systems of those devices. Their paths, as the process has them."""
-    root = f"/proc/{pid}/root"
+    root = f"/proc/{pid}/root/"
     devices = {device for device, _ in wanted}
     found: dict[tuple[int, int], str] = {}
     places, left = [""] if wanted else [], SCANNED_AT_MOST
-    while places and left > 0 and len(found) < len(wanted):
-        place = places.pop()
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(f"{root}{place}/"):
-                left -= 1
-                path = f"{place}/{entry.name}"
-                with contextlib.suppress(OSError):
-                    seen = entry.stat(follow_symlinks=False)
-                    # CRIU reads its configuration by words and lines.
-                    if (seen.st_dev, seen.st_ino) in wanted and not re.search(r"[\s\"'#]", path):
-                        found[seen.st_dev, seen.st_ino] = path
-                    if entry.is_dir(follow_symlinks=False) and seen.st_dev in devices:
-                        places.append(path)
+    with contextlib.suppress(OSError), beneath.tree(root) as top:
+        while places and left > 0 and len(found) < len(wanted):
+            place = places.pop()
+            with contextlib.suppress(OSError), beneath.directory(top, place.lstrip("/")) as handle:
+                for entry in os.scandir(handle):
+                    left -= 1
+                    path = f"{place}/{entry.name}"
+                    with contextlib.suppress(OSError):
+                        seen = entry.stat(follow_symlinks=False)
+                        # CRIU reads its configuration by words and lines.
+                        if (seen.st_dev, seen.st_ino) in wanted and not re.search(r"[\s\"'#]", path):
+                            found[seen.st_dev, seen.st_ino] = path
+                        if entry.is_dir(follow_symlinks=False) and seen.st_dev in devices:
+                            places.append(path)
     return found
 
 
@@ -109,7 +112,8 @@ def _opens(pid: int, mark: re.Match[str], device: int) -> bool:
     given = size.to_bytes(4, "little") + int(mark["type"], 16).to_bytes(4, "little") + handle[:size]
     for point in _mount_points(pid, device):
         try:
-            mount = os.open(f"/proc/{pid}/root{point}", os.O_RDONLY | os.O_NONBLOCK)
+            with beneath.tree(f"/proc/{pid}/root/") as top:
+                mount = beneath.opened(top, point.strip("/"), os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             continue
         try:
@@ -126,30 +130,29 @@ def _opens(pid: int, mark: re.Match[str], device: int) -> bool:
 def _mount_points(pid: int, device: int) -> list[str]:
     """Where a device is mounted; the kernel writes it here with 12 bits of major and 20 of minor number."""
     wanted = f"{device >> 20}:{device & 0xFFFFF}"
-    lines = proc.lines(pid, "mountinfo")
-    return [fields[4] for fields in (line.split(" ") for line in lines) if fields[2] == wanted]
+    with contextlib.suppress(OSError):
+        return [mount.point for mount in proc.mounts(pid) if mount.device == wanted]
+    return []
 
 
 def _lies_in_a_hint(pid: int, device: int, inode: int) -> bool:
-    root = Path(f"/proc/{pid}/root")
     wanted = (_device(device), inode)
-    places = [root / hint for hint in HINTS]
-    left = SEARCHED_AT_MOST
-    if _identity(root) == wanted:
-        return True
-    while places and left:
-        left -= 1
-        place = places.pop()
-        if _identity(place) == wanted:
+    places, left = [*HINTS], SEARCHED_AT_MOST
+    with contextlib.suppress(OSError), beneath.tree(f"/proc/{pid}/root/") as top:
+        if _identity(os.fstat(top)) == wanted:
             return True
-        with contextlib.suppress(OSError):
-            if place.is_dir() and not place.is_symlink():
-                places += place.iterdir()
+        while places and left:
+            left -= 1
+            place = places.pop()
+            with contextlib.suppress(OSError):
+                seen = beneath.lstat(top, place)
+                if _identity(seen) == wanted:
+                    return True
+                if stat.S_ISDIR(seen.st_mode):
+                    with beneath.directory(top, place) as handle:
+                        places += [f"{place}/{entry.name}" for entry in os.scandir(handle)]
     return False
 
 
-def _identity(place: Path) -> tuple[int, int] | None:
-    with contextlib.suppress(OSError):
-        seen = place.stat() if place.name == "root" else place.lstat()
-        return seen.st_dev, seen.st_ino
-    return None
+def _identity(seen: os.stat_result) -> tuple[int, int]:
+    return seen.st_dev, seen.st_ino

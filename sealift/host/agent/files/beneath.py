@@ -1,0 +1,116 @@
+"""Files of a tree that belongs to a container, opened so that none outside of it is reached.
+
+Whoever can write to a tree can put a link in a directory's place at any moment. So no link in a name is followed, and
+none leads upwards (openat2(2)). A name may be longer than PATH_MAX: it is gone down in pieces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+OPENAT2 = 437
+NO_MAGIC_LINKS, NO_LINKS, BENEATH = 0x02, 0x04, 0x08
+"""linux/openat2.h, RESOLVE_*."""
+
+HOW = struct.Struct("=QQQ")
+"""open_how: flags, mode, resolve."""
+
+PATH_BYTES = 4095
+"""PATH_MAX without the byte that ends it."""
+
+RACES = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
+"""What a name that has been taken away, or whose directory has, is answered with."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def opened(top: int, name: str, flags: int) -> int:
+    """Open a file by its name relative to the open directory `top`; "" is `top` itself. OSError, ELOOP for a link.
+
+    With O_PATH and O_NOFOLLOW a link itself is opened, as the last part of a name.
+    """
+    whole = rest = os.fsencode(name) or b"."
+    place = top
+    try:
+        while len(rest) > PATH_BYTES:
+            first, rest = _split(rest)
+            place, above = _open(place, first, os.O_PATH | os.O_DIRECTORY, whole), place
+            if above != top:
+                os.close(above)
+        return _open(place, rest, flags, whole)
+    finally:
+        if place != top:
+            os.close(place)
+
+
+def _split(name: bytes) -> tuple[bytes, bytes]:
+    """As many directories as can be opened at once, and the rest."""
+    end = name.rfind(b"/", 0, PATH_BYTES)
+    if end <= 0:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), name)
+    return name[:end], name[end + 1 :]
+
+
+def _open(place: int, name: bytes, flags: int, whole: bytes) -> int:
+    how = HOW.pack(flags | os.O_CLOEXEC, 0, NO_MAGIC_LINKS | NO_LINKS | BENEATH)
+    found = int(_libc.syscall(OPENAT2, place, ctypes.c_char_p(name), how, ctypes.c_size_t(HOW.size)))
+    if found < 0:
+        failed = ctypes.get_errno()
+        raise OSError(failed, os.strerror(failed), whole)
+    return found
+
+
+@contextlib.contextmanager
+def directory(top: int, name: str) -> Iterator[int]:
+    """Open a directory of a tree for reading."""
+    handle = opened(top, name, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def tree(root: str | Path) -> Iterator[int]:
+    """A tree's own directory. What leads to it is the host's, and is followed."""
+    handle = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def lstat(top: int, name: str) -> os.stat_result:
+    """Look at a file, and not at what a link leads to. OSError, one of `RACES` for a file that is not there."""
+    handle = opened(top, name, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        return os.fstat(handle)
+    finally:
+        os.close(handle)
+
+
+def walk(top: int) -> Iterator[tuple[str, int, list[os.DirEntry[str]]]]:
+    """Each directory of a tree: its name with a slash behind it ("" for the tree's own), open, and what is in it.
+
+    What goes away meanwhile is passed over. Directories below it come after it.
+    """
+    places = [""]
+    while places:
+        name = places.pop()
+        try:
+            with directory(top, name.rstrip("/")) as handle:
+                entries = list(os.scandir(handle))
+                places += [f"{name}{entry.name}/" for entry in entries if entry.is_dir(follow_symlinks=False)]
+                yield name, handle, entries
+        except OSError as gone:
+            if gone.errno not in RACES:
+                raise

@@ -1,0 +1,80 @@
+"""The trees of a container, mounted once more where nobody else sees it, and where no symbolic link is followed.
+
+What reads a tree as root goes by names that the container may change at any moment: a directory becomes a link to one
+of the host's, and the host's files would be sent in its place (rsync follows links in the directories of a name). In
+these mounts a name that goes through a link leads nowhere (mount(2), MS_NOSYMFOLLOW); links themselves can be read.
+
+The mounts are in a mount namespace that one thread of this process has for itself. What that thread starts is in it,
+too, at no cost; the namespace ends with them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from ..wire import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    Result = TypeVar("Result")
+
+CLONE_NEWNS = 0x20000
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+"""sched.h, sys/mount.h."""
+
+MOUNT_SETATTR, RECURSIVE, HERE = 442, 0x8000, -100
+READ_ONLY, NO_SETUID, NO_DEVICES, NO_LINKS = 0x1, 0x2, 0x4, 0x200000
+ATTRIBUTES = struct.Struct("=QQQQ")
+"""mount_setattr(2), linux/mount.h: what is set, what is cleared, propagation, user namespace."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Enclosure:
+    """`roots` says where the thread has each tree, in a directory that is empty for all others."""
+
+    def __init__(self, directory: Path, trees: Mapping[str, str]) -> None:
+        self.roots = {name: directory / "trees" / name for name in trees}
+        for place in self.roots.values():
+            place.mkdir(parents=True)
+        self._thread = ThreadPoolExecutor(1, "enclosure")
+        try:
+            self.run(_enter, trees, self.roots)
+        except OSError as refused:
+            self.close()
+            raise AgentError(
+                f"the files can't be mounted so that no link is followed ({refused}): Linux 5.14 or later can",
+                "sync",
+            ) from refused
+
+    def run(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Call a function in there. One at a time."""
+        return self._thread.submit(function, *arguments).result()
+
+    def close(self) -> None:
+        """End the thread, once what it does is done."""
+        self._thread.shutdown()
+
+
+def _enter(trees: Mapping[str, str], roots: Mapping[str, Path]) -> None:
+    _call(_libc.unshare, CLONE_NEWNS)
+    _call(_libc.mount, b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+    attributes = ATTRIBUTES.pack(READ_ONLY | NO_SETUID | NO_DEVICES | NO_LINKS, 0, 0, 0)
+    for name, tree in trees.items():
+        place = os.fsencode(roots[name])
+        _call(_libc.mount, os.fsencode(tree), place, None, MS_BIND | MS_REC, None)
+        _call(
+            _libc.syscall, MOUNT_SETATTR, HERE, ctypes.c_char_p(place), RECURSIVE, attributes, len(attributes)
+        )
+
+
+def _call(function: Callable[..., int], *arguments: object) -> None:
+    if function(*arguments) < 0:
+        failed = ctypes.get_errno()
+        raise OSError(failed, os.strerror(failed))
