@@ -22,7 +22,12 @@ DUMPS = Path("/run/sealift/dumps")
 CONTAINER = "container"
 """The file of a migration's directory at the source that says which container it is of."""
 
+OUTCOME = "outcome"
+"""The file of a migration's directory by which `recover` tells its agent, if that one still asks, what was decided."""
+
 UNMOUNT_TIMEOUT_S = 5
+LET_GO_S = 10
+"""How long an agent that still asked the gateway may take to put its things away once it is told."""
 
 
 def _mount() -> Path:
@@ -56,15 +61,35 @@ def _alone() -> Iterator[None]:
         os.close(handle)
 
 
+def told(directory: Path) -> str | None:
+    """The outcome that `recover` has left for this migration's agent, if it has."""
+    try:
+        return (directory / OUTCOME).read_text() or None
+    except OSError:
+        return None
+
+
 @contextlib.contextmanager
-def abandoned(migration: str) -> Iterator[Path]:
-    """A migration's directory, for who cleans up after its agent; wiped at the end. AgentError while that one lives."""
+def abandoned(migration: str, outcome: str) -> Iterator[Path]:
+    """A migration's directory, for who cleans up after its agent; wiped at the end. AgentError while that one lives.
+
+    One that can't reach the gateway, and asks it for ever, is told the `outcome`, and puts its things away itself.
+    """
     directory = DUMPS / migration
-    if not directory.exists():
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except FileNotFoundError:
         yield directory
         return
-    handle = os.open(directory, os.O_RDONLY)
     try:
+        if not _lock(handle):
+            fresh = directory / f"{OUTCOME}.new"
+            with contextlib.suppress(FileNotFoundError):  # it has put everything away just now
+                fresh.write_text(outcome)
+                fresh.rename(directory / OUTCOME)
+            deadline = time.monotonic() + LET_GO_S
+            while not _lock(handle) and time.monotonic() < deadline:
+                time.sleep(0.1)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield directory
     except BlockingIOError as held:
@@ -72,6 +97,14 @@ def abandoned(migration: str) -> Iterator[Path]:
     finally:
         os.close(handle)
     wipe(directory)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def wipe(directory: Path, lock: int | None = None) -> None:

@@ -22,6 +22,9 @@ LINE_LIMIT = 1 << 20
 WAITING = "waiting"
 """The gateway's word for a group that is not complete."""
 
+UNDECIDED = "undecided"
+"""A host's word for an outcome that the gateway has not told it."""
+
 LOOPBACK = "127.0.0.1"
 
 SILENCE_S = 30
