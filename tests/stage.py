@@ -22,7 +22,7 @@ from benchmarks.faults.faults import agent, kill_script, power_off, power_on
 from benchmarks.faults.judge import IMAGE, SETTLE_S, differences
 from benchmarks.faults.moments import moment
 from benchmarks.faults.orchestrator import Orchestrator
-from benchmarks.faults.scene import Scene, patience
+from benchmarks.faults.scene import Scene, inside, patience
 from benchmarks.workloads import redis
 from sealift.errors import PrerequisiteMissing
 from sealift.host import ssh
@@ -348,12 +348,15 @@ def check_restart_policy_after_power_loss(stage: Stage, at: str, owner: str) -> 
         power_off(SOURCE)(scene)
         migration.kill()
         power_on(SOURCE)(scene)
-    stage.connections["source"].close()
-    stage.connections["source"] = ssh.connect("source", stage.inventory.machine("source"))
     time.sleep(patience(3))  # Docker has done all that it does after a boot
-    assert copies(stage, "box")["source"] == "exited", "nobody but who knows the decision starts it"
+    there = inside("source", "docker ps -a --filter name=^box$ --format '{{.State}}'").stdout.strip()
+    assert there == "exited", "nobody but who knows the decision starts it"
     deadline = time.monotonic() + patience(60)  # the destination's agent may be at it still
     while left := recovery.recover(stage.inventory):
         assert time.monotonic() < deadline, left
+        time.sleep(1)
+    stage.inventory = lab.running()  # a host that proves its keys has others now
+    stage.connections["source"].close()
+    stage.connections["source"] = ssh.connect("source", stage.inventory.machine("source"))
     assert copies(stage, "box") == {owner: "running"}
     assert policy(stage, owner)["Name"] == "always"
