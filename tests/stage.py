@@ -17,14 +17,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from benchmarks.engine import arrive, migrate
-from benchmarks.faults.faults import agent, kill_script
+from benchmarks.faults.controllers import InProcess
+from benchmarks.faults.faults import agent, kill_script, power_off, power_on
 from benchmarks.faults.judge import IMAGE, SETTLE_S, differences
+from benchmarks.faults.moments import moment
+from benchmarks.faults.orchestrator import Orchestrator
+from benchmarks.faults.scene import Scene, inside, patience
 from benchmarks.workloads import redis
 from sealift.errors import PrerequisiteMissing
 from sealift.host import ssh
 from sealift.host.agents import Agent
 from sealift.inventory import lab_inventory
 from sealift.lab import images, lab
+from sealift.lab.layout import SOURCE
+from sealift.migration import recovery
 from sealift.migration.preflight import preflight
 from sealift.migration.session import Request, Session
 from sealift.model import Step, Strategy
@@ -309,3 +315,48 @@ def check_stopped(stage: Stage) -> None:
     while printed("destination") == before:
         assert time.monotonic() < until, "it does not go on"
         time.sleep(0.1)
+
+
+def copies(stage: Stage, name: str) -> dict[str, str]:
+    """What Docker says of a container on each host that has it."""
+    states = {
+        host: stage.docker(host, "ps", "-a", "--filter", f"name=^{name}$", "--format", "{{.State}}")
+        for host in DOCKER_HOSTS
+    }
+    return {host: state for host, state in states.items() if state}
+
+
+def policy(stage: Stage, host: str, name: str = "box") -> dict[str, Any]:
+    """The restart policy that Docker has of a container."""
+    found: dict[str, Any] = stage.inspect(host, name)["HostConfig"]["RestartPolicy"]
+    return found
+
+
+SLEEPER = "import time\nprint('up', flush=True)\nwhile True: time.sleep(1)"
+
+
+def check_restart_policy_after_power_loss(stage: Stage, at: str, owner: str) -> None:
+    """A source that Docker would have started its copy at starts none; who has the container in the end runs it."""
+    stage.python("box", SLEEPER, options=["--restart", "always"])
+    log = lab.lab_dir() / "migration.log"
+    with (
+        Orchestrator.ready() as unused,
+        InProcess.of("box", moment(at), "engine", log) as migration,
+    ):
+        assert migration.arrive(), log.read_text()
+        scene = Scene(stage.inventory, migration, unused)
+        power_off(SOURCE)(scene)
+        migration.kill()
+        power_on(SOURCE)(scene)
+    time.sleep(patience(3))  # Docker has done all that it does after a boot
+    there = inside("source", "docker ps -a --filter name=^box$ --format '{{.State}}'").stdout.strip()
+    assert there == "exited", "nobody but who knows the decision starts it"
+    deadline = time.monotonic() + patience(60)  # the destination's agent may be at it still
+    while left := recovery.recover(stage.inventory):
+        assert time.monotonic() < deadline, left
+        time.sleep(1)
+    stage.inventory = lab.running()  # a host that proves its keys has others now
+    stage.connections["source"].close()
+    stage.connections["source"] = ssh.connect("source", stage.inventory.machine("source"))
+    assert copies(stage, "box") == {owner: "running"}
+    assert policy(stage, owner)["Name"] == "always"

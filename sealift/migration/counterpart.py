@@ -44,6 +44,8 @@ def counterpart(
     host["Binds"] = mounts
     host["Mounts"] = [mount for mount in host.get("Mounts") or [] if mount["Type"] == "tmpfs"]
     host["Runtime"] = RUNTIME
+    # The source's comes when the copy has won: before, Docker would start one that ends from its files.
+    host["RestartPolicy"] = {"Name": "no", "MaximumRetryCount": 0}
     host["AutoRemove"] = bool(host.get("AutoRemove"))
     body["HostConfig"] = host
     body["NetworkingConfig"] = {"EndpointsConfig": {network: _endpoint(container, network)}}

@@ -36,7 +36,7 @@ AT_DESTINATION = {Step.RESTORE, Step.NETWORK_SWITCH}
 
 CUTOVER_TIMEOUT_S = 600
 TOGETHER_TIMEOUT_S = 60
-REVIVE_AGAIN_S = 5
+REVIVE_AGAIN_S, ASK_AGAIN_S = 5, 1
 TELL_TIMEOUT_S = 20
 SILENT_S = 10
 """A source that is at work in the freeze says so every other second (`wire.ALIVE_S`). Silent for so long, it hangs."""
@@ -44,6 +44,14 @@ SILENT_S = 10
 LOG_BEHIND_BYTES = 8 << 20
 """So much of a log is copied again before the hosts are armed: to print it again would take longer."""
 
+GATEWAY_BACK_S = 120
+"""How long a gateway that does not say what was decided is asked again."""
+
+KEY_BYTES = 32
+"""Of the key that proves what the gateway is asked and answers (`sealift.host.agent.authenticated`)."""
+
+UNDECIDED, UNKNOWN = "undecided", "unknown"
+"""The source's word for an outcome that the gateway has not told it; and this side's for one that nobody has."""
 
 ATTEND_TIMEOUT_S = 10
 STILL_BEFORE_S, STILL_AFTER_S = 0.5, 0.5
@@ -75,7 +83,7 @@ class Cutover:
         self._thread: threading.Thread | None = None
         self._present, self._watched = 0, False
         self._failure: SealiftError | None = None
-        self._outcome = "rolled back"
+        self._outcome = UNKNOWN
         self._began = datetime.now(UTC)
         self._beginning = threading.Lock()
         self._armed = self._abandoned = False
@@ -85,8 +93,12 @@ class Cutover:
         """Get the gateway and both hosts ready: from then on they need only the word."""
         session, found = self._session, self._session.found
         inventory, request = session.inventory, session.request
-        token = secrets.token_hex(16)
-        gateway: dict[str, Any] = {"address": str(inventory.gateway.tunnel_address), "token": token}
+        token, key = secrets.token_hex(16), secrets.token_hex(KEY_BYTES)
+        gateway: dict[str, Any] = {
+            "address": str(inventory.gateway.tunnel_address),
+            "token": token,
+            "key": key,
+        }
         facts = {
             "migration": session.migration,
             "address": found.address,
@@ -94,10 +106,11 @@ class Cutover:
             "peer": inventory.host(request.destination).wireguard_key,
             "host": request.destination,
         }
-        self._decider: dict[str, Any] = {"address": gateway["address"], "token": token, "facts": facts}
-        self._decider["members"] = self._members
+        self._decider: dict[str, Any] = {**gateway, "facts": facts, "members": self._members}
         gateway["group"] = bool(self._members)
-        session.note("armed")
+        session.gateway.call("check_peer", peer=facts["peer"])
+        found.restart_policy = session.sender.call("restart_policy", container=found.container["Id"])
+        session.note("armed", restart_policy=found.restart_policy)
         gateway["port"] = self._decider["port"] = session.gateway.call("decide", **self._decider)
         sync.send_log(session, LOG_BEHIND_BYTES)
         post_copy = found.choice.strategy == Strategy.POST_COPY
@@ -112,6 +125,7 @@ class Cutover:
             log=log,
             descriptors=found.descriptors,
             lazy=post_copy or found.lazy_restore,
+            restart_policy=found.restart_policy,
         )
         predump.catch_up(session)
         pages = session.receiver.call("read_pages") if post_copy else session.start_page_server("final")
@@ -123,6 +137,7 @@ class Cutover:
             pages_port=pages,
             external_network=armed["external_network"],
             post_copy=post_copy,
+            restart_policy=found.restart_policy,
         )
         self._armed = True
 
@@ -195,23 +210,42 @@ class Cutover:
         self._heard = time.monotonic()
         threading.Thread(target=self._miss_source, daemon=True, name="silence").start()
         try:
-            self._outcome = self._session.sender.call("go", timeout_s=CUTOVER_TIMEOUT_S)
+            said = self._session.sender.call("go", timeout_s=CUTOVER_TIMEOUT_S)
+            if said == UNDECIDED:
+                self._failure = self._decide_for(self._session.request.source)
+            else:
+                self._outcome = said
         except CommandFailed as failed:
-            there = failed.step in AT_DESTINATION
-            self._failure = MigrationFailed(
-                f"{failed.message}; the migration was rolled back and the container goes on at {failed.host}",
-                host=self._session.request.destination if there else failed.host,
-                step=failed.step,
-                remedy="Put the cause right and migrate again",
-            )
+            self._failure = self._failed(failed)
         except HostUnreachable as lost:
-            self._failure = self._ask_gateway(lost)
+            self._failure = self._ask_gateway(lost.message, lost.host)
         finally:
             if self._failure is not None:
                 self.failed_ns = time.monotonic_ns()
             if self._outcome == "committed" and COMMITTED not in self._events:
                 self._tell_destination()
             self._end()
+
+    def _failed(self, failed: CommandFailed) -> SealiftError | None:
+        """The source's agent says that it failed. Rolled back is only what it says so of, or the gateway does."""
+        if self._events.get("settled", {}).get("outcome") != "rolled back":
+            return self._ask_gateway(failed.message, failed.host)
+        self._outcome = "rolled back"
+        there = failed.step in AT_DESTINATION
+        return MigrationFailed(
+            f"{failed.message}; the migration was rolled back and the container goes on at {failed.host}",
+            host=self._session.request.destination if there else failed.host,
+            step=failed.step,
+            remedy="Put the cause right and migrate again",
+        )
+
+    def _decide_for(self, source: str) -> SealiftError | None:
+        """The source can't reach the gateway, and its copy is frozen: this side can, and tells it what was decided."""
+        failure = self._ask_gateway("it can't reach the gateway", source)
+        if self._outcome != UNKNOWN:
+            with suppress(SealiftError):  # one that is gone by now is told by `recover`
+                self._session.sender.call("decided", outcome=self._outcome, timeout_s=TELL_TIMEOUT_S)
+        return failure
 
     def _end(self) -> None:
         self._over.set()
@@ -228,23 +262,29 @@ class Cutover:
         with suppress(SealiftError):
             self._session.gateway.call("end", timeout_s=TELL_TIMEOUT_S)
 
-    def _ask_gateway(self, lost: HostUnreachable) -> SealiftError | None:
-        """The source's agent fell silent: the gateway decides, against the migration if nobody has asked for it yet."""
+    def _ask_gateway(self, why: str, host: str | None) -> SealiftError | None:
+        """The source does not know: the gateway decides, against the migration if nobody has asked for it yet."""
         session = self._session
-        try:
-            self._outcome = str(session.gateway.call("call_off", migration=session.migration))
-        except SealiftError as silent:
-            self._outcome = "unknown"
-            return OutcomeUnknown(
-                f"lost during the cutover ({lost.message}), and the gateway can't be asked ({silent})",
-                host=lost.host,
-                remedy="The two hosts settle it between them; look at `sealift network show` once they are back",
-            )
+        deadline = time.monotonic() + GATEWAY_BACK_S
+        while self._outcome == UNKNOWN:
+            try:
+                self._outcome = str(
+                    session.gateway.call("call_off", migration=session.migration, timeout_s=TELL_TIMEOUT_S)
+                )
+            except SealiftError as silent:
+                if time.monotonic() > deadline:
+                    return OutcomeUnknown(
+                        f"lost during the cutover ({why}), and the gateway can't be asked ({silent})",
+                        host=host,
+                        remedy="The two hosts settle it between them; `sealift recover` once they are back",
+                    )
+                self.hear({"event": UNDECIDED})  # has its agent started again
+                time.sleep(ASK_AGAIN_S)
         if self._outcome == "committed":
             return None
         return MigrationFailed(
-            f"{lost.message}; the migration was called off, and the container goes on there",
-            host=lost.host,
+            f"{why}; the migration was called off, and the container goes on there",
+            host=host,
             step=Step.FINAL_DUMP,
             remedy="Put the cause right and migrate again",
         )
@@ -257,7 +297,7 @@ class Cutover:
                 return
             if event["event"] == "go":
                 self._began = datetime.now(UTC)
-            if event["event"] == "undecided" and "undecided" not in self._events:
+            if event["event"] == UNDECIDED and UNDECIDED not in self._events:
                 threading.Thread(target=self._revive_gateway, daemon=True, name="gateway").start()
             self._events[event["event"]] = event
             self._changed.notify_all()
@@ -295,15 +335,17 @@ class Cutover:
         return record
 
     def settle(self) -> str:
-        """Wait for the end of a cutover that has begun; the outcome. One that has not will not."""
+        """Wait for the end of a cutover that has begun; the outcome. One that has not will not.
+
+        "unknown" if it does not end, or nobody could be asked: then neither copy may be touched.
+        """
         self._abandoned = True
         if self._together is not None:
             self._together.abort()  # those who have passed it don't mind
         with self._beginning:
             if self._thread is None:
                 return "rolled back"
-        self._over.wait(CUTOVER_TIMEOUT_S)
-        return self._outcome
+        return self._outcome if self._over.wait(CUTOVER_TIMEOUT_S) else UNKNOWN
 
     def between_ms(self, first: str, last: str) -> float:
         """Time between two events, in milliseconds; 0 where one is missing."""

@@ -30,6 +30,7 @@ def finish(session: Session) -> str:
     else:
         session.remove_source()
         state = session.receiver.call("finish")
+    _check_routes(session)
     if state["status"] != "running":
         raise MigrationFailed(
             f"Docker says that the container is {state['status']}",
@@ -38,6 +39,17 @@ def finish(session: Session) -> str:
             remedy="It ran when it was restored; `docker logs` there may tell why it ended",
         )
     return str(state["health"] or state["status"])
+
+
+def _check_routes(session: Session) -> None:
+    """The decision holds whether WireGuard at the gateway does it or not. If not, that is said."""
+    with suppress(SealiftError):  # one that is away is asked by the next
+        behind = session.gateway.call("restore")
+        if why := behind.get(session.found.address):
+            session.found.warnings.append(
+                f"the gateway does not send packets for {session.found.address} to {session.request.destination} yet: "
+                f"{why}; it tries again for an hour, and whenever `sealift network show` asks it"
+            )
 
 
 def report(session: Session) -> Report:

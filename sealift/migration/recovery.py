@@ -107,7 +107,11 @@ def _recovered(record: dict[str, Any], outcome: str, left: Iterable[str] = ()) -
 
 def _order(role: str, record: dict[str, Any], *, committed: bool) -> tuple[str, dict[str, Any]]:
     """What a host has to be told, given the outcome and how far the migration came."""
-    where = {"address": record["address"], "bridge": BRIDGE}
+    where = {
+        "address": record["address"],
+        "bridge": BRIDGE,
+        "restart_policy": record.get("restart_policy"),  # on record from arming on, before it is changed
+    }
     if role == "source":
         if committed:
             return "discard", {"container": record["container"]}

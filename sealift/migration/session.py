@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 from sealift.attestation.attest import attest, keystore_of, reach
 from sealift.attestation.provision import introduce, provision
 from sealift.attestation.record import pinned
-from sealift.errors import CommandFailed, HostUnreachable, Refused, SealiftError, UnusableInput
+from sealift.errors import (
+    CommandFailed,
+    HostUnreachable,
+    OutcomeUnknown,
+    Refused,
+    SealiftError,
+    UnusableInput,
+)
 from sealift.host import docker, ssh
 from sealift.host.agents import ORDER_TIMEOUT_S, Agent
 from sealift.migration import progress
@@ -37,6 +44,9 @@ if TYPE_CHECKING:
 
 
 CLOSE_TIMEOUT_S = 45
+UNKNOWN = "unknown"
+"""What `Cutover.settle` says where nobody could be asked."""
+
 ASK_AGAIN_S = 0.2
 """How often a migration that waits for its turn asks for it."""
 
@@ -88,6 +98,9 @@ class Found:
     )  # preflight
     estimate: Estimate | None = None  # preflight
     estimated_ns: int = 0  # preflight: when, by time.monotonic_ns
+    restart_policy: dict[str, Any] | None = (
+        None  # final dump: Docker's, of the source's container; it gets it back
+    )
     copy: str = ""  # sync: id of the destination's container
     volumes: dict[str, str] = field(default_factory=dict)  # sync: those that were made for it, and when
     lazy_restore: bool = False  # preflight: whether memory is filled in behind the restored processes
@@ -277,6 +290,10 @@ class Session:
     def put_away(self) -> None:
         """See to the end of both sides; what a host can't be told now is for it to see by itself."""
         outcome = self.cutover.settle() if self.cutover is not None else None
+        if outcome == UNKNOWN:  # the hosts' agents ask on, and what they don't settle is left to `recover`
+            self.unsettled = True
+            self._left(OutcomeUnknown("what was decided is not known", remedy="`sealift recover` finds out"))
+            return
         committed = outcome == "committed"
         if committed and not self.finished:
             try:
@@ -352,14 +369,17 @@ class Session:
         if committed:
             self._sweep(self.source.connection, "source", "discard", container=container)
             return
-        where = {"address": self.found.address, "bridge": BRIDGE}
-        self._sweep(self.source.connection, "source", "resume", container=container, **where)
+        self._sweep(self.source.connection, "source", "resume", container=container, **self._where())
+
+    def _where(self) -> dict[str, Any]:
+        """What a host needs to know of the container that it has in the end."""
+        facts = self.found
+        return {"address": facts.address, "bridge": BRIDGE, "restart_policy": facts.restart_policy}
 
     def _sweep_destination(self, *, committed: bool) -> None:
         connection, copy = self.destination.connection, self.found.copy
         if committed:
-            where = {"address": self.found.address, "bridge": BRIDGE}
-            self._sweep(connection, "destination", "complete", container=copy, **where)
+            self._sweep(connection, "destination", "complete", container=copy, **self._where())
         else:
             self._sweep(connection, "destination", "sweep", container=copy, volumes=self.found.volumes)
 

@@ -11,7 +11,7 @@ from sealift_agent.memory import pager
 from sealift_agent.wire import Controller
 
 ROLES = {"source": source.main, "destination": destination.main, "gateway": gateway.main, "facts": facts.main}
-ROLES |= {"pager": pager.main, "routes": gateway.restore_routes}
+ROLES |= {"pager": pager.main, "routes": gateway.restore_routes, "keep": gateway.keep_on}
 
 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the controller's end is seen as the end of standard input
 NICE = -10

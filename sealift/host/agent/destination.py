@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import breakpoints, criu, docker_api, dumps, messages, volume_marks
+from . import authenticated, breakpoints, criu, docker_api, dumps, messages, restart, volume_marks
 from .admission import Admission
 from .files import links
 from .files.flush import Flush
@@ -29,6 +29,7 @@ from .memory import rounds
 from .memory.lazy import Filler
 from .memory.transfer import Incoming, purpose
 from .network import plug, sandbox
+from .routes import COMMITTED, ROLLED_BACK
 from .shim import Shim, kill_shim
 from .trigger import Trigger, let_go
 from .wire import WAITING, AgentError, Alive, Controller, Link, serve
@@ -41,8 +42,8 @@ RESTORE_TIMEOUT_S = 100
 CREATED_S = 5
 FLUSH_TIMEOUT_S = 10
 REMOVE_TIMEOUT_S = 30
-AT_FIRST_S, HANGS_S = 8, 10
-"""How long Docker may take to remove a copy before what may keep it from that is killed; and an agent that hangs."""
+AT_FIRST_S = 8
+"""How long Docker may take to remove a copy before what may keep it from that is killed."""
 
 FILL_TIMEOUT_S = 600
 ASK_AGAIN_S = 1
@@ -54,10 +55,6 @@ DOUBT_S = 10
 
 NETWORK_DESCRIPTOR = 9
 """CRIU gets the network namespace as this one: see `armed/criu`."""
-
-
-class Declined(AgentError):
-    """The gateway has answered, and it was a no."""
 
 
 class Destination:
@@ -72,6 +69,7 @@ class Destination:
         self.cutover: threading.Thread | None = None
         self.committed = False
         self.told: str | None = None
+        self.refused: str | None = None
         self.start_error: str | None = None
         self.shim: Shim | None = None
         self.plug: plug.Plug | None = None
@@ -82,9 +80,11 @@ class Destination:
         self.sandbox: sandbox.Sandbox | None = None
         self.filler: Filler | None = None
         self.breakpoints: breakpoints.Ready | None = None
+        self.restart: dict[str, Any] | None = None
 
     def prepare(self, migration: str, address: str, trees: dict[str, str]) -> dict[str, Any]:
         """Open the doors of this migration, all on the tunnel address. Returns where they are."""
+        self.migration = migration
         self.address = address
         self.trees = trees
         self.token = secrets.token_hex(16)
@@ -139,15 +139,18 @@ class Destination:
         log: dict[str, Any] | None,
         descriptors: list[str],
         lazy: bool,
+        restart_policy: dict[str, Any],
     ) -> dict[str, Any]:
         """Start the container under Docker up to the point where the images are needed; pull its cable.
 
         `descriptors` is what the container's standard descriptors lead to at the source. With `lazy` the container
-        starts before its memory is in. Returns `external_network`: whether a filled network namespace is ready, so that
-        the images are to have none.
+        starts before its memory is in. The `restart_policy` is what the container gets when it has won: until then
+        Docker must not start it again if it ends. Returns `external_network`: whether a filled network namespace is
+        ready, so that the images are to have none.
         """
         flushed = Flush(self.trees.values())
         self.container = container
+        self.restart = restart_policy
         self.workload = address
         self.gateway = gateway
         self.breakpoints = breakpoints.Ready()
@@ -252,9 +255,9 @@ class Destination:
             self._make_sure(step)
             flush.wait(FLUSH_TIMEOUT_S)
             step = "network switch"
-            outcome = self._switch()
-            if outcome != "committed":
-                raise AgentError(f"the gateway had it {outcome}", step)
+            if not self._switch():
+                why = f": {self.refused}" if self.refused else ""
+                raise AgentError(f"the gateway had it {ROLLED_BACK}{why}", step)
             self.committed = True
             facts = self._connect()
             self.link.send(phase="committed", facts=facts)
@@ -324,37 +327,49 @@ class Destination:
         with contextlib.suppress(AgentError):
             docker_api.call("POST", f"/containers/{self.container}/kill", accept=(204, 404, 409))
 
-    def _switch(self) -> str:
-        """Ask for the address. Who asked and got no answer may have won, so this asks until there is one.
+    def _switch(self) -> bool:
+        """Ask for the address until there is an outcome on record; whether it is this side's.
 
-        The others of a group may take their time: their source sees to it that this comes to an end.
+        Who asked and got no answer may have won, and so may who got an error: that is never a no. After one this side
+        asks to have it called off, and does what the record says then.
 
-        A doubt that stays is told to the source, which then asks for the other outcome instead of staying frozen.
+        The others of a group may take their time: their source sees to it that this comes to an end. A doubt that stays
+        is told to the source, which then asks for the other outcome instead of staying frozen.
         """
         doubted = time.monotonic() + DOUBT_S
         while self.told is None:
             try:
-                outcome = messages.outcome(self._ask_gateway("switch"), may_wait=True)
-                if outcome != WAITING:
-                    return outcome
+                answer = self._ask_gateway("call_off" if self.refused else "switch")
+            except Exception as lost:  # noqa: BLE001 - whatever it is, it is no answer
+                self._doubt(f"the gateway does not answer: {lost}", tell=time.monotonic() > doubted)
+                continue
+            outcome = answer.get("outcome")
+            if outcome in {COMMITTED, ROLLED_BACK}:
+                return bool(outcome == COMMITTED)
+            if outcome == WAITING:
                 doubted = time.monotonic() + DOUBT_S
                 continue
-            except Declined:
-                raise
-            except (OSError, ValueError, AgentError) as silent:  # ValueError: `decided` has closed it
-                if self.told is not None:
-                    break
-                self.controller.event("undecided", reason=f"the gateway does not answer: {silent}")
-                with contextlib.suppress(OSError):
-                    if time.monotonic() > doubted:
-                        self.link.send(failed=f"the gateway does not answer: {silent}", step="network switch")
-            time.sleep(ASK_AGAIN_S)
-            with contextlib.suppress(OSError, AgentError):
-                self.decider.close()
-                self.decider = Link.connect(
-                    self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=10
-                )
-        return self.told
+            refusal = str(answer.get("error", f"it said {outcome!r}"))
+            if self.refused:
+                self._doubt(f"the gateway gives no outcome: {refusal}", tell=time.monotonic() > doubted)
+            self.refused = self.refused or refusal
+        return self.told == COMMITTED
+
+    def _doubt(self, why: str, *, tell: bool) -> None:
+        """No outcome yet: say so, to the source too if it has lasted, and get ready to ask again."""
+        self.told = self.told or dumps.told(self.directory)
+        if self.told is not None:  # `decided` has closed the connection
+            return
+        self.controller.event("undecided", reason=why)
+        if tell:
+            with contextlib.suppress(OSError):
+                self.link.send(failed=why, step="network switch")
+        time.sleep(ASK_AGAIN_S)
+        with contextlib.suppress(OSError, AgentError):
+            self.decider.close()
+            self.decider = Link.connect(
+                self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=10
+            )
 
     def decided(self, outcome: str) -> None:
         """The controller has it from the gateway: a destination that can't reach the gateway need not go on asking."""
@@ -363,11 +378,7 @@ class Destination:
             self.decider.close()
 
     def _ask_gateway(self, question: str) -> dict[str, Any]:
-        self.decider.send(ask=question)
-        answer = self.decider.receive(30)
-        if (refused := messages.refusal(answer)) is not None:
-            raise Declined(refused, "network switch")
-        return answer
+        return authenticated.ask(self.decider, self.gateway["key"], self.migration, question, 30)
 
     def _give_up(self) -> None:
         """Remove the copy that did not win."""
@@ -411,11 +422,19 @@ class Destination:
         state = self._end_start()
         if self.start_error and not state["Running"]:
             raise AgentError(f"Docker reports the restored container as failed: {self.start_error}", "finish")
+        self._give_policy()
         return {
             "status": state["Status"],
             "pid": state["Pid"],
             "health": state.get("Health", {}).get("Status"),
         }
+
+    def _give_policy(self) -> None:
+        """The container has won: from now on Docker starts it again as its owner wished."""
+        assert self.container is not None  # noqa: S101 - `arm` came before
+        if self.restart is not None:
+            restart.put_back(self.container, self.restart)
+            self.restart = None
 
     def _end_start(self) -> dict[str, Any]:
         """What Docker says of the container. A start that a dockerd which died has forgotten is ended."""
@@ -452,6 +471,8 @@ class Destination:
                 held.close()
         if hasattr(self, "restore"):
             shutil.rmtree(self.restore, ignore_errors=True)
+        if self.committed:
+            self._give_policy()
 
     def _end_cutover(self, *, called_off: bool) -> None:
         if self.cutover is None or not self.cutover.is_alive():
@@ -539,7 +560,7 @@ def _volume(name: str) -> dict[str, Any] | None:
 
 def sweep(migration: str, container: str, volumes: dict[str, str]) -> None:
     """After an agent that was killed, and a decision against the migration: nothing of it stays."""
-    with dumps.abandoned(migration, HANGS_S) as directory:
+    with dumps.abandoned(migration, ROLLED_BACK, kill=True) as directory:
         if container:
             remove_copy(container, volumes)
         volume_marks.give_back(migration)
@@ -575,12 +596,19 @@ def _started(container: str, shim: Shim | None) -> dict[str, Any]:
     return state
 
 
-def complete(migration: str, container: str, address: str, bridge: str) -> str:
+def complete(
+    migration: str,
+    container: str,
+    address: str,
+    bridge: str,
+    restart_policy: dict[str, Any] | None = None,
+) -> str:
     """After an agent that was killed, and a decision for the migration: the container is reached here.
 
-    Once all of its memory is in, its images and marks go. Returns what Docker says of it.
+    Once all of its memory is in, its images and marks go, and it has its `restart_policy`. Returns what Docker says of
+    it.
     """
-    with dumps.abandoned(migration) as directory:
+    with dumps.abandoned(migration, COMMITTED) as directory:
         volume_marks.arrive(migration)
         shim = None
         with contextlib.suppress(OSError, ValueError):
@@ -597,6 +625,7 @@ def complete(migration: str, container: str, address: str, bridge: str) -> str:
                 raise AgentError(f"memory was not complete after {FILL_TIMEOUT_S} s", "finish")
             time.sleep(0.05)
         shutil.rmtree(RESTORES / container, ignore_errors=True)
+        restart.put_back(container, restart_policy)
     return str(state["Status"])
 
 

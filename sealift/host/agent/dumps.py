@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .wire import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 DUMPS = Path("/run/sealift/dumps")
 """Images rest here only: a tmpfs of its own, so that `/run`'s size does not bound a container's memory."""
@@ -23,8 +23,13 @@ DUMPS = Path("/run/sealift/dumps")
 CONTAINER = "container"
 """The file of a migration's directory at the source that says which container it is of."""
 
+OUTCOME = "outcome"
+"""The file of a migration's directory by which `recover` tells its agent, if that one still asks, what was decided."""
+
 UNMOUNT_TIMEOUT_S = 5
 KILLED_S = 5
+LET_GO_S = 10
+"""How long an agent that still asked the gateway may take to put its things away once it is told."""
 
 
 def _mount() -> Path:
@@ -58,24 +63,39 @@ def _alone() -> Iterator[None]:
         os.close(handle)
 
 
+def told(directory: Path) -> str | None:
+    """The outcome that `recover` has left for this migration's agent, if it has."""
+    try:
+        return (directory / OUTCOME).read_text() or None
+    except OSError:
+        return None
+
+
 @contextlib.contextmanager
-def abandoned(migration: str, ends_after_s: float | None = None) -> Iterator[Path]:
+def abandoned(migration: str, outcome: str, *, kill: bool = False) -> Iterator[Path]:
     """A migration's directory, for who cleans up after its agent; wiped at the end. AgentError while that one lives.
 
-    Where the decision leaves it nothing to do that others can't, an agent that still holds it `ends_after_s` is killed:
-    it hangs.
+    One that can't reach the gateway, and asks it for ever, is told the `outcome`, and puts its things away itself. One
+    that does not come to an end with it hangs: with `kill`, where others can do what is left, it is killed.
     """
     directory = DUMPS / migration
-    if not directory.exists():
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except FileNotFoundError:
         yield directory
         return
-    handle = os.open(directory, os.O_RDONLY)
     try:
-        if not _is_free(handle, ends_after_s or 0):
-            if ends_after_s is not None:
+        if not _is_free(handle, 0):
+            fresh = directory / f"{OUTCOME}.new"
+            with contextlib.suppress(FileNotFoundError):  # it has put everything away just now
+                fresh.write_text(outcome)
+                fresh.rename(directory / OUTCOME)
+            free = _is_free(handle, LET_GO_S)
+            if kill and not free:
                 for pid in _holders(handle):
                     os.kill(pid, signal.SIGKILL)
-            if ends_after_s is None or not _is_free(handle, KILLED_S):
+                free = _is_free(handle, KILLED_S)
+            if not free:
                 raise AgentError(f"an agent of migration {migration} is at work here")
         yield directory
     finally:
@@ -87,10 +107,11 @@ def abandoned(migration: str, ends_after_s: float | None = None) -> Iterator[Pat
 def _end_daemon(directory: Path) -> None:
     """What an rsync daemon that has died has left for connections of its own: those that are silent never end."""
     mark = os.fsencode(f"--config={directory}/")
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if any(word.startswith(mark) for word in path.read_bytes().split(b"\0")):
-                os.kill(int(path.parent.name), signal.SIGKILL)
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            if any(word.startswith(mark) for word in words) and _is_ours(path, words, (b"rsync",)):
+                os.kill(int(path.name), signal.SIGKILL)
 
 
 def _is_free(handle: int, within_s: float) -> bool:
@@ -184,7 +205,7 @@ def _works_on(path: Path, mark: bytes) -> bool:
         return False
 
 
-def _is_ours(path: Path, words: list[bytes]) -> bool:
+def _is_ours(path: Path, words: list[bytes], programs: Sequence[bytes] = WORKERS) -> bool:
     """Whether no container and no other user can have started it, and it runs a program that works on images.
 
     A process of a container has mounts of its own (mount_namespaces(7)), also where it shares the host's process ids;
@@ -196,4 +217,4 @@ def _is_ours(path: Path, words: list[bytes]) -> bool:
     if {int(each) for each in ids} != {os.geteuid()}:
         return False
     program = os.fsencode((path / "exe").readlink()).removesuffix(b" (deleted)").rpartition(b"/")[2]
-    return program in WORKERS or (program.startswith(b"python3") and words[2:3] == [b"pager"])
+    return program in programs or (program.startswith(b"python3") and words[2:3] == [b"pager"])

@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from . import durable
 from .wire import AgentError
 
 STATE = Path("/var/lib/sealift/gateway/migrations")
@@ -96,7 +97,7 @@ class Journal:
         return self._path(migration).exists()
 
     def _take(self, path: Path) -> bool:
-        self.state.mkdir(parents=True, exist_ok=True)
+        durable.folder(self.state)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,11 +125,7 @@ class Journal:
         return self.state / f"{migration}.jsonl"
 
     def _sync(self) -> None:
-        directory = os.open(self.state, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        durable.sync(self.state)
 
 
 def _whole(path: Path) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import (
+    authenticated,
     brake,
     breakpoints,
     cgroup,
@@ -24,6 +25,7 @@ from . import (
     dumps,
     limits,
     messages,
+    restart,
     timerfd,
     volume_marks,
 )
@@ -36,8 +38,9 @@ from .memory import hugepages, pipes, zstd
 from .memory.relay import CHUNK_BYTES, Pace
 from .memory.transfer import Outgoing
 from .network import plug, repair
+from .routes import COMMITTED, ROLLED_BACK
 from .trigger import Trigger, let_go
-from .wire import SILENT_S, AgentError, Alive, Controller, Link, serve, watched
+from .wire import SILENT_S, UNDECIDED, AgentError, Alive, Controller, Link, serve, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,12 +50,13 @@ GROUP_TIMEOUT_S = 600
 """How long the destination may take, and how long it may wait for the others of a group besides."""
 
 ASK_AGAIN_S = 1
+ANSWER_TIMEOUT_S = 10
+HAND_OVER_S = 15
+"""How long the gateway is asked before the controller, if it lives, is told that it has to: it has a way of its own."""
+
 DUMP_TIMEOUT_S = 60
 LET_GO_S = 5
 """How long a dump that stood still has to end once the container is thawed."""
-
-HANGS_S = 5
-"""After a decision against the migration: who still holds its directory then can't come to an end with it."""
 
 PRINTED_S = 5
 """How long what was printed may take to be printed again at the destination, before the freeze."""
@@ -73,7 +77,7 @@ class Source:
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
         self.frozen = False
-        self.committed = False
+        self.outcome: str | None = None
         self.everything_sent = False
         self.files_sent = False
         self.plug: plug.Plug | None = None
@@ -89,7 +93,13 @@ class Source:
         self.compress, self.streams = False, 1
         self.stand_in: Path | None = None
         self.removed: dict[str, int] | None = None
+        self.restart: dict[str, Any] | None = None
         self.breakpoints: breakpoints.Ready | None = None
+
+    @property
+    def committed(self) -> bool:
+        """Whether the gateway has said so, to this agent or to the controller: nobody else's word counts."""
+        return self.outcome == COMMITTED
 
     def open(
         self,
@@ -223,14 +233,17 @@ class Source:
         pages_port: int,
         external_network: bool,
         post_copy: bool,
+        restart_policy: dict[str, Any],
     ) -> None:
         """Find the cable and the control group, and start runc up to the point where CRIU looks at the processes.
 
         `pages_port` is where the destination takes the pages; in a `post_copy` they stay here until they are asked for
         from there. With `external_network` the network namespace is left out of the images: the destination has one
-        ready.
+        ready. The `restart_policy`, which the journal has by now, is out of force until this side has won.
         """
         self.gateway = gateway
+        self.restart = restart_policy
+        restart.suspend(self.container)
         self.breakpoints = breakpoints.Ready()
         self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
         state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
@@ -349,9 +362,19 @@ class Source:
         return criu.reason(self.images / "dump.log") or output.strip()[-500:] or "runc ended"
 
     def go(self) -> str:
-        """The cutover. Returns the outcome: "committed" or "rolled back"; tells every phase as it passes."""
-        step = "final dump"
+        """The cutover. Returns the outcome, by the gateway's own word; tells every phase as it passes.
+
+        "undecided" if the gateway gives none for so long: then the copy here stays frozen until `decided` or `close`.
+        """
         alive = Alive(lambda: self.controller.event("alive"))
+        try:
+            return self._cut_over()
+        finally:
+            alive.end()
+
+    def _cut_over(self) -> str:
+        step = "final dump"
+        committed: dict[str, Any] = {}
         try:
             self._dump_and_send()
             for phase, step in (
@@ -364,25 +387,41 @@ class Source:
                     raise AgentError(said.why, said.step or step)
                 if said.phase != phase:
                     raise AgentError(f"the destination said {said.phase} instead of {phase}", step)
-                self.controller.event(phase, **said.facts)
+                if phase == "committed":
+                    committed = {**said.facts, "at_ns": time.monotonic_ns()}
+                else:
+                    self.controller.event(phase, **said.facts)
         except Exception as failure:
             outcome = self._settle()
             self.controller.event("settled", outcome=outcome)
-            if outcome == "committed":
-                self.committed = True
+            if outcome != ROLLED_BACK:
                 return outcome
             raise AgentError(f"{failure}", getattr(failure, "step", None) or step) from failure
-        else:
-            self.committed = True
-            return "committed"
-        finally:
-            alive.end()
+        # The container runs there by now. But what ends it here is the gateway's word alone.
+        outcome = self._settle()
+        if outcome == ROLLED_BACK:
+            self.controller.event("settled", outcome=outcome)
+            raise AgentError(
+                "the destination said that it has the container, and the gateway denies it", step
+            )
+        self.controller.tell(event="committed", **committed)
+        return outcome
 
-    def _ask_decider(self, question: str) -> None:
+    def decided(self, outcome: str) -> None:
+        """The controller has it from the gateway, over a way of its own."""
+        if self.outcome is None:
+            self.outcome = outcome
+            if outcome == ROLLED_BACK:
+                self.release()
+
+    def _ask_decider(self, question: str) -> dict[str, Any]:
         assert self.decider is not None  # noqa: S101 - `arm` has connected
-        self.decider.send(ask=question)
-        if (refused := messages.refusal(self.decider.receive(10))) is not None:
+        answer = authenticated.ask(
+            self.decider, self.gateway["key"], self.migration, question, ANSWER_TIMEOUT_S
+        )
+        if (refused := messages.refusal(answer)) is not None:
             raise AgentError(refused, "final dump")
+        return answer
 
     def _dump_and_send(self) -> None:
         assert self.plug and self.link and self.trigger  # noqa: S101, PT018 - `arm` came before
@@ -438,41 +477,60 @@ class Source:
         return answer
 
     def _settle(self) -> str:
-        """After a failure: the outcome. Thaws when, and only when, this side has the container."""
+        """The outcome, or that there is none yet. Thaws when, and only when, this side has the container."""
         if not self.everything_sent:
-            self.release()
+            self.outcome = ROLLED_BACK  # nobody else can have the container
+            self._go_on()
             with contextlib.suppress(OSError, AgentError):
                 if self.gateway.get("group"):  # the others wait for this one
                     self._call_off()
                 elif self.decider is not None:  # what is held need not wait for all to be put in order
-                    self.decider.send(ask="release")
-            return "rolled back"  # nobody else can have the container
-        outcome = self._ask_gateway()
-        if outcome != "committed":
-            self.release()
-        return outcome
+                    authenticated.put(self.decider, self.gateway["key"], self.migration, "release")
+        else:
+            self.outcome = self._ask_gateway(HAND_OVER_S)
+            if self.outcome == ROLLED_BACK:
+                self._go_on()
+        if self.outcome == ROLLED_BACK:
+            with contextlib.suppress(OSError, AgentError):  # tried again, and said, by `close`
+                self._put_policy_back()
+        return self.outcome or UNDECIDED
 
-    def _ask_gateway(self) -> str:
-        told = False
+    def _ask_gateway(self, patience_s: float | None = None) -> str | None:
+        """What it has on record; from now on that is something. None after so long without an answer.
+
+        An error is no answer, nor is what does not come from the gateway: see `authenticated`.
+        """
+        until = None if patience_s is None else time.monotonic() + patience_s
+        asked = 0
         while True:
             try:
-                return self._call_off()
-            except (OSError, AgentError, KeyError) as silent:
-                if not told:
+                return self._call_off(again=asked > 0)
+            except Exception as silent:  # noqa: BLE001 - whatever it is, it is no answer
+                if asked == 0:
                     self.controller.event("undecided", reason=f"the gateway does not answer: {silent}")
-                told = True
-                time.sleep(ASK_AGAIN_S)
+            asked += 1
+            if (said := dumps.told(self.directory)) is not None:
+                return said
+            if until is not None and time.monotonic() > until:
+                return None
+            time.sleep(ASK_AGAIN_S)
 
-    def _call_off(self) -> str:
-        link = Link.connect(self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=5)
-        link.send(ask="call_off")
-        answer = link.receive(10)
-        if (refused := messages.refusal(answer)) is not None:
-            raise AgentError(refused, "network switch")
-        return messages.outcome(answer)
+    def _call_off(self, *, again: bool = True) -> str:
+        """Ask for the outcome, over the connection that is there, or `again` over another."""
+        if again or self.decider is None:
+            if self.decider is not None:
+                self.decider.close()
+            self.decider = Link.connect(
+                self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=5
+            )
+        return messages.outcome(self._ask_decider("call_off"))
 
     def release(self) -> None:
         """Let the container run on here, as if nothing had happened."""
+        self._go_on()
+        self._put_policy_back()
+
+    def _go_on(self) -> None:
         self._disarm()
         if self.link is not None:
             brake.put_back(self.directory)
@@ -484,6 +542,11 @@ class Source:
             self.frozen = False
             criu.forget_checkpoint(self.container)
             self.controller.event("thawed", frozen_ns=time.monotonic_ns() - self.frozen_at)
+
+    def _put_policy_back(self) -> None:
+        if self.restart is not None:
+            restart.put_back(self.container, self.restart)
+            self.restart = None
 
     def _disarm(self) -> None:
         """No dump any more; one that is under way comes to its end, since CRIU has something to clear away in there."""
@@ -505,6 +568,10 @@ class Source:
         """
         if self.removed is not None:
             return self.removed
+        if not self.committed:
+            raise AgentError(
+                "the gateway has not said that the container is the destination's", "network switch"
+            )
         fetched = 0
         if self.pages is not None:
             try:
@@ -522,7 +589,9 @@ class Source:
         return self.removed
 
     def close(self) -> None:
-        """Forget the migration: wipe the images. Before the commit the container goes on."""
+        """Forget the migration: wipe the images. Unless it has committed the container goes on."""
+        if self.outcome is None and self.everything_sent:
+            self.outcome = self._ask_gateway()
         if not self.committed:
             self.release()
         self._disarm()
@@ -559,8 +628,7 @@ def remove(container: str) -> None:
     except docker_api.NotThere:
         return
     if pid:
-        # A restart policy would bring the killed copy back to life.
-        docker_api.call("POST", f"/containers/{container}/update", {"RestartPolicy": {"Name": "no"}})
+        restart.suspend(container)  # of one that was armed by an older Sealift: the policy would revive it
         group = cgroup.of_process(pid)
         cgroup.kill_frozen(group)
         cgroup.thaw(group)
@@ -569,7 +637,7 @@ def remove(container: str) -> None:
 
 def discard(migration: str, container: str) -> None:
     """After an agent that was killed, and a decision for the migration: this host's copy goes."""
-    with dumps.abandoned(migration) as directory:
+    with dumps.abandoned(migration, COMMITTED) as directory:
         deadline = time.monotonic() + FETCH_TIMEOUT_S
         while dumps.workers(directory):  # a post-copy's memory is still being fetched
             if time.monotonic() > deadline:
@@ -580,9 +648,18 @@ def discard(migration: str, container: str) -> None:
     pipes.put_back(migration)
 
 
-def resume(migration: str, container: str, address: str, bridge: str) -> None:
-    """After an agent that was killed, and a decision against the migration: the container goes on here."""
-    with dumps.abandoned(migration, HANGS_S) as directory:
+def resume(
+    migration: str,
+    container: str,
+    address: str,
+    bridge: str,
+    restart_policy: dict[str, Any] | None = None,
+) -> None:
+    """After an agent that was killed, and a decision against the migration: the container goes on here.
+
+    Its `restart_policy`, if it was taken from it, comes back. A host that lost its power has the container's disk.
+    """
+    with dumps.abandoned(migration, ROLLED_BACK, kill=True) as directory:
         deadline = time.monotonic() + DUMP_TIMEOUT_S
         while dumps.workers(directory) and time.monotonic() < deadline:
             let_go(directory / "armed")
@@ -600,6 +677,7 @@ def resume(migration: str, container: str, address: str, bridge: str) -> None:
             repair.end(cgroup.pids(group))
             cgroup.thaw(group)
             criu.forget_checkpoint(container)
+        restart.put_back(container, restart_policy)
     pipes.put_back(migration)
 
 
@@ -645,7 +723,9 @@ def main(controller: Controller) -> None:
         "slow_down": source.slow_down,
         "gather_pages": source.gather_pages,
         "arm": source.arm,
+        "restart_policy": restart.policy,
         "go": source.go,
+        "decided": source.decided,
         "remove_container": source.remove_container,
         "close": source.close,
         "resume": resume,

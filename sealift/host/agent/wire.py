@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 ORDER_LIMIT = 1 << 24
 """A controller's order has at most so many bytes: a container's whole description may be in it."""
 
+UNDECIDED = "undecided"
+"""A host's word for an outcome that the gateway has not told it."""
+
 LOOPBACK = "127.0.0.1"
 
 SILENCE_S = 30

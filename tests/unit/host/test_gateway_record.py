@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sealift.host.agent import gateway
+from sealift.host.agent.network import allowed
 from sealift.host.agent.wire import AgentError
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ while words:
     held[peer] = ips
 json.dump(held, open(file, "w"))
 """
+NEW = base64.b64encode(b"n" * 32).decode()
 TUNNELS = {"a=": ["10.78.0.10/32"], "b=": ["10.78.0.20/32"]}
 
 
@@ -66,7 +69,7 @@ def wireguard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeWireGuard:
     monkeypatch.setenv("FAKE_WG", str(table))
     network = tmp_path / "network.env"
     network.write_text("ROLE=gateway\nWORKLOADS=10.77.0.0/16\n")
-    monkeypatch.setattr(gateway, "NETWORK", network)
+    monkeypatch.setattr(allowed, "NETWORK", network)
     return FakeWireGuard(table)
 
 
@@ -171,8 +174,8 @@ def test_a_gateway_that_dies_between_record_and_deed_does_the_deed_when_it_is_ba
     routes: gateway.Routes, wireguard: FakeWireGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_WG_FAILS", "yes")
-    with pytest.raises(AgentError, match="`wg set` failed"):
-        routes.switch("m", "10.77.0.9", "a=", "b=", "there")
+    assert routes.switch("m", "10.77.0.9", "a=", "b=", "there") == "committed"
+    assert "`wg set` failed" in routes.behind["10.77.0.9"]
     monkeypatch.delenv("FAKE_WG_FAILS")
     assert "10.77.0.9/32" in wireguard.table()["a="]
     again = gateway.Routes(routes.state)
@@ -209,6 +212,68 @@ def test_an_address_that_is_none_is_refused(routes: gateway.Routes, address: str
 def test_a_peer_that_wireguard_does_not_know_is_refused(routes: gateway.Routes) -> None:
     with pytest.raises(AgentError, match="WireGuard has no peer c="):
         routes.assign("10.77.0.7", "c=", "nowhere")
+    assert "10.77.0.7" not in routes.show()["routes"], "what was refused is not on record"
+
+
+def on_record(routes: gateway.Routes, address: str, peer: str) -> None:
+    """A route that an older version left behind when it refused it."""
+    record = routes.show()
+    record["routes"][address] = {"peer": peer, "host": "nowhere"}
+    routes.file.write_text(json.dumps(record))
+
+
+def test_a_route_whose_peer_wireguard_does_not_have_keeps_no_other_from_its_own(
+    routes: gateway.Routes, wireguard: FakeWireGuard
+) -> None:
+    on_record(routes, "10.77.0.7", "c=")
+    assert routes.switch("m", "10.77.0.9", "a=", "b=", "there") == "committed"
+    assert wireguard.table() == {"a=": ["10.78.0.10/32"], "b=": ["10.78.0.20/32", "10.77.0.9/32"]}
+    assert routes.behind == {"10.77.0.7": "WireGuard has no peer c="}
+    assert routes.call_off("m") == "committed"
+
+
+@pytest.mark.parametrize("peer", ["c=", "", "A" * 44, "nonsense"])
+def test_a_key_that_is_none_is_refused_before_it_is_on_record(
+    wireguard: FakeWireGuard, tmp_path: Path, peer: str
+) -> None:
+    routes = gateway.Routes(tmp_path)
+    with pytest.raises(AgentError, match="is no WireGuard key"):
+        routes.adopt("destination", peer, "10.78.0.20", "192.0.2.1:51820")
+    assert "peers" not in routes.show()
+
+
+def test_nothing_is_put_on_record_for_a_wireguard_that_does_not_answer(
+    routes: gateway.Routes, wireguard: FakeWireGuard
+) -> None:
+    wireguard.file.write_text("not its table")
+    for change in (
+        lambda: routes.assign("10.77.0.7", "b=", "there"),
+        lambda: routes.release("10.77.0.9"),
+        lambda: routes.adopt("there", NEW, "10.78.0.20", "192.0.2.1:51820"),
+    ):
+        before = routes.file.read_bytes()
+        with pytest.raises(AgentError, match="`wg show` failed"):
+            change()
+        assert routes.file.read_bytes() == before
+
+
+def test_a_key_that_wireguard_does_not_take_keeps_no_other_host_from_its_own(
+    routes: gateway.Routes, wireguard: FakeWireGuard
+) -> None:
+    record = routes.show()
+    good = {"peer": NEW, "tunnel": "10.78.0.20", "endpoint": "192.0.2.1:51820"}
+    record["peers"] = {"bad": {"peer": "a=", "endpoint": "192.0.2.1:51820"}, "there": good}
+    routes.file.write_text(json.dumps(record))
+    assert set(routes.restore()) == {"bad"}
+    assert wireguard.table()[NEW] == ["10.78.0.20/32"]
+
+
+def test_an_address_that_was_given_away_while_a_group_waited_is_not_moved(group: gateway.Routes) -> None:
+    assert group.switch("m", "10.77.0.9", "a=", "b=", "there") == gateway.WAITING
+    group.assign("10.77.0.9", "b=", "elsewhere")
+    with pytest.raises(AgentError, match=r"10\.77\.0\.9 does not belong to the source any more"):
+        group.switch("n", "10.77.0.8", "a=", "b=", "there")
+    assert group.call_off("n") == group.call_off("m") == "rolled back"
 
 
 def test_a_new_key_of_a_host_takes_the_place_of_the_one_before(
@@ -218,12 +283,12 @@ def test_a_new_key_of_a_host_takes_the_place_of_the_one_before(
     routes.assign("10.77.0.5", "b=", "destination")
     routes.assign("10.77.0.6", "a=", "source")
     for _ in range(2):  # doing it again changes nothing
-        routes.adopt("destination", "new=", "10.78.0.20", "192.0.2.1:51820")
+        routes.adopt("destination", NEW, "10.78.0.20", "192.0.2.1:51820")
         assert wireguard.table() == {
             "a=": ["10.78.0.10/32", "10.77.0.6/32"],
-            "new=": ["10.78.0.20/32", "10.77.0.5/32"],
+            NEW: ["10.78.0.20/32", "10.77.0.5/32"],
         }
-    assert routes.show()["routes"]["10.77.0.5"] == {"peer": "new=", "host": "destination"}
+    assert routes.show()["routes"]["10.77.0.5"] == {"peer": NEW, "host": "destination"}
 
 
 def test_a_new_key_is_on_record_before_it_is_carried_out_and_comes_back_with_the_gateway(
@@ -234,6 +299,6 @@ def test_a_new_key_is_on_record_before_it_is_carried_out_and_comes_back_with_the
     with monkeypatch.context() as patch:
         patch.setenv("FAKE_WG_FAILS", "1")
         with pytest.raises(AgentError):
-            routes.adopt("destination", "new=", "10.78.0.20", "192.0.2.1:51820")
+            routes.adopt("destination", NEW, "10.78.0.20", "192.0.2.1:51820")
     routes.restore()
-    assert wireguard.table() == {"a=": ["10.78.0.10/32"], "new=": ["10.78.0.20/32", "10.77.0.5/32"]}
+    assert wireguard.table() == {"a=": ["10.78.0.10/32"], NEW: ["10.78.0.20/32", "10.77.0.5/32"]}

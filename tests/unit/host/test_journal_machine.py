@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sealift.host.agent import gateway, journal
+from sealift.host.agent.network import allowed, userspace
 from sealift.migration import recovery
 
 if TYPE_CHECKING:
@@ -138,8 +139,9 @@ def fuse(monkeypatch: pytest.MonkeyPatch) -> Fuse:
     monkeypatch.setattr(Path, "rename", burning.after(Path.rename))
     monkeypatch.setattr(Path, "unlink", burning.after(Path.unlink))
     monkeypatch.setattr(journal, "_write", burning.after(journal._write))
-    monkeypatch.setattr(gateway, "apply", burning.after(lambda *_, **__: None))
-    monkeypatch.setattr(gateway.userspace, "move", lambda *_: False)
+    monkeypatch.setattr(allowed, "apply", burning.after(lambda _: {}))
+    monkeypatch.setattr(allowed, "peers", lambda: {key: [] for key in PEERS.values()})
+    monkeypatch.setattr(userspace, "move", lambda *_: False)
     return burning
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,18 +12,22 @@ from sealift.host.agent.admission import Admission
 from sealift.host.agent.destination import Destination
 from sealift.host.agent.wire import LOOPBACK, Controller, Link
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @pytest.mark.parametrize("outcome", ["committed", "rolled back"])
-def test_it_asks_no_more_once_it_was_told(outcome: str) -> None:
+def test_it_asks_no_more_once_it_was_told(outcome: str, tmp_path: Path) -> None:
     with Admission(LOOPBACK, "token") as gateway:
         destination = Destination(Controller())
-        destination.gateway = {"address": LOOPBACK, "port": gateway.port, "token": "token"}
+        destination.gateway = {"address": LOOPBACK, "port": gateway.port, "token": "token", "key": "11" * 32}
+        destination.migration, destination.directory = "m", tmp_path
         destination.decider = Link.connect(LOOPBACK, gateway.port, "token")
-        heard: list[str] = []
+        heard: list[bool] = []
         asking = threading.Thread(target=lambda: heard.append(destination._switch()), daemon=True)
         asking.start()
         time.sleep(0.2)
         assert not heard, "nobody has answered"
         destination.decided(outcome)
         asking.join(5)
-        assert heard == [outcome]
+        assert heard == [outcome == "committed"]

@@ -41,7 +41,7 @@ def test_configuration_address_and_aliases_are_kept_and_the_runtime_is_ours() ->
     plan = counterpart(described(), {}, "sealift")
     assert plan.body["Env"] == ["A=1"]
     assert plan.body["Labels"] == {"colour": "blue"}
-    assert plan.body["HostConfig"]["RestartPolicy"] == {"Name": "always"}
+    assert plan.body["HostConfig"]["RestartPolicy"]["Name"] == "no", "until it has won"
     assert plan.body["HostConfig"]["Runtime"] == RUNTIME
     endpoint = plan.body["NetworkingConfig"]["EndpointsConfig"]["sealift"]
     assert endpoint["IPAMConfig"] == {"IPv4Address": "10.77.0.9"}

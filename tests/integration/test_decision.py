@@ -1,0 +1,171 @@
+"""What is decided is decided, whether the gateway's WireGuard does it or not; and no restart policy gets in between."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from stage import (
+    DOCKER_HOSTS,
+    SLEEPER,
+    check_restart_policy_after_power_loss,
+    copies,
+    counting,
+    kill_agent,
+    policy,
+    untouched,
+)
+
+from sealift.errors import SealiftError
+from sealift.host import ssh
+from sealift.host.agents import Agent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from stage import Stage
+
+    from sealift.migration.session import Session
+
+pytestmark = [pytest.mark.root, pytest.mark.netns]
+
+STRANGER = "A" * 43 + "="
+RECORD = "/var/lib/sealift/gateway/routes.json"
+
+# wireguard-go as the kernel's WireGuard is: told by `wg` alone, which gives each peer's whole list. While the file
+# `refuse` is there it takes no change at all.
+IN_BETWEEN = """
+import os, socket, sys, threading
+path, real = "/var/run/wireguard/sealift-wg.sock", "/var/run/wireguard/real"
+os.rename(path, real)
+door = socket.socket(socket.AF_UNIX)
+door.bind(path)
+door.listen(8)
+print("ready", flush=True)
+
+def answer(here):
+    with here:
+        asked = b""
+        while not asked.endswith(b"\\n\\n"):
+            if not (more := here.recv(65536)):
+                return
+            asked += more
+        changes = asked.startswith(b"set=1")
+        direct = changes and b"replace_allowed_ips" not in asked and b"remove=" not in asked
+        if direct or (changes and os.path.exists("/run/refuse")):
+            return here.sendall(b"errno=5\\n\\n")
+        with socket.socket(socket.AF_UNIX) as there:
+            there.connect(real)
+            there.sendall(asked)
+            said = b""
+            while not said.endswith(b"\\n\\n"):
+                said += there.recv(65536)
+            here.sendall(said)
+
+while True:
+    threading.Thread(target=answer, args=(door.accept()[0],), daemon=True).start()
+"""
+BACK = 'rm -f /run/refuse; cd /var/run/wireguard && [ -e real ] && mv real sealift-wg.sock; kill "$1" || true'
+
+
+@pytest.fixture
+def told_by_wg(stage: Stage) -> Iterator[None]:
+    """The gateway's WireGuard is told of each switch by `wg`, as where the kernel has it."""
+    with ssh.connected("gateway", stage.inventory.machine("gateway")) as connection:
+        channel = connection.open(["sh", "-c", 'echo $$; exec python3 -c "$1"', "sh", IN_BETWEEN])
+        lines = channel.makefile("rb")
+        pid = lines.readline().decode().strip()
+        assert lines.readline() == b"ready\n"
+        yield
+        stage.sh("gateway", BACK, pid)
+        channel.close()
+
+
+@pytest.fixture
+def left_behind(stage: Stage) -> Iterator[None]:
+    """A route on record whose peer WireGuard does not have."""
+    edit = "import json, sys; p = sys.argv[1]; r = json.load(open(p)); {}; json.dump(r, open(p, 'w'))"
+    add = "r['routes']['10.77.250.1'] = {'peer': sys.argv[2], 'host': 'nowhere'}"
+    stage["gateway"].run(["python3", "-c", edit.format(add), RECORD, STRANGER])
+    yield
+    stage["gateway"].run(["python3", "-c", edit.format("r['routes'].pop('10.77.250.1')"), RECORD])
+
+
+def test_a_stale_route_that_wireguard_refuses_loses_no_container(
+    stage: Stage, told_by_wg: None, left_behind: None
+) -> None:
+    address = stage.redis("redis", memory_mb=5)
+    with counting(stage, address) as found:
+        report = stage.engine("redis")
+    assert found[0].intact, found[0].summary()
+    assert report.outcome == "committed"
+    assert stage.owner(address) == "destination"
+    assert copies(stage, "redis") == {"destination": "running"}
+    assert not any("does not send packets" in warning for warning in report.warnings)
+
+
+def test_a_switch_that_wireguard_refuses_is_done_as_soon_as_it_can(stage: Stage, told_by_wg: None) -> None:
+    address = stage.redis("redis", memory_mb=5)
+    hooks: dict[str, Callable[[Session], object]] = {
+        "restored": lambda _: stage.sh("gateway", "(sleep 3; rm /run/refuse) >/dev/null 2>&1 </dev/null &"),
+        "armed": lambda _: stage.sh("gateway", "touch /run/refuse"),
+    }
+    with counting(stage, address) as found:
+        report = stage.engine("redis", hooks)
+        assert "yet" in report.warnings[-1], report.warnings
+        time.sleep(6)
+    assert found[0].intact, found[0].summary()
+    assert report.outcome == "committed"
+    assert copies(stage, "redis") == {"destination": "running"}
+    assert "gateway" not in stage.sh("gateway", "pgrep -af ' keep$' || true"), "it has ended with its task"
+
+
+def test_an_address_that_was_given_away_meanwhile_rolls_back(stage: Stage) -> None:
+    address = stage.redis("redis", memory_mb=5)
+    key = stage.inventory.host("destination").wireguard_key
+
+    def give(to: str, peer: str | None) -> None:
+        with Agent(stage["gateway"], "gateway") as gateway:
+            gateway.call("assign", address=address, peer=peer, host=to)
+
+    with untouched(stage, "redis"):
+        with pytest.raises(SealiftError, match="does not belong to the source any more"):
+            stage.engine("redis", {"armed": lambda _: give("destination", key)})
+        give("source", stage.inventory.host("source").wireguard_key)
+    assert copies(stage, "redis") == {"source": "running"}
+
+
+ON_FAILURE = {"Name": "on-failure", "MaximumRetryCount": 7}
+
+
+def test_a_restart_policy_rests_from_arming_on_and_arrives_with_the_container(stage: Stage) -> None:
+    stage.python("box", SLEEPER, options=["--restart", "on-failure:7"])
+    seen: list[Any] = []
+
+    def look(_: Session) -> None:
+        assert policy(stage, "source")["Name"] == "no"
+        # Docker says nothing of a container that it is starting. What it does after a reboot is by its files.
+        files = [stage.sh(host, "cat /var/lib/docker/containers/*/hostconfig.json") for host in DOCKER_HOSTS]
+        seen.extend(json.loads(file)["RestartPolicy"]["Name"] for file in files)
+
+    stage.engine("box", {"armed": look})
+    assert seen == ["no", "no"]
+    assert policy(stage, "destination") == ON_FAILURE
+    assert copies(stage, "box") == {"destination": "running"}
+
+
+@pytest.mark.parametrize("role", ["destination", "source"])
+def test_a_restart_policy_comes_back_with_a_roll_back(stage: Stage, role: str) -> None:
+    stage.python("box", SLEEPER, options=["--restart", "on-failure:7"])
+    with untouched(stage, "box"), pytest.raises(SealiftError):
+        stage.engine("box", {"armed": kill_agent(stage, role, role)})
+    assert policy(stage, "source") == ON_FAILURE
+
+
+@pytest.mark.parametrize(("at", "owner"), [("armed", "source"), ("finish", "destination")])
+def test_a_source_that_loses_power_starts_no_copy_but_by_the_decision(
+    stage: Stage, at: str, owner: str
+) -> None:
+    check_restart_policy_after_power_loss(stage, at, owner)
