@@ -175,6 +175,8 @@ class Agent:
                 return
             message = json.loads(line)
             if "event" in message:
+                if not isinstance(message["event"], str):
+                    raise ValueError("an event without a name")
                 if self._on_event is not None:
                     self._on_event(message)
             elif "result" not in message and "error" not in message:

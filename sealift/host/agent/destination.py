@@ -450,11 +450,7 @@ class Destination:
         if hasattr(self, "decider"):
             self.decider.close()
         if self.committed:
-            volume_marks.arrive(self.migration)
-            self._await_memory()
-            if self.start_error:
-                with contextlib.suppress(AgentError):  # said by `finish`
-                    self._end_start()
+            self._stay()
         else:
             self._give_up()
         for pages in (self.incoming, self.reading):
@@ -473,6 +469,14 @@ class Destination:
             shutil.rmtree(self.restore, ignore_errors=True)
         if self.committed:
             self._give_policy()
+
+    def _stay(self) -> None:
+        """The copy here has won: its volumes are its own, its memory complete, and Docker's start of it over."""
+        volume_marks.arrive(self.migration)
+        self._await_memory()
+        if self.start_error:
+            with contextlib.suppress(AgentError):  # said by `finish`
+                self._end_start()
 
     def _end_cutover(self, *, called_off: bool) -> None:
         if self.cutover is None or not self.cutover.is_alive():
