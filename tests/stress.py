@@ -27,7 +27,7 @@ def forever(action):
             except Exception as failed:
                 wrong.append(f"{action.__name__}: {type(failed).__name__}: {failed}")
                 time.sleep(1)
-            time.sleep(0.003)
+            time.sleep(0.02)
     threading.Thread(target=run, daemon=True).start()
 
 def start(code):

@@ -144,7 +144,7 @@ def test_a_program_that_does_everything_at_once_moves_a_hundred_times(stage: Sta
 
 def stress(stage: Stage, times: int) -> None:
     """Move the stress program there and back. It checks itself, and says what it found."""
-    stage.python("box", STRESS, options=["--volume", "stress:/data", "--tmpfs", "/scratch"])
+    stage.python("box", STRESS, options=["--init", "--volume", "stress:/data", "--tmpfs", "/scratch"])
     address = stage.inspect("source", "box")["NetworkSettings"]["Networks"][stage.network]["IPAddress"]
     stage.sh("source", "timeout 20 sh -c 'until docker logs box | grep -q up; do sleep 0.1; done'")
     here, there = "source", "destination"
