@@ -33,7 +33,7 @@ RSYNC = re.compile(
 )
 """Its greeting, and no for an answer: no name of a module."""
 
-OPENED = {"prepare", "receive_image", "start_page_server", "read_pages", "decide"}
+OPENED = {"receive_rate", "receive_image", "prepare", "start_page_server", "read_pages", "decide"}
 """Orders after which something listens: what they return says where."""
 
 Answers = dict[str, list[str]]
