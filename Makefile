@@ -8,8 +8,8 @@ WHOLE ?=
 
 # What the machine itself lends: the rest (QEMU, CRIU, Docker, runc, WireGuard) comes out of the lab's own Debian tree.
 PACKAGES := mmdebstrap e2fsprogs iproute2 util-linux openssl openssh-client debian-archive-keyring python3-venv
-# Independent judges of the evidence; tests that miss them say so and are skipped.
-JUDGES := strace libvirt-clients-qemu python3-libvirt python3-lxml python3-cryptography
+# Independent judges of the evidence and of ACPI tables; tests that miss them say so and are skipped.
+JUDGES := strace libvirt-clients-qemu python3-libvirt python3-lxml python3-cryptography acpica-tools
 
 .PHONY: demo test check setup clean
 .DEFAULT_GOAL := help

@@ -20,6 +20,7 @@ import pytest
 from foreign_acpi import RAN, foreign_table, ran
 from inner import inner_half, provider_root, sh
 
+from sealift.evidence.files import hash_file
 from sealift.machine.accelerator import choose_accelerator
 from sealift.machine.boot import GuestConfiguration, GuestFile, NetworkInterface, configuration_bytes
 from sealift.machine.image import GuestEvidence, build_image, damaged_files, read_manifest
@@ -411,7 +412,13 @@ def bare(bench):
     """The image with its kernel alone in place of the loader, as if the loader had not done its work."""
     image = bench.folder / "images/bare"
     shutil.copytree(bench.image, image)
-    shutil.copyfile(kernel_of(bench.tree), image / "kernel")
+    kernel = kernel_of(bench.tree)
+    shutil.copyfile(kernel, image / "kernel")
+    manifest = json.loads((image / "manifest.json").read_text())
+    manifest["sha256"]["kernel"] = hash_file(kernel).hex()
+    manifest["size_bytes"]["kernel"] = kernel.stat().st_size
+    (image / "manifest.json").unlink()
+    (image / "manifest.json").write_text(json.dumps(manifest))
     return "bare"
 
 
