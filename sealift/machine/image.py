@@ -140,7 +140,7 @@ def read_manifest(image: Path) -> Manifest:
             size_bytes={name: int(content["size_bytes"][name]) for name in FILES},
         )
         named = [content[name] for name in FILES]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnusableInput(
             f"{image} has no usable {MANIFEST}: {error}", remedy="Build the image again"
         ) from error
@@ -156,7 +156,7 @@ def damaged_files(image: Path, manifest: Manifest) -> list[str]:
         for name in FILES
         if not (image / name).is_file()
         or (image / name).stat().st_size != manifest.size_bytes[name]
-        or hash_file(image / name).hex() != manifest.sha256[name]
+        or hash_file(image / name, manifest.size_bytes[name]).hex() != manifest.sha256[name]
     ]
 
 

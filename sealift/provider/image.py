@@ -43,7 +43,7 @@ def read_image(images: Path, name: str) -> Image:
         files = {key: folder / _file_name(manifest[key]) for key in (*_MEASURED, "root")}
         append, hashes = manifest["append"], manifest["sha256"]
         wanted = {key: str(hashes[key]) for key in _MEASURED}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnusableInput(
             f"the image {name!r} has no usable {MANIFEST}: {error}", remedy="Build the image again"
         ) from error
