@@ -49,10 +49,10 @@ def put(link: Link, key: str, migration: str, question: str) -> str:
 def hear(link: Link, key: str, migration: str) -> tuple[str, str]:
     """The next question and its nonce. Unproved for one of somebody who does not have the key."""
     message = link.receive()
-    question, nonce, proof = messages.question(message), message.get("nonce"), message.get("proof")
+    question, nonce, proof = message.get("ask"), message.get("nonce"), message.get("proof")
     if not _is_proof(proof, key, "question", migration, question, nonce):
         raise Unproved("a question without its proof")
-    return question, str(nonce)
+    return str(question), str(nonce)
 
 
 def answer(link: Link, key: str, migration: str, question: str, nonce: str, said: dict[str, Any]) -> None:

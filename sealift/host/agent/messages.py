@@ -19,7 +19,6 @@ WAITING = "waiting"
 """The gateway's word for a group that is not complete."""
 
 OUTCOMES = frozenset({"committed", "rolled back"})
-QUESTIONS = frozenset({"prepare", "hold", "switch", "release", "call_off"})
 PHASES = frozenset({"received", "restored", "committed"})
 STEPS = frozenset({"final dump", "transfer", "restore", "network switch"})
 
@@ -93,11 +92,6 @@ def parse(line: bytes | str) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise Misunderstood(f"the other side sent a {type(message).__name__} where a message was expected")
     return message
-
-
-def question(message: dict[str, Any]) -> str:
-    """What a host asks the gateway."""
-    return _word(message, "ask", QUESTIONS)
 
 
 def outcome(message: dict[str, Any], *, may_wait: bool = False) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sealift.host.agent import authenticated, destination, gateway, source
-from sealift.host.agent.wire import AgentError, Controller, Link, listen
+from sealift.host.agent.admission import Admission
+from sealift.host.agent.wire import AgentError, Controller, Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,18 +104,18 @@ def test_what_is_no_question_is_answered_with_an_error(decider: Any) -> None:
 
 def impostor(answers: Callable[[dict[str, Any]], bytes]) -> int:
     """Somebody at the gateway's address, who knows the token but not the key. Returns his port."""
-    listener = listen("127.0.0.1")
+    admission = Admission("127.0.0.1", "t", slots=None)
 
     def serve() -> None:
         while True:
             try:
-                link = Link.accept(listener, "t")
+                link = Link(admission.take())
                 link.socket.sendall(answers(link.receive(5)) + b"\n")
             except (OSError, AgentError):
                 return
 
     threading.Thread(target=serve, daemon=True).start()
-    return int(listener.getsockname()[1])
+    return admission.port
 
 
 def forged(outcome: str) -> Callable[[dict[str, Any]], bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -40,18 +41,22 @@ def test_what_a_dead_daemon_has_left_for_silent_connections_ends_with_the_migrat
     directory = dumps.DUMPS / "one"
     directory.mkdir(parents=True)
     words = [f"--config={directory}/rsyncd.conf", f"--config={directory}2/rsyncd.conf"]
+    program = shutil.copy(sys.executable, tmp_path / "rsync")  # by its name; what rsync's own do, others test
+    home = {**os.environ, "PYTHONHOME": sys.base_prefix}
     left, others = [
-        subprocess.Popen([sys.executable, "-c", SLEEPS, word], stdout=subprocess.PIPE) for word in words
+        subprocess.Popen([program, "-c", SLEEPS, word], stdout=subprocess.PIPE, env=home) for word in words
     ]
-    with left, others:
-        for each in (left, others):
+    stranger = subprocess.Popen([sys.executable, "-c", SLEEPS, words[0]], stdout=subprocess.PIPE)
+    with left, others, stranger:
+        for each in (left, others, stranger):
             assert each.stdout
             assert each.stdout.readline() == b"up\n"
         try:
-            with dumps.abandoned("one"):
+            with dumps.abandoned("one", "rolled back"):
                 pass
             assert left.wait(10) == -9
             assert others.poll() is None
+            assert stranger.poll() is None, "a command line makes nobody a daemon of ours"
         finally:
-            left.kill()
-            others.kill()
+            for each in (left, others, stranger):
+                each.kill()

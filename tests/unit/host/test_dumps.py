@@ -70,7 +70,10 @@ time.sleep(float(sys.argv[2]))
 
 
 @pytest.mark.parametrize("hangs", [True, False])
-def test_an_agent_that_hangs_is_ended_and_one_that_comes_to_an_end_is_not(place: Path, hangs: bool) -> None:
+def test_an_agent_that_hangs_is_ended_and_one_that_comes_to_an_end_is_not(
+    place: Path, hangs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dumps, "LET_GO_S", 0.2 if hangs else 30)
     directory, lock = dumps.make("one")
     os.close(lock)
     words = [sys.executable, "-c", HOLDS, str(directory), "60" if hangs else "0.3"]
@@ -79,9 +82,10 @@ def test_an_agent_that_hangs_is_ended_and_one_that_comes_to_an_end_is_not(place:
         agent.stdout.readline()
         if hangs:
             agent.send_signal(signal.SIGSTOP)
-            with pytest.raises(AgentError, match="is at work here"), dumps.abandoned("one"):
+            with pytest.raises(AgentError, match="is at work here"), dumps.abandoned("one", "rolled back"):
                 pass
-        with dumps.abandoned("one", 0.2 if hangs else 30) as found:
+            assert dumps.told(directory) == "rolled back"
+        with dumps.abandoned("one", "rolled back", kill=True) as found:
             assert found == directory
         assert agent.wait() == (-signal.SIGKILL if hangs else 0)
     assert not directory.exists()

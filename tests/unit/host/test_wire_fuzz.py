@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from wire_targets import HOSTILE, TARGETS, seeds
 
-from sealift.host.agent import messages
+from sealift.host.agent import authenticated, messages
 from sealift.host.agent.wire import AgentError
 
 SECONDS_PER_TARGET = 0.4
@@ -96,8 +96,26 @@ def test_any_bytes_are_a_value_or_a_sentence(name: str) -> None:
     attempt()
 
 
+class Said:
+    """A link on which somebody has said this."""
+
+    def __init__(self, message: dict[str, object]) -> None:
+        self.message = message
+
+    def receive(self, _: float | None = None) -> dict[str, object]:
+        return self.message
+
+    def send(self, **_: object) -> None: ...
+
+
+KEY = "11" * 32
 READERS = {
-    "ask": messages.question,
+    "ask": lambda said: authenticated.hear(Said(said), KEY, "m"),
+    "nonce": lambda said: authenticated.hear(Said({"ask": "switch", "proof": "", **said}), KEY, "m"),
+    "proof": lambda said: authenticated.ask(Said({"answer": "{}", **said}), KEY, "m", "switch", 1),
+    "answer": lambda said: authenticated.ask(Said({"proof": "", **said}), KEY, "m", "switch", 1),
+    "printed": lambda said: (messages.printed(said), messages.taken(said)),
+    "alive": messages.is_alive,
     "outcome": messages.outcome,
     "held": messages.held,
     "error": messages.refusal,

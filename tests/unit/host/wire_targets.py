@@ -119,7 +119,8 @@ def _message(read: Callable[[dict[str, Any]], object]) -> Target:
 
 TARGETS: dict[str, Target] = {
     "lines": lambda data: _connected(data, _lines),
-    "question": _message(messages.question),
+    "printed": _message(messages.printed),
+    "taken": _message(messages.taken),
     "outcome": _message(lambda said: messages.outcome(said, may_wait=True)),
     "held": _message(messages.held),
     "refusal": _message(messages.refusal),
@@ -140,7 +141,8 @@ def seeds() -> dict[str, bytes]:
     """A good input for each target."""
     said: dict[str, dict[str, Any]] = {
         "lines": {"ask": "prepare"},
-        "question": {"ask": "switch"},
+        "printed": {"printed": 4096},
+        "taken": {"printed": True},
         "outcome": {"outcome": "waiting"},
         "held": {"held": 12},
         "refusal": {"error": "it does not belong to the source any more"},
