@@ -18,11 +18,10 @@ SWAP = """
 import ctypes, os, sys, threading, time
 libc = ctypes.CDLL(None)
 def swap(place):
-    os.chdir(place)
     for name in ("folder", "deep/folder/inner"):
-        os.makedirs(name, exist_ok=True)
+        os.makedirs(f"{place}/{name}", exist_ok=True)
     for link in ("link", "deep/folder/link"):
-        os.symlink(sys.argv[1], link)
+        os.symlink(sys.argv[1], f"{place}/{link}")
     names = [f"{folder}/key {n}" for folder in ("folder", "deep/folder/inner") for n in (1, 2, 3)]
     print("swaps", flush=True)
     while True:
@@ -66,7 +65,7 @@ def test_nothing_of_a_host_goes_along_where_directories_became_links_just_before
 ) -> None:
     start(stage, "later")
     now = "touch /var/tmp/now /home/workload/now; "
-    now += "until readlink /var/tmp/folder && readlink /home/workload/folder; do :; done"
+    now += "timeout 20 sh -c 'until readlink /var/tmp/folder && readlink /home/workload/folder; do sleep 0.01; done'"
     stage.engine("box", {"armed": lambda _: stage.docker("source", "exec", "box", "sh", "-c", now)})
     assert stage.sh("destination", FIND, "source") == ""
     look = (
