@@ -5,7 +5,7 @@ truncated, renamed, rotated, removed, mapped; directories that come and go; memo
 sockets, connections and watches that are opened and closed. What it has written it reads again and compares.
 
 Left out is what CRIU does not bring along, whoever asks it: connections that nobody has accepted yet or that are not
-established (a migration in that moment fails or loses them), and inotify's unread events.
+established (a migration in that moment fails or loses them), inotify on overlayfs and its unread events.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def memory(number):
 
 def watches(number):
     handle = libc.inotify_init1(os.O_NONBLOCK)
-    libc.inotify_add_watch(handle, b"/tmp", 0x100)
+    libc.inotify_add_watch(handle, b"/data", 0x100)
     os.close(handle)
 
 def descriptors(number):

@@ -28,6 +28,11 @@ EMPTY_TIMEOUT_S = 2
 ASIDE = ".stopped"
 """What the name of the group beside a container's ends in."""
 
+STARTING = {"kernel_clone", "wait_for_vfork_done", "_do_fork"}
+"""Where in the kernel a thread waits that has called vfork(2) (kernel/fork.c, by versions)."""
+
+START_S = 0.002
+
 STOPPED = "do_signal_stop"
 """Where in the kernel a stopped process waits (proc(5), wchan). Its state does not tell any more once it is frozen."""
 
@@ -57,9 +62,30 @@ def pids(group: Path) -> list[int]:
 
 
 def freeze(group: Path) -> None:
-    """Freeze and wait until the kernel says that all are frozen. Polls tightly: every turn is downtime."""
-    _write(group, frozen=True)
+    """Freeze and wait until the kernel says that all are frozen. Polls tightly: every turn is downtime.
+
+    Frozen between vfork(2) and the child's exec, a process can't be traced, and its child has its memory: no dump takes
+    that. It is over in no time, so they run on for that, and are frozen again.
+    """
     deadline = time.monotonic() + FREEZE_TIMEOUT_S
+    while True:
+        _freeze(group, deadline)
+        if not _is_starting_another(group):
+            return
+        thaw(group)
+        if time.monotonic() > deadline:
+            raise AgentError(f"a process in {group} is starting another and does not end that", "final dump")
+        time.sleep(START_S)
+
+
+def _is_starting_another(group: Path) -> bool:
+    """Whether a thread waits for the process that it has made with vfork(2), or posix_spawn(3)."""
+    threads = _listed(group, "tasks" if (group / "tasks").exists() else "cgroup.threads")
+    return any(proc.read(thread, "wchan") in STARTING for thread in threads)
+
+
+def _freeze(group: Path, deadline: float) -> None:
+    _write(group, frozen=True)
     while not is_frozen(group):
         if time.monotonic() > deadline:
             thaw(group)

@@ -89,3 +89,4 @@ def test_an_agent_that_hangs_is_ended_and_one_that_comes_to_an_end_is_not(
             assert found == directory
         assert agent.wait() == (-signal.SIGKILL if hangs else 0)
     assert not directory.exists()
+    assert not os.path.ismount(place)
