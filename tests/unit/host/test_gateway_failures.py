@@ -124,10 +124,12 @@ def trial(bench: Bench, questions: list[tuple[str, str]], inject: str | None) ->
     bench.log.unlink(missing_ok=True)
     go_read, go_write = os.pipe()
     told_read, told_write = os.pipe()
+    ready_read, ready_write = os.pipe()
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
             os.close(told_read)
+            os.write(ready_write, b"x")
             os.read(go_read, 1)
 
             def tell(line: str) -> None:
@@ -136,8 +138,10 @@ def trial(bench: Bench, questions: list[tuple[str, str]], inject: str | None) ->
 
             ask(bench, questions, tell)
         os._exit(0)
-    os.close(told_write)
-    os.close(go_read)
+    for mine in (told_write, go_read, ready_write):
+        os.close(mine)
+    os.read(ready_read, 1)  # attached any earlier, the fault would hit what it does before the switch
+    os.close(ready_read)
     fault = ["-e", f"inject={inject}"] if inject else []
     command = ["strace", "-q", "-o", str(bench.log), *fault, "-p", str(child)]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

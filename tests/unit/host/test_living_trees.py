@@ -68,7 +68,9 @@ def daemon(tmp_path: Path, trees: tuple[Path, Path]) -> Iterator[Daemon]:
 
 def sender(daemon: Daemon, here: Path, *, told: bool) -> Sender:
     view = (lambda: View(here, [])) if told else None
-    return Sender(LOOPBACK, daemon.port, "secret", {LAYER: str(here)}, view=view)
+    own = here.parent / "sender"
+    own.mkdir()
+    return Sender(LOOPBACK, daemon.port, "secret", {LAYER: str(here)}, own, view=view)
 
 
 @contextlib.contextmanager
@@ -159,7 +161,8 @@ def test_a_host_without_room_is_no_race(daemon: Daemon, trees: tuple[Path, Path]
     (here / "big").write_bytes(b"x" * BIG)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", there], check=True)
     try:
-        again = Daemon(here.parent / "migration", LOOPBACK, "secret", {LAYER: str(there)})
+        (here.parent / "another").mkdir()
+        again = Daemon(here.parent / "another", LOOPBACK, "secret", {LAYER: str(there)})
         sending = sender(again, here, told=False)
         with pytest.raises(AgentError, match="No space left on device"):
             sending.live_pass()

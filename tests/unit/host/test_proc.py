@@ -68,7 +68,7 @@ def test_a_process_is_looked_at_whatever_its_name(name: bytes, tmp_path: Path) -
         criu.kill_criu(tmp_path)  # looks at every process of this host
         assert proc.status(pid)["State"].startswith("S")
         assert "/" in paths.mounts(pid)
-        opened.written_through_mappings([pid])
+        opened.written_through_mappings([pid], {})
         said = json.loads(json.dumps({**found, "name": processes._name(pid)}))
         json.dumps(said, ensure_ascii=False).encode()  # no surrogates are left to whoever shows it
         assert said["name"].isprintable()
@@ -80,9 +80,10 @@ def test_a_process_that_has_ended_is_not_there_in_any_way() -> None:
     while proc.stat(process.pid)[1][:1] != ["Z"]:
         time.sleep(0.001)
     for pid in (process.pid, 1 << 22):
-        assert paths.mounts(pid) == {}
-        assert opened.written_through_mappings([pid]) == set()
-        assert opened.open_and_changed([pid], 0) == set()
+        with pytest.raises(ProcessLookupError):
+            paths.mounts(pid)
+        assert opened.written_through_mappings([pid], {}) == {}
+        assert opened.open_and_changed([pid], {}, 0) == {}
         assert not opened.holds_lost(pid)
         assert watches.unresolvable(pid) == []
         assert watches.settings([pid]) == ""
@@ -115,7 +116,7 @@ def test_processes_that_come_and_go_are_inside_or_not_looked_at(tmp_path: Path) 
             while time.monotonic() < deadline:
                 found = processes.look(criu.tree(top.pid), top.pid)
                 assert found["outside"] == []
-                opened.written_through_mappings(criu.tree(top.pid))
+                opened.written_through_mappings(criu.tree(top.pid), {})
                 watches.settings(criu.tree(top.pid))
         finally:
             os.kill(top.pid, signal.SIGKILL)
