@@ -49,7 +49,7 @@ def test_it_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
         (GOOD.replace("10.78.0.1", "10.79.0.1"), "a's tunnel_address 10.79.0.1 is outside of the tunnel"),
         (
             f"{GOOD}[network]\ntunnel = '10.77.3.0/24'\n",
-            "network: Value error, tunnel 10.77.3.0/24 and workloads",
+            "network: tunnel 10.77.3.0/24 and workloads",
         ),
         (
             GOOD.replace("host_key", "hostkey"),

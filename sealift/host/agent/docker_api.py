@@ -73,8 +73,10 @@ def request(
     timeout: float = 120,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    """A request whose answer is read by the caller: the connection (to be closed) and the response."""
-    connection = _Connection(timeout)
+    """A request whose answer is read by the caller: the connection (to be closed) and the response.
+
+    A question is asked again if the dockerd that has taken it dies: the next one answers it.
+    """
     payload: Iterable[bytes] | bytes | None
     sent = dict(headers or {})
     if isinstance(body, dict):
@@ -82,9 +84,14 @@ def request(
         sent["Content-Type"] = "application/json"
     else:
         payload = body
-    try:
-        connection.request(method, f"/{VERSION}{path}", payload, sent)
-        return connection, connection.getresponse()
-    except OSError as failure:
-        connection.close()
-        raise AgentError(f"Docker does not answer on {SOCKET}: {failure}") from failure
+    deadline = time.monotonic() + BACK_S
+    while True:
+        connection = _Connection(timeout)
+        try:
+            connection.request(method, f"/{VERSION}{path}", payload, sent)
+            return connection, connection.getresponse()
+        except OSError as failure:
+            connection.close()
+            died = isinstance(failure, (ConnectionResetError, BrokenPipeError))
+            if method != "GET" or not died or time.monotonic() > deadline:
+                raise AgentError(f"Docker does not answer on {SOCKET}: {failure}") from failure

@@ -118,7 +118,7 @@ def test_a_verified_launch_gets_its_secrets_and_runs(owner: Owner, settings: Set
     assert owner.client.list()[0].phase is Phase.RUNNING
     assert owner.client.list()[0].launch_id == record.launch_id
     found = injected(settings)
-    assert found[DISK].decode() == owner.keystore.get("vm")
+    assert found[DISK].decode() == owner.keystore.pending("vm"), "settled once its disk was opened with it"
     assert found[SSH].startswith(b"-----BEGIN OPENSSH PRIVATE KEY-----")
     assert len(found[WIREGUARD]) == 44
     assert (record.kind, record.emulated) == ("sev", True)
@@ -139,12 +139,13 @@ def test_no_secret_is_known_to_the_provider(owner: Owner, settings: Settings) ->
 
 def test_every_launch_has_keys_of_its_own_but_the_disk_keeps_its_key(owner: Owner) -> None:
     first = owner.launch()
-    disk = owner.keystore.get("vm")
+    disk = owner.keystore.pending("vm")
+    assert disk is not None
     owner.client.stop("vm")
     second = owner.launch()
     assert first.ssh_host_key != second.ssh_host_key
     assert first.wireguard_key != second.wireguard_key
-    assert owner.keystore.get("vm") == disk
+    assert owner.keystore.pending("vm") == disk
 
 
 @pytest.mark.parametrize("part", ["kernel", "initrd", "firmware"])
