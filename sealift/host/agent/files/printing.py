@@ -23,7 +23,7 @@ from .. import proc
 from ..wire import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
 FIFOS = Path("/run/docker/containerd")
 """Where Docker keeps them, in a directory for each container (moby, libcontainerd/remote): `…-stdout`, `…-stderr`."""
@@ -33,8 +33,9 @@ STREAMS = ("stdout", "stderr")
 BOUND_S = 5
 """So long Docker may take nothing, or not be through: then the migration is called off."""
 
-STILL_S = 0.03
-LOOK_S = 0.004
+LOOKS, LOOK_S = 2, 0.004
+"""So many looks in a row must find nothing on its way, and the time between two."""
+
 SET_CAPACITY, CAPACITY_BYTES = 1031, 1 << 20
 """F_SETPIPE_SZ (fcntl(2)), by its number: hosts have Python 3.9."""
 
@@ -77,44 +78,54 @@ class Printer:
 
 
 class Drained:
-    """At the source, once all is frozen: under way from its making on until Docker has written down all that it got."""
+    """At the source, once all is frozen: under way from its making on until Docker has written down all that it got.
 
-    def __init__(self, container: str, first: int, descriptors: Collection[str], log: Path) -> None:
+    What was printed goes from the container's pipes by the shim to the pipes with names, and from those by dockerd to
+    the log. Looked at in this order, with the pipes empty and neither program at work, nothing is on its way any more.
+    """
+
+    def __init__(self, container: str, first: int, descriptors: Collection[str]) -> None:
         """`first` is the container's first process, `descriptors` what its standard ones lead to (`pipe:[…]`)."""
-        self._log = log
         self._failure: str | None = None
-        self._pipes = [
-            os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-            for path in [*_pipes(first, descriptors), *_fifos(container)]
-        ]
+        self._shim = int(proc.status(first).get("PPid", "0"))
+        self._printed = _opened(_pipes(self._shim, descriptors))
+        self._named = _opened(_fifos(container))
+        self._daemon = _daemon()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="drained")
         self._thread.start()
 
     def _watch(self) -> None:
         try:
-            deadline, daemon = time.monotonic() + BOUND_S, _daemon()
-            quiet_since, before = None, -1
-            while quiet_since is None or time.monotonic() < quiet_since + STILL_S:
-                size, waiting = _size(self._log), any(map(_held_bytes, self._pipes))
-                if size != before or waiting or _is_busy(daemon):
-                    quiet_since, before = None, size
-                elif quiet_since is None:
-                    quiet_since = time.monotonic()
+            deadline, seen = time.monotonic() + BOUND_S, 0
+            while (seen := seen + 1 if self._is_through() else 0) < LOOKS:
                 if time.monotonic() > deadline:
-                    if waiting:
+                    if any(map(_held_bytes, [*self._printed, *self._named])):
                         self._failure = f"Docker has not read what the container printed for {BOUND_S} s"
                     return  # else it is busy with other containers
                 time.sleep(LOOK_S)
         except OSError as failed:
             self._failure = f"whether Docker has read all that the container printed can't be seen: {failed}"
 
+    def _is_through(self) -> bool:
+        return not (
+            any(map(_held_bytes, self._printed))
+            or _is_busy(self._shim)
+            or any(map(_held_bytes, self._named))
+            or _is_busy(self._daemon)
+        )
+
     def wait(self) -> None:
         """AgentError if Docker does not come to an end with it."""
         self._thread.join()
-        while self._pipes:
-            os.close(self._pipes.pop())
+        for pipe in (*self._printed, *self._named):
+            os.close(pipe)
+        self._printed = self._named = []
         if self._failure is not None:
             raise AgentError(self._failure, "final dump")
+
+
+def _opened(paths: Iterable[Path]) -> list[int]:
+    return [os.open(path, os.O_RDONLY | os.O_NONBLOCK) for path in paths]
 
 
 def _fifo(container: str, stream: str) -> Path | None:
@@ -127,9 +138,8 @@ def _fifos(container: str) -> list[Path]:
     return [path for stream in STREAMS if (path := _fifo(container, stream)) is not None]
 
 
-def _pipes(first: int, descriptors: Collection[str]) -> list[Path]:
+def _pipes(shim: int, descriptors: Collection[str]) -> list[Path]:
     """The ends of a container's pipes that its shim has, the parent of its first process."""
-    shim = proc.status(first).get("PPid", "0")
     found = {}
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{shim}/fd").iterdir():
@@ -137,13 +147,6 @@ def _pipes(first: int, descriptors: Collection[str]) -> list[Path]:
                 if (target := str(entry.readlink())) in descriptors and target.startswith("pipe:"):
                     found[target] = entry
     return list(found.values())
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _held_bytes(pipe: int) -> int:
@@ -159,12 +162,12 @@ def _daemon() -> int | None:
         return None
 
 
-def _is_busy(daemon: int | None) -> bool:
+def _is_busy(program: int | None) -> bool:
     """Whether one of its threads runs, or waits for a processor or a disk: it may have lines in its memory."""
-    if daemon is None:
+    if not program:
         return False
     with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{daemon}/task").iterdir():
-            if proc.stat(f"{daemon}/task/{thread.name}")[1][:1] in (["R"], ["D"]):
+        for thread in Path(f"/proc/{program}/task").iterdir():
+            if proc.stat(f"{program}/task/{thread.name}")[1][:1] in (["R"], ["D"]):
                 return True
     return False
