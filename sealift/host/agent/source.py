@@ -438,7 +438,7 @@ class Source:
         self.plug.pull()
         tell("frozen")
         images = self.images
-        drained = Drained(self.container, self.first, self.descriptors) if self.log else None
+        drained = Drained(self.container, self.first, self.descriptors, self.log.path) if self.log else None
         if self.stand_in is not None:
             cgroup.set_aside(self.group, stopped, self.stand_in)
         self.sender.begin_dump()

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -195,8 +196,22 @@ def test_what_docker_has_not_written_down_yet_is_waited_for(
         assert path.read_text() == "one\n"
     monkeypatch.setattr(printing, "BOUND_S", 0.5)
     os.write(write, b"two\n")
-    with pytest.raises(AgentError, match="Docker has not read"):
+    with pytest.raises(AgentError, match="Docker has not written"):
         printing.Drained("box", os.getpid(), [], path).wait()
+    os.close(write)
+
+
+def test_a_docker_that_is_busy_with_other_containers_is_not_waited_for(
+    pipes: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.open(tmp_path / "box/init-stdout", os.O_WRONLY)
+    monkeypatch.setattr(printing, "PROCESS_ID", tmp_path / "pid")
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as docker:
+        (tmp_path / "pid").write_text(f"{docker.pid}\n")
+        began = time.monotonic()
+        printing.Drained("box", os.getpid(), [], tmp_path / "log").wait()
+        assert printing.STILL_S < time.monotonic() - began < 2
+        docker.kill()
     os.close(write)
 
 

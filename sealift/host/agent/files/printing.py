@@ -33,8 +33,8 @@ STREAMS = ("stdout", "stderr")
 BOUND_S = 5
 """So long Docker may take nothing, or not be through: then the migration is called off."""
 
-LOOKS, LOOK_S = 2, 0.004
-"""So many looks in a row must find nothing on its way, and the time between two."""
+LOOKS, LOOK_S, STILL_S = 2, 0.004, 0.1
+"""So many looks in a row must find nothing on its way, the time between two, and when no more is waited for."""
 
 SET_CAPACITY, CAPACITY_BYTES = 1031, 1 << 20
 """F_SETPIPE_SZ (fcntl(2)), by its number: hosts have Python 3.9."""
@@ -82,10 +82,12 @@ class Drained:
 
     What was printed goes from the container's pipes by the shim to the pipes with names, and from those by dockerd to
     the log. Looked at in this order, with the pipes empty and neither program at work, nothing is on its way any more.
+    A dockerd that is at work for other containers all the time is through when the log has been still for `STILL_S`.
     """
 
-    def __init__(self, container: str, first: int, descriptors: Collection[str]) -> None:
+    def __init__(self, container: str, first: int, descriptors: Collection[str], log: Path) -> None:
         """`first` is the container's first process, `descriptors` what its standard ones lead to (`pipe:[…]`)."""
+        self._log = log
         self._failure: str | None = None
         self._shim = int(proc.status(first).get("PPid", "0"))
         self._printed = _opened(_pipes(self._shim, descriptors))
@@ -96,12 +98,17 @@ class Drained:
 
     def _watch(self) -> None:
         try:
-            deadline, seen = time.monotonic() + BOUND_S, 0
-            while (seen := seen + 1 if self._is_through() else 0) < LOOKS:
-                if time.monotonic() > deadline:
-                    if any(map(_held_bytes, [*self._printed, *self._named])):
-                        self._failure = f"Docker has not read what the container printed for {BOUND_S} s"
-                    return  # else it is busy with other containers
+            began = still_since = time.monotonic()
+            looks, size = 0, -1
+            while (looks := looks + 1 if self._is_through() else 0) < LOOKS:
+                now, before, size = time.monotonic(), size, _size(self._log)
+                if size != before or self._holds():
+                    still_since = now
+                if now > still_since + STILL_S:
+                    return
+                if now > began + BOUND_S:
+                    self._failure = f"Docker has not written what the container printed for {BOUND_S} s"
+                    return
                 time.sleep(LOOK_S)
         except OSError as failed:
             self._failure = f"whether Docker has read all that the container printed can't be seen: {failed}"
@@ -113,6 +120,9 @@ class Drained:
             or any(map(_held_bytes, self._named))
             or _is_busy(self._daemon)
         )
+
+    def _holds(self) -> bool:
+        return any(map(_held_bytes, [*self._printed, *self._named]))
 
     def wait(self) -> None:
         """AgentError if Docker does not come to an end with it."""
@@ -147,6 +157,13 @@ def _pipes(shim: int, descriptors: Collection[str]) -> list[Path]:
                 if (target := str(entry.readlink())) in descriptors and target.startswith("pipe:"):
                     found[target] = entry
     return list(found.values())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _held_bytes(pipe: int) -> int:
