@@ -210,7 +210,7 @@ def test_a_docker_that_is_busy_with_other_containers_is_not_waited_for(
         (tmp_path / "pid").write_text(f"{docker.pid}\n")
         began = time.monotonic()
         printing.Drained("box", os.getpid(), [], tmp_path / "log").wait()
-        assert printing.STILL_S < time.monotonic() - began < 2
+        assert printing.STILL_S < time.monotonic() - began < 4
         docker.kill()
     os.close(write)
 

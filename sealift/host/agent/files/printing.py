@@ -33,7 +33,7 @@ STREAMS = ("stdout", "stderr")
 BOUND_S = 5
 """So long Docker may take nothing, or not be through: then the migration is called off."""
 
-LOOKS, LOOK_S, STILL_S = 2, 0.004, 0.1
+LOOKS, LOOK_S, STILL_S = 2, 0.004, 1
 """So many looks in a row must find nothing on its way, the time between two, and when no more is waited for."""
 
 SET_CAPACITY, CAPACITY_BYTES = 1031, 1 << 20
