@@ -176,7 +176,7 @@ class Guest:
         _run("/usr/libexec/sealift/network", "up")
         if Path("/run/systemd/system").is_dir():
             # Not waited for: the owner sees by himself when Docker answers.
-            _run("systemctl", "start", "--no-block", "sealift-network.service", "docker.service")
+            _run("systemctl", "start", "--no-block", "docker.service")
         return {"disk": disk}
 
     def rekey(self, order: dict[str, Any]) -> dict[str, Any]:

@@ -438,11 +438,11 @@ class Source:
         self.plug.pull()
         tell("frozen")
         images = self.images
-        drained = Drained(self.container, self.first, self.descriptors, self.log.path) if self.log else None
         if self.stand_in is not None:
             cgroup.set_aside(self.group, stopped, self.stand_in)
         self.sender.begin_dump()
         self.trigger.say("go")
+        drained = Drained(self.container, self.first, self.descriptors, self.log.path) if self.log else None
         with self._watched(*self.doors), self._pushed():
             try:
                 file_bytes = self.sender.final_pass(cgroup.pids(self.group))
