@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 START_S = 240
 RUN_S = 90
 BUSY_S = 30
+PLANNED_S = 120
+"""The scheduler looks at new deployments every few seconds, and at all of them once a minute."""
 INVENTORY = """
 [hosts.source]
 address = "192.0.2.1"
@@ -131,10 +133,22 @@ def test_a_local_user_without_the_password_is_told_nothing_and_starts_nothing(se
         for given in (None, ("sealift", "guessed")):
             answer = httpx.request(method, served.api + path, json={}, auth=given, timeout=20)
             assert answer.status_code == 401, (path, answer.text)
-    assert served.ask("/flow_runs/filter") == []
+    assert all(run["auto_scheduled"] for run in served.ask("/flow_runs/filter"))
     assert {"recover", "migrate", "migrate-group"} <= {
         one["name"] for one in served.ask("/deployments/filter")
     }
+
+
+def test_the_scheduler_plans_the_runs_of_every_schedule(served: Served) -> None:
+    """Prefect 3.8's cannot with SQLAlchemy 2.1: it logs an error in each turn, and nothing is ever run."""
+    deployed = {one["id"]: one["name"] for one in served.ask("/deployments/filter")}
+    deadline = time.monotonic() + PLANNED_S
+    while True:
+        runs = [run for run in served.ask("/flow_runs/filter") if run["auto_scheduled"]]
+        if {deployed[run["deployment_id"]] for run in runs} == {"nightly", "weekly-peers"}:
+            return
+        assert time.monotonic() < deadline, served.log[-3000:]
+        time.sleep(1)
 
 
 def test_the_server_listens_on_the_loopback_interface_only(served: Served) -> None:
