@@ -22,6 +22,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from sealift.migration import progress
 from sealift.migration.timeline import timeline_png
 from sealift.model import Report, Step, StepRecord
 from sealift.plain_text import in_markdown
@@ -50,7 +51,7 @@ def tried_once() -> Iterator[None]:
         yield
 
 
-class Progress:
+class Progress(progress.Listener):
     """Prefect's progress artifact, moved at the end of every step outside of the cutover.
 
     The first move that fails is the last that is tried.

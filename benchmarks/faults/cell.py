@@ -13,7 +13,7 @@ from benchmarks.faults import judge
 from benchmarks.faults.controllers import controller
 from benchmarks.faults.faults import ROLES
 from benchmarks.faults.moments import NAMES
-from benchmarks.faults.scene import HALT, Scene, inside, patience
+from benchmarks.faults.scene import Scene, inside, patience
 from benchmarks.measure.origin import code
 from benchmarks.testbed import DOCKER_HOSTS
 from benchmarks.workloads import redis
@@ -23,6 +23,7 @@ from sealift.host.agents import Agent
 from sealift.lab import images, lab
 from sealift.migration import recovery
 from sealift.network import gateway
+from sealift_agent.points import HOLD
 
 if TYPE_CHECKING:
     from benchmarks.faults.faults import Cell
@@ -116,7 +117,7 @@ def _try(
     for name in DOCKER_HOSTS:
         inside(name, f"docker rm -fv {CONTAINER} >/dev/null 2>&1", check=False)
     for name in ROLES:
-        inside(name, f"rm -rf {HALT}", check=False)
+        inside(name, f"rm -rf {HOLD}", check=False)
     if cell.fault.power:
         judge.write_back(*judge.USUAL)
     gateway.release(inventory, address)

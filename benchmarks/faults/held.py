@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from benchmarks.faults.migrating import Gate, hold
+from benchmarks.faults.migrating import held
 from benchmarks.faults.moments import HELD_AT, moment
 from flows.migrate import migrate
-from sealift.migration import progress
 
 __all__ = ["migrate"]
 
 _until_the_process_ends = ExitStack()
 
 if name := os.environ.get(HELD_AT):
-    gate = Gate(moment(name))
-    hold(moment(name), gate)
-    _until_the_process_ends.enter_context(progress.listening(gate))
+    _until_the_process_ends.enter_context(held(moment(name)))

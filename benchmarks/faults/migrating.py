@@ -1,21 +1,19 @@
 """A migration in a process of its own, held at one moment: `python -m benchmarks.faults.migrating …`.
 
 Arguments: container, moment, `engine` or `flow` (with Prefect). Where the controller itself is held it says so by a
-file, as an agent does (`halting`), and goes on when another one appears. Its last line is the outcome as JSON.
+file, as an agent does (`sealift_agent.points`), and goes on when another one appears. Its last line is the outcome as
+JSON.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import signal
 import sys
 import threading
 import time
-import zipfile
-from functools import cache, partial
-from importlib.resources import files
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks import engine
@@ -26,17 +24,18 @@ from sealift.host import agents
 from sealift.inventory import lab_inventory
 from sealift.lab import lab
 from sealift.migration import progress
-from sealift.migration.session import Request, Session
+from sealift.migration.session import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from sealift.model import Report, Step, StepRecord
+    from sealift.model import Report, Step
 
 LONGEST_S = 60
 
 
-class Gate:
+class Gate(progress.Listener):
     """Where the controller is held, once."""
 
     def __init__(self, held: Moment) -> None:
@@ -49,11 +48,14 @@ class Gate:
         if self._held.where == "controller" and self._held.order is None and step == self._held.step:
             self._halt()
 
-    def ended(self, container: str, record: StepRecord) -> None:
+    def leaving(self, container: str) -> None:  # noqa: ARG002 - there is one
         """See `progress.Listener`."""
+        say("leaving")
 
     def before(self, role: str, order: str, arguments: dict[str, Any]) -> None:
         """An agent of that role is about to get that order."""
+        if self._held.where != "controller":
+            return
         if self._held.order in {f"{role} {order}", f"{role} {order} {arguments.get('phase')}"}:
             self._halt()
 
@@ -78,44 +80,16 @@ def say(word: str) -> None:
     (halt_dir() / word).touch()
 
 
-plain_archive = agents.archive
-
-
-@cache
-def halting_archive(held: str) -> tuple[bytes, str]:
-    """The agents as `agents.archive` packs them, begun by `halting`."""
-    original, _ = plain_archive()
-    buffer = io.BytesIO()
-    halting = files("benchmarks.faults").joinpath("halting.py").read_bytes()
-    with zipfile.ZipFile(io.BytesIO(original)) as packed, zipfile.ZipFile(buffer, "w") as made:
-        for name in packed.namelist():
-            target = "sealift_agent/begin.py" if name == "__main__.py" else name
-            made.writestr(zipfile.ZipInfo(target), packed.read(name))
-        made.writestr(zipfile.ZipInfo("__main__.py"), halting)
-        made.writestr(zipfile.ZipInfo("sealift_agent/moment.py"), f"MOMENT = {held!r}\n")
-    content = buffer.getvalue()
-    return content, f"/run/sealift/agent-{hashlib.sha256(content).hexdigest()[:16]}.pyz"
-
-
-def hold(held: Moment, gate: Gate) -> None:
-    """Hold the migration of this process at that moment, and have it say when it leaves its session."""
-    put_away = Session.put_away
-
-    def leaving(session: Session) -> None:
-        say("leaving")
-        put_away(session)
-
-    Session.put_away = leaving  # type: ignore[method-assign,assignment]
-    if held.where != "controller":
-        agents.archive = partial(halting_archive, held.name)  # type: ignore[assignment]
-        return
-    call = agents.Agent.call
-
-    def gated(agent: agents.Agent, order: str, **arguments: Any) -> Any:
-        gate.before(agent.role, order, arguments)
-        return call(agent, order, **arguments)
-
-    agents.Agent.call = gated  # type: ignore[method-assign,assignment]
+@contextmanager
+def held(at: Moment) -> Iterator[None]:
+    """Hold the migrations of this process at that moment, and have them say when they leave their session."""
+    gate = Gate(at)
+    with progress.listening(gate):
+        agents.observers.append(gate.before)
+        try:
+            yield
+        finally:
+            agents.observers.remove(gate.before)
 
 
 def _migrate(container: str, driver: str) -> Report:
@@ -134,10 +108,8 @@ def _migrate(container: str, driver: str) -> Report:
 def main(container: str, name: str, driver: str) -> int:
     """Migrate from the source to the destination of the lab that is up."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    gate = Gate(moment(name))
-    hold(moment(name), gate)
     try:
-        with progress.listening(gate):
+        with held(moment(name)):
             report = _migrate(container, driver)
     except SealiftError as failed:
         print(json.dumps({"failed": str(failed)}))  # noqa: T201 - the outcome

@@ -20,7 +20,7 @@ class Moment:
     """One moment: in which part of which step, and who is held there.
 
     The controller is held before it gives the `order`, written ROLE ORDER, or when it begins the step; an agent by what
-    `halting` knows by this moment's name.
+    `sealift_agent.points` has under this moment's name.
     """
 
     name: str

@@ -16,6 +16,7 @@ from sealift.errors import CommandFailed, SealiftError
 from sealift.host import ssh
 from sealift.lab import lab, namespaced
 from sealift.process import run
+from sealift_agent.points import HOLD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from sealift.inventory import Inventory
     from sealift.process import Completed
 
-HALT = "/run/sealift/halt"
 ARRIVE_S = 60
 BECOMING_S = 2
 """While it boots, a host's first process becomes one program after the other."""
@@ -82,6 +82,8 @@ class Migration(ABC):
         self.said: dict[str, Any] = {}
         self._in_vm = moment.where in DOCKER_HOSTS and is_virtual(lab.running())
         shutil.rmtree(halt_dir(), ignore_errors=True)
+        if moment.where != "controller":
+            inside(moment.where, f"rm -rf {HOLD}; mkdir -p {HOLD}; touch {HOLD}/{moment.name}")
 
     @abstractmethod
     def has_ended(self) -> bool:
@@ -110,9 +112,9 @@ class Migration(ABC):
         if self.moment.where == "controller":
             return (halt_dir() / word).exists()
         if self._in_vm:
-            return inside(self.moment.where, f"test -e {HALT}/{word}", check=False).status == 0
+            return inside(self.moment.where, f"test -e {HOLD}/{word}", check=False).status == 0
         pid = namespaced.first_process(self.moment.where, str(lab.lab_dir()))
-        return Path(f"/proc/{pid}/root{HALT}/{word}").exists()
+        return Path(f"/proc/{pid}/root{HOLD}/{word}").exists()
 
     def is_leaving(self) -> bool:
         """Whether its controller has begun to put everything away, or has ended."""
@@ -125,7 +127,7 @@ class Migration(ABC):
             (halt_dir() / "go").touch()
             return
         with suppress(SealiftError):
-            inside(self.moment.where, f"mkdir -p {HALT}; touch {HALT}/go")
+            inside(self.moment.where, f"mkdir -p {HOLD}; touch {HOLD}/go")
 
     def end(self, timeout_s: float) -> bool:
         """Wait for its end. False, and it is killed, if that takes too long."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealift.host.agent.images import PAGE_BYTES, dump_stats, restore_stats
+from sealift_agent.images import PAGE_BYTES, dump_stats, restore_stats
 
 if TYPE_CHECKING:
     from sealift.host.ssh import Connection

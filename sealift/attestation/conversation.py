@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sealift.attestation.guest import PORT
 from sealift.attestation.record import Record
 from sealift.errors import CommandFailed, EvidenceRejected, HostUnreachable, UnusableInput
 from sealift.evidence import inputs
@@ -26,6 +25,7 @@ from sealift.evidence.verdict import Reason
 from sealift.evidence.verify_snp import SnpEvidence, verify_snp
 from sealift.host import ssh
 from sealift.processor.certificates import snp_evidence
+from sealift_guest.guest import PORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

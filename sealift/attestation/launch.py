@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sealift.attestation import guest
 from sealift.attestation.conversation import late, rejected
 from sealift.attestation.keystore import key_for
 from sealift.attestation.record import Record, Records
@@ -33,6 +32,7 @@ from sealift.keys import make_ssh_key, make_wireguard_key
 from sealift.processor.interface import SEV_POLICY_DEFAULT, SevLaunch, SevPlatform, SnpLaunch
 from sealift.provider.client import ProviderClient
 from sealift.provider.orders import Phase, StartOrder
+from sealift_guest import guest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,11 +6,11 @@ import json
 from typing import TYPE_CHECKING
 
 from sealift.attestation.conversation import result
-from sealift.attestation.guest import EMPTY_DISK, PORT, WRONG_KEY
 from sealift.attestation.keystore import draw_key, key_for
 from sealift.errors import CommandFailed, HostUnreachable, Refused, UnusableInput
 from sealift.host import prepare, ssh
 from sealift.network import foreign, peers, wireguard
+from sealift_guest.guest import EMPTY_DISK, PORT, WRONG_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The agents (`sealift.host.agent`) from the controller's side: shipped as one archive, started, given orders."""
+"""The agents (`sealift_agent`) from the controller's side: shipped as one archive, started, given orders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
@@ -20,7 +21,7 @@ from sealift.errors import CommandFailed, HostUnreachable
 from sealift.host.ssh import end_input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from importlib.resources.abc import Traversable
     from types import TracebackType
 
@@ -37,6 +38,11 @@ LINE_LIMIT = 64 << 20
 """Bytes of one message: what a host says of thousands of processes has some."""
 
 COMPLAINT_BYTES = 4096
+
+Observer = Callable[[str, str, dict[str, Any]], None]
+observers: list[Observer] = []
+"""Told of each order before it is given: the role of the agent, the order and its arguments. May wait."""
+
 NONSENSE = (ValueError, RecursionError, TypeError, LookupError, AttributeError, AssertionError)
 """What comes of a message that is none, or not one that who listens to events understands."""
 
@@ -46,7 +52,7 @@ def archive() -> tuple[bytes, str]:
     """The agents as a zip archive that Python runs, the same bytes every time, and its name on a host."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as packed:
-        for name, source in sorted(_modules(files("sealift.host.agent"))):
+        for name, source in sorted(_modules(files("sealift_agent"))):
             target = name if name == "__main__.py" else f"sealift_agent/{name}"
             packed.writestr(zipfile.ZipInfo(target), source.read_bytes())
     content = buffer.getvalue()
@@ -101,6 +107,8 @@ class Agent:
 
         CommandFailed carries the agent's sentence and step, HostUnreachable says that the agent is gone or silent.
         """
+        for observer in observers:
+            observer(self.role, order, arguments)
         answers: queue.Queue[Event] = queue.Queue(1)
         with self._lock:
             self._number += 1

@@ -74,7 +74,7 @@ RECIPE = Recipe(
         "docker.io",
         "python3",
         "runc",
-        "tcc",  # for sealift.host.agent.limits, where a host lacks CAP_SYS_RESOURCE
+        "tcc",  # for sealift_agent.limits, where a host lacks CAP_SYS_RESOURCE
         "tini",
         # an encrypted disk in a VM, and a verified root below it
         "cryptsetup-bin",

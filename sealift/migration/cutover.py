@@ -48,7 +48,7 @@ GATEWAY_BACK_S = 120
 """How long a gateway that does not say what was decided is asked again."""
 
 KEY_BYTES = 32
-"""Of the key that proves what the gateway is asked and answers (`sealift.host.agent.authenticated`)."""
+"""Of the key that proves what the gateway is asked and answers (`sealift_agent.authenticated`)."""
 
 UNDECIDED, UNKNOWN = "undecided", "unknown"
 """The source's word for an outcome that the gateway has not told it; and this side's for one that nobody has."""

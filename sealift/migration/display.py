@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sealift.migration import progress
 from sealift.model import Evidence
 from sealift.plain_text import one_line, printable
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from sealift.model import Estimate, Report, Step, StepRecord
 
 
-class Display:
+class Display(progress.Listener):
     """One line a step. On a terminal the running step is shown too; in a log only what has ended.
 
     With `named` each line begins with its container.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,14 +15,17 @@ _listeners: list[Listener] = []
 _lock = threading.Lock()
 
 
-class Listener(Protocol):
-    """Called from the thread that runs the step."""
+class Listener:
+    """Called from the thread that runs the step. What a listener does not care for, it leaves out."""
 
     def began(self, container: str, step: Step) -> None:
         """A step of this container's migration begins."""
 
     def ended(self, container: str, record: StepRecord) -> None:
         """A step of this container's migration has ended well."""
+
+    def leaving(self, container: str) -> None:
+        """A container's migration is over, well or not: everything is put away now."""
 
 
 @contextmanager
@@ -47,3 +50,9 @@ def tell_ended(container: str, record: StepRecord) -> None:
     """A step of this container's migration has ended well."""
     for listener in _listeners:
         listener.ended(container, record)
+
+
+def tell_leaving(container: str) -> None:
+    """A container's migration is over: everything is put away now."""
+    for listener in _listeners:
+        listener.leaving(container)

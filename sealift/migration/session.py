@@ -289,6 +289,7 @@ class Session:
 
     def put_away(self) -> None:
         """See to the end of both sides; what a host can't be told now is for it to see by itself."""
+        progress.tell_leaving(self.request.container)
         outcome = self.cutover.settle() if self.cutover is not None else None
         if outcome == UNKNOWN:  # the hosts' agents ask on, and what they don't settle is left to `recover`
             self.unsettled = True

@@ -52,7 +52,7 @@ def render_peers(peers: list[Peer]) -> str:
 def gateway_peers(inventory: Inventory) -> list[Peer]:
     """The gateway's peers, as far as their keys are known: those of attested hosts come later.
 
-    Which workloads live where it knows by itself (`sealift.host.agent`).
+    Which workloads live where it knows by itself (`sealift_agent`).
     """
     return [
         _peer(host, f"{host.tunnel_address}/32") for host in inventory.hosts.values() if host.wireguard_key

@@ -21,11 +21,11 @@ import atheris
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "host"))
 
 with atheris.instrument_imports(
-    include=["sealift.host.agent", "sealift.provider", "sealift.processor.wire", "sealift.attestation.guest"]
+    include=["sealift_agent", "sealift.provider", "sealift.processor.wire", "sealift_guest.guest"]
 ):
     from wire_targets import HOSTILE, TARGETS, seeds
 
-    from sealift.host.agent.wire import AgentError
+    from sealift_agent.wire import AgentError
 
 LIMIT_S = 0.1
 REPORT_EVERY = 100_000

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from stage import counting
 
-from sealift.host.agent.admission import GREETING_BYTES, VERSION
 from sealift.host.agents import Agent
 from sealift.model import Strategy
+from sealift_agent.admission import GREETING_BYTES, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

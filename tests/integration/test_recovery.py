@@ -16,9 +16,10 @@ from benchmarks.faults.controllers import InProcess
 from benchmarks.faults.faults import kill_everybody
 from benchmarks.faults.moments import moment
 from benchmarks.faults.orchestrator import Orchestrator
-from benchmarks.faults.scene import HALT, Scene
+from benchmarks.faults.scene import Scene
 from sealift.lab import lab
 from sealift.migration import recovery
+from sealift_agent.points import HOLD
 
 if TYPE_CHECKING:
     from stage import Stage
@@ -35,7 +36,7 @@ def doomed(stage: Stage, container: str) -> None:
     ):
         assert migration.arrive(), log.read_text()
         kill_everybody(Scene(stage.inventory, migration, unused))
-    stage.sh("source", f"rm -r {HALT}")
+    stage.sh("source", f"rm -r {HOLD}")
 
 
 def running(stage: Stage, container: str) -> list[str]:

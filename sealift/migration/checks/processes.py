@@ -1,6 +1,6 @@
 """What the container's processes hold, judged by what CRIU 4.2 was seen to dump and to restore.
 
-A pure function of the facts of `sealift.host.agent.processes`. What was never seen to come through is no `yes`.
+A pure function of the facts of `sealift_agent.processes`. What was never seen to come through is no `yes`.
 """
 
 from __future__ import annotations

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime
-from importlib import resources
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fresh import fresh
 
-from sealift.attestation import guest, provision
+from sealift.attestation import provision
 from sealift.attestation.keystore import Directory
 from sealift.attestation.record import Record
 from sealift.errors import CommandFailed, Refused
+from sealift_guest import data_disk, guest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,10 +43,7 @@ class Vm:
     """A guest whose disk is a file: the data disk's program says what it is, up to where a kernel would map it."""
 
     def __init__(self, folder: Path) -> None:
-        path = resources.files("sealift.machine") / "files/usr/libexec/sealift/data-disk"
-        loader = SourceFileLoader("data_disk", str(path))
-        self.program: Any = module_from_spec(spec_from_loader("data_disk", loader))  # type: ignore[arg-type]
-        loader.exec_module(self.program)
+        self.program: Any = fresh(data_disk)
         self.disk = folder / "disk"
         self.empty()
         self.orders: list[dict[str, Any]] = []

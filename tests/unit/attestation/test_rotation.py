@@ -12,18 +12,17 @@ import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
-from importlib import resources
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fresh import fresh
 
 from sealift.attestation import provision
 from sealift.attestation.keystore import Directory, draw_key
 from sealift.errors import CommandFailed
 from sealift.machine.recipe import RECIPE
 from sealift.machine.tree import tree_path
+from sealift_guest import data_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,10 +152,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     libraries = tree / "usr/lib/x86_64-linux-gnu"
     if shutil.which("cryptsetup") is None and not (tree / "usr/sbin/cryptsetup").exists():
         pytest.skip("the Debian tree is not built: `sealift lab up` builds it")
-    path = resources.files("sealift.machine") / "files/usr/libexec/sealift/data-disk"
-    loader = SourceFileLoader("data_disk", str(path))
-    program: Any = module_from_spec(spec_from_loader("data_disk", loader))  # type: ignore[arg-type]  # it is one
-    loader.exec_module(program)
+    program: Any = fresh(data_disk)
     commands = tmp_path / "bin"
     commands.mkdir()
     if shutil.which("cryptsetup") is None:

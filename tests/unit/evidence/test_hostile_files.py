@@ -15,7 +15,6 @@ from evidence_lab import SnpLab, load
 from test_evidence_cli import AT, real, run
 
 from sealift import inventory
-from sealift.attestation import guest
 from sealift.attestation.conversation import ask
 from sealift.attestation.demand import measured_image
 from sealift.errors import EvidenceRejected, UnusableInput
@@ -27,6 +26,7 @@ from sealift.evidence.table import describe
 from sealift.evidence.x509_certificate import parse_x509, write_pss_sha384
 from sealift.inventory import Vm
 from sealift.provider.settings import read_settings
+from sealift_guest import guest
 
 if TYPE_CHECKING:
     from pathlib import Path

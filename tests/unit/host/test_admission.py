@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent import admission
-from sealift.host.agent.admission import ANSWER_BYTES, GREETING_BYTES, Admission, connect
+from sealift_agent import admission
+from sealift_agent.admission import ANSWER_BYTES, GREETING_BYTES, Admission, connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import sealift_agent
 from sealift.host import agents
 
-AGENT = Path(agents.__file__).parent / "agent"
+AGENT = Path(sealift_agent.__file__).parent
 SOURCES = {str(path.relative_to(AGENT)): path for path in sorted(AGENT.rglob("*.py"))}
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sealift.host.agent import authenticated, destination, gateway, source
-from sealift.host.agent.admission import Admission
-from sealift.host.agent.wire import AgentError, Controller, Link
+from sealift_agent import authenticated, destination, gateway, source
+from sealift_agent.admission import Admission
+from sealift_agent.wire import AgentError, Controller, Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

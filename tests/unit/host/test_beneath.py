@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent.files import beneath, links
-from sealift.host.agent.files.enclosure import Enclosure
-from sealift.host.agent.files.walk import stamps, touched_since
+from sealift_agent.files import beneath, links
+from sealift_agent.files.enclosure import Enclosure
+from sealift_agent.files.walk import stamps, touched_since
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

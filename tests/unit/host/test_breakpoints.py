@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sealift.host.agent import breakpoints
+from sealift_agent import breakpoints
 
 
 def events() -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sealift.host.agent import cgroup
-from sealift.host.agent.criu import tree
-from sealift.host.agent.wire import AgentError
+from sealift_agent import cgroup
+from sealift_agent.criu import tree
+from sealift_agent.wire import AgentError
 
 
 @pytest.fixture

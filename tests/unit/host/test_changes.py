@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent.files import changes
+from sealift_agent.files import changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from sealift.host.agent.memory import cork
+from sealift_agent.memory import cork
 
 CEILING_S = 0.2
 """How long the kernel holds back what was corked (tcp(7))."""

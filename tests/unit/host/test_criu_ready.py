@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sealift.host.agent import criu
+from sealift_agent import criu
 
 CHILD_HOLDS_ON = 'sleep 60 & echo $! >"$1"; '
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from protobuf import field
 
-from sealift.host.agent import criu
-from sealift.host.agent.images import dump_stats, restore_stats
+from sealift_agent import criu
+from sealift_agent.images import dump_stats, restore_stats
 
 if TYPE_CHECKING:
     from pathlib import Path

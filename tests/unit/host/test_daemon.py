@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent import dumps
-from sealift.host.agent.files.rsync import _listens
+from sealift_agent import dumps
+from sealift_agent.files.rsync import _listens
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sealift.host.agent.memory.door import FINISHED, SOCKET, Door
-from sealift.host.agent.wire import AgentError
+from sealift_agent.memory.door import FINISHED, SOCKET, Door
+from sealift_agent.wire import AgentError
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent import dumps
-from sealift.host.agent.wire import AgentError
+from sealift_agent import dumps
+from sealift_agent.wire import AgentError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent import proc
-from sealift.host.agent.destination import follow_links
-from sealift.host.agent.files import log, paths, printing
-from sealift.host.agent.wire import AgentError
+from sealift_agent import proc
+from sealift_agent.destination import follow_links
+from sealift_agent.files import log, paths, printing
+from sealift_agent.wire import AgentError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent.files import flush
-from sealift.host.agent.wire import AgentError
+from sealift_agent.files import flush
+from sealift_agent.wire import AgentError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sealift.host.agent import gateway
-from sealift.host.agent.network import allowed
-from sealift.host.agent.routes import Routes
+from sealift_agent import gateway
+from sealift_agent.network import allowed
+from sealift_agent.routes import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

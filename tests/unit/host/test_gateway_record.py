@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent import gateway
-from sealift.host.agent.network import allowed
-from sealift.host.agent.wire import AgentError
+from sealift_agent import gateway
+from sealift_agent.network import allowed
+from sealift_agent.wire import AgentError
 
 if TYPE_CHECKING:
     from pathlib import Path

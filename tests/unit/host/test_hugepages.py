@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sealift.host.agent.memory import hugepages
+from sealift_agent.memory import hugepages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

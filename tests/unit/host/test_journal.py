@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealift.host.agent.journal import PHASES, Journal
-from sealift.host.agent.wire import AgentError
+from sealift_agent.journal import PHASES, Journal
+from sealift_agent.wire import AgentError
 
 WAY = ("opened", "copied", "armed")
 words = st.sampled_from([phase for phase in PHASES if phase is not None])

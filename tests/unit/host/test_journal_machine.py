@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sealift.host.agent import gateway, journal
-from sealift.host.agent.network import allowed, userspace
 from sealift.migration import recovery
+from sealift_agent import gateway, journal
+from sealift_agent.network import allowed, userspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

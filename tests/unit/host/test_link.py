@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from sealift.host.agent.network import link
-from sealift.host.agent.wire import AgentError, Link
+from sealift_agent.network import link
+from sealift_agent.wire import AgentError, Link
 
 LOOPBACK = "127.0.0.1"
 PACE = 2_000_000

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from protobuf import field
 
-from sealift.host.agent.files import links
-from sealift.host.agent.files.opened import is_lost
-from sealift.host.agent.wire import AgentError
+from sealift_agent.files import links
+from sealift_agent.files.opened import is_lost
+from sealift_agent.wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent.criu import tree
-from sealift.host.agent.files import rsync
-from sealift.host.agent.files.rsync import LAYER, Daemon, Sender, View
-from sealift.host.agent.wire import LOOPBACK, AgentError
 from sealift.paths import cache_dir
+from sealift_agent.criu import tree
+from sealift_agent.files import rsync
+from sealift_agent.files.rsync import LAYER, Daemon, Sender, View
+from sealift_agent.wire import LOOPBACK, AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealift.host.agent.memory.missing import Missing
+from sealift_agent.memory.missing import Missing
 
 PAGE, PAGES = 4096, 40
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from protobuf import field
 
-from sealift.host.agent.images import HEAD_BYTES, LAZY, PAGE_BYTES, PRESENT, lazy_ranges
-from sealift.host.agent.memory import pager, supply
-from sealift.host.agent.memory.door import Door
-from sealift.host.agent.memory.rounds import Rounds
-from sealift.host.agent.wire import AgentError
+from sealift_agent.images import HEAD_BYTES, LAZY, PAGE_BYTES, PRESENT, lazy_ranges
+from sealift_agent.memory import pager, supply
+from sealift_agent.memory.door import Door
+from sealift_agent.memory.rounds import Rounds
+from sealift_agent.wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent import limits
-from sealift.host.agent.memory import pipes
+from sealift_agent import limits
+from sealift_agent.memory import pipes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

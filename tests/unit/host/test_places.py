@@ -7,7 +7,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from sealift.host.agent.places import Places
+from sealift_agent.places import Places
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent import cgroup, criu, limits, proc, processes
-from sealift.host.agent.files import opened, paths, watches
-from sealift.host.agent.memory import dirty, hugepages
-from sealift.host.agent.messages import AgentError, printable
+from sealift_agent import cgroup, criu, limits, proc, processes
+from sealift_agent.files import opened, paths, watches
+from sealift_agent.memory import dirty, hugepages
+from sealift_agent.messages import AgentError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent import proc
-from sealift.host.agent.files import paths
-from sealift.host.agent.files.enclosure import MS_BIND, Enclosure
-from sealift.host.agent.files.opened import open_and_changed, written_through_mappings
+from sealift_agent import proc
+from sealift_agent.files import paths
+from sealift_agent.files.enclosure import MS_BIND, Enclosure
+from sealift_agent.files.opened import open_and_changed, written_through_mappings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from sealift.host.agent.memory import zstd
-from sealift.host.agent.memory.relay import PACKED_BYTES, Pace, Relay, joined, packed, spread, unpacked
-from sealift.host.agent.wire import AgentError
+from sealift_agent.memory import zstd
+from sealift_agent.memory.relay import PACKED_BYTES, Pace, Relay, joined, packed, spread, unpacked
+from sealift_agent.wire import AgentError
 
 RATE = 4_000_000
 

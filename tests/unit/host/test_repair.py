@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sealift.host.agent.network import repair
+from sealift_agent.network import repair
 
 PROGRAM = f"""
 import socket, sys

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from protobuf import field
 
-from sealift.host.agent.images import HEAD_BYTES, LAZY, PAGE_BYTES, PARENT, PRESENT, messages
-from sealift.host.agent.memory.rounds import (
+from sealift_agent.images import HEAD_BYTES, LAZY, PAGE_BYTES, PARENT, PRESENT, messages
+from sealift_agent.memory.rounds import (
     ANONYMOUS,
     HUGETLB,
     LOCKED,
@@ -18,8 +18,8 @@ from sealift.host.agent.memory.rounds import (
     Rounds,
     leave_out,
 )
-from sealift.host.agent.protobuf import fields
-from sealift.host.agent.wire import AgentError
+from sealift_agent.protobuf import fields
+from sealift_agent.wire import AgentError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sealift.host.agent.files import opened
-from sealift.host.agent.files.changes import TICK_NS
-from sealift.host.agent.files.rsync import LAYER, Sender, View
+from sealift_agent.files import opened
+from sealift_agent.files.changes import TICK_NS
+from sealift_agent.files.rsync import LAYER, Sender, View
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")]
 

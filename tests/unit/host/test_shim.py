@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from protobuf import field
 
-from sealift.host.agent import docker_api
-from sealift.host.agent.protobuf import fields
-from sealift.host.agent.shim import CREATED, RUNNING, Shim
+from sealift_agent import docker_api
+from sealift_agent.protobuf import fields
+from sealift_agent.shim import CREATED, RUNNING, Shim
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from protobuf import field
 
-from sealift.host.agent import timerfd
+from sealift_agent import timerfd
 
 if TYPE_CHECKING:
     from pathlib import Path

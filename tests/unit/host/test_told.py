@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent.admission import Admission
-from sealift.host.agent.destination import Destination
-from sealift.host.agent.wire import LOOPBACK, Controller, Link
+from sealift_agent.admission import Admission
+from sealift_agent.destination import Destination
+from sealift_agent.wire import LOOPBACK, Controller, Link
 
 if TYPE_CHECKING:
     from pathlib import Path

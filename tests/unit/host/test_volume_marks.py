@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sealift.host.agent import docker_api, volume_marks
-from sealift.host.agent.wire import AgentError
+from sealift_agent import docker_api, volume_marks
+from sealift_agent.wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent.files import watches
+from sealift_agent.files import watches
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent.wire import AgentError, Link, listen
+from sealift_agent.wire import AgentError, Link, listen
 
 if TYPE_CHECKING:
     from pathlib import Path

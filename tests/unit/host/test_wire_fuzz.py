@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from wire_targets import HOSTILE, TARGETS, seeds
 
-from sealift.host.agent import authenticated, messages
-from sealift.host.agent.wire import AgentError
+from sealift_agent import authenticated, messages
+from sealift_agent.wire import AgentError
 
 SECONDS_PER_TARGET = 0.4
 LIMIT_S = 0.1

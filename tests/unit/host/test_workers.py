@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift.host.agent import dumps
+from sealift_agent import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

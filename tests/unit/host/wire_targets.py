@@ -16,17 +16,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from sealift.attestation import guest
-from sealift.host.agent import messages
-from sealift.host.agent.memory import supply, zstd
-from sealift.host.agent.memory.relay import Pace, joined, unpacked
-from sealift.host.agent.wire import AgentError, Link
 from sealift.machine.qemu import Accelerator
 from sealift.processor.interface import Backend
 from sealift.provider import gate
 from sealift.provider.orders import VmList
 from sealift.provider.service import Provider
 from sealift.provider.settings import Settings
+from sealift_agent import messages
+from sealift_agent.memory import supply, zstd
+from sealift_agent.memory.relay import Pace, joined, unpacked
+from sealift_agent.wire import AgentError, Link
+from sealift_guest import guest
 
 Target = Callable[[bytes], object]
 

@@ -2,11 +2,11 @@
 
 import io
 from copy import deepcopy
-from importlib import resources
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 
 import pytest
+from fresh import fresh
+
+from sealift_guest import data_disk
 
 # As cryptsetup 2.7.5 writes it for what the program asks for; salts and digests left out.
 HEADER = {
@@ -42,11 +42,7 @@ HEADER = {
 
 @pytest.fixture(scope="module")
 def program():
-    path = resources.files("sealift.machine") / "files/usr/libexec/sealift/data-disk"
-    loader = SourceFileLoader("data_disk", str(path))
-    module = module_from_spec(spec_from_loader("data_disk", loader))
-    loader.exec_module(module)
-    return module
+    return fresh(data_disk)
 
 
 def changed(*path, to):

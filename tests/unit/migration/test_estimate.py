@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sealift.host.agent.memory import dirty
 from sealift.migration.estimate import ROUND_MS, Conditions, Dirtying, predict
 from sealift.model import Strategy
+from sealift_agent.memory import dirty
 
 MB = 10**6
 

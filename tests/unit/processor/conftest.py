@@ -12,8 +12,8 @@ from processor_lab import Lab, make_image
 
 from sealift.processor.emulated.process import emulated_processor
 from sealift.processor.emulated.profile import Profile
-from sealift.processor.guest import Guest
 from sealift.processor.wire import to_json
+from sealift_guest.processor import Guest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

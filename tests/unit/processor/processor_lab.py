@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sealift.evidence.verdict import Verdict
     from sealift.processor.emulated.client import EmulatedProcessor
-    from sealift.processor.guest import Guest, Report
+    from sealift_guest.processor import Guest, Report
 
 _FOOTER = UUID("96b582de-1fb2-45f7-baea-a366c55a082d")
 _HASH_TABLE = UUID("7255371f-3a3b-4b04-927b-1da6efa8d454")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sealift.attestation import conversation, guest
+from sealift.attestation import conversation
 from sealift.attestation.conversation import Answer, attest_snp, judge, result
 from sealift.attestation.demand import Demand
 from sealift.errors import CommandFailed, EvidenceRejected, HostUnreachable, UnusableInput
@@ -20,6 +20,7 @@ from sealift.evidence.policy import Policy, write_policy
 from sealift.evidence.report_data import Binding
 from sealift.host import ssh
 from sealift.inventory import Vm
+from sealift_guest import guest
 
 if TYPE_CHECKING:
     from pathlib import Path

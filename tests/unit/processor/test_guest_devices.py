@@ -22,8 +22,8 @@ import pytest
 from processor_lab import Lab, reasons
 
 from sealift.evidence.guest_messages import TsmEntry, pack_response
-from sealift.processor import guest as module
-from sealift.processor.guest import Guest, Unanswered
+from sealift_guest import processor as module
+from sealift_guest.processor import Guest, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

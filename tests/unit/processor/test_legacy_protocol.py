@@ -23,8 +23,8 @@ from sealift.evidence.secret import (
 )
 from sealift.evidence.session import create_session
 from sealift.evidence.verify_launch import verify_attestation
-from sealift.processor.guest import Unanswered
 from sealift.processor.interface import SEV_POLICY_DEFAULT, LaunchState, SevLaunch
+from sealift_guest.processor import Unanswered
 
 if TYPE_CHECKING:
     from pathlib import Path

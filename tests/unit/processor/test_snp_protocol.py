@@ -19,9 +19,9 @@ from sealift.evidence.report_data import Binding
 from sealift.evidence.snp_report import PolicyBit, parse_snp_report
 from sealift.processor.certificates import snp_evidence
 from sealift.processor.derived_key import KeyField, KeyRequest, parse_key_response
-from sealift.processor.guest import Unanswered
 from sealift.processor.interface import LaunchState, SnpLaunch
 from sealift.processor.measured import MeasuredTree
+from sealift_guest.processor import Unanswered
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sealift.attestation import guest as guest_program
 from sealift.attestation import launch
 from sealift.attestation.demand import Demand
 from sealift.attestation.keystore import Directory
@@ -26,6 +25,7 @@ from sealift.processor.interface import SEV_POLICY_DEFAULT, SevLaunch
 from sealift.provider import gate
 from sealift.provider.client import ProviderClient
 from sealift.provider.orders import InjectOrder, Phase
+from sealift_guest import guest as guest_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

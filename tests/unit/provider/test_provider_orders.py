@@ -27,7 +27,6 @@ from sealift.evidence.verify_platform import verify_platform
 from sealift.evidence.verify_snp import verify_snp
 from sealift.evidence.x509_certificate import parse_x509
 from sealift.processor.certificates import snp_evidence
-from sealift.processor.guest import Guest
 from sealift.processor.interface import (
     SEV_POLICY_DEFAULT,
     Backend,
@@ -41,6 +40,7 @@ from sealift.provider.image import read_image
 from sealift.provider.orders import EvidenceOrder, InjectOrder, Phase, StartOrder, VmOrder
 from sealift.provider.record import Place
 from sealift.provider.service import Provider, measured_image
+from sealift_guest.processor import Guest
 
 MAC = "52:54:00:00:00:01"
 SNP = StartOrder("one", "base", SnpLaunch(), "tap0", MAC, data_disk_mib=4)

@@ -1,1 +1,1 @@
-../../../../../processor/guest.py
+../../../../../../sealift_guest/processor.py

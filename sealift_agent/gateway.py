@@ -19,13 +19,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import authenticated, durable
+from . import authenticated, durable, points
 from .admission import Admission
 from .journal import Journal
 from .network import firewall
 from .network.allowed import INTERFACE
 from .network.hold import Hold, sweep
 from .places import Places
+from .points import Point
 from .routes import STATE, Routes
 from .wire import WAITING, AgentError, Controller, Link, serve
 
@@ -116,6 +117,7 @@ class Decider(threading.Thread):
         until = time.monotonic() + WAIT_FOR_OTHERS_S
         while (outcome := self.routes.switch(**self.facts)) == WAITING and time.monotonic() < until:
             time.sleep(LOOK_FOR_OTHERS_S)
+        points.passed(Point.DECIDED)
         behind = self.routes.behind.get(self.facts["address"])
         return {"outcome": outcome, **({"routes": f"failed: {behind}"} if behind else {})}
 
@@ -153,13 +155,13 @@ class Keeper(threading.Thread):
             seen = self.routes.behind
 
 
-def restore_routes(_: Controller) -> None:
+def restore_routes(controller: Controller) -> None:  # noqa: ARG001 - it serves nobody
     """What `network up` runs when the gateway starts: WireGuard gets what the record says."""
     for name, why in Routes().restore().items():
         print(f"{name}: {why}", file=sys.stderr)  # noqa: T201 - for who starts the gateway
 
 
-def keep_on(_: Controller) -> None:
+def keep_on(controller: Controller) -> None:  # noqa: ARG001 - it serves nobody
     """What outlives an agent whose controller has gone before WireGuard did what is on record; one at a time."""
     routes = Routes()
     with (STATE / "keeping").open("w") as lock:

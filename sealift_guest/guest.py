@@ -35,7 +35,7 @@ if __name__ == "__main__":
     sys.dont_write_bytecode = True
     import processor
 else:
-    from sealift.processor import guest as processor
+    from sealift_guest import processor
 
 PORT = 7741
 LINE_LIMIT = 1 << 20

@@ -25,6 +25,7 @@ from . import (
     dumps,
     limits,
     messages,
+    points,
     restart,
     timerfd,
     volume_marks,
@@ -38,6 +39,7 @@ from .memory import hugepages, pipes, zstd
 from .memory.relay import CHUNK_BYTES, Pace
 from .memory.transfer import Outgoing
 from .network import plug, repair
+from .points import Point
 from .routes import COMMITTED, ROLLED_BACK
 from .trigger import Trigger, let_go
 from .wire import SILENT_S, UNDECIDED, AgentError, Alive, Controller, Link, serve, watched
@@ -437,6 +439,7 @@ class Source:
         self.frozen_at = time.monotonic_ns()
         self.plug.pull()
         tell("frozen")
+        points.passed(Point.FROZEN)
         images = self.images
         if self.stand_in is not None:
             cgroup.set_aside(self.group, stopped, self.stand_in)
@@ -453,6 +456,7 @@ class Source:
             names = links.needed(images, cgroup.pids(self.group), self.sender.trees)
         carried = self.outgoing.sent() if self.outgoing is not None else {}
         tell("dumped", file_bytes=file_bytes, **dump_stats(images), **carried)
+        points.passed(Point.DUMPED)
         if self.log is not None and drained is not None:
             drained.wait()
             (images / TAIL).write_bytes(b"".join(iter(self.log.take, b"")))

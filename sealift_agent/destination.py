@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import authenticated, breakpoints, criu, docker_api, dumps, messages, restart, volume_marks
+from . import authenticated, breakpoints, criu, docker_api, dumps, messages, points, restart, volume_marks
 from .admission import Admission
 from .files import links
 from .files.flush import Flush
@@ -29,6 +29,7 @@ from .memory import rounds
 from .memory.lazy import Filler
 from .memory.transfer import Incoming, purpose
 from .network import plug, sandbox
+from .points import Point
 from .routes import COMMITTED, ROLLED_BACK
 from .shim import Shim, kill_shim
 from .trigger import Trigger, let_go
@@ -233,6 +234,7 @@ class Destination:
             while (size := messages.printed(message := self.link.receive())) is not None:
                 self._print(self.link.receive_bytes(size))
                 self.link.send(printed=True)
+            points.passed(Point.SENT)
             sent = messages.sent(message, frozenset(self.trees))
             alive = Alive(lambda: self.link.send(alive=True))
             flush = Flush(self.trees.values() if sent.files else ())
@@ -241,6 +243,7 @@ class Destination:
             self.finish_page_server()
             pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
             self.link.send(phase="received", facts={"page_bytes": pages})
+            points.passed(Point.RECEIVED)
             step = "restore"
             links.make([links.Link(*link) for link in sent.links], self.trees)
             if (images / TAIL).exists():
@@ -252,6 +255,7 @@ class Destination:
             self._restore()
             took_ns = time.monotonic_ns() - started_ns
             self.link.send(phase="restored", facts={"restore_ns": took_ns, **restore_stats(self.restore)})
+            points.passed(Point.RESTORED)
             self._make_sure(step)
             flush.wait(FLUSH_TIMEOUT_S)
             step = "network switch"
@@ -261,6 +265,7 @@ class Destination:
             self.committed = True
             facts = self._connect()
             self.link.send(phase="committed", facts=facts)
+            points.passed(Point.COMMITTED)
             self.controller.event("committed")
         except Exception as failure:  # noqa: BLE001 - the other side waits for a word, whatever went wrong
             if self.committed:
@@ -288,6 +293,7 @@ class Destination:
             return self._complaint() or (still if progress.stands_still() else None)
 
         self.trigger.say("go")
+        points.passed(Point.RESTORING)
         self.trigger.wait("restored", complaint, RESTORE_TIMEOUT_S)
 
     def _make_sure(self, step: str) -> None:
