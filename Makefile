@@ -36,6 +36,7 @@ check: $(VENV)/installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --python-version 3.10 sealift_agent
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest tests/unit
 

@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,7 +191,7 @@ class Admission:
                 found[1].close()
         self._proved.put(None)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Admission:
         return self
 
     def __exit__(

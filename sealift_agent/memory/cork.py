@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,7 +27,7 @@ class Pushed:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._push, daemon=True, name="cork")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Pushed:
         self._thread.start()
         return self
 

@@ -100,7 +100,7 @@ def _count(entries: bytes) -> int:
     dirty = int.from_bytes(entries[6::8], "little")
     there = int.from_bytes(entries[7::8], "little")
     mask = int.from_bytes(b"\x80" * (len(entries) // ENTRY_BYTES), "little")
-    return bin(dirty & (there | there << 1) & mask).count("1")  # noqa: FURB161 - hosts have Python 3.9
+    return bin(dirty & (there | there << 1) & mask).count("1")
 
 
 def _referenced_bytes(pid: int) -> int:

@@ -328,7 +328,7 @@ class Commit:
 
     def __init__(self, orders: Iterator[dict[str, Any]]) -> None:
         self._orders = orders
-        self._calm = os.eventfd(0)
+        self._calm, self._mark = os.pipe()  # `os.eventfd` came with Python 3.10
         self._depends = threading.Event()
         self.depend = self._depends.set
         threading.Thread(target=self._await_word, daemon=True).start()
@@ -341,7 +341,7 @@ class Commit:
         if next(self._orders, None) is None and not self._depends.is_set():
             os._exit(1)
         time.sleep(GENTLE_S)
-        os.eventfd_write(self._calm, 1)
+        os.write(self._mark, b"1")
 
 
 def spare(pid: int) -> None:

@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ..wire import AgentError
 from . import zstd
@@ -118,7 +118,7 @@ class Relay:
         self._carry_on = carry
         self._thread = threading.Thread(target=self._carry, daemon=True, name="relay")
 
-    def open(self) -> Self:
+    def open(self) -> Relay:
         """Carry, in threads."""
         self._thread.start()
         return self
@@ -138,7 +138,7 @@ class Relay:
         for each in (*self._origins, *self._targets):
             each.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Relay:
         return self.open()
 
     def __exit__(

@@ -116,7 +116,8 @@ class Local:
     def __init__(self, rounds: Rounds) -> None:
         self._rounds = rounds
         self._asked: deque[tuple[int, int, int]] = deque()
-        self._due = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_CLOEXEC)
+        # One byte for each question, and `window` keeps them few. A pipe, since `os.eventfd` came with Python 3.10.
+        self._due, self._mark = os.pipe()
 
     def fileno(self) -> int:
         """As with Remote."""
@@ -130,14 +131,15 @@ class Local:
     def ask(self, process: int, address: int, pages: int) -> None:
         """As with Remote."""
         self._asked.append((process, address, pages))
-        os.eventfd_write(self._due, 1)
+        os.write(self._mark, b"1")
 
     def take(self) -> Pages:
         """As with Remote, but it may be had at once."""
-        os.eventfd_read(self._due)
+        os.read(self._due, 1)
         process, address, pages = self._asked.popleft()
         return Pages(process, address, self._rounds.read(process, address, pages))
 
     def end(self) -> None:
         """Nobody else has to be told."""
         os.close(self._due)
+        os.close(self._mark)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,6 +17,11 @@ import sealift_agent
 from sealift.host import agents
 
 AGENT = Path(sealift_agent.__file__).parent
+FLOOR = "3.9"
+"""What RHEL 9 has. Ubuntu 22.04 has 3.10, Debian 12 has 3.11."""
+
+ORDER = b'{"number": 1, "order": "exists", "paths": ["/", "/nowhere"]}\n'
+ANSWER = b'{"number": 1, "result": [true, false]}\n'
 SOURCES = {str(path.relative_to(AGENT)): path for path in sorted(AGENT.rglob("*.py"))}
 
 
@@ -34,9 +41,8 @@ def test_the_archive_holds_every_module_and_runs(tmp_path: Path) -> None:
     } == set(names)
     path = tmp_path / "agent.pyz"
     path.write_bytes(content)
-    order = b'{"number": 1, "order": "exists", "paths": ["/", "/nowhere"]}\n'
-    done = subprocess.run([sys.executable, path, "facts"], input=order, capture_output=True, check=True)
-    assert done.stdout == b'{"number": 1, "result": [true, false]}\n'
+    done = subprocess.run([sys.executable, path, "facts"], input=ORDER, capture_output=True, check=True)
+    assert done.stdout == ANSWER
 
 
 @pytest.mark.parametrize("path", SOURCES.values(), ids=list(SOURCES))
@@ -45,6 +51,41 @@ def test_agents_are_written_in_python_3_9(path: Path) -> None:
     tree = ast.parse(text, feature_version=(3, 9))
     if any(isinstance(node, ast.FunctionDef) for node in tree.body):
         assert "from __future__ import annotations" in text
+
+
+def test_agents_use_nothing_of_the_standard_library_that_python_3_9_lacks() -> None:
+    vermin = [sys.executable, "-c", "import vermin; vermin.main()", "--no-tips", "--violations"]
+    command = [*vermin, f"--target={FLOOR}-", str(AGENT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def oldest_python() -> str:
+    """A Python of the floor's version on this machine."""
+    places = [shutil.which(f"python{FLOOR}"), f"/usr/bin/python{FLOOR}", f"/usr/local/bin/python{FLOOR}"]
+    places += sorted(map(str, Path.home().glob(f".pyenv/versions/{FLOOR}.*/bin/python{FLOOR}")))
+    for place in filter(None, places):
+        # What stands in PATH may be a stand-in for a Python that is not installed.
+        if os.access(place, os.X_OK) and subprocess.run([place, "-c", ""], check=False).returncode == 0:
+            return place
+    pytest.skip(f"this machine has no Python {FLOOR}")
+
+
+def test_python_3_9_imports_every_module(oldest_python: str) -> None:
+    modules = [f"sealift_agent/{name}".removesuffix(".py").replace("/", ".") for name in SOURCES]
+    wanted = [name for name in modules if not name.endswith("__main__")]
+    program = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+    command = [oldest_python, "-W", "error", "-c", program, *wanted]
+    done = subprocess.run(command, cwd=AGENT.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_3_9_carries_out_an_order(oldest_python: str, tmp_path: Path) -> None:
+    path = tmp_path / "agent.pyz"
+    path.write_bytes(agents.archive()[0])
+    done = subprocess.run([oldest_python, path, "facts"], input=ORDER, capture_output=True, check=False)
+    assert (done.stdout, done.stderr) == (ANSWER, b"")
 
 
 @pytest.mark.parametrize("path", SOURCES.values(), ids=list(SOURCES))
