@@ -8,8 +8,8 @@ WHOLE ?=
 
 # What the machine itself lends: the rest (QEMU, CRIU, Docker, runc, WireGuard) comes out of the lab's own Debian tree.
 PACKAGES := mmdebstrap e2fsprogs iproute2 util-linux openssl openssh-client debian-archive-keyring python3-venv
-# Independent judges of the evidence and of ACPI tables; tests that miss them say so and are skipped.
-JUDGES := strace libvirt-clients-qemu python3-libvirt python3-lxml python3-cryptography acpica-tools
+# Independent judges of the evidence, of ACPI tables and of shell files; what misses one says so and is skipped.
+JUDGES := strace libvirt-clients-qemu python3-libvirt python3-lxml python3-cryptography acpica-tools shellcheck
 
 .PHONY: demo test check setup clean
 .DEFAULT_GOAL := help
@@ -18,7 +18,7 @@ JUDGES := strace libvirt-clients-qemu python3-libvirt python3-lxml python3-crypt
 help:
 	@echo "make demo [LAB=netns]  set up, and migrate a Redis between two hosts of a lab"
 	@echo "make test [WHOLE=yes]  set up, and run what checks Sealift; WHOLE=yes leaves nothing out"
-	@echo "make check             lint, types, import rules, unit tests"
+	@echo "make check             lint, types, import rules, shell files, unit tests"
 	@echo "make setup             install what is missing, into .venv"
 
 demo: setup
@@ -38,6 +38,7 @@ check: $(VENV)/installed
 	@$(BIN)/mypy
 	@$(BIN)/mypy --python-version 3.10 sealift_agent
 	@$(BIN)/lint-imports
+	@sh setup/lint-shell
 	@$(BIN)/python -m pytest tests/unit
 
 setup: packages $(VENV)/installed

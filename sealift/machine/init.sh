@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash # the shell of busybox is an ash, as dash is; shellcheck knows it by name from 0.10 on
 # First process of a VM: finds its disks, lays a writable root over the read-only one, applies what this VM was
 # configured with (boot.py), brings its network up and hands over to systemd. All of it before udev and units:
 # under emulation each process that systemd starts costs more than everything here.
@@ -31,6 +32,7 @@ bring_up() { # MAC ADDRESS/PREFIX GATEWAY|-
 }
 
 parameter() { # the value of a word of the kernel's command line
+    # shellcheck disable=SC2013 # one line of words
     for word in $(cat /proc/cmdline); do
         case $word in "$1"=*) echo "${word#*=}" && return ;; esac
     done
