@@ -7,9 +7,11 @@ restore. Whoever has an event of his own by then has waited beforehand, for all.
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
 import struct
+
+from . import libc
 
 PERF_EVENT_OPEN = 298
 """Its number on x86-64, the only architecture that has encrypted VMs of AMD's."""
@@ -23,8 +25,6 @@ ATTRIBUTES = struct.Struct("=IIQQQQQ72x")
 
 CLOSE_ON_EXEC = 8
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 class Ready:
     """From now on until `close` a breakpoint is set at once, if the kernel lets this process have an event."""
@@ -33,7 +33,9 @@ class Ready:
         flags = DISABLED | EXCLUDE_KERNEL
         attributes = ATTRIBUTES.pack(SOFTWARE, ATTRIBUTES.size, DUMMY, 0, 0, 0, flags)
         # Of this process, on whatever processor, in no group.
-        self._event = int(_libc.syscall(PERF_EVENT_OPEN, attributes, 0, -1, -1, CLOSE_ON_EXEC))
+        self._event = -1
+        with contextlib.suppress(OSError):
+            self._event = libc.system_call(PERF_EVENT_OPEN, attributes, 0, -1, -1, CLOSE_ON_EXEC)
 
     def close(self) -> None:
         """It is needed no longer."""

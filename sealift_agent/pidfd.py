@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+
+from . import libc
 
 PIDFD_GETFD = 438
 """Its number on every architecture (since Linux 5.6)."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def borrow(pid: int, descriptor: int) -> int:
     """A descriptor for what `descriptor` of a process is open on. OSError where that may not be had."""
     process = os.pidfd_open(pid)
     try:
-        number = int(_libc.syscall(PIDFD_GETFD, process, descriptor, 0))
+        return libc.system_call(PIDFD_GETFD, process, descriptor, 0, about=f"/proc/{pid}/fd/{descriptor}")
     finally:
         os.close(process)
-    if number < 0:
-        raise OSError(ctypes.get_errno(), f"descriptor {descriptor} of process {pid}")
-    return number

@@ -7,7 +7,6 @@ A kind is a word for what CRIU tells apart: `anon_inode:[eventpoll]`, `socket:AF
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import select
@@ -17,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, proc
+from . import cgroup, pidfd, proc
 from .files import watches
 from .files.opened import is_lost, other_names
 from .messages import printable
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     Held = dict[str, set[str]]
 
-SYS_PIDFD_OPEN, SYS_PIDFD_GETFD = 434, 438
 SO_PROTOCOL, SO_DOMAIN = 38, 39  # socket(7); Python has no names for them
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children", "user", "uts")
 ALL_HOSTS = socket.inet_aton("224.0.0.1")
@@ -38,8 +36,6 @@ TERMINAL_MAJORS = (4, 5)
 PTMX = os.makedev(5, 2)
 MEMORY_MAJOR = 1
 """/dev/null, /dev/zero and their like are on every host."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def look(pids: list[int], init: int) -> dict[str, Any]:
@@ -267,14 +263,9 @@ def _mounts(pid: int) -> dict[int, str]:
 
 def _socket(pid: int, number: int) -> Iterator[str]:
     """Kind and conditions of another process's socket: asked of the socket itself, by a descriptor of our own."""
-    process = _libc.syscall(SYS_PIDFD_OPEN, pid, 0)
-    if process < 0:
-        return
     try:
-        ours = _libc.syscall(SYS_PIDFD_GETFD, process, number, 0)
-    finally:
-        os.close(process)
-    if ours < 0:
+        ours = pidfd.borrow(pid, number)
+    except OSError:
         return
     try:
         found = socket.socket(fileno=ours)

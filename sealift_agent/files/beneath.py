@@ -13,6 +13,8 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
+from .. import libc
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -29,8 +31,6 @@ PATH_BYTES = 4095
 
 RACES = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 """What a name that has been taken away, or whose directory has, is answered with."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def opened(top: int, name: str, flags: int) -> int:
@@ -62,11 +62,9 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
 
 def _open(place: int, name: bytes, flags: int, whole: bytes) -> int:
     how = HOW.pack(flags | os.O_CLOEXEC, 0, NO_MAGIC_LINKS | NO_LINKS | BENEATH)
-    found = int(_libc.syscall(OPENAT2, place, ctypes.c_char_p(name), how, ctypes.c_size_t(HOW.size)))
-    if found < 0:
-        failed = ctypes.get_errno()
-        raise OSError(failed, os.strerror(failed), whole)
-    return found
+    return libc.system_call(
+        OPENAT2, place, ctypes.c_char_p(name), how, ctypes.c_size_t(HOW.size), about=whole
+    )
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ is closed, and mapped no more: of files that are still open, whoever asks has to
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import stat
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import libc
 from ..wire import AgentError
 from . import beneath
 
@@ -39,8 +39,6 @@ SHARE = 4
 OF_A_DUMP = re.compile(r"link_remap\.\d+")
 """CRIU makes such names for the time of a dump (`links`)."""
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 TICK_NS = 20_000_000
 """A file's time stamp moves in steps of a kernel tick (1 to 10 ms): two writes in one step look like one."""
@@ -62,9 +60,10 @@ class Changes:
         self._heard: list[tuple[int, int, str]] = []
         self._dumped = False
         self._left = int(MOST.read_text()) // SHARE
-        self._handle = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._handle < 0:
-            raise NotTold(f"there is no inotify: {os.strerror(ctypes.get_errno())}")
+        try:
+            self._handle = libc.call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as refused:
+            raise NotTold(f"there is no inotify: {refused.strerror}") from refused
         self._open = contextlib.ExitStack()
         try:
             self._tops = {tree: self._open.enter_context(beneath.tree(root)) for tree, root in trees.items()}
@@ -96,11 +95,11 @@ class Changes:
         handle = beneath.opened(shown, name.rstrip("/"), os.O_PATH | os.O_DIRECTORY)
         try:
             path = b"/proc/self/fd/%d" % handle
-            number = _libc.inotify_add_watch(self._handle, path, ASKED | ONLY_DIRECTORIES)
+            number = libc.call("inotify_add_watch", self._handle, path, ASKED | ONLY_DIRECTORIES)
+        except OSError as refused:
+            raise NotTold(f"a directory can't be watched: {refused.strerror}") from refused
         finally:
             os.close(handle)
-        if number < 0:
-            raise NotTold(f"a directory can't be watched: {os.strerror(ctypes.get_errno())}")
         self._left -= 1
         if self._left < 0:
             raise NotTold("there are too many directories")

@@ -16,6 +16,7 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from .. import libc
 from ..wire import AgentError
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ MOUNT_SETATTR, RECURSIVE, HERE = 442, 0x8000, -100
 READ_ONLY, NO_SETUID, NO_DEVICES, NO_LINKS = 0x1, 0x2, 0x4, 0x200000
 ATTRIBUTES = struct.Struct("=QQQQ")
 """mount_setattr(2), linux/mount.h: what is set, what is cleared, propagation, user namespace."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Enclosure:
@@ -63,18 +62,11 @@ class Enclosure:
 
 
 def _enter(trees: Mapping[str, str], roots: Mapping[str, Path]) -> None:
-    _call(_libc.unshare, CLONE_NEWNS)
-    _call(_libc.mount, b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+    libc.call("unshare", CLONE_NEWNS)
+    libc.call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
     attributes = ATTRIBUTES.pack(READ_ONLY | NO_SETUID | NO_DEVICES | NO_LINKS, 0, 0, 0)
     for name, tree in trees.items():
         place = os.fsencode(roots[name])
-        _call(_libc.mount, os.fsencode(tree), place, None, MS_BIND | MS_REC, None)
-        _call(
-            _libc.syscall, MOUNT_SETATTR, HERE, ctypes.c_char_p(place), RECURSIVE, attributes, len(attributes)
-        )
-
-
-def _call(function: Callable[..., int], *arguments: object) -> None:
-    if function(*arguments) < 0:
-        failed = ctypes.get_errno()
-        raise OSError(failed, os.strerror(failed))
+        libc.call("mount", os.fsencode(tree), place, None, MS_BIND | MS_REC, None)
+        path = ctypes.c_char_p(place)
+        libc.system_call(MOUNT_SETATTR, HERE, path, RECURSIVE, attributes, len(attributes))

@@ -7,18 +7,16 @@ the freeze, and once in it, beside the restore, if anything has come since.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import libc
 from ..wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Flush:
@@ -49,8 +47,6 @@ def _syncfs(place: str) -> None:
     """syncfs(2) of the file system that a place is in. Since Linux 5.8 it tells of writes that have failed."""
     handle = os.open(place, os.O_RDONLY)
     try:
-        if _libc.syncfs(handle) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), place)
+        libc.call("syncfs", handle, about=place)
     finally:
         os.close(handle)

@@ -16,7 +16,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import proc
+from .. import libc, proc
 from . import beneath
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ MARK = re.compile(
     r"fhandle-bytes:(?P<size>[0-9a-f]+) fhandle-type:(?P<type>[0-9a-f]+) f_handle:(?P<handle>[0-9a-f]+)",
     re.MULTILINE,
 )
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def unresolvable(pid: int) -> list[str]:
@@ -117,13 +115,14 @@ def _opens(pid: int, mark: re.Match[str], device: int) -> bool:
         except OSError:
             continue
         try:
-            opened = _libc.open_by_handle_at(mount, ctypes.create_string_buffer(given), os.O_PATH)
+            opened = libc.call("open_by_handle_at", mount, ctypes.create_string_buffer(given), os.O_PATH)
+        except OSError:
+            continue
         finally:
             os.close(mount)
-        if opened >= 0:
-            named = not str(Path(f"/proc/self/fd/{opened}").readlink()).endswith(" (deleted)")
-            os.close(opened)
-            return named
+        named = not str(Path(f"/proc/self/fd/{opened}").readlink()).endswith(" (deleted)")
+        os.close(opened)
+        return named
     return False
 
 

@@ -15,7 +15,6 @@ times (smaps, PAGEMAP_SCAN, vmsplice). The final dump of 1 GB took 57 ms longer 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import struct
@@ -23,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import proc
+from .. import libc, proc
 from ..images import PAGE_BYTES
 
 if TYPE_CHECKING:
@@ -56,8 +55,6 @@ USE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 ANONYMOUS = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ...p \S+ 00:00 0 ")
 RANGE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ")
 HUGE = re.compile(r"^AnonHugePages: +(\d+) kB")
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def split(pids: Iterable[int]) -> str | None:
@@ -97,7 +94,7 @@ def gather(pids: Iterable[int]) -> int:
             refused = 0
             for place in _whole(pid):
                 began = time.monotonic()
-                if _advise(pid, [place], HUGE_BYTES, MADV_COLLAPSE) == HUGE_BYTES:
+                if _collapse(pid, place):
                     gathered += HUGE_BYTES
                 elif (refused := refused + 1) == MOST_REFUSED:
                     break
@@ -127,19 +124,33 @@ def _huge_pages(start: int, end: int) -> range:
     return range(-(-start // HUGE_BYTES) * HUGE_BYTES, end - HUGE_BYTES + 1, HUGE_BYTES)
 
 
+def _collapse(pid: int, place: int) -> bool:
+    """Whether the kernel puts the pages of a huge page together. ProcessLookupError if the process has ended."""
+    try:
+        return _advise(pid, [place], HUGE_BYTES, MADV_COLLAPSE) == HUGE_BYTES
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return False
+
+
 def _call_cold(pid: int, places: list[int]) -> str | None:
-    """Say of a page at each of these addresses that it is cold."""
-    for first in range(0, len(places), AT_ONCE):
-        if _advise(pid, places[first : first + AT_ONCE], PAGE_BYTES, MADV_COLD) < 0:
-            return f"process_madvise: {os.strerror(ctypes.get_errno())}"
+    """Say of a page at each of these addresses that it is cold. Returns why the kernel refuses that, if it does."""
+    try:
+        for first in range(0, len(places), AT_ONCE):
+            _advise(pid, places[first : first + AT_ONCE], PAGE_BYTES, MADV_COLD)
+    except ProcessLookupError:
+        raise
+    except OSError as refused:
+        return f"process_madvise: {refused.strerror}"
     return None
 
 
 def _advise(pid: int, places: list[int], size: int, advice: int) -> int:
-    """process_madvise(2) of so many bytes at each place. Returns for how many it was done; -1 if errno says why not."""
+    """process_madvise(2) of so many bytes at each place. Returns for how many it was done. OSError if for none."""
     process = os.pidfd_open(pid)
     try:
         vector = b"".join(struct.pack("=QQ", place, size) for place in places)
-        return int(_libc.syscall(PROCESS_MADVISE, process, vector, len(places), advice, 0))
+        return libc.system_call(PROCESS_MADVISE, process, vector, len(places), advice, 0)
     finally:
         os.close(process)

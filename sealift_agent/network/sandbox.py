@@ -7,13 +7,13 @@ Here the agent makes the namespace, gives the daemon its path, takes the hook ou
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import libc
 from ..wire import AgentError
 
 if TYPE_CHECKING:
@@ -47,10 +47,7 @@ class Sandbox:
 
     def _make(self, sysctls: dict[str, str]) -> None:
         """Runs in a thread of its own, which alone enters the namespace."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        libc.call("unshare", CLONE_NEWNET)
         self.descriptor = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY)
         for name, value in sysctls.items():
             (Path("/proc/sys") / name.replace(".", "/")).write_text(value)
