@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PAGE_BYTES = 4096
 HEAD_BYTES, LENGTH_BYTES = 8, 4
 """Before all messages: two magic numbers of 32 bits (criu/include/magic.h). Before each: its length."""
 

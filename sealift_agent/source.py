@@ -30,11 +30,12 @@ from . import (
     timerfd,
     volume_marks,
 )
+from .constants import PAGE_BYTES
 from .files import links, watches
 from .files.log import PIECE_BYTES, TAIL, Log
 from .files.printing import Drained
 from .files.rsync import Sender, View
-from .images import PAGE_BYTES, dump_stats, lazy_ranges
+from .images import dump_stats, lazy_ranges
 from .memory import hugepages, pipes, zstd
 from .memory.relay import CHUNK_BYTES, Pace
 from .memory.transfer import Outgoing

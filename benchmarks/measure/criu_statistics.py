@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealift_agent.images import PAGE_BYTES, dump_stats, restore_stats
+from sealift_agent.constants import PAGE_BYTES
+from sealift_agent.images import dump_stats, restore_stats
 
 if TYPE_CHECKING:
     from sealift.host.ssh import Connection

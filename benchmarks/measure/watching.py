@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.script import Script
 from benchmarks.testbed import DESTINATION, GATEWAY, SOURCE
-from sealift.network.wireguard import INTERFACE
+from sealift_agent.constants import INTERFACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

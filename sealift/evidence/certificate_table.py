@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sealift.errors import UnusableInput
+from sealift.evidence.layout import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,6 @@ CRL = UUID("92f81bc3-5811-4d3d-97ff-d19f88dc67ea")
 NAMES = {VCEK: "VCEK", VLEK: "VLEK", ASK: "ASK", ARK: "ARK", CRL: "CRL"}
 
 _ENTRY = struct.Struct("<16sII")
-_PAGE = 4096
 
 
 def parse_certificate_table(data: bytes) -> dict[UUID, bytes]:
@@ -60,4 +60,4 @@ def pack_certificate_table(certificates: Mapping[UUID, bytes]) -> bytes:
         head += _ENTRY.pack(name.bytes, at + len(body), len(content))
         body += content
     table = head + bytes(_ENTRY.size) + body
-    return table + bytes(-len(table) % _PAGE)
+    return table + bytes(-len(table) % PAGE_BYTES)

@@ -12,10 +12,10 @@ from enum import IntEnum
 from uuid import UUID
 
 from sealift.errors import UnusableInput
+from sealift.evidence.layout import PAGE_BYTES
 
 SIZE_LIMIT = 64 * 1024 * 1024
 TOP = 1 << 32  # firmware ends at 4 GiB
-PAGE = 4096
 
 _FOOTER = UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le
 _HASH_TABLE = UUID("7255371f-3a3b-4b04-927b-1da6efa8d454").bytes_le
@@ -138,6 +138,6 @@ def _read_sections(image: bytes, entry: bytes | None) -> tuple[Section, ...]:
 
 def _read_section(image: bytes, at: int) -> Section:
     address, size, kind = _SECTION.unpack_from(image, at)
-    if address % PAGE or size % PAGE or kind not in set(SectionKind):
+    if address % PAGE_BYTES or size % PAGE_BYTES or kind not in set(SectionKind):
         raise UnusableInput("the firmware's SNP metadata has an impossible section", remedy=_REMEDY)
     return Section(address, size, SectionKind(kind))

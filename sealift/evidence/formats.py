@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from sealift.errors import UnusableInput
 from sealift.evidence import attestation_report as legacy_report
 from sealift.evidence import certificate_table as table_format
-from sealift.evidence import der, guest_messages, id_block, measurement, platform_chain, secret, session, vmsa
+from sealift.evidence import der, guest_messages, id_block, measurement, platform_chain, secret, session
 from sealift.evidence import snp_report as report_format
 from sealift.evidence.crl import Crl, parse_crl
 from sealift.evidence.firmware import parse_firmware
+from sealift.evidence.layout import PAGE_BYTES
 from sealift.evidence.x509_certificate import SIZE_LIMIT as X509_LIMIT
 from sealift.evidence.x509_certificate import X509Certificate, parse_x509
 
@@ -199,7 +200,7 @@ def _identify_large(block: bytes) -> list[Item]:
         firmware = None
     if firmware is not None and (firmware.reset_address is not None or firmware.sections):
         return [Item(Format.FIRMWARE, block)]
-    if len(block) == vmsa.PAGE and block[0x10:0x12] == _RESET_CODE_SEGMENT:
+    if len(block) == PAGE_BYTES and block[0x10:0x12] == _RESET_CODE_SEGMENT:
         return [Item(Format.VMSA, block)]
     if len(block) == id_block.AUTH_BYTES and block[0x240:0x244] == _CURVE_P384:
         return [Item(Format.ID_AUTH, block)]

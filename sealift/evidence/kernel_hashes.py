@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sealift.errors import UnusableInput
-from sealift.evidence.layout import sized
+from sealift.evidence.layout import PAGE_BYTES, sized
 
 TABLE_BYTES = 176
-PAGE = 4096
 NO_INITRD = hashlib.sha256(b"").digest()
 
 _TABLE = UUID("9438d606-4f22-4cc9-b479-a793d411fd21").bytes_le
@@ -49,12 +48,12 @@ class KernelHashes:
 
     def page(self, address: int) -> bytes:
         """The whole page that is measured with SNP: the table at its address, zeros around."""
-        offset = address % PAGE
-        if offset + TABLE_BYTES > PAGE:
+        offset = address % PAGE_BYTES
+        if offset + TABLE_BYTES > PAGE_BYTES:
             raise UnusableInput(
                 "the firmware wants the kernel hashes across a page's end", remedy="Use another OVMF build"
             )
-        return (bytes(offset) + self.pack()).ljust(PAGE, b"\0")
+        return (bytes(offset) + self.pack()).ljust(PAGE_BYTES, b"\0")
 
 
 def hash_command_line(text: str) -> bytes:

@@ -13,7 +13,8 @@ from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence.firmware import PAGE, FirmwareImage, Section, SectionKind
+from sealift.evidence.firmware import FirmwareImage, Section, SectionKind
+from sealift.evidence.layout import PAGE_BYTES
 from sealift.evidence.vmsa import RESET_VECTOR, SNP_ACTIVE, Vmm, build_vmsa
 
 if TYPE_CHECKING:
@@ -71,13 +72,13 @@ class SnpDigest:
     def add_data(self, address: int, data: bytes) -> None:
         """Normal pages with their content. The length is a multiple of 4096."""
         view = memoryview(data)
-        for offset in range(0, len(view), PAGE):
-            contents = hashlib.sha384(view[offset : offset + PAGE]).digest()
+        for offset in range(0, len(view), PAGE_BYTES):
+            contents = hashlib.sha384(view[offset : offset + PAGE_BYTES]).digest()
             self.add(PageType.NORMAL, address + offset, contents)
 
     def add_region(self, kind: PageType, section: Section) -> None:
         """Pages without content."""
-        for offset in range(0, section.size, PAGE):
+        for offset in range(0, section.size, PAGE_BYTES):
             self.add(kind, section.address + offset)
 
 
@@ -122,7 +123,7 @@ def legacy_digest(firmware: FirmwareImage, hashes: KernelHashes | None, vmsas: l
 
 def snp_firmware_digest(firmware: FirmwareImage) -> bytes:
     """The digest after the firmware's own pages: what "OVMF hash" tools precompute."""
-    if len(firmware.image) % PAGE:
+    if len(firmware.image) % PAGE_BYTES:
         raise UnusableInput("SNP firmware is a multiple of 4096 bytes", remedy="Use the image as built")
     digest = SnpDigest()
     digest.add_data(firmware.address, firmware.image)
@@ -180,7 +181,11 @@ def _add_section(
                 digest.add_region(PageType.ZERO, section)
                 return
             table = firmware.hash_table_address
-            if not table or section.size != PAGE or table // PAGE != section.address // PAGE:
+            if (
+                not table
+                or section.size != PAGE_BYTES
+                or table // PAGE_BYTES != section.address // PAGE_BYTES
+            ):
                 raise _unmeasured_kernel()
             digest.add_data(section.address, hashes.page(table))
 

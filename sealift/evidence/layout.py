@@ -1,4 +1,4 @@
-"""Fixed layouts: sizes that must be exact, and GUIDs in the two byte orders that the formats use."""
+"""Fixed layouts: pages, sizes that must be exact, and GUIDs in the two byte orders that the formats use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 from uuid import UUID
 
 from sealift.errors import UnusableInput
+
+PAGE_BYTES = 4096
+"""Of x86: what a launch measures, and what hypervisor and guest share, comes in whole pages."""
 
 _HEX = re.compile(rb"[0-9a-fA-F\s]+\Z")
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sealift.errors import UnusableInput
+from sealift.evidence.layout import PAGE_BYTES
 from sealift.words import not_known
 
-PAGE = 4096
 RESET_VECTOR = 0xFFFF_FFF0
 
 SNP_ACTIVE = 0x1
@@ -109,7 +109,7 @@ def build_vmsa(
     does not copy the x87 and SSE control words, as no kernel before 6.10 did.
     """
     setup = _SETUPS[vmm]
-    page = bytearray(PAGE)
+    page = bytearray(PAGE_BYTES)
 
     def segment(at: int, attributes: int, selector: int = 0, base: int = 0) -> None:
         struct.pack_into("<HHIQ", page, at, selector, attributes, 0xFFFF, base)

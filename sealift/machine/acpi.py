@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import struct
 
-PAGE_BYTES = 4096
+from sealift.evidence.layout import PAGE_BYTES
+
 BLOCK_BYTES = 3 * PAGE_BYTES
 """With what follows the tables: up to 16 bytes for each processor."""
 RSDP_AT, XSDT_AT, FADT_AT, FACS_AT, DSDT_AT, MADT_AT = 0x000, 0x040, 0x100, 0x200, 0x240, 0x400

@@ -11,7 +11,8 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import HostUnreachable, Refused
-from sealift.network.wireguard import BRIDGE, INTERFACE
+from sealift.network.wireguard import BRIDGE
+from sealift_agent.constants import INTERFACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

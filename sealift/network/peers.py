@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sealift.network.wireguard import INTERFACE
+from sealift_agent.constants import INTERFACE
 
 if TYPE_CHECKING:
     from sealift.host.ssh import Connection

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from sealift.inventory import Host, Inventory
 
 PORT = 51820
-INTERFACE = "sealift-wg"
 BRIDGE = "sealift-wl"
 """The Docker bridge of the workloads; a name of our own, so that rules can name it before it exists."""
 

@@ -12,9 +12,10 @@ from pathlib import Path  # noqa: TC003 - read at run time by `wire`
 
 from sealift.errors import UnusableInput
 from sealift.evidence.files import hash_file, read_bounded
-from sealift.evidence.firmware import PAGE, SIZE_LIMIT, FirmwareImage, parse_firmware
+from sealift.evidence.firmware import SIZE_LIMIT, FirmwareImage, parse_firmware
 from sealift.evidence.kernel_hashes import NO_INITRD, KernelHashes, hash_command_line
 from sealift.evidence.launch_digest import Mode, Processors, SnpDigest, launch_digest
+from sealift.evidence.layout import PAGE_BYTES
 from sealift.evidence.vmsa import SNP_ACTIVE, model_signature
 
 TREE_LIMIT = 64 * 1024
@@ -72,7 +73,7 @@ class MeasuredTree:
             raise UnusableInput(
                 "a tree is described in 1 byte to 64 KiB", remedy="Describe it by hashes, not by its files"
             )
-        pages = self.content + bytes(-len(self.content) % PAGE)
+        pages = self.content + bytes(-len(self.content) % PAGE_BYTES)
         if mode is not Mode.SNP:
             return hashlib.sha256(pages).digest()
         digest = SnpDigest()

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import cgroup, docker_api, dumps, proc
+from ..constants import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE_BYTES = 4096
 MOMENTS_S = (0.2, 0.6)
 """When the dirty pages are counted after the marks were cleared. Two counts tell a small working set from a writer that
 goes through all of its memory."""

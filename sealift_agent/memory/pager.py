@@ -29,7 +29,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..images import PAGE_BYTES, lazy_ranges
+from ..constants import PAGE_BYTES
+from ..images import lazy_ranges
 from ..wire import AgentError
 from .door import Door
 from .missing import Missing

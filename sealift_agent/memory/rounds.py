@@ -12,7 +12,8 @@ import os
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..images import LAZY, PAGE_BYTES, PARENT, PRESENT, messages, pagemaps, pages_file, runs
+from ..constants import PAGE_BYTES
+from ..images import LAZY, PARENT, PRESENT, messages, pagemaps, pages_file, runs
 from ..protobuf import fields
 from ..wire import AgentError
 

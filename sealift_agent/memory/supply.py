@@ -10,7 +10,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..images import PAGE_BYTES
+from ..constants import PAGE_BYTES
 from ..wire import AgentError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..images import PAGE_BYTES
+from ..constants import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

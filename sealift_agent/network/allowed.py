@@ -7,13 +7,16 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..constants import INTERFACE
 from ..wire import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+__all__ = ["INTERFACE"]
+"""Who changes allowed IPs names the interface as well, and has it from here."""
+
 NETWORK = Path("/etc/sealift/network.env")
-INTERFACE = "sealift-wg"
 STEP = "network switch"
 
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from protobuf import field
 
-from sealift_agent.images import HEAD_BYTES, LAZY, PAGE_BYTES, PRESENT, lazy_ranges
+from sealift_agent.constants import PAGE_BYTES
+from sealift_agent.images import HEAD_BYTES, LAZY, PRESENT, lazy_ranges
 from sealift_agent.memory import pager, supply
 from sealift_agent.memory.door import Door
 from sealift_agent.memory.rounds import Rounds

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from protobuf import field
 
-from sealift_agent.images import HEAD_BYTES, LAZY, PAGE_BYTES, PARENT, PRESENT, messages
+from sealift_agent.constants import PAGE_BYTES
+from sealift_agent.images import HEAD_BYTES, LAZY, PARENT, PRESENT, messages
 from sealift_agent.memory.rounds import (
     ANONYMOUS,
     HUGETLB,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from sealift.inventory import Host, Inventory
 from sealift.network import wireguard
+from sealift_agent.constants import INTERFACE
 
 
 def host(number: int) -> Host:
@@ -44,3 +46,8 @@ def test_the_environment_of_the_network_script_is_plain_assignments() -> None:
     assert "TUNNEL_ADDRESS=10.78.0.10" in lines
     assert "WORKLOADS=10.77.0.0/16" in lines
     assert all(line.partition("=")[0].isupper() for line in lines)
+
+
+def test_what_makes_the_interface_gives_it_the_name_that_all_others_know() -> None:
+    script = resources.files("sealift.machine") / "files/usr/libexec/sealift/network"
+    assert f"\ninterface={INTERFACE}\n" in script.read_text()
