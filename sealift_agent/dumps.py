@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import locks
 from .wire import AgentError
 
 if TYPE_CHECKING:
@@ -55,12 +56,8 @@ def make(migration: str) -> tuple[Path, int]:
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Nobody unmounts the tmpfs between its being there and a directory's being in it."""
-    handle = os.open(DUMPS.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locks.alone(DUMPS.parent):
         yield
-    finally:
-        os.close(handle)
 
 
 def told(directory: Path) -> str | None:
@@ -117,15 +114,11 @@ def _end_daemon(directory: Path) -> None:
 def _is_free(handle: int, within_s: float) -> bool:
     """Whether a lock could be had in that time."""
     deadline = time.monotonic() + within_s
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        else:
-            return True
+    while not locks.try_lock(handle):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _holders(handle: int) -> list[int]:

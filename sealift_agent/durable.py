@@ -18,13 +18,13 @@ def folder(path: Path) -> None:
     sync(path.parent)
 
 
-def replace(file: Path, text: str) -> None:
-    """Put `text` in the place of what a file holds.
+def replace(file: Path, text: str, fresh: Path | None = None) -> None:
+    """Put `text` in the place of what a file holds. It is written to `fresh` first: by default, a name in ".new".
 
     OSError may mean either: that nothing has changed, or that it has and a loss of power may undo it. Who has to know
     reads the file again, and calls `sync` before it relies on what it finds.
     """
-    fresh = file.with_suffix(".new")
+    fresh = fresh or file.with_suffix(".new")
     with fresh.open("w") as target:
         target.write(text)
         target.flush()

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from . import durable
+from . import durable, locks
 from .wire import AgentError
 
 STATE = Path("/var/lib/sealift/gateway/migrations")
@@ -98,11 +98,8 @@ class Journal:
 
     def _take(self, path: Path) -> bool:
         durable.folder(self.state)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
+        handle = locks.take(path)
+        if handle is None:
             return False
         self._held[path.stem] = handle
         return True
@@ -112,12 +109,9 @@ class Journal:
             return True
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            return not locks.try_lock(handle, fcntl.LOCK_SH)
         finally:
             os.close(handle)
-        return False
 
     def _path(self, migration: str) -> Path:
         if not _NAME.fullmatch(migration):

@@ -5,10 +5,11 @@ A place is a file that its holder has locked. The kernel takes the lock back whe
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 from urllib.parse import quote
+
+from . import locks
 
 PLACES = Path("/run/sealift/places")
 
@@ -40,11 +41,6 @@ class Places:
         folder = self.folder / quote(name, safe="")
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(limit):
-            handle = os.open(folder / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(handle)
-            else:
+            if (handle := locks.take(folder / str(number))) is not None:
                 return handle
         return None

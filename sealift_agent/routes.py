@@ -10,14 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import fcntl
 import ipaddress
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import durable
+from . import durable, locks
 from .network import allowed, userspace
 from .wire import WAITING, AgentError
 
@@ -198,15 +196,8 @@ class Routes:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[Record]:
         durable.folder(self.state)
-        lock = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locks.alone(self.state / "lock", locks.MADE):
             yield self._load()
-        finally:  # what was done is done, and nobody else may wait for this one
-            with contextlib.suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_UN)
-            with contextlib.suppress(OSError):
-                os.close(lock)
 
     def _load(self) -> Record:
         try:

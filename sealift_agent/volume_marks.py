@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from . import docker_api
+from . import docker_api, durable
 from .files.walk import stamps
 from .wire import AgentError
 
@@ -192,17 +192,8 @@ def _write(described: Mapping[str, Any], migration: str, lineage: str, state: st
     path.parent.mkdir(parents=True, exist_ok=True)
     identity = _identity(described)
     whole = {"identity": identity, "lineage": lineage, "migration": migration, "state": state, **facts}
-    new = path.parent / f".{path.name}"  # no volume's name begins so
-    with new.open("wb") as file:
-        file.write(json.dumps(whole).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    # No volume's name begins with a dot.
+    durable.replace(path, json.dumps(whole), path.with_name(f".{path.name}"))
 
 
 def _path(name: str) -> Path:

@@ -7,13 +7,11 @@ With CAP_SYS_RESOURCE CRIU may make its pipes as large as it likes. Without it t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import limits
+from .. import limits, locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,13 +52,9 @@ def put_back(migration: str) -> None:
 
 @contextlib.contextmanager
 def _record() -> Iterator[dict[str, Any]]:
-    lock = os.open(RECORD.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locks.alone(RECORD.parent):
         record = json.loads(RECORD.read_text()) if RECORD.exists() else {"migrations": [], "before": {}}
         RECORD.touch()
         yield record
         if RECORD.exists():
             RECORD.write_text(json.dumps(record))
-    finally:
-        os.close(lock)
