@@ -17,9 +17,9 @@ from prefect.blocks.system import Secret
 from pydantic import SecretStr
 
 from sealift.attestation.keystore import another_pending, turn_at
-from sealift.attestation.private import private_folder
 from sealift.errors import UnusableInput
 from sealift.paths import state_dir
+from sealift.private import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,6 @@ What changes a VM's keys is done in its `turn`: of two rotations at once, one wa
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -18,9 +17,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from sealift.attestation.private import private_folder, sync_folder, write_private
 from sealift.errors import Refused, UnusableInput
 from sealift.evidence.files import read_bounded
+from sealift.locks import try_lock
+from sealift.private import private_folder, sync_folder, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,7 +156,7 @@ def turn_at(lock: Path, name: str) -> Iterator[None]:
     handle = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + TURN_S
-        while not _locked(handle):
+        while not try_lock(handle):
             if time.monotonic() > deadline:
                 raise Refused(
                     f"another program has been changing the key of {name!r} for {TURN_S / 60:.0f} minutes",
@@ -174,14 +174,6 @@ def another_pending(name: str) -> Refused:
         f"a rotation of {name!r} was interrupted, and its disk may have taken the key",
         remedy=f"`sealift keys rotate {name}` ends that one first",
     )
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _checked(key: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sealift.errors import SealiftError
+from sealift.locks import alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,12 +28,7 @@ def only_builder(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     `contained` only, so that removing leftovers never meets one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"somebody else is building in {folder}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(folder / "lock", lambda: say(f"somebody else is building in {folder}; waiting for it")):
         for leftover in folder.glob(LEFTOVERS):
             remove_folder(leftover)
         yield

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from sealift.attestation.private import private_folder, write_private
 from sealift.errors import UnusableInput
 from sealift.evidence.files import read_bounded
+from sealift.private import private_folder, write_private
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,7 @@ VM holds its lock, which the kernel takes back when he ends.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from sealift.errors import SealiftError, UnusableInput
 from sealift.evidence.files import read_bounded
+from sealift.locks import alone
+from sealift.private import write_private
 from sealift.processor.interface import Backend  # noqa: TC001 - read at run time by `wire`
 from sealift.processor.wire import LINE_LIMIT, from_json, from_line, to_json
 from sealift.provider import processes
@@ -85,12 +85,7 @@ class Place:
 
     def write(self, record: Record) -> None:
         """Keep the record: whole, and on the disk."""
-        new = self.folder / "vm.json.new"
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(to_json(record), file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.rename(self.folder / "vm.json")
+        write_private(self.folder / "vm.json", json.dumps(to_json(record)).encode())
 
     def clear(self) -> None:
         """End what runs and remove the folder. Data disks are elsewhere and stay."""
@@ -132,8 +127,7 @@ def at_work(state: Path, vm: str) -> Iterator[Place]:
     """The VM's folder, with nobody else at work on it. Waits for whoever is."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = checked_name(vm, "the VM's name")
-    with (state / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(state / f".{name}.lock"):
         yield Place(state / name)
 
 

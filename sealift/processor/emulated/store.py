@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from sealift.locks import alone
+from sealift.private import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,16 +24,7 @@ class Store:
         path = self.directory / name
         if not path.exists():
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # The kernel lets go of the lock when its holder ends, however that is.
-            with (self.directory / f".{name}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with alone(self.directory / f".{name}.lock"):
                 if not path.exists():
-                    _write_whole(path, make())
+                    write_private(path, make())
         return path.read_bytes()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-    new.rename(path)
