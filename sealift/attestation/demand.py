@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from sealift.errors import UnusableInput
 from sealift.evidence.files import read_bounded
 from sealift.evidence.launch_digest import Mode
 from sealift.evidence.policy import SIZE_LIMIT, Policy, parse_policy
+from sealift.machine.manifest import read_manifest
 from sealift.processor.measured import MeasuredImage
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from sealift.inventory import Vm
 
-MANIFEST_LIMIT = 64 * 1024
 MODES = {"snp": Mode.SNP, "sev": Mode.SEVES}
 
 
@@ -76,12 +75,6 @@ class Demand:
 
 def measured_image(folder: Path, vm: Vm) -> MeasuredImage:
     """An image of the owner's, as a VM of the inventory boots it."""
-    try:
-        manifest = json.loads(read_bounded(folder / "manifest.json", MANIFEST_LIMIT))
-        firmware, kernel, initrd = (folder / str(manifest[name]) for name in ("firmware", "kernel", "initrd"))
-        append = str(manifest["append"])
-    except (ValueError, KeyError, TypeError, RecursionError) as unreadable:
-        raise UnusableInput(
-            f"{folder} holds no image", remedy="`sealift image build` makes one"
-        ) from unreadable
+    append = read_manifest(folder).append
+    firmware, kernel, initrd = (folder / name for name in ("firmware", "kernel", "initrd"))
     return MeasuredImage(firmware, kernel, initrd, append, vcpus=vm.vcpus, cpu=vm.cpu)

@@ -84,7 +84,8 @@ def show(image: ImageArgument, as_json: JsonOption = False) -> None:
     import json
     from dataclasses import asdict
 
-    from sealift.machine.image import damaged_files, read_manifest
+    from sealift.machine.image import damaged_files
+    from sealift.machine.manifest import read_manifest
 
     manifest = read_manifest(image)
     damaged = damaged_files(image, manifest)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sealift.evidence.launch_digest import Mode
 from sealift.evidence.policy import Policy, SevRules, SnpPolicy
-from sealift.machine.image import read_manifest
+from sealift.machine.manifest import read_manifest
 from sealift.processor.measured import MeasuredImage
 
 if TYPE_CHECKING:

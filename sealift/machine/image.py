@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from sealift.machine.cache import only_builder, remove_folder
 from sealift.machine.disk import build_disk
 from sealift.machine.initrd import build_initrd
 from sealift.machine.loader import build_loader
+from sealift.machine.manifest import FILES, LIMIT, MANIFEST
 from sealift.machine.qemu import COMMAND_LINE, EMULATED_COMMAND_LINE
 from sealift.machine.verity import read_beside
 from sealift.paths import cache_dir
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from sealift.machine.manifest import Manifest
+
 FIRMWARE = "usr/share/ovmf/OVMF.amdsev.fd"
-FILES = ("firmware", "kernel", "initrd", "root")
-MANIFEST = "manifest.json"
-MANIFEST_LIMIT = 64 * 1024
 
 _SEALED = (
     # The console shows a kernel's last words, nothing else, and listens to nobody.
@@ -58,15 +57,6 @@ class GuestEvidence(StrEnum):
 
     SNP = "snp"
     SEV = "sev"
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What `manifest.json` says: the command line, and size and SHA-256 (hexadecimal) of each file."""
-
-    append: str
-    sha256: dict[str, str]
-    size_bytes: dict[str, int]
 
 
 def build_image(
@@ -127,29 +117,10 @@ def copy_image(image: Path, into: Path) -> Path:
     building = into.with_name(f"{into.name}.{os.getpid()}.building")
     if building.exists():
         remove_folder(building)
-    text = read_bounded(image / MANIFEST, MANIFEST_LIMIT).decode()
+    text = read_bounded(image / MANIFEST, LIMIT).decode()
     _fill(building, {name: image / name for name in FILES}, text)
     building.rename(into)
     return into
-
-
-def read_manifest(image: Path) -> Manifest:
-    """An image's manifest. Raises UnusableInput."""
-    try:
-        content = json.loads(read_bounded(image / MANIFEST, MANIFEST_LIMIT))
-        manifest = Manifest(
-            append=str(content["append"]),
-            sha256={name: str(content["sha256"][name]) for name in FILES},
-            size_bytes={name: int(content["size_bytes"][name]) for name in FILES},
-        )
-        named = [content[name] for name in FILES]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UnusableInput(
-            f"{image} has no usable {MANIFEST}: {error}", remedy="Build the image again"
-        ) from error
-    if named != list(FILES):
-        raise UnusableInput(f"{image} has files of other names", remedy="Build the image again")
-    return manifest
 
 
 def damaged_files(image: Path, manifest: Manifest) -> list[str]:

@@ -23,8 +23,9 @@ from inner import inner_half, provider_root, sh
 from sealift.evidence.files import hash_file
 from sealift.machine.accelerator import choose_accelerator
 from sealift.machine.boot import GuestConfiguration, GuestFile, NetworkInterface, configuration_bytes
-from sealift.machine.image import GuestEvidence, build_image, damaged_files, read_manifest
+from sealift.machine.image import GuestEvidence, build_image, damaged_files
 from sealift.machine.initrd import kernel_of
+from sealift.machine.manifest import read_manifest
 from sealift.machine.qemu import QEMU, Accelerator
 from sealift.machine.recipe import RECIPE, files_dir
 from sealift.machine.tree import build_tree

@@ -18,7 +18,8 @@ from sealift.host import ssh
 from sealift.lab import processors
 from sealift.lab.plan import POLICY
 from sealift.machine.expected import expected_digests
-from sealift.machine.image import GuestEvidence, build_image, read_manifest
+from sealift.machine.image import GuestEvidence, build_image
+from sealift.machine.manifest import read_manifest
 from sealift.machine.recipe import RECIPE, files_dir
 from sealift.machine.tree import tree_path
 from sealift.model import Evidence

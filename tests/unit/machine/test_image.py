@@ -12,13 +12,12 @@ from sealift.evidence.policy import parse_policy, write_policy
 from sealift.machine.disk import build_disk
 from sealift.machine.expected import expected_digests, expected_policy
 from sealift.machine.image import (
-    FILES,
     GuestEvidence,
     build_image,
     checked_owner_key,
     damaged_files,
-    read_manifest,
 )
+from sealift.machine.manifest import FILES, read_manifest
 from sealift.machine.recipe import RECIPE, files_dir
 from sealift.machine.tree import tree_path
 from sealift.provider.image import read_image
@@ -140,3 +139,35 @@ def test_a_folder_without_a_manifest_is_no_image(tmp_path):
     (tmp_path / "manifest.json").write_text('{"firmware": "../firmware"}')
     with pytest.raises(UnusableInput, match="Build the image again"):
         read_manifest(tmp_path)
+
+
+MANIFEST = {
+    **{name: name for name in FILES},
+    "append": "root=/dev/dm-0 ro",
+    "sha256": dict.fromkeys(FILES, "AB" * 32),
+    "size_bytes": dict.fromkeys(FILES, 1),
+}
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path):
+    (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
+    found = read_manifest(tmp_path)
+    assert (found.append, found.size_bytes) == (MANIFEST["append"], MANIFEST["size_bytes"])
+    assert found.sha256["root"] == "ab" * 32
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kernel": "../kernel"},
+        {"append": ["root=/dev/dm-0"]},
+        {"append": "root=/dev/dm-0\0init=/bin/sh"},
+        {"sha256": {"kernel": "ab"}},
+        {"size_bytes": dict.fromkeys(FILES, float("inf"))},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_says_something_else_is_refused(tmp_path, change):
+    (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST | change))
+    with pytest.raises(UnusableInput, match="the image 'x' has"):
+        read_manifest(tmp_path, "the image 'x'")

@@ -39,7 +39,8 @@ def settings(short_path: Path, authority: Path) -> Settings:
     for name, content in contents.items():
         (image / name).write_bytes(content)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    manifest = {**{name: name for name in contents}, "append": APPEND, "sha256": hashes}
+    sizes = {name: len(content) for name, content in contents.items()}
+    manifest = {**{name: name for name in contents}, "append": APPEND, "sha256": hashes, "size_bytes": sizes}
     (image / "manifest.json").write_text(json.dumps(manifest))
     return Settings(
         processor=Backend.EMULATED,
