@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,6 @@ import docker
 import requests
 from docker.transport.basehttpadapter import BaseHTTPAdapter
 from docker.transport.sshconn import SSHConnectionPool
-from urllib3._collections import RecentlyUsedContainer
 from urllib3.exceptions import HTTPError
 
 from sealift.errors import CommandFailed, HostUnreachable
@@ -41,17 +42,16 @@ class PinnedAdapter(BaseHTTPAdapter):
     def __init__(self, connection: Connection) -> None:
         self._client = connection.client
         self._name = connection.name
-        self._pools: Any = RecentlyUsedContainer(1, dispose_func=lambda pool: pool.close())
+        self._pool: Any = None
+        self._lock = threading.Lock()
         super().__init__()
 
     def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:  # noqa: ARG002 - requests' signature
         """The pool of `docker system dial-stdio` channels."""
-        with self._pools.lock:
-            if (pool := self._pools.get("pool")) is None:
-                pool = self._pools["pool"] = SSHConnectionPool(
-                    ssh_client=self._client, timeout=TIMEOUT_S, maxsize=4
-                )
-            return pool
+        with self._lock:
+            if self._pool is None:
+                self._pool = SSHConnectionPool(ssh_client=self._client, timeout=TIMEOUT_S, maxsize=4)
+            return self._pool
 
     def get_connection_with_tls_context(
         self,
@@ -77,8 +77,7 @@ class PinnedAdapter(BaseHTTPAdapter):
             request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
         )
         if not stream:
-            response._content = self._read(response)  # noqa: SLF001 - where requests has it
-            response._content_consumed = True  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+            response.raw = io.BytesIO(self._read(response))
         return response
 
     def _read(self, response: requests.Response) -> bytes:
@@ -98,7 +97,10 @@ class PinnedAdapter(BaseHTTPAdapter):
 
     def close(self) -> None:
         """End all channels."""
-        self._pools.clear()
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
 
 class Client(docker.APIClient):
