@@ -24,6 +24,7 @@ from sealift.lab import images, lab
 from sealift.migration import recovery
 from sealift.network import gateway
 from sealift_agent.points import HOLD
+from sealift_agent.protocol import ListUnfinished
 
 if TYPE_CHECKING:
     from benchmarks.faults.faults import Cell
@@ -158,7 +159,7 @@ def _recover(scene: Scene, said: list[str]) -> list[str]:
             ssh.connected("gateway", scene.inventory.gateway) as connection,
             Agent(connection, "gateway") as agent,
         ):
-            left = agent.call("unfinished")
+            left = agent.call(ListUnfinished())
         if not left:
             return []
         if time.monotonic() > deadline:

@@ -36,7 +36,7 @@ def test_the_archive_holds_every_module_and_runs(tmp_path: Path) -> None:
     path.write_bytes(content)
     order = b'{"number": 1, "order": "exists", "paths": ["/", "/nowhere"]}\n'
     done = subprocess.run([sys.executable, path, "facts"], input=order, capture_output=True, check=True)
-    assert done.stdout == b'{"number": 1, "result": [true, false]}\n'
+    assert done.stdout == b'{"hello": 1}\n{"number": 1, "result": [true, false]}\n'
 
 
 @pytest.mark.parametrize("path", SOURCES.values(), ids=list(SOURCES))
