@@ -43,9 +43,8 @@ def page() -> str:
         parts.append("| order | fields | answer | allowed in | leads to | changes | what it is |\n")
         parts.append("|---|---|---|---|---|---|---|\n")
         parts += [_row(kind) for (whose, _), kind in ORDERS.items() if whose is role]
-    parts.append(
-        "\n## What orders and answers are made of\n\n`Json` is a description by Docker or by the kernel, as it came.\n\n"
-    )
+    parts.append("\n## What orders and answers are made of\n\n")
+    parts.append("`Json` is a description by Docker or by the kernel, as it came.\n\n")
     parts.append("| name | fields | what it is |\n|---|---|---|\n")
     parts += [
         f"| `{name}` | {_fields(kind)} | {_first_paragraph(kind)} |\n"

@@ -15,21 +15,9 @@ from sealift.attestation.rejoin import rejoin
 from sealift.errors import SealiftError, UnusableInput
 from sealift.host import ssh
 from sealift.host.agents import Agent
-from sealift.network.wireguard import BRIDGE
+from sealift.migration.endings import Traces, ending
 from sealift.plain_text import one_line
-from sealift_agent.protocol import (
-    CallOff,
-    Complete,
-    Discard,
-    ListUnfinished,
-    Note,
-    Order,
-    ReleaseHeld,
-    Resume,
-    SweepCopy,
-    SweepUnnamed,
-    TakeOver,
-)
+from sealift_agent.protocol import CallOff, ListUnfinished, Note, ReleaseHeld, Role, TakeOver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,40 +86,22 @@ def _end(inventory: Inventory, gateway: Agent, record: dict[str, Any]) -> Recove
     """End one; None while somebody is at it."""
     if record["held"] or not gateway.call(TakeOver(record["migration"])):
         return None
-    outcome = gateway.call(CallOff(record["migration"])).value
+    outcome, traces = gateway.call(CallOff(record["migration"])), Traces.of_record(record)
     gateway.call(ReleaseHeld(record["address"]))
     left = []
-    for host, role in ((record["source"], "source"), (record["destination"], "destination")):
+    for host, role in ((record["source"], Role.SOURCE), (record["destination"], Role.DESTINATION)):
         try:
-            order = _order(role, record, committed=outcome == "committed")
+            order = ending(role, outcome, traces)
             with rejoin(inventory, host, gateway) as connection, Agent(connection, role) as agent:
-                agent.call(order)
+                if order is not None:
+                    agent.call(order)
         except SealiftError as failed:
             left.append(str(failed))
     if not left:
         gateway.call(Note(record["migration"], "closed"))
-    return _recovered(record, outcome, left)
+    return _recovered(record, outcome.value, left)
 
 
 def _recovered(record: dict[str, Any], outcome: str, left: Iterable[str] = ()) -> Recovered:
     facts = {name: record[name] for name in ("migration", "source", "destination")}
     return Recovered(**facts, container=record["name"], outcome=outcome, left=tuple(left))
-
-
-def _order(role: str, record: dict[str, Any], *, committed: bool) -> Order[Any]:
-    """What a host has to be told, given the outcome and how far the migration came."""
-    where = {
-        "address": record["address"],
-        "bridge": BRIDGE,
-        "restart_policy": record.get("restart_policy"),  # on record from arming on, before it is changed
-    }
-    migration = record["migration"]
-    if role == "source":
-        if committed:
-            return Discard(migration, record["container"])
-        return Resume(migration, record["container"], **where)
-    if committed:
-        return Complete(migration, record["copy"], **where)
-    if "copy" in record:
-        return SweepCopy(migration, record["copy"], record["volumes"])
-    return SweepUnnamed(migration, record["name"], record["image"], record["missing"])

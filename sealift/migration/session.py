@@ -29,24 +29,21 @@ from sealift.errors import (
 from sealift.host import docker, ssh
 from sealift.host.agents import ORDER_TIMEOUT_S, Agent
 from sealift.migration import progress
+from sealift.migration.endings import Made, Traces, ending
 from sealift.migration.recovery import end_unfinished
 from sealift.model import Choice, Round, Step, StepRecord, Strategy
-from sealift.network.wireguard import BRIDGE
 from sealift_agent.protocol import (
     CloseDestination,
     CloseSource,
-    Complete,
-    Discard,
     End,
     Enter,
     Note,
     Order,
+    Outcome,
     ReleaseHeld,
     RemoveContainer,
-    Resume,
+    Role,
     StartPageServer,
-    SweepCopy,
-    SweepUnnamed,
     TakeOver,
 )
 
@@ -155,7 +152,7 @@ class Session:
         self.records: list[StepRecord] = []
         self.cutover: Cutover | None = None
         self.finished = False
-        self.creating: dict[str, Any] | None = None
+        self.creating: Made | None = None
         self.noted = False
         self.unsettled = False
         self._lock = threading.Lock()
@@ -313,21 +310,21 @@ class Session:
                 self.remove_source()
             except SealiftError as silent:
                 self._left(silent)
-        sides: list[tuple[Agent, Order[None], Callable[..., None]]] = []
+        sides: list[tuple[Agent, Order[None]]] = []
         if self._here.exception() is None:
-            sides.append((self.sender, CloseSource(), self._sweep_source))
+            sides.append((self.sender, CloseSource()))
         if self._there is not None:
-            called_off = outcome == "rolled back"
-            sides.append((self.receiver, CloseDestination(called_off), self._sweep_destination))
-        for agent, close, sweep in sides:
+            sides.append((self.receiver, CloseDestination(called_off=outcome == "rolled back")))
+        decided = Outcome.COMMITTED if committed else Outcome.ROLLED_BACK
+        for agent, close in sides:
             try:
                 # Once it has committed it may wait for memory. Else one that hangs is replaced by another.
                 agent.call(close, timeout_s=ORDER_TIMEOUT_S if committed else CLOSE_TIMEOUT_S)
             except SealiftError as silent:
                 self._left(silent)
-                sweep(committed=committed)
+                self._end_without_agent(close.ROLE, decided)
         if self.creating is not None:
-            self._sweep(self.destination.connection, SweepUnnamed(self.migration, **self.creating))
+            self._end_without_agent(Role.DESTINATION, Outcome.ROLLED_BACK)
         with suppress(SealiftError):  # with the agent ends what it holds
             self.gateway.call(End())
         self._sweep_gateway()
@@ -358,7 +355,7 @@ class Session:
         try:
             self.found.fetched_bytes = self.sender.call(RemoveContainer()).page_bytes
         except HostUnreachable:
-            self._sweep(self.source.connection, Discard(self.migration, self.found.container["Id"]))
+            self._end_without_agent(Role.SOURCE, Outcome.COMMITTED)
         except CommandFailed as failed:
             # Docker may be back when `recover` tries again. Memory that was never fetched is left to its owner.
             self.unsettled = failed.step != Step.FINISH
@@ -376,26 +373,31 @@ class Session:
         self.gateway.call(TakeOver(self.migration))
         self.gateway.call(ReleaseHeld(self.found.address))
 
-    def _sweep_source(self, *, committed: bool) -> None:
-        container = self.found.container.get("Id")
-        if container is None:
-            return
-        if committed:
-            self._sweep(self.source.connection, Discard(self.migration, container))
-            return
-        self._sweep(self.source.connection, Resume(self.migration, container, **self._where()))
+    def _traces(self) -> Traces:
+        """What this migration has left on its hosts so far."""
+        found = self.found
+        return Traces(
+            migration=self.migration,
+            container=found.container.get("Id"),
+            address=found.address,
+            copy=found.copy or None,
+            volumes=found.volumes,
+            made=self.creating,
+            restart_policy=found.restart_policy,
+        )
 
-    def _where(self) -> dict[str, Any]:
-        """What a host needs to know of the container that it has in the end."""
-        facts = self.found
-        return {"address": facts.address, "bridge": BRIDGE, "restart_policy": facts.restart_policy}
-
-    def _sweep_destination(self, *, committed: bool) -> None:
-        connection, copy = self.destination.connection, self.found.copy
-        if committed:
-            self._sweep(connection, Complete(self.migration, copy, **self._where()))
-        else:
-            self._sweep(connection, SweepCopy(self.migration, copy, self.found.volumes))
+    def _end_without_agent(self, role: Role, outcome: Outcome) -> None:
+        """Have a fresh agent do it where one was lost. A host that has gone with it is left to `recover`."""
+        order = ending(role, outcome, self._traces())
+        if order is None:
+            return
+        side = self.source if role is Role.SOURCE else self.destination
+        try:
+            with Agent(side.connection, role) as agent:
+                agent.call(order)
+        except SealiftError as silent:
+            self.unsettled = True
+            self._left(silent)
 
     def _sweep_gateway(self) -> None:
         if self.gateway.lost and self.found.address:
@@ -405,15 +407,6 @@ class Session:
             except SealiftError as silent:
                 self.unsettled = True
                 self._left(silent)
-
-    def _sweep(self, connection: ssh.Connection, order: Order[Any]) -> None:
-        """Have a fresh agent do it where one was lost. A host that has gone with it is left to `recover`."""
-        try:
-            with Agent(connection, order.ROLE) as agent:
-                agent.call(order)
-        except SealiftError as silent:
-            self.unsettled = True
-            self._left(silent)
 
     @contextmanager
     def step(self, step: Step) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ import docker
 from docker.utils import parse_repository_tag
 
 from sealift.migration.counterpart import Counterpart, counterpart
+from sealift.migration.endings import Made
 from sealift_agent.protocol import (
     Accept,
     Adopt,
@@ -87,7 +88,7 @@ def create_copy(session: Session) -> Counterpart:
         missing=missing,
     )
     # Whatever interrupts this from here on: what was created and has no name yet is found by these.
-    session.creating = {"name": name, "image": found.container["Image"], "volumes": missing}
+    session.creating = Made(name, found.container["Image"], missing)
     for volume in missing:
         described = session.source.docker.inspect_volume(volume)
         api.create_volume(volume, described["Driver"], described["Options"], described["Labels"])
