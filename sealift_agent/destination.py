@@ -39,7 +39,7 @@ from .images import restore_stats
 from .memory import rounds
 from .memory.lazy import Filler
 from .memory.transfer import Incoming, purpose
-from .network import plug, sandbox
+from .network import bridge_port, sandbox
 from .orders import Orders
 from .points import Point
 from .protocol import Armed, Door, Finished, Peer, Role
@@ -88,7 +88,7 @@ class Destination:
         self.refused: str | None = None
         self.start_error: str | None = None
         self.shim: Shim | None = None
-        self.plug: plug.Plug | None = None
+        self.bridge_port: bridge_port.BridgePort | None = None
         self.incoming: Incoming | None = None
         self.reading: Admission | None = None
         self.trigger: Trigger | None = None
@@ -145,7 +145,7 @@ class Destination:
             incoming.finish()
 
     def arm(self, order: ArmDestination) -> Armed:
-        """Start the container under Docker up to the point where the images are needed; pull its cable.
+        """Start the container under Docker up to where the images are needed; detach its port from the bridge.
 
         Until it has won Docker must not start it again if it ends: it gets its restart policy then. See
         `ArmDestination`.
@@ -169,7 +169,7 @@ class Destination:
         if order.log is not None:
             cut(Path(order.log.path), order.log.marked)
         with _alone():
-            others = plug.unclaimed(bridge)
+            others = bridge_port.unclaimed(bridge)
             self.starter = threading.Thread(target=self._start, daemon=True)
             self.starter.start()
             self.trigger.wait("waiting", self._complaint)
@@ -177,14 +177,14 @@ class Destination:
             self.wrapper = int(process)
             self.shim = Shim(container, Path(bundle))
             self.printer = Printer(container) if order.log is not None else None
-            # Docker plugs the cable's other end into the container only when runc calls its hook.
-            mine = plug.unclaimed(bridge) - others
+            # Docker moves the other end of the veth pair into the container only when runc calls its hook.
+            mine = bridge_port.unclaimed(bridge) - others
         if len(mine) != 1:
             raise AgentError(
                 f"{len(mine)} new ports in the bridge {bridge}: which is the container's?", "restore"
             )
-        self.plug = plug.Plug(mine.pop(), bridge)
-        self.plug.pull()
+        self.bridge_port = bridge_port.BridgePort(mine.pop(), bridge)
+        self.bridge_port.detach()
         self._put_in_order(Path(bundle) / "config.json")
         self.trigger.say(str(self.images))
         self.trigger.wait("ready", self._complaint)
@@ -320,9 +320,9 @@ class Destination:
         facts: dict[str, int] = {}
         if self.filler is not None:
             self.filler.watch(self._end_incomplete)
-        assert self.plug is not None  # noqa: S101 - `arm` has found it
-        self.plug.put_back()
-        self.plug.introduce(self.workload)
+        assert self.bridge_port is not None  # noqa: S101 - `arm` has found it
+        self.bridge_port.attach()
+        self.bridge_port.introduce(self.workload)
         # A gateway that dies now holds nothing either; one that can't be reached lets go when the controller says so.
         with contextlib.suppress(AgentError, OSError, ValueError):
             facts["held_packets"] = messages.held(self._ask_gateway("release"))
@@ -395,8 +395,8 @@ class Destination:
                 held.close()
         if self.container is not None:
             remove_copy(self.container, self.volumes)
-            if self.plug is not None:
-                self.plug.discard()
+            if self.bridge_port is not None:
+                self.bridge_port.delete()
         for volume, created in self.volumes.items():
             remove_volume(volume, created)
         volume_marks.give_back(self.migration)
@@ -619,9 +619,9 @@ def complete(order: Complete) -> str:
             shim = Shim(container, Path(bundle))
         state = _started(container, shim)
         if state["Pid"]:
-            cable = plug.find(f"/proc/{state['Pid']}/ns/net", order.address, order.bridge)
-            cable.put_back()
-            cable.introduce(order.address)
+            port = bridge_port.find(f"/proc/{state['Pid']}/ns/net", order.address, order.bridge)
+            port.attach()
+            port.introduce(order.address)
         deadline = time.monotonic() + FILL_TIMEOUT_S
         while dumps.workers(directory):
             if time.monotonic() > deadline:

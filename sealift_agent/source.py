@@ -39,7 +39,7 @@ from .images import PAGE_BYTES, dump_stats, lazy_ranges
 from .memory import hugepages, pipes, zstd
 from .memory.relay import CHUNK_BYTES, Pace
 from .memory.transfer import Outgoing
-from .network import plug, repair
+from .network import bridge_port, repair
 from .orders import Orders
 from .points import Point
 from .protocol import Dumped, LogSent, Outcome, Removed, Role
@@ -85,7 +85,7 @@ class Source:
         self.outcome: str | None = None
         self.everything_sent = False
         self.files_sent = False
-        self.plug: plug.Plug | None = None
+        self.bridge_port: bridge_port.BridgePort | None = None
         self.link: Link | None = None
         self.decider: Link | None = None
         self._gateway: Decider | None = None
@@ -224,7 +224,7 @@ class Source:
         return hugepages.gather(cgroup.pids(cgroup.of_process(self._first_process())))
 
     def arm(self, order: ArmSource) -> None:
-        """Find the cable and the control group, and start runc up to the point where CRIU looks at the processes.
+        """Find bridge port and control group, and start runc up to where CRIU looks at the processes.
 
         In a post-copy the pages stay here until they are asked for. The restart policy, which the journal has by now,
         is out of force until this side has won. See `ArmSource`.
@@ -240,7 +240,7 @@ class Source:
         self.first = int(state["Pid"])
         self.group = cgroup.of_process(state["Pid"])
         namespace = Path(f"/proc/{state['Pid']}/ns/net")
-        self.plug = plug.find(str(namespace), order.address, order.bridge)
+        self.bridge_port = bridge_port.find(str(namespace), order.address, order.bridge)
         if cgroup.stopped(self.group):
             self.stand_in = cgroup.stand_in(self.group, self.directory / "freezer")
         env = limits.environment(cgroup.pids(self.group))
@@ -410,7 +410,7 @@ class Source:
         return answer
 
     def _dump_and_send(self) -> None:
-        assert self.plug and self.link and self.trigger  # noqa: S101, PT018 - `arm` came before
+        assert self.bridge_port and self.link and self.trigger  # noqa: S101, PT018 - `arm` came before
         tell = self.controller.event
         tell("go")
         self._send_printed()
@@ -421,7 +421,7 @@ class Source:
         cgroup.freeze(self.group)
         self.frozen = True
         self.frozen_at = time.monotonic_ns()
-        self.plug.pull()
+        self.bridge_port.detach()
         tell("frozen")
         points.passed(Point.FROZEN)
         images = self.images
@@ -522,8 +522,8 @@ class Source:
         self._disarm()
         if self.link is not None:
             brake.put_back(self.directory)
-        if self.plug is not None:
-            self.plug.put_back()
+        if self.bridge_port is not None:
+            self.bridge_port.attach()
         if self.frozen:
             repair.end(cgroup.pids(self.group))
             cgroup.thaw(self.group)
@@ -655,7 +655,7 @@ def resume(order: Resume) -> None:
             state = {"Pid": 0}  # removed meanwhile, by whoever owns it
         brake.put_back(directory)
         if state["Pid"]:
-            plug.find(f"/proc/{state['Pid']}/ns/net", order.address, order.bridge).put_back()
+            bridge_port.find(f"/proc/{state['Pid']}/ns/net", order.address, order.bridge).attach()
             group = cgroup.of_process(state["Pid"])
             repair.end(cgroup.pids(group))
             cgroup.thaw(group)

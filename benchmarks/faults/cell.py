@@ -79,7 +79,7 @@ def run(cell: Cell, orchestrator: Orchestrator) -> Verdict:
 def _try(
     inventory: Inventory, cell: Cell, orchestrator: Orchestrator, said: list[str], owner: list[str | None]
 ) -> list[str]:
-    # Not one that was there lately: hosts remember for a minute which cable an address was at.
+    # Not one that was there lately: hosts remember for a minute which port an address was at.
     network = inventory.network.workloads
     address = str(network[network.num_addresses // 2 + secrets.randbelow(network.num_addresses // 2 - 2)])
     if cell.moment.name == "sync":
