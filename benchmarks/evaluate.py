@@ -112,7 +112,7 @@ def _measure(
 
 
 def _addresses(testbed: Testbed, number: int) -> list[str]:
-    """Addresses that nobody had lately: hosts remember for a minute which cable an address was at.
+    """Addresses that nobody had lately: hosts remember for a minute which port an address was at.
 
     They come from the upper half of the workloads' network, which leaves the lower one to others.
     """

@@ -12,6 +12,7 @@ from sealift.host import ssh
 from sealift.host.agents import Agent
 from sealift.inventory import lab_inventory, load
 from sealift.lab import lab
+from sealift_agent.protocol import Assign, Release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,11 +78,11 @@ class Testbed:
     def assign(self, address: str, host: str) -> None:
         """Make the gateway send an address's packets to a host."""
         peer = self.inventory.host(host).wireguard_key
-        self.gateway.call("assign", address=address, peer=peer, host=host)
+        self.gateway.call(Assign(address, peer or "", host))
 
     def release(self, address: str) -> None:
         """Take an address back."""
-        self.gateway.call("release", address=address)
+        self.gateway.call(Release(address))
 
     @property
     def lab_kind(self) -> str:

@@ -17,6 +17,8 @@ Subclasses differ by what the caller can do about them, not by where they come f
 
 from __future__ import annotations
 
+from typing import Any
+
 from sealift.plain_text import one_line, printable
 
 
@@ -110,7 +112,23 @@ class Refused(SealiftError):
 
 
 class EvidenceRejected(Refused):
-    """The destination did not prove what it is. Final: trying again proves nothing."""
+    """The destination did not prove what it is. Final: trying again proves nothing.
+
+    `verdict` is what the verifier found, as JSON has it; None where there was nothing to verify.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reasons: tuple[str, ...] = (),
+        verdict: dict[str, Any] | None = None,
+        remedy: str | None = None,
+        host: str | None = None,
+        step: str | None = None,
+    ) -> None:
+        super().__init__(message, reasons=reasons, remedy=remedy, host=host, step=step)
+        self.verdict = verdict
 
 
 class MigrationFailed(SealiftError):

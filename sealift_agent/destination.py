@@ -17,7 +17,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import authenticated, breakpoints, criu, docker_api, dumps, messages, points, restart, volume_marks
+from . import (
+    authenticated,
+    breakpoints,
+    criu,
+    docker_api,
+    dumps,
+    messages,
+    points,
+    protocol,
+    restart,
+    volume_marks,
+)
 from .admission import Admission
 from .files import links
 from .files.flush import Flush
@@ -28,15 +39,19 @@ from .images import restore_stats
 from .memory import rounds
 from .memory.lazy import Filler
 from .memory.transfer import Incoming, purpose
-from .network import plug, sandbox
+from .network import bridge_port, sandbox
+from .orders import Orders
 from .points import Point
+from .protocol import Armed, Door, Finished, Peer, Role
 from .routes import COMMITTED, ROLLED_BACK
 from .shim import Shim, kill_shim
 from .trigger import Trigger, let_go
-from .wire import WAITING, AgentError, Alive, Controller, Link, serve
+from .wire import WAITING, AgentError, Alive, Controller, Link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from .protocol import ArmDestination, Complete
 
 RESTORES = Path("/run/sealift/restore")
 RESTORE_TIMEOUT_S = 100
@@ -73,7 +88,7 @@ class Destination:
         self.refused: str | None = None
         self.start_error: str | None = None
         self.shim: Shim | None = None
-        self.plug: plug.Plug | None = None
+        self.bridge_port: bridge_port.BridgePort | None = None
         self.incoming: Incoming | None = None
         self.reading: Admission | None = None
         self.trigger: Trigger | None = None
@@ -83,7 +98,7 @@ class Destination:
         self.breakpoints: breakpoints.Ready | None = None
         self.restart: dict[str, Any] | None = None
 
-    def prepare(self, migration: str, address: str, trees: dict[str, str]) -> dict[str, Any]:
+    def prepare(self, migration: str, address: str, trees: dict[str, str]) -> Peer:
         """Open the doors of this migration, all on the tunnel address. Returns where they are."""
         self.migration = migration
         self.address = address
@@ -93,16 +108,14 @@ class Destination:
         password = secrets.token_hex(16)
         self.daemon = Daemon(self.directory, address, password, trees)
         self.admission = Admission(address, self.token)
-        port = self.admission.port
-        facts = {"address": address, "port": port, "token": self.token, "password": password}
-        return {**facts, "rsync_port": self.daemon.port}
+        return Peer(address, self.admission.port, self.token, password, self.daemon.port)
 
-    def receive_image(self, address: str) -> dict[str, Any]:
+    def receive_image(self, address: str) -> Door:
         """Take one image from the source and load it. Returns where the source is to send it."""
         token = secrets.token_hex(16)
         admission = Admission(address, token)
         threading.Thread(target=_load_image, args=(admission,), daemon=True).start()
-        return {"address": address, "port": admission.port, "token": token}
+        return Door(address, admission.port, token)
 
     def start_page_server(
         self, name: str, previous: str | None, compress: bool = False, streams: int = 1
@@ -131,65 +144,54 @@ class Destination:
             incoming, self.incoming = self.incoming, None
             incoming.finish()
 
-    def arm(
-        self,
-        container: str,
-        address: str,
-        bridge: str,
-        gateway: dict[str, Any],
-        log: dict[str, Any] | None,
-        descriptors: list[str],
-        lazy: bool,
-        restart_policy: dict[str, Any],
-    ) -> dict[str, Any]:
-        """Start the container under Docker up to the point where the images are needed; pull its cable.
+    def arm(self, order: ArmDestination) -> Armed:
+        """Start the container under Docker up to where the images are needed; detach its port from the bridge.
 
-        `descriptors` is what the container's standard descriptors lead to at the source. With `lazy` the container
-        starts before its memory is in. The `restart_policy` is what the container gets when it has won: until then
-        Docker must not start it again if it ends. Returns `external_network`: whether a filled network namespace is
-        ready, so that the images are to have none.
+        Until it has won Docker must not start it again if it ends: it gets its restart policy then. See
+        `ArmDestination`.
         """
+        container, bridge, gateway = order.container, order.bridge, order.gateway
         flushed = Flush(self.trees.values())
         self.container = container
-        self.restart = restart_policy
-        self.workload = address
+        self.restart = order.restart_policy
+        self.workload = order.address
         self.gateway = gateway
         self.breakpoints = breakpoints.Ready()
-        self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
+        self.decider = Link.connect(gateway.address, gateway.port, gateway.token)
         self.restore = RESTORES / container
         self.images = self.directory / "final"
         self.images.mkdir(exist_ok=True)
-        (self.images / "descriptors.json").write_text(json.dumps(descriptors))
+        (self.images / "descriptors.json").write_text(json.dumps(order.descriptors))
         self.restore.mkdir(parents=True, mode=0o700)
-        self.filler = Filler(self.directory, self.images, self.restore) if lazy else None
-        (self.restore / "options").write_text("--lazy-pages\n" if lazy else "")
+        self.filler = Filler(self.directory, self.images, self.restore) if order.lazy else None
+        (self.restore / "options").write_text("--lazy-pages\n" if order.lazy else "")
         self.trigger = Trigger(self.restore, "restore")
-        if log is not None:
-            cut(Path(log["path"]), log["marked"])
+        if order.log is not None:
+            cut(Path(order.log.path), order.log.marked)
         with _alone():
-            others = plug.unclaimed(bridge)
+            others = bridge_port.unclaimed(bridge)
             self.starter = threading.Thread(target=self._start, daemon=True)
             self.starter.start()
             self.trigger.wait("waiting", self._complaint)
             process, bundle = (self.restore / "waiting").read_text().splitlines()
             self.wrapper = int(process)
             self.shim = Shim(container, Path(bundle))
-            self.printer = Printer(container) if log is not None else None
-            # Docker plugs the cable's other end into the container only when runc calls its hook.
-            mine = plug.unclaimed(bridge) - others
+            self.printer = Printer(container) if order.log is not None else None
+            # Docker moves the other end of the veth pair into the container only when runc calls its hook.
+            mine = bridge_port.unclaimed(bridge) - others
         if len(mine) != 1:
             raise AgentError(
                 f"{len(mine)} new ports in the bridge {bridge}: which is the container's?", "restore"
             )
-        self.plug = plug.Plug(mine.pop(), bridge)
-        self.plug.pull()
+        self.bridge_port = bridge_port.BridgePort(mine.pop(), bridge)
+        self.bridge_port.detach()
         self._put_in_order(Path(bundle) / "config.json")
         self.trigger.say(str(self.images))
         self.trigger.wait("ready", self._complaint)
         flushed.wait()
         self.cutover = threading.Thread(target=self._take_over, daemon=True)
         self.cutover.start()
-        return {"external_network": self.sandbox is not None}
+        return Armed(self.sandbox is not None)
 
     def _put_in_order(self, config: Path) -> None:
         """Make a bundle fit for a restore, with its network filled beforehand where that can be had."""
@@ -318,9 +320,9 @@ class Destination:
         facts: dict[str, int] = {}
         if self.filler is not None:
             self.filler.watch(self._end_incomplete)
-        assert self.plug is not None  # noqa: S101 - `arm` has found it
-        self.plug.put_back()
-        self.plug.introduce(self.workload)
+        assert self.bridge_port is not None  # noqa: S101 - `arm` has found it
+        self.bridge_port.attach()
+        self.bridge_port.introduce(self.workload)
         # A gateway that dies now holds nothing either; one that can't be reached lets go when the controller says so.
         with contextlib.suppress(AgentError, OSError, ValueError):
             facts["held_packets"] = messages.held(self._ask_gateway("release"))
@@ -374,7 +376,7 @@ class Destination:
         with contextlib.suppress(OSError, AgentError):
             self.decider.close()
             self.decider = Link.connect(
-                self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=10
+                self.gateway.address, self.gateway.port, self.gateway.token, timeout=10
             )
 
     def decided(self, outcome: str) -> None:
@@ -384,7 +386,7 @@ class Destination:
             self.decider.close()
 
     def _ask_gateway(self, question: str) -> dict[str, Any]:
-        return authenticated.ask(self.decider, self.gateway["key"], self.migration, question, 30)
+        return authenticated.ask(self.decider, self.gateway.key, self.migration, question, 30)
 
     def _give_up(self) -> None:
         """Remove the copy that did not win."""
@@ -393,8 +395,8 @@ class Destination:
                 held.close()
         if self.container is not None:
             remove_copy(self.container, self.volumes)
-            if self.plug is not None:
-                self.plug.discard()
+            if self.bridge_port is not None:
+                self.bridge_port.delete()
         for volume, created in self.volumes.items():
             remove_volume(volume, created)
         volume_marks.give_back(self.migration)
@@ -419,7 +421,7 @@ class Destination:
         self.migration = migration
         volume_marks.take(migration, lineages, created)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> Finished:
         """After the commit: wait for Docker to have noticed, and look at the container."""
         volume_marks.arrive(self.migration)
         self.starter.join(60)
@@ -429,11 +431,7 @@ class Destination:
         if self.start_error and not state["Running"]:
             raise AgentError(f"Docker reports the restored container as failed: {self.start_error}", "finish")
         self._give_policy()
-        return {
-            "status": state["Status"],
-            "pid": state["Pid"],
-            "health": state.get("Health", {}).get("Status"),
-        }
+        return Finished(state["Status"], state["Pid"], state.get("Health", {}).get("Status"))
 
     def _give_policy(self) -> None:
         """The container has won: from now on Docker starts it again as its owner wished."""
@@ -606,36 +604,31 @@ def _started(container: str, shim: Shim | None) -> dict[str, Any]:
     return state
 
 
-def complete(
-    migration: str,
-    container: str,
-    address: str,
-    bridge: str,
-    restart_policy: dict[str, Any] | None = None,
-) -> str:
+def complete(order: Complete) -> str:
     """After an agent that was killed, and a decision for the migration: the container is reached here.
 
-    Once all of its memory is in, its images and marks go, and it has its `restart_policy`. Returns what Docker says of
+    Once all of its memory is in, its images and marks go, and it has its restart policy. Returns what Docker says of
     it.
     """
-    with dumps.abandoned(migration, COMMITTED) as directory:
-        volume_marks.arrive(migration)
+    container = order.container
+    with dumps.abandoned(order.migration, COMMITTED) as directory:
+        volume_marks.arrive(order.migration)
         shim = None
         with contextlib.suppress(OSError, ValueError):
             _, bundle = (RESTORES / container / "waiting").read_text().splitlines()
             shim = Shim(container, Path(bundle))
         state = _started(container, shim)
         if state["Pid"]:
-            cable = plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge)
-            cable.put_back()
-            cable.introduce(address)
+            port = bridge_port.find(f"/proc/{state['Pid']}/ns/net", order.address, order.bridge)
+            port.attach()
+            port.introduce(order.address)
         deadline = time.monotonic() + FILL_TIMEOUT_S
         while dumps.workers(directory):
             if time.monotonic() > deadline:
                 raise AgentError(f"memory was not complete after {FILL_TIMEOUT_S} s", "finish")
             time.sleep(0.05)
         shutil.rmtree(RESTORES / container, ignore_errors=True)
-        restart.put_back(container, restart_policy)
+        restart.put_back(container, order.restart_policy)
     return str(state["Status"])
 
 
@@ -672,22 +665,33 @@ def _load_image(admission: Admission) -> None:
 def main(controller: Controller) -> None:
     """Serve one controller for one migration."""
     destination = Destination(controller)
-    handlers: dict[str, Callable[..., Any]] = {
-        name: getattr(destination, name)
-        for name in (
-            "prepare",
-            "receive_image",
-            "start_page_server",
-            "read_pages",
-            "finish_page_server",
-            "adopt",
-            "take_volumes",
-            "accept",
-            "arm",
-            "decided",
-            "finish",
-            "close",
-        )
-    }
-    handlers |= {"sweep": sweep, "sweep_unnamed": sweep_unnamed, "complete": complete}
-    serve(handlers, controller, destination.gone)
+    orders = Orders(Role.DESTINATION)
+    orders.on(
+        protocol.Prepare, lambda order: destination.prepare(order.migration, order.address, order.trees)
+    )
+    orders.on(protocol.ReceiveImage, lambda order: destination.receive_image(order.address))
+    orders.on(
+        protocol.StartPageServer,
+        lambda order: destination.start_page_server(
+            order.name, order.previous, order.compress, order.streams
+        ),
+    )
+    orders.on(protocol.ReadPages, lambda _: destination.read_pages())
+    orders.on(protocol.FinishPageServer, lambda _: destination.finish_page_server())
+    orders.on(protocol.Adopt, lambda order: destination.adopt(order.container, order.volumes))
+    orders.on(
+        protocol.TakeVolumes,
+        lambda order: destination.take_volumes(order.migration, order.lineages, order.created),
+    )
+    orders.on(protocol.Accept, lambda _: destination.accept())
+    orders.on(protocol.ArmDestination, destination.arm)
+    orders.on(protocol.DestinationDecided, lambda order: destination.decided(order.outcome.value))
+    orders.on(protocol.Finish, lambda _: destination.finish())
+    orders.on(protocol.CloseDestination, lambda order: destination.close(called_off=order.called_off))
+    orders.on(protocol.SweepCopy, lambda order: sweep(order.migration, order.container, order.volumes))
+    orders.on(
+        protocol.SweepUnnamed,
+        lambda order: sweep_unnamed(order.migration, order.name, order.image, order.volumes),
+    )
+    orders.on(protocol.Complete, complete)
+    orders.serve(controller, destination.gone)

@@ -8,15 +8,14 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import cgroup, docker_api, limits, processes, volume_marks
+from . import cgroup, docker_api, limits, processes, protocol, volume_marks
 from .memory import dirty
 from .network import firewall, link
-from .wire import AgentError, Controller, serve
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .orders import Orders
+from .protocol import Role
+from .wire import AgentError, Controller
 
 WRAPPERS = ("runtime", "restore", "armed/criu", "armed/tar")
 """Programs of ours that a host must have, in /usr/libexec/sealift."""
@@ -56,14 +55,14 @@ def container(container: str) -> dict[str, Any]:
     }
 
 
-def survey(container: str, tracked: bool, door: dict[str, Any] | None) -> dict[str, Any]:
+def survey(container: str, tracked: bool, door: protocol.Door | None) -> dict[str, Any]:
     """What the container's processes dirty (`dirty.sample`), and meanwhile what the link to `door` carries.
 
     `link_bytes_s` is None where that could not be measured; `link_problem` says why. `link_sent_bytes` is what it took,
     `link_streams` over how many connections it is carried.
     """
     with ThreadPoolExecutor(1) as pool:
-        rate = pool.submit(link.send, **door) if door else None
+        rate = pool.submit(link.send, door.address, door.port, door.token) if door else None
         found = dirty.sample(container, tracked)
     found |= {"link_bytes_s": None, "link_sent_bytes": 0, "link_streams": 1, "link_problem": ""}
     try:
@@ -142,14 +141,13 @@ def _criu_check() -> str | None:
 
 def main(controller: Controller) -> None:
     """Serve one controller."""
-    handlers: dict[str, Callable[..., Any]] = {
-        "host": host,
-        "container": container,
-        "survey": survey,
-        "receive_rate": link.receive,
-        "exists": exists,
-        "volumes": volume_marks.look,
-        "tree_bytes": tree_bytes,
-        "too_deep": too_deep,
-    }
-    serve(handlers, controller, lambda: None)
+    orders = Orders(Role.FACTS)
+    orders.on(protocol.DescribeHost, lambda _: host())
+    orders.on(protocol.DescribeContainer, lambda order: container(order.container))
+    orders.on(protocol.Survey, lambda order: survey(order.container, order.tracked, order.door))
+    orders.on(protocol.ReceiveRate, lambda order: link.receive(order.address))
+    orders.on(protocol.Exist, lambda order: exists(order.paths))
+    orders.on(protocol.DescribeVolumes, lambda order: volume_marks.look(order.names))
+    orders.on(protocol.TreeBytes, lambda order: tree_bytes(order.paths))
+    orders.on(protocol.TooDeep, lambda order: too_deep(order.paths, order.name_bytes))
+    orders.serve(controller, lambda: None)

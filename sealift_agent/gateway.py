@@ -19,16 +19,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import authenticated, durable, points
+from . import authenticated, durable, points, protocol
 from .admission import Admission
 from .journal import Journal
 from .network import firewall
 from .network.allowed import INTERFACE
 from .network.hold import Hold, sweep
+from .orders import Orders
 from .places import Places
 from .points import Point
+from .protocol import Move, Outcome, Role
 from .routes import STATE, Routes
-from .wire import WAITING, AgentError, Controller, Link, serve
+from .wire import WAITING, AgentError, Controller, Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,12 +42,10 @@ LOOK_FOR_OTHERS_S, WAIT_FOR_OTHERS_S = 0.002, 5
 class Decider(threading.Thread):
     """Answers the two hosts of one migration through the tunnel until told to end; holds packets in between."""
 
-    def __init__(
-        self, routes: Routes, address: str, token: str, key: str, facts: dict[str, str], port: int = 0
-    ) -> None:
+    def __init__(self, routes: Routes, address: str, token: str, key: str, move: Move, port: int = 0) -> None:
         super().__init__(daemon=True)
         self.routes = routes
-        self.key, self.facts = key, facts
+        self.key, self.move = key, move
         self.hold: Hold | None = None
         self.questions: dict[str, Callable[[], dict[str, Any]]] = {
             "prepare": self._prepare,
@@ -77,7 +77,7 @@ class Decider(threading.Thread):
         return self.hold.release() if self.hold is not None else 0
 
     def _answer(self, link: Link) -> None:
-        migration = self.facts["migration"]
+        migration = self.move.migration
         while True:
             try:
                 question, nonce = authenticated.hear(link, self.key, migration)
@@ -104,7 +104,7 @@ class Decider(threading.Thread):
 
     def _prepare(self) -> dict[str, Any]:
         if self.hold is None:
-            self.hold = Hold(self.facts["address"])
+            self.hold = Hold(self.move.address)
         return {"prepared": True}
 
     def _hold(self) -> dict[str, Any]:
@@ -115,17 +115,17 @@ class Decider(threading.Thread):
 
     def _switch(self) -> dict[str, Any]:
         until = time.monotonic() + WAIT_FOR_OTHERS_S
-        while (outcome := self.routes.switch(**self.facts)) == WAITING and time.monotonic() < until:
+        while (outcome := self.routes.switch(self.move)) == WAITING and time.monotonic() < until:
             time.sleep(LOOK_FOR_OTHERS_S)
         points.passed(Point.DECIDED)
-        behind = self.routes.behind.get(self.facts["address"])
+        behind = self.routes.behind.get(self.move.address)
         return {"outcome": outcome, **({"routes": f"failed: {behind}"} if behind else {})}
 
     def _release(self) -> dict[str, Any]:
         return {"held": self.release()}
 
     def _call_off(self) -> dict[str, Any]:
-        outcome = self.routes.call_off(self.facts["migration"])
+        outcome = self.routes.call_off(self.move.migration)
         with contextlib.suppress(
             OSError, AgentError
         ):  # it is decided: nothing may come in the way of saying so
@@ -199,17 +199,10 @@ def main(controller: Controller) -> None:
     Keeper(routes).start()
     deciders: list[Decider] = []
 
-    def decide(
-        address: str,
-        token: str,
-        key: str,
-        facts: dict[str, str],
-        members: list[str] | None = None,
-        port: int = 0,
-    ) -> int:
-        if members:
-            routes.bind(members)
-        decider = Decider(routes, address, token, key, facts, port)
+    def decide(order: protocol.Decide) -> int:
+        if order.members:
+            routes.bind(order.members)
+        decider = Decider(routes, order.address, order.token, order.key, order.move, order.port)
         decider.start()
         deciders.append(decider)
         return decider.port
@@ -230,24 +223,25 @@ def main(controller: Controller) -> None:
             with contextlib.suppress(OSError):
                 subprocess.Popen(words, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
 
-    handlers: dict[str, Callable[..., Any]] = {
-        "adopt": routes.adopt,
-        "assign": routes.assign,
-        "release": routes.release,
-        "show": routes.show,
-        "restore": routes.restore,
-        "check_peer": routes.check_peer,
-        "call_off": routes.call_off,
-        "decide": decide,
-        "end": end,
-        "sweep": sweep,
-        "guarded": firewall.stands,
-        "enter": places.enter,
-        "note": journal.note,
-        "unfinished": journal.unfinished,
-        "take": journal.take,
-    }
-    serve(handlers, controller, gone)
+    orders = Orders(Role.GATEWAY)
+    orders.on(
+        protocol.AdoptKey, lambda order: routes.adopt(order.host, order.peer, order.tunnel, order.endpoint)
+    )
+    orders.on(protocol.Assign, lambda order: routes.assign(order.address, order.peer, order.host))
+    orders.on(protocol.Release, lambda order: routes.release(order.address))
+    orders.on(protocol.ShowRecord, lambda _: routes.show())
+    orders.on(protocol.CarryOut, lambda _: routes.restore())
+    orders.on(protocol.CheckPeer, lambda order: routes.check_peer(order.peer))
+    orders.on(protocol.CallOff, lambda order: Outcome(routes.call_off(order.migration)))
+    orders.on(protocol.Decide, decide)
+    orders.on(protocol.End, lambda _: end())
+    orders.on(protocol.ReleaseHeld, lambda order: sweep(order.address))
+    orders.on(protocol.Guarded, lambda _: firewall.stands())
+    orders.on(protocol.Enter, lambda order: places.enter(order.limits))
+    orders.on(protocol.Note, lambda order: journal.note(order.migration, order.phase, **order.facts))
+    orders.on(protocol.ListUnfinished, lambda _: journal.unfinished())
+    orders.on(protocol.TakeOver, lambda order: journal.take(order.migration))
+    orders.serve(controller, gone)
 
 
 APPLY_AGAIN_S, APPLY_AT_LEAST_S = 0.5, 30

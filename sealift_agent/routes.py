@@ -22,6 +22,8 @@ from .wire import WAITING, AgentError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from . import protocol
+
     Record = dict[str, dict[str, Any]]
     Move = dict[str, str]
 
@@ -88,7 +90,7 @@ class Routes:
             record.setdefault("groups", {}).update(dict.fromkeys(undecided, members))
             self._save(record)
 
-    def switch(self, migration: str, address: str, origin: str, peer: str, host: str) -> str:
+    def switch(self, wanted: protocol.Move) -> str:
         """Commit: move the address from the peer `origin` to `peer`. Returns the outcome that holds.
 
         The outcome is WAITING as long as others of its group have not asked; then ask again. An error says that nothing
@@ -96,11 +98,17 @@ class Routes:
         none: see `behind`.
         """
         with self._locked() as record:
+            migration = wanted.migration
             if migration in record["decisions"]:
                 return self._recorded(record, migration)
             asked = record.setdefault("asked", {})
             known = migration in asked
-            asked[migration] = {"address": address, "origin": origin, "peer": peer, "host": host}
+            asked[migration] = {
+                "address": wanted.address,
+                "origin": wanted.origin,
+                "peer": wanted.peer,
+                "host": wanted.host,
+            }
             members = record.get("groups", {}).get(migration, [migration])
             moves = [asked[member] for member in members if member in asked]
             for move in moves:

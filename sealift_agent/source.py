@@ -26,6 +26,7 @@ from . import (
     limits,
     messages,
     points,
+    protocol,
     restart,
     timerfd,
     volume_marks,
@@ -39,14 +40,16 @@ from .images import dump_stats, lazy_ranges
 from .memory import hugepages, pipes, zstd
 from .memory.relay import CHUNK_BYTES, Pace
 from .memory.transfer import Outgoing
-from .network import plug, repair
+from .network import bridge_port, repair
+from .orders import Orders
 from .points import Point
+from .protocol import Dumped, LogSent, Outcome, Removed, Role
 from .routes import COMMITTED, ROLLED_BACK
 from .trigger import Trigger, let_go
-from .wire import SILENT_S, UNDECIDED, AgentError, Alive, Controller, Link, serve, watched
+from .wire import SILENT_S, AgentError, Alive, Controller, Link, watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from .protocol import ArmSource, Decider, Door, OpenSource, Resume
 
 RESTORE_TIMEOUT_S = 120
 GROUP_TIMEOUT_S = 600
@@ -83,10 +86,10 @@ class Source:
         self.outcome: str | None = None
         self.everything_sent = False
         self.files_sent = False
-        self.plug: plug.Plug | None = None
+        self.bridge_port: bridge_port.BridgePort | None = None
         self.link: Link | None = None
         self.decider: Link | None = None
-        self.gateway: dict[str, Any] = {}
+        self._gateway: Decider | None = None
         self.parent: str | None = None
         self.log: Log | None = None
         self.trigger: Trigger | None = None
@@ -95,7 +98,7 @@ class Source:
         self.outgoing: Outgoing | None = None
         self.compress, self.streams = False, 1
         self.stand_in: Path | None = None
-        self.removed: dict[str, int] | None = None
+        self.removed: Removed | None = None
         self.restart: dict[str, Any] | None = None
         self.breakpoints: breakpoints.Ready | None = None
 
@@ -104,55 +107,50 @@ class Source:
         """Whether the gateway has said so, to this agent or to the controller: nobody else's word counts."""
         return self.outcome == COMMITTED
 
-    def open(
-        self,
-        migration: str,
-        container: str,
-        peer: dict[str, Any],
-        trees: dict[str, str],
-        log: str | None,
-        bandwidth: int | None = None,
-        compress: bool = False,
-        streams: int = 1,
-    ) -> list[str]:
+    @property
+    def gateway(self) -> Decider:
+        """Where the gateway decides; `arm` came before."""
+        assert self._gateway is not None  # noqa: S101
+        return self._gateway
+
+    def open(self, order: OpenSource) -> list[str]:
         """Connect to the destination and prepare to dump. Returns what the container's standard descriptors lead to.
 
-        `bandwidth` limits what is sent before the freeze, in bytes a second. With `compress` pages go to page servers
-        that expand them, with several `streams` over so many connections.
+        See `OpenSource`.
         """
-        self.migration = migration
-        self.container = container
-        self.peer = peer
-        self.bandwidth = bandwidth
-        self.compress, self.streams = compress, streams
-        if compress:
+        self.migration = migration = order.migration
+        self.container = order.container
+        self.peer = peer = order.peer
+        self.bandwidth = order.bandwidth
+        self.compress, self.streams = order.compress, order.streams
+        if order.compress:
             zstd.require()
         self.directory, self.lock = dumps.make(migration)
-        (self.directory / dumps.CONTAINER).write_text(container)
+        (self.directory / dumps.CONTAINER).write_text(order.container)
         self.images = self.directory / "final"
         try:
             self.sender = Sender(
-                peer["address"],
-                peer["rsync_port"],
-                peer["password"],
-                trees,
+                peer.address,
+                peer.rsync_port,
+                peer.password,
+                order.trees,
                 self.directory,
-                bandwidth,
+                order.bandwidth,
                 self._view,
             )
         except AgentError:
             dumps.wipe(self.directory, self.lock)
             raise
-        self.log = Log(log) if log else None
+        self.log = Log(order.log) if order.log else None
         try:
-            self.link = Link.connect(peer["address"], peer["port"], peer["token"])
+            self.link = Link.connect(peer.address, peer.port, peer.token)
         except OSError as silent:
             self.sender.close()
             dumps.wipe(self.directory, self.lock)
             raise AgentError(
-                f"no answer from {peer['address']} through the tunnel: {silent}", "sync"
+                f"no answer from {peer.address} through the tunnel: {silent}", "sync"
             ) from silent
-        self.descriptors = criu.descriptors(container)
+        self.descriptors = criu.descriptors(order.container)
         return self.descriptors
 
     def _view(self) -> View:
@@ -164,10 +162,10 @@ class Source:
 
     def live_pass(self) -> int:
         """Send the files that differ. Returns the bytes sent."""
-        with self._watched(self.peer["rsync_port"]):
+        with self._watched(self.peer.rsync_port):
             return self.sender.live_pass()
 
-    def send_log(self, name: str, behind: int = -1) -> dict[str, int] | None:
+    def send_log(self, name: str, behind: int = -1) -> LogSent | None:
         """Send what the container has printed so far, as `name`; the mark up to which it counts.
 
         None if there is no log, or no more than `behind` bytes were printed since the last mark.
@@ -176,15 +174,15 @@ class Source:
             return None
         marked = self.log.mark()
         files = {path: f"{name}{ending}" for path, ending in self.log.files().items()}
-        with self._watched(self.peer["rsync_port"]):
-            return {"marked": marked, "sent": self.sender.copy("log", files)}
+        with self._watched(self.peer.rsync_port):
+            return LogSent(marked, self.sender.copy("log", files))
 
     def _watched(self, *ports: int) -> contextlib.AbstractContextManager[None]:
         """While others send to these ports of the destination: they don't outlast it."""
         assert self.link is not None  # noqa: S101 - `open` came before
-        return watched(self.link, self.peer["address"], ports)
+        return watched(self.link, self.peer.address, ports)
 
-    def pre_dump(self, name: str, port: int) -> dict[str, Any]:
+    def pre_dump(self, name: str, port: int) -> Dumped:
         """One round: the pages dirtied since the last one, straight to the destination's page server.
 
         `whole` in the answer says why writes to huge pages count for all of them, if they do.
@@ -196,16 +194,14 @@ class Source:
         finally:
             outgoing.close()
         self.parent = name
-        return {**dump_stats(images), **outgoing.sent(), "whole": whole}
+        return Dumped(dump_stats(images), outgoing.sent().get("packed_bytes", 0), whole)
 
     def _outgoing(self, port: int, name: str, rate: int | None = None, *, plain: bool = False) -> Outgoing:
         """What takes the pages of a dump to the destination's port for them; as they are if they follow later."""
-        where = (self.peer["address"], port)
+        where = (self.peer.address, port)
         if plain:
-            return Outgoing(where, self.peer["token"], name)
-        return Outgoing(
-            where, self.peer["token"], name, rate=rate, compress=self.compress, streams=self.streams
-        )
+            return Outgoing(where, self.peer.token, name)
+        return Outgoing(where, self.peer.token, name, rate=rate, compress=self.compress, streams=self.streams)
 
     def _pre_dump(self, images: Path, port: int, outgoing: Outgoing) -> str | None:
         pids = cgroup.pids(cgroup.of_process(self._first_process()))
@@ -228,45 +224,35 @@ class Source:
         """Put small pages together, which makes the dump of a post-copy shorter. Returns the bytes in huge pages."""
         return hugepages.gather(cgroup.pids(cgroup.of_process(self._first_process())))
 
-    def arm(
-        self,
-        address: str,
-        bridge: str,
-        gateway: dict[str, Any],
-        pages_port: int,
-        external_network: bool,
-        post_copy: bool,
-        restart_policy: dict[str, Any],
-    ) -> None:
-        """Find the cable and the control group, and start runc up to the point where CRIU looks at the processes.
+    def arm(self, order: ArmSource) -> None:
+        """Find bridge port and control group, and start runc up to where CRIU looks at the processes.
 
-        `pages_port` is where the destination takes the pages; in a `post_copy` they stay here until they are asked for
-        from there. With `external_network` the network namespace is left out of the images: the destination has one
-        ready. The `restart_policy`, which the journal has by now, is out of force until this side has won.
+        In a post-copy the pages stay here until they are asked for. The restart policy, which the journal has by now,
+        is out of force until this side has won. See `ArmSource`.
         """
-        self.gateway = gateway
-        self.restart = restart_policy
+        self._gateway = gateway = order.gateway
+        self.restart = order.restart_policy
         restart.suspend(self.container)
         self.breakpoints = breakpoints.Ready()
-        self.decider = Link.connect(gateway["address"], gateway["port"], gateway["token"])
+        self.decider = Link.connect(gateway.address, gateway.port, gateway.token)
         state = docker_api.call("GET", f"/containers/{self.container}/json")["State"]
         if not state["Running"] or not state["Pid"]:
             raise AgentError("the container has stopped meanwhile", "final dump")
         self.first = int(state["Pid"])
         self.group = cgroup.of_process(state["Pid"])
         namespace = Path(f"/proc/{state['Pid']}/ns/net")
-        self.plug = plug.find(str(namespace), address, bridge)
+        self.bridge_port = bridge_port.find(str(namespace), order.address, order.bridge)
         if cgroup.stopped(self.group):
             self.stand_in = cgroup.stand_in(self.group, self.directory / "freezer")
         env = limits.environment(cgroup.pids(self.group))
         self.trigger = Trigger(self.directory / "armed", "final dump")
-        self.doors = [self.peer["rsync_port"], pages_port]
+        self.doors = [self.peer.rsync_port, order.pages_port]
         settings = watches.settings(cgroup.pids(self.group))
-        if external_network:
+        if order.external_network:
             settings += f"external net[{namespace.stat().st_ino}]:{criu.NETWORK}\n"
-        self.outgoing = self._outgoing(pages_port, self.images.name, plain=post_copy)
+        self.outgoing = self._outgoing(order.pages_port, self.images.name, plain=order.post_copy)
         settings += self.outgoing.settings
-        if post_copy:
+        if order.post_copy:
             self._start_lazy_dump(settings, env)
         else:
             self.dump = criu.checkpoint(
@@ -419,15 +405,13 @@ class Source:
 
     def _ask_decider(self, question: str) -> dict[str, Any]:
         assert self.decider is not None  # noqa: S101 - `arm` has connected
-        answer = authenticated.ask(
-            self.decider, self.gateway["key"], self.migration, question, ANSWER_TIMEOUT_S
-        )
+        answer = authenticated.ask(self.decider, self.gateway.key, self.migration, question, ANSWER_TIMEOUT_S)
         if (refused := messages.refusal(answer)) is not None:
             raise AgentError(refused, "final dump")
         return answer
 
     def _dump_and_send(self) -> None:
-        assert self.plug and self.link and self.trigger  # noqa: S101, PT018 - `arm` came before
+        assert self.bridge_port and self.link and self.trigger  # noqa: S101, PT018 - `arm` came before
         tell = self.controller.event
         tell("go")
         self._send_printed()
@@ -438,7 +422,7 @@ class Source:
         cgroup.freeze(self.group)
         self.frozen = True
         self.frozen_at = time.monotonic_ns()
-        self.plug.pull()
+        self.bridge_port.detach()
         tell("frozen")
         points.passed(Point.FROZEN)
         images = self.images
@@ -475,7 +459,7 @@ class Source:
     def _hear(self) -> dict[str, Any]:
         """What the destination says next. AgentError if it is silent, though one that is at work says so."""
         assert self.link is not None  # noqa: S101 - `open` came before
-        deadline = time.monotonic() + (GROUP_TIMEOUT_S if self.gateway.get("group") else RESTORE_TIMEOUT_S)
+        deadline = time.monotonic() + (GROUP_TIMEOUT_S if self.gateway.group else RESTORE_TIMEOUT_S)
         while messages.is_alive(answer := self.link.receive(SILENT_S)):
             if time.monotonic() > deadline:
                 raise AgentError("the destination has not come to an end with it in time")
@@ -487,10 +471,10 @@ class Source:
             self.outcome = ROLLED_BACK  # nobody else can have the container
             self._go_on()
             with contextlib.suppress(OSError, AgentError):
-                if self.gateway.get("group"):  # the others wait for this one
+                if self.gateway.group:  # the others wait for this one
                     self._call_off()
                 elif self.decider is not None:  # what is held need not wait for all to be put in order
-                    authenticated.put(self.decider, self.gateway["key"], self.migration, "release")
+                    authenticated.put(self.decider, self.gateway.key, self.migration, "release")
         else:
             self.outcome = self._ask_gateway(HAND_OVER_S)
             if self.outcome == ROLLED_BACK:
@@ -498,7 +482,7 @@ class Source:
         if self.outcome == ROLLED_BACK:
             with contextlib.suppress(OSError, AgentError):  # tried again, and said, by `close`
                 self._put_policy_back()
-        return self.outcome or UNDECIDED
+        return self.outcome or Outcome.UNDECIDED.value
 
     def _ask_gateway(self, patience_s: float | None = None) -> str | None:
         """What it has on record; from now on that is something. None after so long without an answer.
@@ -526,7 +510,7 @@ class Source:
             if self.decider is not None:
                 self.decider.close()
             self.decider = Link.connect(
-                self.gateway["address"], self.gateway["port"], self.gateway["token"], timeout=5
+                self.gateway.address, self.gateway.port, self.gateway.token, timeout=5
             )
         return messages.outcome(self._ask_decider("call_off"))
 
@@ -539,8 +523,8 @@ class Source:
         self._disarm()
         if self.link is not None:
             brake.put_back(self.directory)
-        if self.plug is not None:
-            self.plug.put_back()
+        if self.bridge_port is not None:
+            self.bridge_port.attach()
         if self.frozen:
             repair.end(cgroup.pids(self.group))
             cgroup.thaw(self.group)
@@ -566,7 +550,7 @@ class Source:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.dump.communicate(timeout=ASK_AGAIN_S)
 
-    def remove_container(self) -> dict[str, int]:
+    def remove_container(self) -> Removed:
         """After the commit: end this copy and remove it, once its memory is on the other side.
 
         Returns how much of it was fetched, in bytes. A second order is answered as the first was.
@@ -590,7 +574,7 @@ class Source:
         remove(self.container)
         volume_marks.leave(self.migration)
         self.frozen = False
-        self.removed = {"page_bytes": fetched}
+        self.removed = Removed(fetched)
         return self.removed
 
     def close(self) -> None:
@@ -653,18 +637,13 @@ def discard(migration: str, container: str) -> None:
     pipes.put_back(migration)
 
 
-def resume(
-    migration: str,
-    container: str,
-    address: str,
-    bridge: str,
-    restart_policy: dict[str, Any] | None = None,
-) -> None:
+def resume(order: Resume) -> None:
     """After an agent that was killed, and a decision against the migration: the container goes on here.
 
-    Its `restart_policy`, if it was taken from it, comes back. A host that lost its power has the container's disk.
+    Its restart policy, if it was taken from it, comes back. A host that lost its power has the container's disk.
     """
-    with dumps.abandoned(migration, ROLLED_BACK, kill=True) as directory:
+    container = order.container
+    with dumps.abandoned(order.migration, ROLLED_BACK, kill=True) as directory:
         deadline = time.monotonic() + DUMP_TIMEOUT_S
         while dumps.workers(directory) and time.monotonic() < deadline:
             let_go(directory / "armed")
@@ -677,23 +656,23 @@ def resume(
             state = {"Pid": 0}  # removed meanwhile, by whoever owns it
         brake.put_back(directory)
         if state["Pid"]:
-            plug.find(f"/proc/{state['Pid']}/ns/net", address, bridge).put_back()
+            bridge_port.find(f"/proc/{state['Pid']}/ns/net", order.address, order.bridge).attach()
             group = cgroup.of_process(state["Pid"])
             repair.end(cgroup.pids(group))
             cgroup.thaw(group)
             criu.forget_checkpoint(container)
-        restart.put_back(container, restart_policy)
-    pipes.put_back(migration)
+        restart.put_back(container, order.restart_policy)
+    pipes.put_back(order.migration)
 
 
 def _travels(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and path.suffix not in METADATA_EXCEPT
 
 
-def send_image(reference: str, address: str, port: int, token: str, bandwidth: int | None = None) -> int:
+def send_image(reference: str, door: Door, bandwidth: int | None = None) -> int:
     """Stream an image (`docker save`) to the destination. Returns the bytes sent; `bandwidth` limits their rate."""
     pace = Pace(bandwidth)
-    link = Link.connect(address, port, token)
+    link = Link.connect(door.address, door.port, door.token)
     connection, response = docker_api.request("GET", f"/images/{reference}/get", timeout=600)
     sent = 0
     try:
@@ -718,22 +697,21 @@ def send_image(reference: str, address: str, port: int, token: str, bandwidth: i
 def main(controller: Controller) -> None:
     """Serve one controller for one migration."""
     source = Source(controller)
-    handlers: dict[str, Callable[..., Any]] = {
-        "open": source.open,
-        "keep_volumes": volume_marks.keep,
-        "send_image": send_image,
-        "live_pass": source.live_pass,
-        "send_log": source.send_log,
-        "pre_dump": source.pre_dump,
-        "slow_down": source.slow_down,
-        "gather_pages": source.gather_pages,
-        "arm": source.arm,
-        "restart_policy": restart.policy,
-        "go": source.go,
-        "decided": source.decided,
-        "remove_container": source.remove_container,
-        "close": source.close,
-        "resume": resume,
-        "discard": discard,
-    }
-    serve(handlers, controller, source.close)
+    orders = Orders(Role.SOURCE)
+    orders.on(protocol.OpenSource, source.open)
+    orders.on(protocol.KeepVolumes, lambda order: volume_marks.keep(order.migration, order.names))
+    orders.on(protocol.SendImage, lambda order: send_image(order.reference, order.door, order.bandwidth))
+    orders.on(protocol.LivePass, lambda _: source.live_pass())
+    orders.on(protocol.SendLog, lambda order: source.send_log(order.name, order.behind))
+    orders.on(protocol.PreDump, lambda order: source.pre_dump(order.name, order.port))
+    orders.on(protocol.SlowDown, lambda _: source.slow_down())
+    orders.on(protocol.GatherPages, lambda _: source.gather_pages())
+    orders.on(protocol.ArmSource, source.arm)
+    orders.on(protocol.RestartPolicy, lambda order: restart.policy(order.container))
+    orders.on(protocol.Go, lambda _: Outcome(source.go()))
+    orders.on(protocol.SourceDecided, lambda order: source.decided(order.outcome.value))
+    orders.on(protocol.RemoveContainer, lambda _: source.remove_container())
+    orders.on(protocol.CloseSource, lambda _: source.close())
+    orders.on(protocol.Resume, resume)
+    orders.on(protocol.Discard, lambda order: discard(order.migration, order.container))
+    orders.serve(controller, source.close)

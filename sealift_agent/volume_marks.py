@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from . import docker_api, durable
 from .files.walk import stamps
+from .protocol import VolumeFound
 from .wire import AgentError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ HERE, LEFT, TAKEN = "here", "left", "taken"
 NEW, EMPTY, OTHER = "new", "empty", "other"
 
 
-def look(names: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+def look(names: Sequence[str]) -> dict[str, VolumeFound | None]:
     """What is to be known of volumes before a migration; None for one that is not there.
 
     `driver` and `options` as Docker has them; `content`: empty, left, taken, here or other; `lineage`, or None.
@@ -42,10 +43,14 @@ def look(names: Sequence[str]) -> dict[str, dict[str, Any] | None]:
     return {name: _look(described) if (described := _volume(name)) else None for name in names}
 
 
-def _look(described: dict[str, Any]) -> dict[str, Any]:
+def _look(described: dict[str, Any]) -> VolumeFound:
     place, mark = Path(described["Mountpoint"]), _mark(described)
-    found = {"driver": described["Driver"], "options": described["Options"] or {}}
-    return {**found, "content": _content(place, mark), "lineage": mark.get("lineage")}
+    return VolumeFound(
+        driver=described["Driver"],
+        options=described["Options"] or {},
+        content=_content(place, mark),
+        lineage=mark.get("lineage"),
+    )
 
 
 def _content(place: Path, mark: Mapping[str, Any]) -> str:

@@ -15,17 +15,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import admission
-from .messages import LINE_LIMIT, WAITING, AgentError, Misunderstood, order, parse, printable
+from .messages import LINE_LIMIT, WAITING, AgentError, Misunderstood, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 ORDER_LIMIT = 1 << 24
 """A controller's order has at most so many bytes: a container's whole description may be in it."""
-
-UNDECIDED = "undecided"
-"""A host's word for an outcome that the gateway has not told it."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -230,22 +227,3 @@ def listen(address: str, port: int = 0) -> socket.socket:
     listener.bind((address, port))
     listener.listen(4)
     return listener
-
-
-def serve(
-    handlers: Mapping[str, Callable[..., Any]], controller: Controller, gone: Callable[[], object]
-) -> None:
-    """Answer the controller's orders, one after the other, until it is gone; then call `gone`."""
-    for message in controller.orders(SILENCE_S):
-        number = message.get("number")
-        try:
-            name, number, arguments = order(message)
-            if name not in handlers:
-                raise AgentError(f"there is no order {name[:40]!r}")
-            result = handlers[name](**arguments)
-            controller.tell(number=number, result=result)
-        except Exception as failure:  # noqa: BLE001 - whatever it is, the controller must hear of it
-            step = getattr(failure, "step", None)
-            kind = "" if isinstance(failure, AgentError) else f"{type(failure).__name__}: "
-            controller.tell(number=number, error=printable(f"{kind}{failure}"), step=step)
-    gone()

@@ -34,6 +34,7 @@ from sealift.migration import recovery
 from sealift.migration.preflight import preflight
 from sealift.migration.session import Request, Session
 from sealift.model import Step, Strategy
+from sealift_agent.protocol import Assign, Release, ShowRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -101,14 +102,14 @@ class Stage:
         address = next(self.addresses)
         key = self.inventory.host(host).wireguard_key
         with Agent(self["gateway"], "gateway") as gateway:
-            gateway.call("assign", address=address, peer=key, host=host)
+            gateway.call(Assign(address, key or "", host))
         self.assigned.append(address)
         return address
 
     def owner(self, address: str) -> str | None:
         """Which host the gateway says has an address."""
         with Agent(self["gateway"], "gateway") as gateway:
-            route = gateway.call("show")["routes"].get(address)
+            route = gateway.call(ShowRecord())["routes"].get(address)
         return route["host"] if route else None
 
     def redis(self, name: str, memory_mb: int = 1) -> str:
@@ -184,7 +185,7 @@ class Stage:
         if self.assigned:
             with Agent(self["gateway"], "gateway") as gateway:
                 while self.assigned:
-                    gateway.call("release", address=self.assigned.pop())
+                    gateway.call(Release(self.assigned.pop()))
 
 
 @contextmanager

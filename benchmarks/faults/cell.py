@@ -24,6 +24,7 @@ from sealift.lab import images, lab
 from sealift.migration import recovery
 from sealift.network import gateway
 from sealift_agent.points import HOLD
+from sealift_agent.protocol import ListUnfinished
 
 if TYPE_CHECKING:
     from benchmarks.faults.faults import Cell
@@ -78,7 +79,7 @@ def run(cell: Cell, orchestrator: Orchestrator) -> Verdict:
 def _try(
     inventory: Inventory, cell: Cell, orchestrator: Orchestrator, said: list[str], owner: list[str | None]
 ) -> list[str]:
-    # Not one that was there lately: hosts remember for a minute which cable an address was at.
+    # Not one that was there lately: hosts remember for a minute which port an address was at.
     network = inventory.network.workloads
     address = str(network[network.num_addresses // 2 + secrets.randbelow(network.num_addresses // 2 - 2)])
     if cell.moment.name == "sync":
@@ -158,7 +159,7 @@ def _recover(scene: Scene, said: list[str]) -> list[str]:
             ssh.connected("gateway", scene.inventory.gateway) as connection,
             Agent(connection, "gateway") as agent,
         ):
-            left = agent.call("unfinished")
+            left = agent.call(ListUnfinished())
         if not left:
             return []
         if time.monotonic() > deadline:

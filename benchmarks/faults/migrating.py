@@ -25,6 +25,7 @@ from sealift.inventory import lab_inventory
 from sealift.lab import lab
 from sealift.migration import progress
 from sealift.migration.session import Request
+from sealift_agent.protocol import Note, Order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,11 +53,12 @@ class Gate(progress.Listener):
         """See `progress.Listener`."""
         say("leaving")
 
-    def before(self, role: str, order: str, arguments: dict[str, Any]) -> None:
+    def before(self, role: str, order: Order[Any]) -> None:
         """An agent of that role is about to get that order."""
         if self._held.where != "controller":
             return
-        if self._held.order in {f"{role} {order}", f"{role} {order} {arguments.get('phase')}"}:
+        phase = order.phase if isinstance(order, Note) else None
+        if self._held.order in {f"{role} {order.NAME}", f"{role} {order.NAME} {phase}"}:
             self._halt()
 
     def _halt(self) -> None:

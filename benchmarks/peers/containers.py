@@ -113,9 +113,9 @@ class Runc:
         self.host, self.network, self.say = host, network, say
 
     def run(self, name: str, address: str, workload: Workload) -> None:
-        """Unpack, plug in, start."""
+        """Unpack, connect, start."""
         self.unpack(name, workload)
-        self.plug(name, address)
+        self.connect(name, address)
         # What the processes hold open goes with them: no file of this host, so runc's complaints go to a log.
         script = (
             'runc --root "$1" --log "$2/runc.log" run --detach --bundle "$2" "$3" </dev/null >/dev/null 2>&1 || '
@@ -136,8 +136,8 @@ class Runc:
         spec = configuration(json.loads(done.stdout), name, workload)
         self.host.put(f"{bundle}/config.json", json.dumps(spec).encode())
 
-    def plug(self, name: str, address: str) -> None:
-        """A network namespace with the workload's address, its cable in the workloads' bridge."""
+    def connect(self, name: str, address: str) -> None:
+        """A network namespace with the workload's address, its veth pair in the workloads' bridge."""
         net = self.network
         script = """
         ip netns add "$1"; ip link add "$2" type veth peer name eth0 netns "$1"
@@ -146,8 +146,8 @@ class Runc:
         """
         mine = f"{address}/{net.workloads.prefixlen}"
         gateway = str(next(net.workloads.hosts()))
-        cable = f"bench-{name}"[:15]
-        self.host.run(["sh", "-euc", script, "sh", name, cable, BRIDGE, mine, gateway, str(net.mtu)])
+        veth = f"bench-{name}"[:15]
+        self.host.run(["sh", "-euc", script, "sh", name, veth, BRIDGE, mine, gateway, str(net.mtu)])
 
     def execute(self, name: str, argv: Sequence[str], timeout_s: float) -> str:
         """Run a command in it; what it printed."""
@@ -159,8 +159,8 @@ class Runc:
             'runc --root "$1" delete --force "$3" 2>/dev/null; ip netns del "$3" 2>/dev/null; '
             'ip link del "$4" 2>/dev/null; rm -rf --one-file-system "$2"'
         )
-        cable = f"bench-{name}"[:15]
-        words = ["sh", "-uc", script, "sh", RUNC_STATE, f"{BUNDLES}/{name}", name, cable]
+        veth = f"bench-{name}"[:15]
+        words = ["sh", "-uc", script, "sh", RUNC_STATE, f"{BUNDLES}/{name}", name, veth]
         self.host.run(words, check=False)
 
 

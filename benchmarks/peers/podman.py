@@ -93,7 +93,7 @@ class Podman:
     def start(self, testbed: Testbed, name: str, address: str, workload: Workload) -> str:
         """The container at the source; its network at the destination."""
         said = workloads.start(_runner(testbed, SOURCE), name, address, workload)
-        _cable(testbed, DESTINATION).plug(name, address)
+        _runc(testbed, DESTINATION).connect(name, address)
         return said
 
     def move(self, testbed: Testbed, name: str, address: str, wish: Wish) -> Move:  # noqa: ARG002 - it has one way
@@ -116,11 +116,11 @@ class Containers:
 
     def __init__(self, host: Connection, network: Network, *, say: Callable[[str], None]) -> None:
         self.host = host
-        self.cable = containers.Runc(host, network, say=say)
+        self.runc = containers.Runc(host, network, say=say)
 
     def run(self, name: str, address: str, workload: Workload) -> None:
-        """Plug in, create, start."""
-        self.cable.plug(name, address)
+        """Connect, create, start."""
+        self.runc.connect(name, address)
         options = ["--name", name, "--network", f"ns:/run/netns/{name}", "--log-driver", "k8s-file"]
         options += ["--annotation", f"org.criu.config={containers.CRIU_SETTINGS}"]
         options += ["--security-opt", "seccomp=unconfined", "--env", f"PATH={images.PATH}"]
@@ -137,7 +137,7 @@ class Containers:
     def remove(self, name: str) -> None:
         """End and remove, whatever its state."""
         self.host.run([*PODMAN.split(), "rm", "--force", "--time", "0", name], check=False, timeout_s=120)
-        self.cable.remove(name)
+        self.runc.remove(name)
 
     def _podman(self, *words: str) -> None:
         self.host.run([*PODMAN.split(), *words])
@@ -164,5 +164,5 @@ def _runner(testbed: Testbed, host: str) -> Containers:
     return Containers(testbed[host], testbed.inventory.network, say=testbed.say)
 
 
-def _cable(testbed: Testbed, host: str) -> containers.Runc:
+def _runc(testbed: Testbed, host: str) -> containers.Runc:
     return containers.Runc(testbed[host], testbed.inventory.network, say=testbed.say)

@@ -60,7 +60,7 @@ class RuncScript:
         said = workloads.start(_runner(testbed, SOURCE), name, address, workload)
         there = _runner(testbed, DESTINATION)
         there.unpack(name, workload)
-        there.plug(name, address)
+        there.connect(name, address)
         return said
 
     def move(self, testbed: Testbed, name: str, address: str, wish: Wish) -> Move:  # noqa: ARG002 - it has one way

@@ -46,8 +46,7 @@ def attest_command(
         record, connection = attest(known, host)
     except EvidenceRejected as error:
         if as_json:
-            verdict = getattr(error, "verdict", None) or {}
-            said = {**verdict, "host": host, "accepted": False, "reasons": list(error.reasons)}
+            said = {**(error.verdict or {}), "host": host, "accepted": False, "reasons": list(error.reasons)}
             sys.stdout.write(json_text(said) + "\n")
         raise
     with connection:

@@ -197,14 +197,13 @@ def late(demand: Demand, nonce: bytes, waited: timedelta, now: datetime) -> tupl
 def rejected(name: str, reasons: Iterable[Reason], verdict: Verdict | None = None) -> EvidenceRejected:
     """The error for evidence that is not accepted: every reason, and the verdict for who wants to read it."""
     listed = tuple(f"{reason.check}: {reason.detail}" for reason in reasons)
-    error = EvidenceRejected(
+    return EvidenceRejected(
         f"it did not prove what it is ({'; '.join(listed)})",
         reasons=listed,
+        verdict=verdict.to_json() if verdict else None,
         host=name,
         remedy="Nothing was sent to it. If the machine was changed on purpose, change the policy",
     )
-    error.__dict__["verdict"] = verdict.to_json() if verdict else None
-    return error
 
 
 def _identity(name: str, answer: Answer, shown_key: str, others: Iterable[Record]) -> list[Reason]:

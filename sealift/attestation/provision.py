@@ -10,6 +10,7 @@ from sealift.attestation.keystore import draw_key, key_for
 from sealift.errors import CommandFailed, HostUnreachable, Refused, UnusableInput
 from sealift.host import prepare, ssh
 from sealift.network import foreign, peers, wireguard
+from sealift_agent.protocol import AdoptKey
 from sealift_guest.guest import EMPTY_DISK, PORT, WRONG_KEY
 
 if TYPE_CHECKING:
@@ -111,9 +112,7 @@ def introduce(inventory: Inventory, name: str, gateway: Agent, others: Iterable[
     if host.wireguard_key is None or host.tunnel_address is None:
         raise UnusableInput("it has no tunnel_address in the inventory", host=name, step=STEP)
     endpoint = f"{host.address}:{wireguard.PORT}"
-    gateway.call(
-        "adopt", host=name, peer=host.wireguard_key, tunnel=str(host.tunnel_address), endpoint=endpoint
-    )
+    gateway.call(AdoptKey(name, host.wireguard_key, str(host.tunnel_address), endpoint))
     for other in others:
         peers.replace(other, host.wireguard_key, str(host.tunnel_address), endpoint)
 

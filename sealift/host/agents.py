@@ -1,4 +1,7 @@
-"""The agents (`sealift_agent`) from the controller's side: shipped as one archive, started, given orders."""
+"""The agents (`sealift_agent`) from the controller's side: shipped as one archive, started, given orders.
+
+What an order carries and what is answered is in `sealift_agent.protocol`.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,9 @@ import paramiko
 
 from sealift.errors import CommandFailed, HostUnreachable
 from sealift.host.ssh import end_input
+from sealift_agent import codec
+from sealift_agent.messages import Misunderstood
+from sealift_agent.protocol import VERSION, Answer, Order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,9 +45,9 @@ LINE_LIMIT = 64 << 20
 
 COMPLAINT_BYTES = 4096
 
-Observer = Callable[[str, str, dict[str, Any]], None]
+Observer = Callable[[str, Order[Any]], None]
 observers: list[Observer] = []
-"""Told of each order before it is given: the role of the agent, the order and its arguments. May wait."""
+"""Told of each order before it is given, and the role of the agent that gets it. May wait: faults are injected here."""
 
 NONSENSE = (ValueError, RecursionError, TypeError, LookupError, AttributeError, AssertionError)
 """What comes of a message that is none, or not one that who listens to events understands."""
@@ -102,19 +108,20 @@ class Agent:
         """Whether the agent has ended without having been told to."""
         return self._lost.is_set()
 
-    def call(self, order: str, *, timeout_s: float = ORDER_TIMEOUT_S, **arguments: Any) -> Any:
+    def call(self, order: Order[Answer], *, timeout_s: float = ORDER_TIMEOUT_S) -> Answer:
         """Give an order and wait for its result.
 
         CommandFailed carries the agent's sentence and step, HostUnreachable says that the agent is gone or silent.
         """
         for observer in observers:
-            observer(self.role, order, arguments)
+            observer(self.role, order)
         answers: queue.Queue[Event] = queue.Queue(1)
         with self._lock:
             self._number += 1
             number = self._number
             self._answers[number] = answers
-        line = json.dumps({"number": number, "order": order, **arguments}).encode() + b"\n"
+        name = order.NAME
+        line = json.dumps({"number": number, "order": name, **codec.encode(order)}).encode() + b"\n"
         try:
             if self._lost.is_set():
                 raise EOFError
@@ -123,20 +130,27 @@ class Agent:
             answer = answers.get(timeout=timeout_s)
         except (OSError, EOFError, queue.Empty, paramiko.SSHException) as silent:
             raise HostUnreachable(
-                f"its {self.role} agent does not answer {order!r}", host=self.host
+                f"its {self.role} agent does not answer {name!r}", host=self.host
             ) from silent
         finally:
             self._answers.pop(number, None)
         if "lost" in answer:
             raise HostUnreachable(
-                f"its {self.role} agent ended during {order!r}: {answer['lost']}", host=self.host
+                f"its {self.role} agent ended during {name!r}: {answer['lost']}", host=self.host
             )
         if "error" in answer:
             step = answer.get("step")
             raise CommandFailed(
                 str(answer["error"]), host=self.host, step=None if step is None else str(step)
             )
-        return answer["result"]
+        try:
+            result: Answer = codec.decode(order.ANSWER, answer["result"], f"the answer to {name!r}")
+        except Misunderstood as nonsense:
+            self.give_up()
+            raise HostUnreachable(
+                f"its {self.role} agent says what makes no sense: {nonsense}", host=self.host
+            ) from nonsense
+        return result
 
     def give_up(self) -> None:
         """Take it for gone, though its connection is there: it hangs. Whoever waits for an answer waits no longer."""
@@ -164,7 +178,7 @@ class Agent:
         try:
             self._take_messages()
         except NONSENSE as nonsense:
-            complaint = f"it said what is no message ({type(nonsense).__name__})"
+            complaint = f"it said what is no message ({type(nonsense).__name__}: {str(nonsense)[:200]})"
         except (OSError, paramiko.SSHException):
             pass
         self._lost.set()
@@ -181,17 +195,24 @@ class Agent:
                 if len(line) == LINE_LIMIT:
                     raise ValueError("it does not end")
                 return
-            message = json.loads(line)
-            if "event" in message:
-                if not isinstance(message["event"], str):
-                    raise ValueError("an event without a name")
-                if self._on_event is not None:
-                    self._on_event(message)
-            elif "result" not in message and "error" not in message:
-                raise ValueError("neither an event nor an answer")
-            elif waiting := self._answers.get(message.get("number")):
-                with suppress(queue.Full):  # it has answered before
-                    waiting.put_nowait(message)
+            self._take(json.loads(line))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "hello" in message:
+            if message["hello"] != VERSION:
+                raise ValueError(
+                    f"it speaks version {message['hello']} of the protocol, this Sealift {VERSION}"
+                )
+        elif "event" in message:
+            if not isinstance(message["event"], str):
+                raise ValueError("an event without a name")
+            if self._on_event is not None:
+                self._on_event(message)
+        elif "result" not in message and "error" not in message:
+            raise ValueError("neither an event nor an answer")
+        elif waiting := self._answers.get(message.get("number", 0)):
+            with suppress(queue.Full):  # it has answered before
+                waiting.put_nowait(message)
 
     def _last_words(self) -> str:
         """The end of what it said on standard error, which also says that the process is over."""

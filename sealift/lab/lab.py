@@ -143,7 +143,7 @@ def _start_namespaced(
     provider_binds: Sequence[tuple[Path, str]] = (),
     provider_files: Mapping[str, tuple[bytes, int]] | None = None,
 ) -> None:
-    """Start the namespaced hosts and wire them; those in `virtual` get their cables in the provider."""
+    """Start the namespaced hosts and wire them; those in `virtual` get their links in the provider."""
     mark = str(directory)
     disks = {directory / host.name: power.DISK_MIB if host.docker else power.SMALL_MIB for host in hosts}
     switch = namespaced.start_switch(mark, disks)

@@ -51,7 +51,7 @@ def enter(
 
 
 def off(host: LabHost, directory: Path) -> None:
-    """Its cables are dead before its processes, so that no connection of it is ended; then all but its disk is gone."""
+    """Its links are dead before its processes, so that no connection of it is ended; then all but its disk is gone."""
     mark = str(directory)
     first = namespaced.first_process(host.name, mark)
     if first is None:
@@ -77,7 +77,7 @@ def on(host: LabHost, directory: Path, inventory: Inventory) -> None:
     chip = processors.start(host.name, place, mark) if proves_itself else None
     lower = f"{place / 'config'}:{files_dir()}:{build_tree(RECIPE, say=lambda _: None)}"
     started = enter(host, lower, directory, switch, proves_itself=proves_itself)
-    wiring.plug(switch, host, started.pid, (), str(inventory.network.workloads))
+    wiring.connect(switch, host, started.pid, (), str(inventory.network.workloads))
     if chip is not None:
         processors.launch(chip)
     started.release()

@@ -1,4 +1,4 @@
-"""The lab's cables: an underlay that every machine is on, and the clients' side of the gateway.
+"""The lab's links: an underlay that every machine is on, and the clients' side of the gateway.
 
 Both bridges live in a network namespace of their own, so that all but one interface vanish with the lab's processes.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 VM_BRIDGE = "br0"
-"""In the provider: its uplink and the VMs' cables."""
+"""In the provider: its uplink and the VMs' links."""
 
 
 def wire(
@@ -65,10 +65,10 @@ def wire(
     run(["ip", "link", "set", INTERFACE, "up"])
     _ip(switch, ["link set controller master underlay up"])
     for host, pid in hosts.items():
-        plug(switch, host, pid, virtual if host == provider else (), workloads)
+        connect(switch, host, pid, virtual if host == provider else (), workloads)
 
 
-def plug(switch: int, host: LabHost, pid: int, virtual: Sequence[LabHost], workloads: str) -> None:
+def connect(switch: int, host: LabHost, pid: int, virtual: Sequence[LabHost], workloads: str) -> None:
     """Connect one host; `virtual` are the machines that are plugged into it."""
     plugs = [
         f"link add {host.name} mtu {MTU} type veth peer name eth0 address {host.mac} mtu {MTU} netns {pid}",
@@ -84,7 +84,7 @@ def plug(switch: int, host: LabHost, pid: int, virtual: Sequence[LabHost], workl
 
 
 def unplug(switch: int, host: LabHost) -> None:
-    """Pull one host's cables out, as when its power goes: nobody hears anything of it any more, not even its end."""
+    """Delete one host's links, as when its power goes: nobody hears anything of it any more, not even its end."""
     _ip(
         switch,
         [

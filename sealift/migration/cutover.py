@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,23 @@ from sealift.errors import CommandFailed, HostUnreachable, MigrationFailed, Outc
 from sealift.migration import predump, progress, sync
 from sealift.model import Step, StepRecord, Strategy
 from sealift.network.wireguard import BRIDGE
+from sealift_agent.protocol import (
+    ArmDestination,
+    ArmSource,
+    CallOff,
+    CheckPeer,
+    Decide,
+    Decider,
+    DestinationDecided,
+    End,
+    Go,
+    LogPlace,
+    Move,
+    Outcome,
+    ReadPages,
+    RestartPolicy,
+    SourceDecided,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,50 +112,47 @@ class Cutover:
         session, found = self._session, self._session.found
         inventory, request = session.inventory, session.request
         token, key = secrets.token_hex(16), secrets.token_hex(KEY_BYTES)
-        gateway: dict[str, Any] = {
-            "address": str(inventory.gateway.tunnel_address),
-            "token": token,
-            "key": key,
-        }
-        facts = {
-            "migration": session.migration,
-            "address": found.address,
-            "origin": inventory.host(request.source).wireguard_key,
-            "peer": inventory.host(request.destination).wireguard_key,
-            "host": request.destination,
-        }
-        self._decider: dict[str, Any] = {**gateway, "facts": facts, "members": self._members}
-        gateway["group"] = bool(self._members)
-        session.gateway.call("check_peer", peer=facts["peer"])
-        found.restart_policy = session.sender.call("restart_policy", container=found.container["Id"])
-        session.note("armed", restart_policy=found.restart_policy)
-        gateway["port"] = self._decider["port"] = session.gateway.call("decide", **self._decider)
+        move = Move(
+            migration=session.migration,
+            address=found.address,
+            origin=inventory.host(request.source).wireguard_key or "",
+            peer=inventory.host(request.destination).wireguard_key or "",
+            host=request.destination,
+        )
+        where = str(inventory.gateway.tunnel_address)
+        session.gateway.call(CheckPeer(move.peer))
+        found.restart_policy = policy = session.sender.call(RestartPolicy(found.container["Id"]))
+        session.note("armed", restart_policy=policy)
+        asked = Decide(where, token, key, move, self._members)
+        port = session.gateway.call(asked)
+        self._decide = replace(asked, port=port)
+        gateway = Decider(where, port, token, key, group=bool(self._members))
         sync.send_log(session, LOG_BEHIND_BYTES)
         post_copy = found.choice.strategy == Strategy.POST_COPY
-        log = {"path": found.log, "marked": found.log_marked} if found.log else None
-        where = found.address
         armed = session.receiver.call(
-            "arm",
-            container=found.copy,
-            gateway=gateway,
-            address=where,
-            bridge=BRIDGE,
-            log=log,
-            descriptors=found.descriptors,
-            lazy=post_copy or found.lazy_restore,
-            restart_policy=found.restart_policy,
+            ArmDestination(
+                container=found.copy,
+                gateway=gateway,
+                address=found.address,
+                bridge=BRIDGE,
+                log=LogPlace(found.log, found.log_marked) if found.log else None,
+                descriptors=found.descriptors,
+                lazy=post_copy or found.lazy_restore,
+                restart_policy=policy,
+            )
         )
         predump.catch_up(session)
-        pages = session.receiver.call("read_pages") if post_copy else session.start_page_server("final")
+        pages = session.receiver.call(ReadPages()) if post_copy else session.start_page_server("final")
         session.sender.call(
-            "arm",
-            gateway=gateway,
-            address=where,
-            bridge=BRIDGE,
-            pages_port=pages,
-            external_network=armed["external_network"],
-            post_copy=post_copy,
-            restart_policy=found.restart_policy,
+            ArmSource(
+                gateway=gateway,
+                address=found.address,
+                bridge=BRIDGE,
+                pages_port=pages,
+                external_network=armed.external_network,
+                post_copy=post_copy,
+                restart_policy=policy,
+            )
         )
         self._armed = True
 
@@ -210,11 +225,11 @@ class Cutover:
         self._heard = time.monotonic()
         threading.Thread(target=self._miss_source, daemon=True, name="silence").start()
         try:
-            said = self._session.sender.call("go", timeout_s=CUTOVER_TIMEOUT_S)
-            if said == UNDECIDED:
+            said = self._session.sender.call(Go(), timeout_s=CUTOVER_TIMEOUT_S)
+            if said == Outcome.UNDECIDED:
                 self._failure = self._decide_for(self._session.request.source)
             else:
-                self._outcome = said
+                self._outcome = said.value
         except CommandFailed as failed:
             self._failure = self._failed(failed)
         except HostUnreachable as lost:
@@ -244,7 +259,7 @@ class Cutover:
         failure = self._ask_gateway("it can't reach the gateway", source)
         if self._outcome != UNKNOWN:
             with suppress(SealiftError):  # one that is gone by now is told by `recover`
-                self._session.sender.call("decided", outcome=self._outcome, timeout_s=TELL_TIMEOUT_S)
+                self._session.sender.call(SourceDecided(Outcome(self._outcome)), timeout_s=TELL_TIMEOUT_S)
         return failure
 
     def _end(self) -> None:
@@ -258,9 +273,9 @@ class Cutover:
         Nor can it tell the gateway then to hold nothing any more.
         """
         with suppress(SealiftError):  # one that is gone is missed by `finish`
-            self._session.receiver.call("decided", outcome=self._outcome, timeout_s=TELL_TIMEOUT_S)
+            self._session.receiver.call(DestinationDecided(Outcome(self._outcome)), timeout_s=TELL_TIMEOUT_S)
         with suppress(SealiftError):
-            self._session.gateway.call("end", timeout_s=TELL_TIMEOUT_S)
+            self._session.gateway.call(End(), timeout_s=TELL_TIMEOUT_S)
 
     def _ask_gateway(self, why: str, host: str | None) -> SealiftError | None:
         """The source does not know: the gateway decides, against the migration if nobody has asked for it yet."""
@@ -268,9 +283,8 @@ class Cutover:
         deadline = time.monotonic() + GATEWAY_BACK_S
         while self._outcome == UNKNOWN:
             try:
-                self._outcome = str(
-                    session.gateway.call("call_off", migration=session.migration, timeout_s=TELL_TIMEOUT_S)
-                )
+                said = session.gateway.call(CallOff(session.migration), timeout_s=TELL_TIMEOUT_S)
+                self._outcome = said.value
             except SealiftError as silent:
                 if time.monotonic() > deadline:
                     return OutcomeUnknown(
@@ -307,7 +321,7 @@ class Cutover:
         while not self._over.is_set():
             with suppress(SealiftError):
                 self._session.revive_gateway()
-                self._session.gateway.call("decide", **self._decider)
+                self._session.gateway.call(self._decide)
             self._over.wait(REVIVE_AGAIN_S)
 
     def wait(self, step: Step) -> StepRecord:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sealift.errors import CommandFailed, MigrationFailed, SealiftError
 from sealift.migration import history
 from sealift.model import Evidence, Report, Step, Strategy
+from sealift_agent.protocol import CarryOut, Finish
 
 if TYPE_CHECKING:
     from sealift.attestation.record import Record
@@ -22,29 +23,29 @@ def finish(session: Session) -> str:
     """
     if session.found.choice.strategy == Strategy.POST_COPY:
         try:
-            state = session.receiver.call("finish")
+            state = session.receiver.call(Finish())
         except CommandFailed:
             session.finished = True  # memory that can't be completed: the frozen copy is left to its owner
             raise
         session.remove_source()
     else:
         session.remove_source()
-        state = session.receiver.call("finish")
+        state = session.receiver.call(Finish())
     _check_routes(session)
-    if state["status"] != "running":
+    if state.status != "running":
         raise MigrationFailed(
-            f"Docker says that the container is {state['status']}",
+            f"Docker says that the container is {state.status}",
             host=session.destination.name,
             step=Step.FINISH,
             remedy="It ran when it was restored; `docker logs` there may tell why it ended",
         )
-    return str(state["health"] or state["status"])
+    return state.health or state.status
 
 
 def _check_routes(session: Session) -> None:
     """The decision holds whether WireGuard at the gateway does it or not. If not, that is said."""
     with suppress(SealiftError):  # one that is away is asked by the next
-        behind = session.gateway.call("restore")
+        behind = session.gateway.call(CarryOut())
         if why := behind.get(session.found.address):
             session.found.warnings.append(
                 f"the gateway does not send packets for {session.found.address} to {session.request.destination} yet: "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sealift.errors import CommandFailed, MigrationFailed
 from sealift.model import Round, Step, Strategy
+from sealift_agent.protocol import FinishPageServer, GatherPages, PreDump, SlowDown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ def prepare(session: Session) -> int:
         case Strategy.PRE_COPY:
             pre_dump(session)
         case Strategy.POST_COPY:
-            return int(session.sender.call("gather_pages"))
+            return session.sender.call(GatherPages())
     return 0
 
 
@@ -41,8 +42,9 @@ def pre_dump_round(session: Session) -> Round:
     name = f"round-{number}"
     started_ns = time.monotonic_ns()
     port = session.start_page_server(name)
-    stats = session.sender.call("pre_dump", name=name, port=port)
-    session.receiver.call("finish_page_server")
+    dumped = session.sender.call(PreDump(name, port))
+    stats = dumped.statistics
+    session.receiver.call(FinishPageServer())
     made = Round(
         number=number,
         duration_ms=(time.monotonic_ns() - started_ns) / 1e6,
@@ -50,9 +52,9 @@ def pre_dump_round(session: Session) -> Round:
         skipped_bytes=stats.get("pages_skipped", 0) * PAGE_BYTES,
     )
     session.found.last_images = name
-    session.found.packed_bytes += stats.get("packed_bytes", 0)
-    if stats["whole"] and number == 1:
-        session.found.warnings.append(f"a write counts for the whole of a huge page: {stats['whole']}")
+    session.found.packed_bytes += dumped.packed_bytes
+    if dumped.whole and number == 1:
+        session.found.warnings.append(f"a write counts for the whole of a huge page: {dumped.whole}")
     session.found.rounds.append(made)
     session.found.round_ended_ns = time.monotonic_ns()
     return made
@@ -158,7 +160,7 @@ def would_converge(rounds: Sequence[Round], most: int, budget: Budget | None = N
 def _slow_down(session: Session) -> bool:
     """Leave the container half of the CPU time that it uses, until its freeze or whatever else ends the migration."""
     try:
-        left = session.sender.call("slow_down")
+        left = session.sender.call(SlowDown())
     except CommandFailed as failed:
         session.found.warnings.append(f"not throttled: {failed.message}")
         return False

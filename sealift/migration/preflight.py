@@ -13,6 +13,7 @@ from sealift.migration.checks.scene import Look, Scene
 from sealift.migration.choice import choose
 from sealift.migration.survey import survey
 from sealift.model import Step
+from sealift_agent.protocol import DescribeContainer, DescribeHost, Guarded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,11 +59,11 @@ def examine(scene: Scene) -> Look:
     """Every finding, in the order of the resources. Looks at hosts and processes, and changes nothing."""
     described = container.describe(scene)
     with ThreadPoolExecutor(4) as pool:
-        here = pool.submit(scene.source.facts.call, "host")
-        there = pool.submit(scene.destination.facts.call, "host") if scene.destination else None
+        here = pool.submit(scene.source.facts.call, DescribeHost())
+        there = pool.submit(scene.destination.facts.call, DescribeHost()) if scene.destination else None
         overlaps = pool.submit(hosts.overlaps, scene)
-        guarded = pool.submit(scene.gateway.call, "guarded")
-        uses = scene.source.facts.call("container", container=described["Id"])
+        guarded = pool.submit(scene.gateway.call, Guarded())
+        uses = scene.source.facts.call(DescribeContainer(described["Id"]))
     look = Look(described, uses, here.result(), there.result() if there else None)
     found = [
         *container.network(scene, look),

@@ -15,8 +15,9 @@ from sealift.attestation.rejoin import rejoin
 from sealift.errors import SealiftError, UnusableInput
 from sealift.host import ssh
 from sealift.host.agents import Agent
-from sealift.network.wireguard import BRIDGE
+from sealift.migration.endings import Traces, ending
 from sealift.plain_text import one_line
+from sealift_agent.protocol import CallOff, ListUnfinished, Note, ReleaseHeld, Role, TakeOver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,7 +66,7 @@ def recover(inventory: Inventory, migration: str | None = None) -> list[Recovere
                 with suppress(SealiftError):  # one that is away is no matter of a migration
                     rejoin(inventory, host, gateway).close()
             return ended
-        records = [record for record in gateway.call("unfinished") if record["migration"] == migration]
+        records = [record for record in gateway.call(ListUnfinished()) if record["migration"] == migration]
         if not records:
             raise UnusableInput(
                 f"the gateway has no unfinished migration {migration!r}",
@@ -77,47 +78,30 @@ def recover(inventory: Inventory, migration: str | None = None) -> list[Recovere
 
 def end_unfinished(inventory: Inventory, gateway: Agent) -> list[Recovered]:
     """End every migration on the record of this gateway that nobody is at any more."""
-    records = gateway.call("unfinished")
+    records = gateway.call(ListUnfinished())
     return [ended for record in records if (ended := _end(inventory, gateway, record)) is not None]
 
 
 def _end(inventory: Inventory, gateway: Agent, record: dict[str, Any]) -> Recovered | None:
     """End one; None while somebody is at it."""
-    if record["held"] or not gateway.call("take", migration=record["migration"]):
+    if record["held"] or not gateway.call(TakeOver(record["migration"])):
         return None
-    outcome = str(gateway.call("call_off", migration=record["migration"]))
-    gateway.call("sweep", address=record["address"])
+    outcome, traces = gateway.call(CallOff(record["migration"])), Traces.of_record(record)
+    gateway.call(ReleaseHeld(record["address"]))
     left = []
-    for host, role in ((record["source"], "source"), (record["destination"], "destination")):
+    for host, role in ((record["source"], Role.SOURCE), (record["destination"], Role.DESTINATION)):
         try:
-            order, arguments = _order(role, record, committed=outcome == "committed")
+            order = ending(role, outcome, traces)
             with rejoin(inventory, host, gateway) as connection, Agent(connection, role) as agent:
-                agent.call(order, migration=record["migration"], **arguments)
+                if order is not None:
+                    agent.call(order)
         except SealiftError as failed:
             left.append(str(failed))
     if not left:
-        gateway.call("note", migration=record["migration"], phase="closed")
-    return _recovered(record, outcome, left)
+        gateway.call(Note(record["migration"], "closed"))
+    return _recovered(record, outcome.value, left)
 
 
 def _recovered(record: dict[str, Any], outcome: str, left: Iterable[str] = ()) -> Recovered:
     facts = {name: record[name] for name in ("migration", "source", "destination")}
     return Recovered(**facts, container=record["name"], outcome=outcome, left=tuple(left))
-
-
-def _order(role: str, record: dict[str, Any], *, committed: bool) -> tuple[str, dict[str, Any]]:
-    """What a host has to be told, given the outcome and how far the migration came."""
-    where = {
-        "address": record["address"],
-        "bridge": BRIDGE,
-        "restart_policy": record.get("restart_policy"),  # on record from arming on, before it is changed
-    }
-    if role == "source":
-        if committed:
-            return "discard", {"container": record["container"]}
-        return "resume", {"container": record["container"], **where}
-    if committed:
-        return "complete", {"container": record["copy"], **where}
-    if "copy" in record:
-        return "sweep", {"container": record["copy"], "volumes": record["volumes"]}
-    return "sweep_unnamed", {"name": record["name"], "image": record["image"], "volumes": record["missing"]}

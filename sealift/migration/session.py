@@ -29,9 +29,23 @@ from sealift.errors import (
 from sealift.host import docker, ssh
 from sealift.host.agents import ORDER_TIMEOUT_S, Agent
 from sealift.migration import progress
+from sealift.migration.endings import Made, Traces, ending
 from sealift.migration.recovery import end_unfinished
 from sealift.model import Choice, Round, Step, StepRecord, Strategy
-from sealift.network.wireguard import BRIDGE
+from sealift_agent.protocol import (
+    CloseDestination,
+    CloseSource,
+    End,
+    Enter,
+    Note,
+    Order,
+    Outcome,
+    ReleaseHeld,
+    RemoveContainer,
+    Role,
+    StartPageServer,
+    TakeOver,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,7 +152,7 @@ class Session:
         self.records: list[StepRecord] = []
         self.cutover: Cutover | None = None
         self.finished = False
-        self.creating: dict[str, Any] | None = None
+        self.creating: Made | None = None
         self.noted = False
         self.unsettled = False
         self._lock = threading.Lock()
@@ -186,7 +200,7 @@ class Session:
         limits, here, there = self.inventory.limits, self.request.source, self.request.destination
         places = {here: limits.per_host, there: limits.per_host, f"{here} to {there}": limits.per_link}
         began = time.monotonic()
-        while full := self.gateway.call("enter", limits=places):
+        while full := self.gateway.call(Enter(places)):
             self.found.warnings = [
                 f"waited {time.monotonic() - began:.0f} s for its turn: {' and '.join(full)} had as many migrations "
                 "as the inventory's limits allow"
@@ -220,14 +234,9 @@ class Session:
 
     def start_page_server(self, name: str) -> int:
         """The destination takes the pages of the next dump, as `name`. Returns the port."""
-        port: int = self.receiver.call(
-            "start_page_server",
-            name=name,
-            previous=self.found.last_images,
-            compress=self.request.compress,
-            streams=self.streams,
+        return self.receiver.call(
+            StartPageServer(name, self.found.last_images, self.request.compress, self.streams)
         )
-        return port
 
     def attest(self) -> str:
         """Verify what the destination is, before anything but a nonce is sent to it. Returns what was found."""
@@ -284,7 +293,7 @@ class Session:
 
     def note(self, phase: str, **facts: Any) -> None:
         """Write a transition into the journal at the gateway, before what it announces is done."""
-        self.gateway.call("note", migration=self.migration, phase=phase, **facts)
+        self.gateway.call(Note(self.migration, phase, facts))
         self.noted = True
 
     def put_away(self) -> None:
@@ -301,22 +310,23 @@ class Session:
                 self.remove_source()
             except SealiftError as silent:
                 self._left(silent)
-        sides: list[tuple[Agent, dict[str, bool], Callable[..., None]]] = []
+        sides: list[tuple[Agent, Order[None]]] = []
         if self._here.exception() is None:
-            sides.append((self.sender, {}, self._sweep_source))
+            sides.append((self.sender, CloseSource()))
         if self._there is not None:
-            sides.append((self.receiver, {"called_off": outcome == "rolled back"}, self._sweep_destination))
-        for agent, arguments, sweep in sides:
+            sides.append((self.receiver, CloseDestination(called_off=outcome == "rolled back")))
+        decided = Outcome.COMMITTED if committed else Outcome.ROLLED_BACK
+        for agent, close in sides:
             try:
                 # Once it has committed it may wait for memory. Else one that hangs is replaced by another.
-                agent.call("close", timeout_s=ORDER_TIMEOUT_S if committed else CLOSE_TIMEOUT_S, **arguments)
+                agent.call(close, timeout_s=ORDER_TIMEOUT_S if committed else CLOSE_TIMEOUT_S)
             except SealiftError as silent:
                 self._left(silent)
-                sweep(committed=committed)
+                self._end_without_agent(close.ROLE, decided)
         if self.creating is not None:
-            self._sweep(self.destination.connection, "destination", "sweep_unnamed", **self.creating)
+            self._end_without_agent(Role.DESTINATION, Outcome.ROLLED_BACK)
         with suppress(SealiftError):  # with the agent ends what it holds
-            self.gateway.call("end")
+            self.gateway.call(End())
         self._sweep_gateway()
         self._close_journal()
 
@@ -330,10 +340,10 @@ class Session:
         try:
             if self.gateway.lost:
                 with Agent(self.gateway_connection, "gateway") as agent:
-                    agent.call("take", migration=self.migration)
-                    agent.call("note", migration=self.migration, phase="closed")
+                    agent.call(TakeOver(self.migration))
+                    agent.call(Note(self.migration, "closed"))
             else:
-                self.gateway.call("note", migration=self.migration, phase="closed")
+                self.gateway.call(Note(self.migration, "closed"))
         except SealiftError as silent:
             self._left(silent)
 
@@ -343,9 +353,9 @@ class Session:
         A post-copy's goes once all of its memory has been fetched.
         """
         try:
-            self.found.fetched_bytes = self.sender.call("remove_container")["page_bytes"]
+            self.found.fetched_bytes = self.sender.call(RemoveContainer()).page_bytes
         except HostUnreachable:
-            self._sweep(self.source.connection, "source", "discard", container=self.found.container["Id"])
+            self._end_without_agent(Role.SOURCE, Outcome.COMMITTED)
         except CommandFailed as failed:
             # Docker may be back when `recover` tries again. Memory that was never fetched is left to its owner.
             self.unsettled = failed.step != Step.FINISH
@@ -360,47 +370,43 @@ class Session:
             again = ssh.connected("gateway", self.inventory.gateway)
             self.gateway_connection = self._stack.enter_context(again)
         self.gateway = self._stack.enter_context(Agent(self.gateway_connection, "gateway"))
-        self.gateway.call("take", migration=self.migration)
-        self.gateway.call("sweep", address=self.found.address)
+        self.gateway.call(TakeOver(self.migration))
+        self.gateway.call(ReleaseHeld(self.found.address))
 
-    def _sweep_source(self, *, committed: bool) -> None:
-        container = self.found.container.get("Id")
-        if container is None:
+    def _traces(self) -> Traces:
+        """What this migration has left on its hosts so far."""
+        found = self.found
+        return Traces(
+            migration=self.migration,
+            container=found.container.get("Id"),
+            address=found.address,
+            copy=found.copy or None,
+            volumes=found.volumes,
+            made=self.creating,
+            restart_policy=found.restart_policy,
+        )
+
+    def _end_without_agent(self, role: Role, outcome: Outcome) -> None:
+        """Have a fresh agent do it where one was lost. A host that has gone with it is left to `recover`."""
+        order = ending(role, outcome, self._traces())
+        if order is None:
             return
-        if committed:
-            self._sweep(self.source.connection, "source", "discard", container=container)
-            return
-        self._sweep(self.source.connection, "source", "resume", container=container, **self._where())
-
-    def _where(self) -> dict[str, Any]:
-        """What a host needs to know of the container that it has in the end."""
-        facts = self.found
-        return {"address": facts.address, "bridge": BRIDGE, "restart_policy": facts.restart_policy}
-
-    def _sweep_destination(self, *, committed: bool) -> None:
-        connection, copy = self.destination.connection, self.found.copy
-        if committed:
-            self._sweep(connection, "destination", "complete", container=copy, **self._where())
-        else:
-            self._sweep(connection, "destination", "sweep", container=copy, volumes=self.found.volumes)
+        side = self.source if role is Role.SOURCE else self.destination
+        try:
+            with Agent(side.connection, role) as agent:
+                agent.call(order)
+        except SealiftError as silent:
+            self.unsettled = True
+            self._left(silent)
 
     def _sweep_gateway(self) -> None:
         if self.gateway.lost and self.found.address:
             try:
                 with Agent(self.gateway_connection, "gateway") as agent:
-                    agent.call("sweep", address=self.found.address)
+                    agent.call(ReleaseHeld(self.found.address))
             except SealiftError as silent:
                 self.unsettled = True
                 self._left(silent)
-
-    def _sweep(self, connection: ssh.Connection, role: str, order: str, **arguments: Any) -> None:
-        """Have a fresh agent do it where one was lost. A host that has gone with it is left to `recover`."""
-        try:
-            with Agent(connection, role) as agent:
-                agent.call(order, migration=self.migration, **arguments)
-        except SealiftError as silent:
-            self.unsettled = True
-            self._left(silent)
 
     @contextmanager
     def step(self, step: Step) -> Iterator[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sealift.errors import SealiftError
 from sealift.migration import history
 from sealift.migration.estimate import Conditions, Dirtying, predict
 from sealift.model import Estimate, Strategy
+from sealift_agent import protocol
 
 if TYPE_CHECKING:
     from sealift.migration.checks.scene import Look, Scene
@@ -20,9 +21,7 @@ PRE_DUMPED = (
 def survey(scene: Scene, look: Look, *, bandwidth: int | None, max_rounds: int) -> Estimate:
     """Sample for a moment, and predict for every strategy that can be had. `bandwidth` in bytes a second."""
     door, problem = _door(scene)
-    found = scene.source.facts.call(
-        "survey", container=look.container["Id"], tracked=look.here["dirty_tracking"], door=door
-    )
+    found = scene.source.facts.call(protocol.Survey(look.container["Id"], look.here["dirty_tracking"], door))
     measured = found["link_bytes_s"] or None
     problem = found["link_problem"] or problem
     constants = history.recall(scene.inventory, scene.source.name, scene.destination_name)
@@ -56,13 +55,13 @@ def survey(scene: Scene, look: Look, *, bandwidth: int | None, max_rounds: int) 
     )
 
 
-def _door(scene: Scene) -> tuple[dict[str, Any] | None, str]:
+def _door(scene: Scene) -> tuple[protocol.Door | None, str]:
     """Where the destination waits for a measurement, or why it does not."""
     if scene.destination is None:
         return None, "the destination could not be looked at"
     address = str(scene.inventory.host(scene.destination_name).tunnel_address)
     try:
-        return dict(scene.destination.facts.call("receive_rate", address=address)), ""
+        return scene.destination.facts.call(protocol.ReceiveRate(address)), ""
     except SealiftError as failed:
         return None, failed.message
 

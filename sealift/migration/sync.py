@@ -8,6 +8,19 @@ import docker
 from docker.utils import parse_repository_tag
 
 from sealift.migration.counterpart import Counterpart, counterpart
+from sealift.migration.endings import Made
+from sealift_agent.protocol import (
+    Accept,
+    Adopt,
+    KeepVolumes,
+    LivePass,
+    OpenSource,
+    Prepare,
+    ReceiveImage,
+    SendImage,
+    SendLog,
+    TakeVolumes,
+)
 
 if TYPE_CHECKING:
     from sealift.migration.session import Session
@@ -20,9 +33,9 @@ def sync_image(session: Session) -> int:
     container = session.found.container
     reference = container["Config"]["Image"] if _is_named(session) else container["Image"]
     address = str(session.inventory.host(session.request.destination).tunnel_address)
-    door = session.receiver.call("receive_image", address=address)
+    door = session.receiver.call(ReceiveImage(address))
     bandwidth = session.request.bandwidth
-    return int(session.sender.call("send_image", reference=reference, bandwidth=bandwidth, **door))
+    return session.sender.call(SendImage(reference, door, bandwidth))
 
 
 def _is_named(session: Session) -> bool:
@@ -75,14 +88,14 @@ def create_copy(session: Session) -> Counterpart:
         missing=missing,
     )
     # Whatever interrupts this from here on: what was created and has no name yet is found by these.
-    session.creating = {"name": name, "image": found.container["Image"], "volumes": missing}
+    session.creating = Made(name, found.container["Image"], missing)
     for volume in missing:
         described = session.source.docker.inspect_volume(volume)
         api.create_volume(volume, described["Driver"], described["Options"], described["Labels"])
         found.volumes[volume] = api.inspect_volume(volume)["CreatedAt"]
-    session.receiver.call("adopt", container=None, volumes=found.volumes)
-    lineages = session.sender.call("keep_volumes", migration=session.migration, names=plan.volumes)
-    session.receiver.call("take_volumes", migration=session.migration, lineages=lineages, created=missing)
+    session.receiver.call(Adopt(None, found.volumes))
+    lineages = session.sender.call(KeepVolumes(session.migration, list(plan.volumes)))
+    session.receiver.call(TakeVolumes(session.migration, lineages, missing))
     answer = api._post_json(api._url("/containers/create"), plan.body, params={"name": name})  # noqa: SLF001
     # docker-py builds this body from arguments and knows only some of them; the source's own goes through whole.
     try:
@@ -90,7 +103,7 @@ def create_copy(session: Session) -> Counterpart:
     except docker.errors.APIError:
         session.creating = None  # refused: one of that name is somebody else's
         raise
-    session.receiver.call("adopt", container=found.copy, volumes=found.volumes)
+    session.receiver.call(Adopt(found.copy, found.volumes))
     session.note("copied", copy=found.copy, volumes=found.volumes)
     session.creating = None
     return plan
@@ -104,19 +117,20 @@ def open_doors(session: Session, plan: Counterpart) -> None:
     if logs is not None:
         targets["log"] = logs[1].rpartition("/")[0]
     address = str(session.inventory.host(session.request.destination).tunnel_address)
-    peer = session.receiver.call("prepare", migration=session.migration, address=address, trees=targets)
+    peer = session.receiver.call(Prepare(session.migration, address, targets))
     session.found.descriptors = session.sender.call(
-        "open",
-        migration=session.migration,
-        container=session.found.container["Id"],
-        peer=peer,
-        trees=sources,
-        log=logs[0] if logs else None,
-        bandwidth=session.request.bandwidth,
-        compress=session.request.compress,
-        streams=session.streams,
+        OpenSource(
+            migration=session.migration,
+            container=session.found.container["Id"],
+            peer=peer,
+            trees=sources,
+            log=logs[0] if logs else None,
+            bandwidth=session.request.bandwidth,
+            compress=session.request.compress,
+            streams=session.streams,
+        )
     )
-    session.receiver.call("accept")
+    session.receiver.call(Accept())
     session.found.log = logs[1] if logs else None
 
 
@@ -130,7 +144,7 @@ def _is_there(api: Any, volume: str) -> bool:
 
 def live_pass(session: Session) -> int:
     """Send the files that differ, and what the container has printed. Returns the bytes sent."""
-    return int(session.sender.call("live_pass")) + send_log(session)
+    return session.sender.call(LivePass()) + send_log(session)
 
 
 def send_log(session: Session, behind: int = -1) -> int:
@@ -140,11 +154,11 @@ def send_log(session: Session, behind: int = -1) -> int:
     """
     if session.found.log is None:
         return 0
-    sent = session.sender.call("send_log", name=session.found.log.rpartition("/")[2], behind=behind)
+    sent = session.sender.call(SendLog(session.found.log.rpartition("/")[2], behind))
     if sent is None:
         return 0
-    session.found.log_marked = sent["marked"]
-    return int(sent["sent"])
+    session.found.log_marked = sent.marked
+    return sent.sent
 
 
 def _trees(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sealift.errors import UnusableInput
 from sealift.host import ssh
 from sealift.host.agents import Agent
+from sealift_agent.protocol import Assign, Release, ShowRecord
 
 if TYPE_CHECKING:
     from sealift.inventory import Inventory
@@ -23,16 +24,16 @@ def assign(inventory: Inventory, address: str, host: str) -> None:
             remedy="Put its wireguard_key into the inventory, or `sealift attest` it if it proves its keys",
         )
     with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
-        gateway.call("assign", address=address, peer=entry.wireguard_key, host=host)
+        gateway.call(Assign(address, entry.wireguard_key, host))
 
 
 def release(inventory: Inventory, address: str) -> None:
     """Take an address back from whoever has it."""
     with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
-        gateway.call("release", address=address)
+        gateway.call(Release(address))
 
 
 def routes(inventory: Inventory) -> dict[str, Any]:
     """Address to `{"peer": WireGuard key, "host": name}`."""
     with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
-        return dict(gateway.call("show")["routes"])
+        return dict(gateway.call(ShowRecord())["routes"])

@@ -8,10 +8,10 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from .. import messages
 from ..admission import Admission
+from ..protocol import Door
 from ..wire import AgentError, Link
 
 DURATION_S, MOST_BYTES = 0.4, 24 << 20
@@ -33,12 +33,12 @@ STREAMS, WORTH_IT = 4, 1.25
 RTT_AT = 68
 
 
-def receive(address: str) -> dict[str, Any]:
+def receive(address: str) -> Door:
     """Wait for one measurement at this host's tunnel address. Returns the door: port and token."""
     token = secrets.token_hex(16)
     admission = Admission(address, token, slots=None)
     threading.Thread(target=_accept, args=(admission,), daemon=True, name="link").start()
-    return {"address": address, "port": admission.port, "token": token}
+    return Door(address, admission.port, token)
 
 
 def _accept(admission: Admission) -> None:

@@ -21,6 +21,7 @@ from stage import (
 from sealift.errors import SealiftError
 from sealift.host import ssh
 from sealift.host.agents import Agent
+from sealift_agent.protocol import Assign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,7 +129,7 @@ def test_an_address_that_was_given_away_meanwhile_rolls_back(stage: Stage) -> No
 
     def give(to: str, peer: str | None) -> None:
         with Agent(stage["gateway"], "gateway") as gateway:
-            gateway.call("assign", address=address, peer=peer, host=to)
+            gateway.call(Assign(address, peer, to))
 
     with untouched(stage, "redis"):
         with pytest.raises(SealiftError, match="does not belong to the source any more"):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from stage import Stage
 
+    from sealift_agent.protocol import Order
+
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
 SCANNER = Path(__file__).parents[1] / "scanner.py"
@@ -80,16 +82,19 @@ def attacked(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
     lines = neighbour.makefile("rb")
     turn = threading.Lock()
 
-    def attack(agent: Agent, order: str, **arguments: Any) -> Any:
-        result = call(agent, order, **arguments)
-        if order in OPENED:
+    def attack(agent: Agent, order: Order[Any], **limits: Any) -> Any:
+        result = call(agent, order, **limits)
+        name = order.NAME
+        if name in OPENED:
             at_gateway = stage.inventory.gateway.tunnel_address
-            where = at_gateway if order == "decide" else stage.inventory.host("destination").tunnel_address
-            ports = [result] if isinstance(result, int) else [result["port"], result.get("rsync_port")]
+            where = at_gateway if name == "decide" else stage.inventory.host("destination").tunnel_address
+            ports = (
+                [result] if isinstance(result, int) else [result.port, getattr(result, "rsync_port", None)]
+            )
             with turn:
                 for port in filter(None, ports):
                     neighbour.sendall(f"{where} {port}\n".encode())
-                    found.setdefault(order, {}).update(json.loads(lines.readline()))
+                    found.setdefault(name, {}).update(json.loads(lines.readline()))
         return result
 
     monkeypatch.setattr(Agent, "call", attack)

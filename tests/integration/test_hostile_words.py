@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sealift.host.agents import Agent
+from sealift_agent.protocol import SweepCopy
 
 if TYPE_CHECKING:
     from stage import Stage
@@ -125,7 +126,7 @@ def test_words_make_nobody_a_worker_of_a_migration(stage: Stage) -> None:
     began = time.monotonic()
     try:
         with Agent(stage["destination"], "destination") as agent:
-            agent.call("sweep", migration="made-up", container="", volumes={})
+            agent.call(SweepCopy("made-up", "", {}))
         alive: dict[str, Any] = {
             "containers": sorted(stage.docker("destination", "ps", "--format", "{{.Names}}").split()),
             "others": stage.sh("destination", "kill -0 $(cat /run/user.pid /run/tail.pid) && echo alive"),

@@ -11,6 +11,7 @@ from stage import DOCKER_HOSTS, counting, frozen, kill_agent, until_same, untouc
 from sealift.errors import MigrationFailed, SealiftError
 from sealift.host.agents import Agent
 from sealift.model import Strategy
+from sealift_agent.protocol import Discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ def alive(stage: Stage, host: str) -> bool:
 def discard(stage: Stage, container: str) -> None:
     """Do away with the source's copy, which stays frozen as long as its memory is wanted."""
     with Agent(stage["source"], "source") as broom:  # a frozen process dies for nobody else
-        broom.call("discard", container=container, migration="none")
+        broom.call(Discard("none", container))
 
 
 def test_memory_that_follows_is_the_memory_that_was(stage: Stage) -> None:

@@ -9,6 +9,7 @@ import pytest
 from stage import kill_agent
 
 from sealift.errors import SealiftError
+from sealift_agent.protocol import SlowDown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,10 +43,10 @@ def slowed(stage: Stage, seen: list[float | str | None]) -> Callable[[Session], 
     """A hook that slows the container down until it is at the least, and notes what it was left."""
 
     def hook(session: Session) -> None:
-        left = session.sender.call("slow_down")
+        left = session.sender.call(SlowDown())
         seen.append(left)
         seen.append(quota(stage, "source", "box"))
-        seen.append(session.sender.call("slow_down"))
+        seen.append(session.sender.call(SlowDown()))
 
     return hook
 

@@ -38,7 +38,7 @@ AGENT = """
 import json, subprocess, sys, tempfile, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from sealift_agent import authenticated, gateway
+from sealift_agent import authenticated, gateway, protocol
 from sealift_agent.network import allowed
 from sealift_agent.wire import Link
 
@@ -55,8 +55,8 @@ gateway.Keeper(record).start()
 
 
 def ask(migration, address, *questions):
-    facts = {"migration": migration, "address": address, "origin": a, "peer": b, "host": "destination"}
-    decider = gateway.Decider(record, "127.0.0.1", "t", "11" * 32, facts)
+    move = protocol.Move(migration, address, a, b, "destination")
+    decider = gateway.Decider(record, "127.0.0.1", "t", "11" * 32, move)
     decider.start()
     link = Link.connect("127.0.0.1", decider.port, "t")
     return [authenticated.ask(link, "11" * 32, migration, question, 20) for question in questions]

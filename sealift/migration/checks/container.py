@@ -10,6 +10,7 @@ from sealift.errors import Refused
 from sealift.migration.checks.finding import Bench, Resource
 from sealift.migration.counterpart import bind_target
 from sealift.model import Step
+from sealift_agent.protocol import DescribeVolumes, Exist, ShowRecord, VolumeFound
 
 if TYPE_CHECKING:
     from sealift.migration.checks.finding import Finding
@@ -78,7 +79,7 @@ def network(scene: Scene, look: Look) -> list[Finding]:
         )
         return bench.findings
     look.address = address = attached[name]["IPAddress"]
-    route = scene.gateway.call("show")["routes"].get(address)
+    route = scene.gateway.call(ShowRecord())["routes"].get(address)
     gateway = Bench("gateway")
     if route is None:
         gateway.no(
@@ -200,32 +201,30 @@ def mounts(scene: Scene, look: Look) -> list[Finding]:
             "CRIU can't restore such a mount: have the program do without, or mount it as a volume",
         )
     volumes = [mount["Name"] for mount in mounted if mount["Type"] == "volume"]
-    kept = scene.source.facts.call("volumes", names=volumes)
+    kept = scene.source.facts.call(DescribeVolumes(volumes))
     for name in volumes:
         _plain(bench, name, kept[name])
     bench.yes(Resource.MOUNTS, f"{len(volumes)} volumes, {len(targets)} bind mounts with counterparts")
     return [*bench.findings, *_mounts_there(scene, targets, kept)]
 
 
-def _plain(bench: Bench, name: str, volume: dict[str, Any] | None) -> None:
+def _plain(bench: Bench, name: str, volume: VolumeFound | None) -> None:
     """Only what Docker keeps in a directory of its own is known to be the volume's files, and nobody else's."""
-    if volume and (volume["driver"] != "local" or volume["options"]):
-        given = ", ".join(f"{option}={value}" for option, value in volume["options"].items())
+    if volume and (volume.driver != "local" or volume.options):
+        given = ", ".join(f"{option}={value}" for option, value in volume.options.items())
         bench.no(
             Resource.MOUNTS,
-            f"the volume {name!r} is of the driver {volume['driver']!r}{f' with the options {given}' if given else ''}",
+            f"the volume {name!r} is of the driver {volume.driver!r}{f' with the options {given}' if given else ''}",
             "What lies behind it may be shared, or no directory at all: copy its files into a plain volume "
             "(`docker volume create NAME`), or bind-mount the directory that both hosts have",
         )
 
 
-def _mounts_there(
-    scene: Scene, targets: list[str], volumes: dict[str, dict[str, Any] | None]
-) -> list[Finding]:
+def _mounts_there(scene: Scene, targets: list[str], volumes: dict[str, VolumeFound | None]) -> list[Finding]:
     if scene.destination is None:
         return []
     bench, api = Bench(scene.destination.name), scene.destination.docker
-    present = scene.destination.facts.call("exists", paths=targets)
+    present = scene.destination.facts.call(Exist(targets))
     for target, is_there in zip(targets, present, strict=True):
         if not is_there:
             bench.no(Resource.MOUNTS, f"the directory {target} for a bind mount is missing", "Create it")
@@ -236,13 +235,14 @@ def _mounts_there(
                 f"the volume {name!r} is there already, and {user['Names'][0].lstrip('/')} uses it",
                 "Its files would be overwritten: remove that container, or give the volume another name",
             )
-    for name, volume in scene.destination.facts.call("volumes", names=list(volumes)).items():
+    for name, volume in scene.destination.facts.call(DescribeVolumes(list(volumes))).items():
         if volume is None:
             continue
         _plain(bench, name, volume)
-        lineage = (volumes[name] or {}).get("lineage")
-        ours = lineage and volume["lineage"] == lineage and volume["content"] in {"left", "taken"}
-        if volume["content"] != "empty" and not ours:
+        here = volumes[name]
+        lineage = here.lineage if here else None
+        ours = lineage and volume.lineage == lineage and volume.content in {"left", "taken"}
+        if volume.content != "empty" and not ours:
             bench.no(
                 Resource.MOUNTS,
                 f"the volume {name!r} is there already, with files that this container has not left there",

@@ -12,6 +12,7 @@ from sealift.migration.checks.cpu_flags import HARMLESS
 from sealift.migration.checks.finding import Bench, Resource
 from sealift.model import Step
 from sealift.network import foreign
+from sealift_agent.protocol import TooDeep, TreeBytes
 
 if TYPE_CHECKING:
     from sealift.migration.checks.finding import Finding
@@ -114,7 +115,7 @@ def space(scene: Scene, look: Look) -> list[Finding]:
         )
     except docker.errors.ImageNotFound:
         look.image_there = False
-    look.file_bytes = scene.source.facts.call("tree_bytes", paths=paths)
+    look.file_bytes = scene.source.facts.call(TreeBytes(paths))
     if not look.image_there:
         look.image_bytes = scene.source.docker.inspect_image(container["Image"])["Size"]
     disk = SPACE_MARGIN_BYTES + look.file_bytes + look.image_bytes
@@ -137,7 +138,7 @@ def space(scene: Scene, look: Look) -> list[Finding]:
 def _depth(scene: Scene, paths: list[str]) -> list[Finding]:
     """Whether every file can be sent by its name."""
     bench = Bench(scene.source.name)
-    for path in scene.source.facts.call("too_deep", paths=paths, name_bytes=NAME_BYTES):
+    for path in scene.source.facts.call(TooDeep(paths, NAME_BYTES)):
         bench.no(
             Resource.MOUNTS,
             f"in {path} there are files whose path is longer than {NAME_BYTES} bytes",

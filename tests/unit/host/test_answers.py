@@ -10,6 +10,7 @@ import pytest
 
 from sealift.errors import HostUnreachable
 from sealift.host.agents import Agent
+from sealift_agent.protocol import DescribeHost
 
 
 class Channel(io.BytesIO):
@@ -67,4 +68,4 @@ def test_an_agent_that_says_nonsense_is_lost(said: bytes) -> None:
     assert agent.lost
     assert not heard
     with pytest.raises(HostUnreachable):
-        agent.call("look")
+        agent.call(DescribeHost())

@@ -6,12 +6,14 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sealift_agent import authenticated, destination, gateway, source
 from sealift_agent.admission import Admission
+from sealift_agent.protocol import Decider, Move
 from sealift_agent.wire import AgentError, Controller, Link
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEY, OTHER = "11" * 32, "22" * 32
-FACTS = {"migration": "m", "address": "10.77.0.9", "origin": "a=", "peer": "b=", "host": "there"}
+MOVE = Move("m", "10.77.0.9", "a=", "b=", "there")
 
 
 class Record:
@@ -30,7 +32,7 @@ class Record:
         self.behind: dict[str, str] = {}
         self.asked: list[str] = []
 
-    def switch(self, **_: str) -> str:
+    def switch(self, _: Move) -> str:
         self.asked.append("switch")
         if self.refuses:
             raise AgentError(self.refuses)
@@ -48,7 +50,7 @@ def decider() -> Iterator[Callable[..., gateway.Decider]]:
     made: list[gateway.Decider] = []
 
     def start(record: Record, key: str = KEY, port: int = 0) -> gateway.Decider:
-        made.append(gateway.Decider(record, "127.0.0.1", "t", key, FACTS, port))  # type: ignore[arg-type]
+        made.append(gateway.Decider(record, "127.0.0.1", "t", key, MOVE, port))  # type: ignore[arg-type]
         made[-1].start()
         return made[-1]
 
@@ -181,7 +183,8 @@ def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> destination.Desti
 
 
 def at(asking: Any, port: int) -> None:
-    asking.gateway = {"address": "127.0.0.1", "port": port, "token": "t", "key": KEY}
+    name = "_gateway" if isinstance(asking, source.Source) else "gateway"
+    setattr(asking, name, Decider("127.0.0.1", port, "t", KEY, group=False))
     asking.decider = Link.connect("127.0.0.1", port, "t")
 
 
@@ -195,7 +198,9 @@ def test_a_destination_asks_on_until_the_gateway_itself_has_answered(
     asks.start()
     time.sleep(0.3)
     assert outcomes == [], "neither yes nor no"
-    asking.gateway["port"] = decider(Record()).port  # the way to the gateway is free again
+    asking.gateway = replace(
+        asking.gateway, port=decider(Record()).port
+    )  # the way to the gateway is free again
     asks.join(10)
     assert outcomes == [True]
 

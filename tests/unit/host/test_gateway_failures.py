@@ -23,6 +23,7 @@ import pytest
 
 from sealift_agent import gateway
 from sealift_agent.network import allowed
+from sealift_agent.protocol import Move
 from sealift_agent.routes import Routes
 
 if TYPE_CHECKING:
@@ -111,9 +112,9 @@ def ask(bench: Bench, questions: list[tuple[str, str]], tell: Callable[[str], ob
     routes = gateway.Routes(bench.state)
     gateway.WAIT_FOR_OTHERS_S = 0
     for migration, question in questions:
-        move = {"address": MOVES[migration], "origin": "a=", "peer": "b=", "host": "there"}
+        move = Move(migration, MOVES[migration], "a=", "b=", "there")
         decider = gateway.Decider.__new__(gateway.Decider)  # no door: only what is behind it
-        decider.routes, decider.facts, decider.hold = routes, {"migration": migration, **move}, None
+        decider.routes, decider.move, decider.hold = routes, move, None
         decider.questions = {"switch": decider._switch, "call_off": decider._call_off}
         tell(json.dumps([migration, decider.say(question)]) + "\n")
 
@@ -190,7 +191,7 @@ def judge(bench: Bench, group: bool, answers: Answers) -> str | None:
     told = {answer.get("outcome") for _, answer in answers} & OUTCOMES
     assert told <= {outcome}, f"on record is {outcome}, and the hosts were told {answers}"
     later = {gateway.Routes(bench.state).call_off(member) for member in members}
-    later |= {gateway.Routes(bench.state).switch(m, MOVES[m], "a=", "b=", "there") for m in members}
+    later |= {gateway.Routes(bench.state).switch(Move(m, MOVES[m], "a=", "b=", "there")) for m in members}
     assert len(later) == 1, later
     assert outcome in {*later, None}, f"on record was {outcome}, and now it is {later}"
     assert gateway.Routes(bench.state).restore() == {}
@@ -274,7 +275,7 @@ def test_what_wireguard_did_not_do_is_done_as_soon_as_it_can(
     monkeypatch.setattr(gateway, "APPLY_AGAIN_S", 0.05)
     monkeypatch.setenv("FAKE_WG_FAILS", "2")
     routes = gateway.Routes(bench.state)
-    assert routes.switch("m", "10.77.0.9", "a=", "b=", "there") == "committed"
+    assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
     assert "10.77.0.9/32" in bench.peers()["a="]
     gateway.Keeper(routes).start()
     deadline = time.monotonic() + 5
@@ -290,7 +291,7 @@ def test_what_wireguard_did_not_do_is_done_though_the_controller_has_gone(
     monkeypatch.setattr(gateway, "STATE", bench.state)
     monkeypatch.setattr(gateway, "KEEP_ON_PAUSE_S", 0.01)
     monkeypatch.setattr(gateway, "Routes", lambda: Routes(bench.state))
-    gateway.Routes().switch("m", "10.77.0.9", "a=", "b=", "there")
+    gateway.Routes().switch(Move("m", "10.77.0.9", "a=", "b=", "there"))
     bench.table.write_text(TUNNELS)
     monkeypatch.setenv("FAKE_WG_FAILS", "4")
     gateway.keep_on(gateway.Controller())

@@ -12,6 +12,7 @@ import pytest
 
 from sealift_agent import gateway
 from sealift_agent.network import allowed
+from sealift_agent.protocol import Move
 from sealift_agent.wire import AgentError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def test_a_switch_moves_the_address_and_nothing_else(
     routes: gateway.Routes, wireguard: FakeWireGuard
 ) -> None:
     routes.assign("10.77.0.8", "a=", "here")
-    assert routes.switch("m", "10.77.0.9", "a=", "b=", "there") == "committed"
+    assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
     assert wireguard.table() == {
         "a=": ["10.78.0.10/32", "10.77.0.8/32"],
         "b=": ["10.78.0.20/32", "10.77.0.9/32"],
@@ -99,15 +100,15 @@ def test_a_switch_moves_the_address_and_nothing_else(
 
 def test_whoever_asks_first_decides(routes: gateway.Routes) -> None:
     assert routes.call_off("m") == "rolled back"
-    assert routes.switch("m", "10.77.0.9", "a=", "b=", "there") == "rolled back"
+    assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "rolled back"
     assert routes.show()["routes"]["10.77.0.9"]["peer"] == "a="
-    assert routes.switch("n", "10.77.0.9", "a=", "b=", "there") == "committed"
+    assert routes.switch(Move("n", "10.77.0.9", "a=", "b=", "there")) == "committed"
     assert routes.call_off("n") == "committed"
 
 
 def test_asking_again_gets_the_same_answer(routes: gateway.Routes) -> None:
     for _ in range(2):
-        assert routes.switch("m", "10.77.0.9", "a=", "b=", "there") == "committed"
+        assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
 
 
 def test_many_who_ask_at_once_get_one_answer(routes: gateway.Routes) -> None:
@@ -116,7 +117,9 @@ def test_many_who_ask_at_once_get_one_answer(routes: gateway.Routes) -> None:
     def ask(number: int) -> None:
         own = gateway.Routes(routes.state)
         switch = number % 2
-        answers.append(own.switch("m", "10.77.0.9", "a=", "b=", "there") if switch else own.call_off("m"))
+        answers.append(
+            own.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) if switch else own.call_off("m")
+        )
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -137,12 +140,12 @@ def group(routes: gateway.Routes) -> gateway.Routes:
 def test_a_group_commits_when_the_last_of_it_has_asked(
     group: gateway.Routes, wireguard: FakeWireGuard
 ) -> None:
-    assert group.switch("m", "10.77.0.9", "a=", "b=", "there") == gateway.WAITING
-    assert group.switch("m", "10.77.0.9", "a=", "b=", "there") == gateway.WAITING
+    assert group.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == gateway.WAITING
+    assert group.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == gateway.WAITING
     assert wireguard.table()["a="] == ["10.78.0.10/32", "10.77.0.9/32", "10.77.0.8/32"]
     again = gateway.Routes(group.state)  # the gateway's agent died meanwhile
-    assert again.switch("n", "10.77.0.8", "a=", "b=", "there") == "committed"
-    assert again.switch("m", "10.77.0.9", "a=", "b=", "there") == "committed"
+    assert again.switch(Move("n", "10.77.0.8", "a=", "b=", "there")) == "committed"
+    assert again.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
     assert wireguard.table() == {
         "a=": ["10.78.0.10/32"],
         "b=": ["10.78.0.20/32", "10.77.0.9/32", "10.77.0.8/32"],
@@ -154,19 +157,19 @@ def test_a_group_commits_when_the_last_of_it_has_asked(
 def test_one_of_a_group_calls_off_all_of_it(group: gateway.Routes, asked: list[str]) -> None:
     addresses = {"m": "10.77.0.9", "n": "10.77.0.8"}
     for migration in asked:
-        group.switch(migration, addresses[migration], "a=", "b=", "there")
+        group.switch(Move(migration, addresses[migration], "a=", "b=", "there"))
     assert group.call_off("n") == "rolled back"
     for migration, address in addresses.items():
-        assert group.switch(migration, address, "a=", "b=", "there") == "rolled back"
+        assert group.switch(Move(migration, address, "a=", "b=", "there")) == "rolled back"
         assert group.show()["routes"][address]["peer"] == "a="
     group.bind(["m", "n"])  # by an agent that took over
-    assert group.switch("m", "10.77.0.9", "a=", "b=", "there") == "rolled back"
+    assert group.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "rolled back"
 
 
 def test_an_address_that_is_no_longer_the_source_s_is_not_moved(routes: gateway.Routes) -> None:
     routes.assign("10.77.0.9", "b=", "there")
     with pytest.raises(AgentError, match="does not belong to the source any more"):
-        routes.switch("m", "10.77.0.9", "a=", "b=", "there")
+        routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there"))
     assert "m" not in routes.show()["decisions"]
 
 
@@ -174,7 +177,7 @@ def test_a_gateway_that_dies_between_record_and_deed_does_the_deed_when_it_is_ba
     routes: gateway.Routes, wireguard: FakeWireGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_WG_FAILS", "yes")
-    assert routes.switch("m", "10.77.0.9", "a=", "b=", "there") == "committed"
+    assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
     assert "`wg set` failed" in routes.behind["10.77.0.9"]
     monkeypatch.delenv("FAKE_WG_FAILS")
     assert "10.77.0.9/32" in wireguard.table()["a="]
@@ -226,7 +229,7 @@ def test_a_route_whose_peer_wireguard_does_not_have_keeps_no_other_from_its_own(
     routes: gateway.Routes, wireguard: FakeWireGuard
 ) -> None:
     on_record(routes, "10.77.0.7", "c=")
-    assert routes.switch("m", "10.77.0.9", "a=", "b=", "there") == "committed"
+    assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
     assert wireguard.table() == {"a=": ["10.78.0.10/32"], "b=": ["10.78.0.20/32", "10.77.0.9/32"]}
     assert routes.behind == {"10.77.0.7": "WireGuard has no peer c="}
     assert routes.call_off("m") == "committed"
@@ -269,10 +272,10 @@ def test_a_key_that_wireguard_does_not_take_keeps_no_other_host_from_its_own(
 
 
 def test_an_address_that_was_given_away_while_a_group_waited_is_not_moved(group: gateway.Routes) -> None:
-    assert group.switch("m", "10.77.0.9", "a=", "b=", "there") == gateway.WAITING
+    assert group.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == gateway.WAITING
     group.assign("10.77.0.9", "b=", "elsewhere")
     with pytest.raises(AgentError, match=r"10\.77\.0\.9 does not belong to the source any more"):
-        group.switch("n", "10.77.0.8", "a=", "b=", "there")
+        group.switch(Move("n", "10.77.0.8", "a=", "b=", "there"))
     assert group.call_off("n") == group.call_off("m") == "rolled back"
 
 

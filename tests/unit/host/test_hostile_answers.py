@@ -13,6 +13,7 @@ from hostile import hostile
 from sealift.errors import CommandFailed, HostUnreachable, SealiftError
 from sealift.host import agents, ssh
 from sealift.provider.client import ProviderClient
+from sealift_agent.protocol import RestartPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,7 +153,7 @@ def test_an_agent_that_talks_nonsense_is_an_error_at_once(
     with hostile(tmp_path, answer) as connection:
         agent = agents.Agent(connection, "source", heard)
         with pytest.raises(HostUnreachable, match="agent"):
-            agent.call("facts", timeout_s=60)
+            agent.call(RestartPolicy("c"), timeout_s=60)
         assert agent.lost
     assert time.monotonic() - began < PATIENCE_S
 
@@ -172,5 +173,5 @@ def test_an_agents_words_are_no_escape_sequences(tmp_path: Path) -> None:
         agent = agents.Agent(connection, "source")
         for kind in (CommandFailed, HostUnreachable):
             with pytest.raises(kind) as said:
-                agent.call("facts", timeout_s=30)
+                agent.call(RestartPolicy("c"), timeout_s=30)
             assert str(said.value).isprintable()

@@ -7,6 +7,7 @@ The journal, the record of routes and the recovery are the real ones, on a real 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -18,8 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sealift.migration import recovery
-from sealift_agent import gateway, journal
+from sealift_agent import codec, gateway, journal, protocol
 from sealift_agent.network import allowed, userspace
+from sealift_agent.orders import Orders
+from sealift_agent.protocol import Move
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +79,9 @@ class World:
 
     def switch(self) -> str:
         """The destination asks for the address; what it does with the answer."""
-        outcome = self.routes().switch(NAME, ADDRESS, PEERS["source"], PEERS["destination"], "destination")
+        outcome = self.routes().switch(
+            Move(NAME, ADDRESS, PEERS["source"], PEERS["destination"], "destination")
+        )
         self.put("destination", "live" if outcome == "committed" else None)
         return outcome
 
@@ -102,17 +107,17 @@ class World:
     def recover(self, mine: journal.Journal) -> None:
         """What `sealift recover` does."""
         routes = self.routes()
-        orders = {
-            "unfinished": mine.unfinished,
-            "take": mine.take,
-            "note": mine.note,
-            "call_off": routes.call_off,
-            "sweep": lambda **_: None,
-        }
+        orders = Orders(protocol.Role.GATEWAY)
+        orders.on(protocol.ListUnfinished, lambda _: mine.unfinished())
+        orders.on(protocol.TakeOver, lambda order: mine.take(order.migration))
+        orders.on(protocol.Note, lambda order: mine.note(order.migration, order.phase, **order.facts))
+        orders.on(protocol.CallOff, lambda order: routes.call_off(order.migration))
+        orders.on(protocol.ReleaseHeld, lambda _: None)
 
         class Gateway:
-            def call(self, order: str, **arguments: Any) -> Any:
-                return orders[order](**arguments)
+            def call(self, order: protocol.Order[Any]) -> Any:
+                said = orders.carry_out(order.NAME, json.loads(json.dumps(codec.encode(order))))
+                return codec.decode(order.ANSWER, said)
 
         recovery.end_unfinished(None, Gateway())
 
@@ -121,8 +126,8 @@ class World:
         done = {"resume": "live", "discard": None, "sweep": None, "sweep_unnamed": None, "complete": "live"}
 
         class Agent(contextlib.nullcontext[Any]):
-            def call(agent, order: str, **_: Any) -> None:  # noqa: N805 - `self` is the world
-                self.put(role, done[order])
+            def call(agent, order: protocol.Order[Any]) -> None:  # noqa: N805 - `self` is the world
+                self.put(role, done[order.NAME])
 
             def __enter__(agent) -> Any:  # noqa: N805
                 return agent

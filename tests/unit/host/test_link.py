@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from sealift_agent import codec
 from sealift_agent.network import link
 from sealift_agent.wire import AgentError, Link
 
@@ -28,7 +29,7 @@ def paced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_short_way_is_measured_by_one_connection() -> None:
-    rate, sent, streams = link.send(**link.receive(LOOPBACK))
+    rate, sent, streams = link.send(**codec.encode(link.receive(LOOPBACK)))
     assert rate > 10 * PACE
     assert 0 < sent <= link.MOST_BYTES
     assert streams == 1
@@ -39,7 +40,7 @@ def test_a_long_way_that_one_connection_does_not_fill_is_given_several(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(link, "LONG_S", 0.0)
-    rate, _, streams = link.send(**link.receive(LOOPBACK))
+    rate, _, streams = link.send(**codec.encode(link.receive(LOOPBACK)))
     assert streams == link.STREAMS
     assert rate == pytest.approx(link.STREAMS * PACE, rel=0.3)
 
@@ -47,7 +48,7 @@ def test_a_long_way_that_one_connection_does_not_fill_is_given_several(
 @pytest.mark.usefixtures("paced")
 def test_a_short_way_is_not_given_several_however_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "LONG_S", 1.0)
-    rate, _, streams = link.send(**link.receive(LOOPBACK))
+    rate, _, streams = link.send(**codec.encode(link.receive(LOOPBACK)))
     assert streams == 1
     assert rate == pytest.approx(PACE, rel=0.3)
 

@@ -10,6 +10,7 @@ import pytest
 
 from sealift_agent.admission import Admission
 from sealift_agent.destination import Destination
+from sealift_agent.protocol import Decider
 from sealift_agent.wire import LOOPBACK, Controller, Link
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def test_it_asks_no_more_once_it_was_told(outcome: str, tmp_path: Path) -> None:
     with Admission(LOOPBACK, "token") as gateway:
         destination = Destination(Controller())
-        destination.gateway = {"address": LOOPBACK, "port": gateway.port, "token": "token", "key": "11" * 32}
+        destination.gateway = Decider(LOOPBACK, gateway.port, "token", "11" * 32, group=False)
         destination.migration, destination.directory = "m", tmp_path
         destination.decider = Link.connect(LOOPBACK, gateway.port, "token")
         heard: list[bool] = []

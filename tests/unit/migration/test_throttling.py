@@ -10,6 +10,7 @@ import pytest
 from sealift.errors import CommandFailed, MigrationFailed
 from sealift.migration import predump
 from sealift.model import Round
+from sealift_agent.protocol import SlowDown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +24,8 @@ def session(sent_mb: Callable[[float], float], *, max_rounds: int = 8, **request
     made.cpus = 1.0
     made.sent_mb = sent_mb
 
-    def call(order: str) -> float | None:
-        assert order == "slow_down"
+    def call(order: SlowDown) -> float | None:
+        assert isinstance(order, SlowDown)
         if made.cpus <= 0.05:
             return None
         made.cpus = max(0.05, made.cpus / 2)

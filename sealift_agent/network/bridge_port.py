@@ -1,4 +1,4 @@
-"""A container's cable: its port in the host's bridge. Pulling it cuts all of its traffic, in one system call.
+"""The host's end of a container's veth pair, a port of the bridge. To detach it stops all traffic, in one system call.
 
 Nothing inside the container notices (its link stays up), no rule can be overlooked, and no program has to be started:
 packets from it reach a port that belongs to no bridge and carry another's hardware address, so the kernel drops them.
@@ -32,14 +32,14 @@ ETH_P_IP, ETH_P_ARP, ARP_REQUEST = 0x0800, 0x0806, 1
 """linux/if_ether.h, linux/if_arp.h"""
 
 
-class Plug:
-    """One port: `port` is the host's end of the container's virtual cable, `bridge` what it belongs to."""
+class BridgePort:
+    """`port` is the name of the host's end of the container's veth pair, `bridge` what it belongs to."""
 
     def __init__(self, port: str, bridge: str) -> None:
         self.port = port
         self.bridge = bridge
 
-    def pull(self) -> None:
+    def detach(self) -> None:
         """Take the port out of its bridge, and make it deaf.
 
         The kernel would answer at a port of its own for every address that it has. A restored container that asked for
@@ -50,19 +50,19 @@ class Plug:
                 Path(f"/proc/sys/net/ipv4/conf/{self.port}/{setting}").write_text(value)
             self._call(SIOCBRDELIF)
 
-    def put_back(self) -> None:
+    def attach(self) -> None:
         """Put the port into its bridge again."""
         if not self.is_in():
             self._call(SIOCBRADDIF)
 
-    def discard(self) -> None:
-        """Take the cable away, if it is still there: a dockerd that died during a start knows nothing of it."""
+    def delete(self) -> None:
+        """Delete the veth pair, if it is still there: a dockerd that died during a start knows nothing of it."""
         subprocess.run(["ip", "link", "delete", self.port], check=False, capture_output=True)
 
     def introduce(self, address: str) -> None:
         """Ask for the container's hardware address, from the bridge, so that each knows the other's at once.
 
-        A restored socket may have sent something before the cable was back. The question for the bridge's address was
+        A restored socket may have sent something before the port was back. The question for the bridge's address was
         lost then, and the kernel would ask again only after a second (`neigh/*/retrans_time_ms`).
         """
         hardware = bytes.fromhex(
@@ -100,7 +100,7 @@ class Plug:
 
 
 def unclaimed(bridge: str) -> set[str]:
-    """Ports of a bridge whose other end is still on this host: cables of containers that are being started."""
+    """Ports of a bridge whose other end is still on this host: veth pairs of containers that are being started."""
     links = {}
     for path in Path("/sys/class/net").iterdir():
         links[path.name] = (_number(path / "ifindex"), _number(path / "iflink"))
@@ -116,8 +116,8 @@ def _number(path: Path) -> int:
         return -1
 
 
-def find(namespace: str, address: str, bridge: str) -> Plug:
-    """The plug of the interface that carries `address` in a network namespace (a path under /proc or /var/run)."""
+def find(namespace: str, address: str, bridge: str) -> BridgePort:
+    """The port of the interface that carries `address` in a network namespace (a path under /proc or /var/run)."""
     shown = subprocess.run(
         ["nsenter", f"--net={namespace}", "ip", "-json", "address", "show"],
         capture_output=True,
@@ -128,5 +128,5 @@ def find(namespace: str, address: str, bridge: str) -> Plug:
         raise AgentError(f"the container's interfaces can't be listed: {shown.stderr.strip()}")
     for interface in json.loads(shown.stdout):
         if any(entry.get("local") == address for entry in interface.get("addr_info", [])):
-            return Plug(socket.if_indextoname(interface["link_index"]), bridge)
+            return BridgePort(socket.if_indextoname(interface["link_index"]), bridge)
     raise AgentError(f"no interface of the container carries {address}")

@@ -1,0 +1,81 @@
+"""What each host is told when a migration ends without its agent: one table, for a session and for recovery.
+
+| outcome     | source                      | destination                                                       |
+|-------------|-----------------------------|-------------------------------------------------------------------|
+| committed   | `Discard`: its copy goes    | `Complete`: the container is reached there                        |
+| rolled back | `Resume`: it goes on        | `SweepCopy`: the copy goes; `SweepUnnamed` where its id is unknown |
+
+A source whose container was not found yet is told nothing. A session knows what it has done; recovery has it from the
+journal (`Traces.of_record`): both make the same orders of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sealift.network.wireguard import BRIDGE
+from sealift_agent.protocol import Complete, Discard, Outcome, Resume, Role, SweepCopy, SweepUnnamed
+
+if TYPE_CHECKING:
+    from sealift_agent.protocol import Json, Order
+
+
+@dataclass(frozen=True)
+class Made:
+    """What is being made at the destination, and has no id yet: a container of that name and image, and volumes."""
+
+    name: str
+    image: str
+    volumes: list[str]
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What a migration has left on its hosts so far.
+
+    `container` is the source's; `copy` the destination's, with the `volumes` that were made for it (names, and when
+    Docker made them). `made` is what `copy` is not on record for. `restart_policy`: from the arming on.
+    """
+
+    migration: str
+    container: str | None = None
+    address: str = ""
+    copy: str | None = None
+    volumes: dict[str, str] = field(default_factory=dict)
+    made: Made | None = None
+    restart_policy: Json | None = None
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> Traces:
+        """What the gateway's journal says of a migration."""
+        return cls(
+            migration=record["migration"],
+            container=record["container"],
+            address=record["address"],
+            copy=record.get("copy"),
+            volumes=record.get("volumes", {}),
+            made=Made(record["name"], record["image"], record["missing"]),
+            restart_policy=record.get("restart_policy"),
+        )
+
+
+def ending(role: Role, outcome: Outcome, traces: Traces) -> Order[Any] | None:
+    """The order for a fresh agent of that host; None where there is nothing to do. `outcome` is decided."""
+    return (_of_source if role is Role.SOURCE else _of_destination)(outcome, traces)
+
+
+def _of_source(outcome: Outcome, traces: Traces) -> Order[Any] | None:
+    if traces.container is None:
+        return None
+    if outcome is Outcome.COMMITTED:
+        return Discard(traces.migration, traces.container)
+    return Resume(traces.migration, traces.container, traces.address, BRIDGE, traces.restart_policy)
+
+
+def _of_destination(outcome: Outcome, traces: Traces) -> Order[Any]:
+    if outcome is Outcome.COMMITTED and traces.copy is not None:
+        return Complete(traces.migration, traces.copy, traces.address, BRIDGE, traces.restart_policy)
+    if traces.copy is None and traces.made is not None:
+        return SweepUnnamed(traces.migration, traces.made.name, traces.made.image, traces.made.volumes)
+    return SweepCopy(traces.migration, traces.copy or "", traces.volumes)
