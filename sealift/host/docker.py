@@ -106,6 +106,14 @@ class PinnedAdapter(BaseHTTPAdapter):
 class Client(docker.APIClient):
     """docker-py's, for a daemon that may say anything."""
 
+    def create(self, described: dict[str, Any], name: str) -> str:
+        """Create a container of which all is given as the API has it. Returns its id.
+
+        docker-py builds that from arguments, and knows only some of them.
+        """
+        answer = self._post_json(self._url("/containers/create"), described, params={"name": name})  # type: ignore[attr-defined]  # as below
+        return str(self._result(answer, json=True)["Id"])
+
     def _raise_for_status(self, response: requests.Response) -> None:
         response.reason = one_line(str(response.reason))
         try:
@@ -121,14 +129,14 @@ class Client(docker.APIClient):
             raise CommandFailed(f"Docker's answer makes no sense ({type(nonsense).__name__})") from nonsense
 
 
-def client(connection: Connection) -> docker.APIClient:
+def client(connection: Connection) -> Client:
     """A low-level Docker client whose every request travels in this SSH connection."""
     made = Client(base_url="unix:///var/run/docker.sock", version=API_VERSION, timeout=TIMEOUT_S)
     made.mount("http+docker://", PinnedAdapter(connection))
     return made
 
 
-def wait_for(connection: Connection, *, patience_s: float) -> docker.APIClient:
+def wait_for(connection: Connection, *, patience_s: float) -> Client:
     """A client of a daemon that may still be starting."""
     deadline = time.monotonic() + patience_s
     while True:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sealift.errors import CommandFailed, MigrationFailed
 from sealift.model import Round, Step, Strategy
+from sealift_agent.constants import PAGE_BYTES
 from sealift_agent.protocol import FinishPageServer, GatherPages, PreDump, SlowDown
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from sealift.migration.session import Session
 
-PAGE_BYTES = 4096
 SMALL_BYTES = 1 << 20
 """What is this little costs less in the final dump than another round."""
 

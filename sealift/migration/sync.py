@@ -96,10 +96,8 @@ def create_copy(session: Session) -> Counterpart:
     session.receiver.call(Adopt(None, found.volumes))
     lineages = session.sender.call(KeepVolumes(session.migration, list(plan.volumes)))
     session.receiver.call(TakeVolumes(session.migration, lineages, missing))
-    answer = api._post_json(api._url("/containers/create"), plan.body, params={"name": name})  # noqa: SLF001
-    # docker-py builds this body from arguments and knows only some of them; the source's own goes through whole.
     try:
-        found.copy = api._result(answer, json=True)["Id"]  # noqa: SLF001
+        found.copy = api.create(plan.body, name)
     except docker.errors.APIError:
         session.creating = None  # refused: one of that name is somebody else's
         raise

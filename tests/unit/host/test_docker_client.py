@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ANSWERS = {
+    "/v1.43/containers/create?name=new": (201, b'{"Id": "12ab"}'),
+    "/v1.43/containers/create?name=taken": (409, b'{"message": "it is taken"}'),
     "/v1.43/volumes/there": (200, b'{"Name": "there"}'),
     "/v1.43/volumes/deep": (200, b"[" * 100_000),
     "/v1.43/volumes/odd": (500, b'{"message": "no\\u001b[31m"}'),
@@ -40,12 +42,16 @@ class Daemon(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
     def log_message(self, *_: Any) -> None:
         """Nothing."""
 
 
 @pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[docker_py.APIClient]:
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[docker.Client]:
     """One whose channels lead to a server of ours instead of through SSH."""
     Daemon.peers = set()
     with ThreadingHTTPServer(("127.0.0.1", 0), Daemon) as server:
@@ -59,34 +65,38 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[docker_py.APIClient]:
         server.shutdown()
 
 
-def test_questions_share_a_connection(client: docker_py.APIClient) -> None:
+def test_questions_share_a_connection(client: docker.Client) -> None:
     assert client.inspect_volume("there") == {"Name": "there"}
     assert client.inspect_volume("there") == {"Name": "there"}
     assert len(Daemon.peers) == 1
 
 
-def test_a_client_that_was_closed_connects_again(client: docker_py.APIClient) -> None:
+def test_a_client_that_was_closed_connects_again(client: docker.Client) -> None:
     client.inspect_volume("there")
     client.close()
     assert client.inspect_volume("there") == {"Name": "there"}
     assert len(Daemon.peers) == 2
 
 
-def test_what_is_no_json_is_an_error_of_the_host(client: docker_py.APIClient) -> None:
+def test_what_is_no_json_is_an_error_of_the_host(client: docker.Client) -> None:
     with pytest.raises(CommandFailed, match="makes no sense"):
         client.inspect_volume("deep")
 
 
-def test_what_a_daemon_complains_of_is_plain_text(client: docker_py.APIClient) -> None:
+def test_what_a_daemon_complains_of_is_plain_text(client: docker.Client) -> None:
     with pytest.raises(docker_py.errors.APIError) as refused:
         client.inspect_volume("odd")
     assert "no" in refused.value.explanation
     assert "\x1b" not in refused.value.explanation
 
 
-def test_an_answer_without_an_end_is_given_up(
-    client: docker_py.APIClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_without_an_end_is_given_up(client: docker.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docker, "ANSWER_LIMIT", 1024)
     with pytest.raises(HostUnreachable, match="does not end"):
         client.inspect_volume("large")
+
+
+def test_a_container_is_created_as_it_is_described(client: docker.Client) -> None:
+    assert client.create({"Image": "one"}, "new") == "12ab"
+    with pytest.raises(docker_py.errors.APIError, match="it is taken"):
+        client.create({"Image": "one"}, "taken")
