@@ -10,13 +10,14 @@ too, at no cost; the namespace ends with them.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from .. import libc
+from .. import libc, proc
 from ..wire import AgentError
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 
 CLONE_NEWNS = 0x20000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+MNT_DETACH = 2
 """sched.h, sys/mount.h."""
+
+ROOTS = ("/merged", "/rootfs")
+"""How the place ends at which Docker, or containerd, has a container's root."""
 
 MOUNT_SETATTR, RECURSIVE, HERE = 442, 0x8000, -100
 READ_ONLY, NO_SETUID, NO_DEVICES, NO_LINKS = 0x1, 0x2, 0x4, 0x200000
@@ -70,3 +75,17 @@ def _enter(trees: Mapping[str, str], roots: Mapping[str, Path]) -> None:
         libc.call("mount", os.fsencode(tree), place, None, MS_BIND | MS_REC, None)
         path = ctypes.c_char_p(place)
         libc.system_call(MOUNT_SETATTR, HERE, path, RECURSIVE, attributes, len(attributes))
+    ours = tuple(f"{root}/" for root in roots.values())
+    for mount in proc.mounts("thread-self"):
+        if _is_a_containers(mount) and not f"{mount.point}/".startswith(ours):
+            with contextlib.suppress(OSError):  # one below another went with it
+                libc.call("umount2", os.fsencode(mount.point), MNT_DETACH)
+
+
+def _is_a_containers(mount: proc.Mount) -> bool:
+    """Whether Docker has mounted it for a container: a network namespace, or the root.
+
+    A copy would keep it in use for as long as a migration takes, though Docker has unmounted it: the veth pair of a
+    container that is gone would stay, and so would its layers.
+    """
+    return mount.kind == "nsfs" or (mount.kind == "overlay" and mount.point.endswith(ROOTS))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sealift_agent import proc
 from sealift_agent.files import beneath, links
 from sealift_agent.files.enclosure import Enclosure
 from sealift_agent.files.walk import stamps, touched_since
@@ -114,3 +116,36 @@ def test_what_is_started_in_an_enclosure_sees_the_trees_follows_no_link_and_chan
         assert not any(place.iterdir())  # nobody else sees it
     finally:
         enclosure.close()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+def test_an_enclosure_keeps_no_container_s_network_and_no_root_of_one_in_use(
+    tree: Path, tmp_path: Path
+) -> None:
+    network, merged, kept = (tmp_path / name for name in ("net", "merged", "kept"))
+    network.touch()
+    for name in ("merged", "kept", "lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    layers = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    mounts = (
+        (network, ["mount", "--bind", "/proc/self/ns/net", network]),
+        (merged, ["mount", "-t", "overlay", "-o", layers, "overlay", merged]),
+        (kept, ["mount", "-t", "tmpfs", "tmpfs", kept]),
+    )
+    made: list[Path] = []
+    try:
+        for place, words in mounts:
+            if subprocess.run(words, check=False, capture_output=True).returncode:
+                pytest.skip(f"{words[2]} can't be mounted here")
+            made.append(place)
+        enclosure = Enclosure(tmp_path / "own", {"t": str(tree)})
+        try:
+            seen = {mount.point for mount in enclosure.run(proc.mounts, "thread-self")}
+        finally:
+            enclosure.close()
+        assert {str(network), str(merged)}.isdisjoint(seen)
+        assert {str(kept), str(enclosure.roots["t"])} <= seen
+    finally:
+        for place in made:
+            subprocess.run(["umount", place], check=True)
