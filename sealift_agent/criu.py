@@ -115,10 +115,11 @@ def _size(path: Path) -> int:
 CRIU_ROOT = re.compile(r"/tmp/\.criu\.mntns\.\w+")  # noqa: S108 - CRIU's name (criu/mount.c), read in its log
 
 
-def kill_criu(directory: Path) -> None:
+def kill_criu(directory: Path) -> list[int]:
     """Kill the CRIU that works in a directory, a child of the runc there, and then what it has begun to restore.
 
-    Left alone those would wait for it for ever, and runc for them.
+    Left alone those would wait for it for ever, and runc for them. Returns whom: one that is frozen ends only once it
+    is thawed.
     """
     children: dict[int, list[tuple[int, str]]] = {}
     for pid in proc.pids():
@@ -132,6 +133,7 @@ def kill_criu(directory: Path) -> None:
         doomed += [child for child, _ in children.get(pid, [])]
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    return doomed
 
 
 def clear_restore(container_id: str) -> None:

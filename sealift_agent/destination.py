@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -20,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 from . import (
     authenticated,
     breakpoints,
+    cgroup,
     criu,
     docker_api,
     dumps,
     messages,
     points,
+    proc,
     protocol,
     restart,
     volume_marks,
@@ -60,6 +63,9 @@ FLUSH_TIMEOUT_S = 10
 REMOVE_TIMEOUT_S = 30
 AT_FIRST_S = 8
 """How long Docker may take to remove a copy before what may keep it from that is killed."""
+
+BY_ITSELF_S = 2
+"""How long a runc may take to end once its CRIU has been killed."""
 
 FILL_TIMEOUT_S = 600
 ASK_AGAIN_S = 1
@@ -517,7 +523,7 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
         if not (restore / "restored").exists():
             let_go(restore)
             # It traces the processes that it restores. Were they killed under its hands, both would wait for ever.
-            criu.kill_criu(restore)
+            _kill_restore(restore)
         try:
             docker_api.call(
                 "DELETE", f"/containers/{container}?force=1&v=1", timeout=timeout_s, accept=(204, 404)
@@ -530,10 +536,38 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
                 _end_start(container, restore)
                 timeout_s = REMOVE_TIMEOUT_S
             time.sleep(0.1)
+    _end_restore(restore)
     criu.clear_restore(container)
     for volume, created in volumes.items():
         remove_volume(volume, created)
     shutil.rmtree(restore, ignore_errors=True)
+
+
+def _kill_restore(restore: Path) -> None:
+    """Kill CRIU and what it has begun to restore, also where all of it is frozen.
+
+    runc freezes a group that it kills (version 1), and may be killed itself before it has thawed it.
+    """
+    for pid in criu.kill_criu(restore):
+        with contextlib.suppress(OSError):  # it has ended
+            group = cgroup.of_process(pid)
+            if cgroup.is_frozen(group):
+                cgroup.thaw(group)
+
+
+def _end_restore(restore: Path) -> None:
+    """Docker has removed the container: a runc that still restores it is ended. AgentError if it does not end."""
+    began = time.monotonic()
+    while runcs := [pid for pid in dumps.workers(restore) if proc.stat(pid)[0].startswith("runc")]:
+        _kill_restore(restore)
+        waited_s = time.monotonic() - began
+        if waited_s > BY_ITSELF_S:
+            for pid in runcs:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if waited_s > REMOVE_TIMEOUT_S:
+            raise AgentError("runc, which restores the container, does not end", "finish")
+        time.sleep(0.02)
 
 
 def _end_start(container: str, restore: Path) -> None:

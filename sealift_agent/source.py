@@ -619,8 +619,14 @@ def remove(container: str) -> None:
     if pid:
         restart.suspend(container)  # of one that was armed by an older Sealift: the policy would revive it
         group = cgroup.of_process(pid)
+        ports: list[str] = []
+        with contextlib.suppress(AgentError):  # its first process has ended by itself
+            ports = bridge_port.outer_ends(f"/proc/{pid}/ns/net")
         cgroup.kill_frozen(group)
         cgroup.thaw(group)
+        # A dockerd that dies while it removes a container forgets the network namespace, and the veth pair stays in it.
+        for port in ports:
+            bridge_port.delete(port)
     docker_api.call("DELETE", f"/containers/{container}?force=1&v=1")
 
 

@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from ..wire import AgentError
 
@@ -57,7 +58,7 @@ class BridgePort:
 
     def delete(self) -> None:
         """Delete the veth pair, if it is still there: a dockerd that died during a start knows nothing of it."""
-        subprocess.run(["ip", "link", "delete", self.port], check=False, capture_output=True)
+        delete(self.port)
 
     def introduce(self, address: str) -> None:
         """Ask for the container's hardware address, from the bridge, so that each knows the other's at once.
@@ -118,15 +119,31 @@ def _number(path: Path) -> int:
 
 def find(namespace: str, address: str, bridge: str) -> BridgePort:
     """The port of the interface that carries `address` in a network namespace (a path under /proc or /var/run)."""
-    shown = subprocess.run(
-        ["nsenter", f"--net={namespace}", "ip", "-json", "address", "show"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if shown.returncode != 0:
-        raise AgentError(f"the container's interfaces can't be listed: {shown.stderr.strip()}")
-    for interface in json.loads(shown.stdout):
+    for interface in _shown(["nsenter", f"--net={namespace}", "ip", "-json", "address", "show"]):
         if any(entry.get("local") == address for entry in interface.get("addr_info", [])):
             return BridgePort(socket.if_indextoname(interface["link_index"]), bridge)
     raise AgentError(f"no interface of the container carries {address}")
+
+
+def outer_ends(namespace: str) -> list[str]:
+    """The host's ends of the veth pairs whose other end is in that network namespace."""
+    links = ["ip", "-json", "-details", "link", "show", "type", "veth"]
+    inside = {
+        (link["ifindex"], link.get("link_index"))
+        for link in _shown(["nsenter", f"--net={namespace}", *links])
+    }
+    return [link["ifname"] for link in _shown(links) if (link.get("link_index"), link["ifindex"]) in inside]
+
+
+def delete(port: str) -> None:
+    """Delete the veth pair of that port, if it is still there."""
+    subprocess.run(["ip", "link", "delete", port], check=False, capture_output=True)
+
+
+def _shown(words: list[str]) -> list[dict[str, Any]]:
+    """What `ip` shows as JSON."""
+    shown = subprocess.run(words, capture_output=True, text=True, check=False)
+    if shown.returncode != 0:
+        raise AgentError(f"the container's interfaces can't be listed: {shown.stderr.strip()}")
+    found: list[dict[str, Any]] = json.loads(shown.stdout or "[]")
+    return found
