@@ -46,7 +46,7 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} processors"
 
 
-CODE = ("sealift", "tasks", "flows")
+CODE = ("sealift", "sealift_agent", "sealift_guest", "tasks", "flows")
 """What a migration is made of. Documents, tests and measurements may change beside it."""
 
 
