@@ -243,12 +243,14 @@ def check_header(content: dict[str, Any]) -> None:
 def is_finished(disk: str) -> bool:
     """Whether a disk was formatted to the end."""
     with header_copy(disk, f"header.{os.getpid()}") as header:
-        return (content := metadata(header)) is not None and is_marked(content)
+        return is_marked(metadata(header))
 
 
-def is_marked(content: dict[str, Any]) -> bool:
-    """The same, of what a header says."""
-    return any(token.get("type") == NAME for token in content.get("tokens", {}).values())
+def is_marked(content: dict[str, Any] | None) -> bool:
+    """The same, of what a header says; None where there is none."""
+    return content is not None and any(
+        token.get("type") == NAME for token in content.get("tokens", {}).values()
+    )
 
 
 def metadata(header: str) -> dict[str, Any] | None:
