@@ -357,7 +357,7 @@ class PreDump(Order[Dumped]):
     port: int
 
 
-@_of(Role.SOURCE, "slow_down", Optional[float], "the container's CPU quota", allowed=(OPENED,))
+@_of(Role.SOURCE, "slow_down", Optional[float], "the container's CPU quota", allowed=(OPENED, ARMED))
 @dataclass(frozen=True)
 class SlowDown(Order[Optional[float]]):
     """Halve what the container uses of the processors. Answers how many are left; null if it is at the least."""
