@@ -134,7 +134,8 @@ def test_words_make_nobody_a_worker_of_a_migration(stage: Stage) -> None:
     finally:
         stage.sh(
             "destination",
-            "kill $(cat /run/user.pid /run/tail.pid); rm -f /run/user.pid /run/tail.pid /run/runc",
+            "pkill -P $(cat /run/user.pid); kill $(cat /run/user.pid /run/tail.pid); "
+            "rm -f /run/user.pid /run/tail.pid /run/runc",
         )
     assert alive == {"containers": ["one", "two"], "others": "alive"}
     assert time.monotonic() - began < 60
