@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 import httpx
+from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL
 
 from sealift import inventory as inventories
@@ -41,7 +42,7 @@ def admit(
 
     Outside of a worker a person has chosen both. Refused names what a worker's run may not have.
     """
-    if not (RUN in os.environ if by_worker is None else by_worker):
+    if not (_is_started_by_api() if by_worker is None else by_worker):
         return inventories.load(chosen)
     _demand_password()
     known = inventories.load(inventories.find_for_worker(chosen))
@@ -54,6 +55,23 @@ def admit(
             "`worker`",
         )
     return known
+
+
+def admit_without_inventory() -> None:
+    """The same for a run that brings up a lab of its own. Refused where the API lets in whoever asks."""
+    if _is_started_by_api():
+        _demand_password()
+
+
+def _is_started_by_api() -> bool:
+    """Whether a worker has started this very run, with parameters that the API was given.
+
+    A run inside of it has its parameters from the outer one's code: a sweep's migrations, say, from the sweep.
+    """
+    if RUN not in os.environ:
+        return False
+    context = FlowRunContext.get()
+    return context is None or context.flow_run is None or str(context.flow_run.id) == os.environ[RUN]
 
 
 def _demand_password() -> None:

@@ -14,6 +14,7 @@ from pydantic import Field
 from benchmarks import compare, frames
 from benchmarks import sweep as sweeps
 from benchmarks.testbed import lab_of
+from flows.admission import admit_without_inventory
 from flows.evaluate import evaluate
 from flows.publish import SweepProgress, publish_comparison, publish_rows
 from sealift.errors import Refused
@@ -48,6 +49,7 @@ def sweep(
     Returns the file of all rows. Raises UnusableInput for a plan or a folder that is none, Refused for a regression.
 
     """
+    admit_without_inventory()
     before = _baseline(baseline, results)
     if dated:
         results /= f"{datetime.now(UTC):%Y-%m-%d}"

@@ -305,5 +305,5 @@ def test_schedules_are_deployed_and_a_worker_runs_one_to_its_end(
         assert run["state_type"] == "COMPLETED", run["state"]
         artifacts = {one["key"] for one in orchestrator.ask("/artifacts/filter")}
     rows = frames.load(tmp_path / "results")
-    assert list(rows["outcome"]) == ["committed"]
+    assert list(rows["outcome"]) == ["committed"], list(rows["error"])
     assert {"sweep-results", "migration-steps", "migration-timeline"} <= artifacts

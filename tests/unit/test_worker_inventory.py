@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -150,3 +151,20 @@ def test_at_a_command_line_nothing_of_this_is_asked(folder: Path, monkeypatch: p
     elsewhere = folder.with_name("mine.toml")
     elsewhere.write_text(INVENTORY)
     assert set(admit(elsewhere, "destination", "none").hosts) == {"destination"}
+
+
+def test_a_run_inside_of_one_that_was_let_in_has_what_that_one_gives_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep brings up a lab, and has it migrated by the flow, without evidence where the lab has none."""
+    from flows import admission
+
+    elsewhere = folder.with_name("mine.toml")
+    elsewhere.write_bytes((folder / "sealift.toml").read_bytes())
+    running = SimpleNamespace(flow_run=SimpleNamespace(id="inner"))
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "outer")
+    monkeypatch.setattr(admission.FlowRunContext, "get", lambda: running)
+    assert set(admission.admit(elsewhere, "destination", "none").hosts) == {"destination"}
+    running.flow_run.id = "outer"
+    with pytest.raises(Refused, match="is not below"):
+        admission.admit(elsewhere)
