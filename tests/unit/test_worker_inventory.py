@@ -154,11 +154,12 @@ def test_at_a_command_line_nothing_of_this_is_asked(folder: Path, monkeypatch: p
 
 
 def test_a_run_inside_of_one_that_was_let_in_has_what_that_one_gives_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    api: type[Api], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sweep brings up a lab, and has it migrated by the flow, without evidence where the lab has none."""
     from flows import admission
 
+    api.status = 401
     elsewhere = folder.with_name("mine.toml")
     elsewhere.write_bytes((folder / "sealift.toml").read_bytes())
     running = SimpleNamespace(flow_run=SimpleNamespace(id="inner"))
