@@ -185,7 +185,9 @@ def test_a_peer_that_stands_still_is_given_up(
     monkeypatch.setattr(rsync, "STANDSTILL_S", 2)
     served_by = time.monotonic() + 5
     while {*tree(os.getpid())} - before and time.monotonic() < served_by:
-        time.sleep(0.01)  # a daemon that is stopped does not take back the child that has served the live pass
+        time.sleep(
+            0.01
+        )  # a daemon that is stopped does not take back the child that has served the live pass
     daemon.process.send_signal(signal.SIGSTOP)
     began = time.monotonic()
     with pytest.raises(AgentError, match="has stood still for 2 s"):
