@@ -5,8 +5,9 @@
 | committed   | `Discard`: its copy goes    | `Complete`: the container is reached there                        |
 | rolled back | `Resume`: it goes on        | `SweepCopy`: the copy goes; `SweepUnnamed` where its id is unknown |
 
-A source whose container was not found yet is told nothing. A session knows what it has done; recovery has it from the
-journal (`Traces.of_record`): both make the same orders of it.
+A source whose container was not found yet is told nothing. A commit of which no copy is known is an error, so that
+nothing is removed for it. A session knows what it has done; recovery has it from the journal (`Traces.of_record`):
+both make the same orders of it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sealift.errors import UnusableInput
 from sealift.network.wireguard import BRIDGE
 from sealift_agent.protocol import Complete, Discard, Outcome, Resume, Role, SweepCopy, SweepUnnamed
 
@@ -61,7 +63,15 @@ class Traces:
 
 
 def ending(role: Role, outcome: Outcome, traces: Traces) -> Order[Any] | None:
-    """The order for a fresh agent of that host; None where there is nothing to do. `outcome` is decided."""
+    """The order for a fresh agent of that host; None where there is nothing to do. `outcome` is decided.
+
+    UnusableInput for a commit of which no copy is known.
+    """
+    if outcome is Outcome.COMMITTED and traces.copy is None:
+        raise UnusableInput(
+            f"migration {traces.migration} has committed, and no container is on record as its copy",
+            remedy="Look for the container on both hosts: nothing of it was removed",
+        )
     return (_of_source if role is Role.SOURCE else _of_destination)(outcome, traces)
 
 
@@ -74,8 +84,8 @@ def _of_source(outcome: Outcome, traces: Traces) -> Order[Any] | None:
 
 
 def _of_destination(outcome: Outcome, traces: Traces) -> Order[Any]:
-    if outcome is Outcome.COMMITTED and traces.copy is not None:
-        return Complete(traces.migration, traces.copy, traces.address, BRIDGE, traces.restart_policy)
     if traces.copy is None and traces.made is not None:
         return SweepUnnamed(traces.migration, traces.made.name, traces.made.image, traces.made.volumes)
+    if outcome is Outcome.COMMITTED:
+        return Complete(traces.migration, traces.copy or "", traces.address, BRIDGE, traces.restart_policy)
     return SweepCopy(traces.migration, traces.copy or "", traces.volumes)

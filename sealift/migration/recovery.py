@@ -91,10 +91,10 @@ def _end(inventory: Inventory, gateway: Agent, record: dict[str, Any]) -> Recove
     left = []
     for host, role in ((record["source"], Role.SOURCE), (record["destination"], Role.DESTINATION)):
         try:
-            order = ending(role, outcome, traces)
+            if (order := ending(role, outcome, traces)) is None:
+                continue
             with rejoin(inventory, host, gateway) as connection, Agent(connection, role) as agent:
-                if order is not None:
-                    agent.call(order)
+                agent.call(order)
         except SealiftError as failed:
             left.append(str(failed))
     if not left:

@@ -388,11 +388,10 @@ class Session:
 
     def _end_without_agent(self, role: Role, outcome: Outcome) -> None:
         """Have a fresh agent do it where one was lost. A host that has gone with it is left to `recover`."""
-        order = ending(role, outcome, self._traces())
-        if order is None:
-            return
         side = self.source if role is Role.SOURCE else self.destination
         try:
+            if (order := ending(role, outcome, self._traces())) is None:
+                return
             with Agent(side.connection, role) as agent:
                 agent.call(order)
         except SealiftError as silent:

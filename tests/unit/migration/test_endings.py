@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sealift.errors import UnusableInput
 from sealift.migration.endings import Made, Traces, ending
 from sealift.network.wireguard import BRIDGE
 from sealift_agent.protocol import Complete, Discard, Order, Outcome, Resume, Role, SweepCopy, SweepUnnamed
@@ -56,6 +57,13 @@ def test_session_and_recovery_give_a_host_the_same_order(
 
 def test_a_source_whose_container_was_never_found_is_told_nothing() -> None:
     assert ending(SOURCE, ROLLED_BACK, Traces("m")) is None
+
+
+@pytest.mark.parametrize("role", [SOURCE, DESTINATION])
+@pytest.mark.parametrize("traces", [SESSIONS["opened"], Traces.of_record(OPENED), Traces("m", "c")])
+def test_no_host_removes_anything_for_a_commit_of_which_no_copy_is_known(role: Role, traces: Traces) -> None:
+    with pytest.raises(UnusableInput, match="migration m has committed, and no container is on record"):
+        ending(role, COMMITTED, traces)
 
 
 def test_a_destination_without_a_copy_still_forgets_the_migration() -> None:
