@@ -189,10 +189,7 @@ def bind_folders() -> None:
 def rekey(disk: str, old: bytes, new: bytes) -> None:
     """First both keys open the disk, then only the new one does."""
     with header_copy(disk) as header:
-        content = metadata(header)
-        if content is None or not is_marked(content):
-            raise Refusal(EMPTY, "nothing that was written to the disk is there")
-        check_header(content)
+        check_header(written(header))
         if slot_of(header, new) is None:
             require_key(header, old)
             with handed_over(old) as known, handed_over(new) as added:
@@ -200,7 +197,7 @@ def rekey(disk: str, old: bytes, new: bytes) -> None:
                 run([*words, "--pbkdf-force-iterations", "1000", "--key-file", known, header, added])
             write_back(header, disk, keys_first=True)
         kept = slot_of(header, new)
-        for slot in (metadata(header) or {"keyslots": {}})["keyslots"]:
+        for slot in written(header)["keyslots"]:
             if slot != kept:
                 run(["cryptsetup", "luksKillSlot", "-q", header, slot])
         write_back(header, disk, keys_first=False)
@@ -257,6 +254,14 @@ def metadata(header: str) -> dict[str, Any] | None:
     """What a header says, or None if it is none."""
     done = run(["cryptsetup", "luksDump", "--dump-json-metadata", header], check=False)
     return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+def written(header: str) -> dict[str, Any]:
+    """The same of one that was written to its end. Refuses any other."""
+    content = metadata(header)
+    if content is None or not is_marked(content):
+        raise Refusal(EMPTY, "nothing that was written to the disk is there")
+    return content
 
 
 def require_key(header: str, key: bytes) -> None:
