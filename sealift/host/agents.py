@@ -88,6 +88,7 @@ class Agent:
         self._channel = connection.open(["python3", path, role])
         self._answers: dict[int, queue.Queue[Event]] = {}
         self._number = 0
+        self._refused = ""
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._lost = threading.Event()
@@ -129,8 +130,9 @@ class Agent:
                 self._channel.sendall(line)
             answer = answers.get(timeout=timeout_s)
         except (OSError, EOFError, queue.Empty, paramiko.SSHException) as silent:
+            why = f": {self._refused}" if self._refused else ""
             raise HostUnreachable(
-                f"its {self.role} agent does not answer {name!r}", host=self.host
+                f"its {self.role} agent does not answer {name!r}{why}", host=self.host
             ) from silent
         finally:
             self._answers.pop(number, None)
@@ -177,8 +179,10 @@ class Agent:
         complaint = ""
         try:
             self._take_messages()
+        except Misunderstood as other:
+            self._refused = complaint = str(other)
         except NONSENSE as nonsense:
-            complaint = f"it said what is no message ({type(nonsense).__name__}: {str(nonsense)[:200]})"
+            complaint = f"it said what is no message ({type(nonsense).__name__})"
         except (OSError, paramiko.SSHException):
             pass
         self._lost.set()
@@ -200,8 +204,8 @@ class Agent:
     def _take(self, message: dict[str, Any]) -> None:
         if "hello" in message:
             if message["hello"] != VERSION:
-                raise ValueError(
-                    f"it speaks version {message['hello']} of the protocol, this Sealift {VERSION}"
+                raise Misunderstood(
+                    f"it speaks version {message['hello']!r} of the protocol, and this Sealift speaks {VERSION}"
                 )
         elif "event" in message:
             if not isinstance(message["event"], str):

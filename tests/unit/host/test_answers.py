@@ -69,3 +69,12 @@ def test_an_agent_that_says_nonsense_is_lost(said: bytes) -> None:
     assert not heard
     with pytest.raises(HostUnreachable):
         agent.call(DescribeHost())
+
+
+def test_an_agent_of_another_version_is_refused_in_one_sentence() -> None:
+    agent = Agent(Connection(b'{"hello": 2}\n{"number": 1, "result": {}}\n'), "facts")  # type: ignore[arg-type]
+    agent._reader.join(10)
+    with pytest.raises(
+        HostUnreachable, match="it speaks version 2 of the protocol, and this Sealift speaks 1"
+    ):
+        agent.call(DescribeHost())
