@@ -588,16 +588,8 @@ def follow_links(spec: dict[str, Any]) -> None:
 
 def remove_volume(name: str, created: str) -> None:
     """Remove a volume, if it is the one that was created then."""
-    if (there := _volume(name)) is not None and there["CreatedAt"] == created:
+    if (there := volume_marks.described_volume(name)) is not None and there["CreatedAt"] == created:
         docker_api.call("DELETE", f"/volumes/{name}", accept=(204, 404))
-
-
-def _volume(name: str) -> dict[str, Any] | None:
-    try:
-        described: dict[str, Any] = docker_api.call("GET", f"/volumes/{name}")
-    except docker_api.NotThere:
-        return None
-    return described
 
 
 def sweep(migration: str, container: str, volumes: dict[str, str]) -> None:
@@ -619,7 +611,11 @@ def sweep_unnamed(migration: str, name: str, image: str, volumes: list[str]) -> 
     except docker_api.NotThere:
         found = None
     mine = found is not None and found["State"]["Status"] == "created" and found["Image"] == image
-    there = {volume: described for volume in volumes if (described := _volume(volume)) is not None}
+    there = {
+        volume: described
+        for volume in volumes
+        if (described := volume_marks.described_volume(volume)) is not None
+    }
     empty = {
         volume: described["CreatedAt"]
         for volume, described in there.items()

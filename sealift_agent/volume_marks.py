@@ -40,7 +40,7 @@ def look(names: Sequence[str]) -> dict[str, VolumeFound | None]:
 
     `driver` and `options` as Docker has them; `content`: empty, left, taken, here or other; `lineage`, or None.
     """
-    return {name: _look(described) if (described := _volume(name)) else None for name in names}
+    return {name: _look(described) if (described := described_volume(name)) else None for name in names}
 
 
 def _look(described: dict[str, Any]) -> VolumeFound:
@@ -141,14 +141,15 @@ def _of(migration: str, state: str) -> Iterator[tuple[dict[str, Any], dict[str, 
         mark = _read(path)
         if (mark.get("migration"), mark.get("state")) != (migration, state):
             continue
-        described = _volume(path.name)
+        described = described_volume(path.name)
         if described is None or mark["identity"] != _identity(described):
             path.unlink(missing_ok=True)
         else:
             yield mark, described
 
 
-def _volume(name: str) -> dict[str, Any] | None:
+def described_volume(name: str) -> dict[str, Any] | None:
+    """Docker's description of a volume; None if it is not there."""
     try:
         described: dict[str, Any] = docker_api.call("GET", f"/volumes/{name}")
     except docker_api.NotThere:
@@ -163,7 +164,7 @@ def _users(name: str) -> list[Any]:
 
 
 def _there(name: str) -> dict[str, Any]:
-    described = _volume(name)
+    described = described_volume(name)
     if described is None:
         raise AgentError(f"the volume {name!r} is gone", "sync")
     return described
