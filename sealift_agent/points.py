@@ -34,9 +34,14 @@ class Point(Enum):
 
 def passed(point: Point) -> None:
     """The agent is at this point. Returns at once, unless it is to be held there."""
-    if not (HOLD / point.value).exists():
-        return
-    (HOLD / "at").touch()
+    if (HOLD / point.value).exists():
+        wait(HOLD)
+
+
+def wait(place: Path) -> None:
+    """Say in this directory that somebody is held, and wait until he may go on, or `LONGEST_S` are over."""
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "at").touch()
     deadline = time.monotonic() + LONGEST_S
-    while not (HOLD / "go").exists() and time.monotonic() < deadline:
+    while not (place / "go").exists() and time.monotonic() < deadline:
         time.sleep(LOOK_S)

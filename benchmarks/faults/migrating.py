@@ -11,7 +11,6 @@ import json
 import signal
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +24,7 @@ from sealift.inventory import lab_inventory
 from sealift.lab import lab
 from sealift.migration import progress
 from sealift.migration.session import Request
+from sealift_agent import points
 from sealift_agent.protocol import Note, Order
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sealift.model import Report, Step
-
-LONGEST_S = 60
 
 
 class Gate(progress.Listener):
@@ -50,8 +48,9 @@ class Gate(progress.Listener):
             self._halt()
 
     def leaving(self, container: str) -> None:  # noqa: ARG002 - there is one
-        """See `progress.Listener`."""
-        say("leaving")
+        """Say that this process leaves its session."""
+        halt_dir().mkdir(exist_ok=True)
+        (halt_dir() / "leaving").touch()
 
     def before(self, role: str, order: Order[Any]) -> None:
         """An agent of that role is about to get that order."""
@@ -65,21 +64,12 @@ class Gate(progress.Listener):
         with self._lock:
             passed, self._passed = self._passed, True
         if not passed:
-            say("at")
-            deadline = time.monotonic() + LONGEST_S
-            while not (halt_dir() / "go").exists() and time.monotonic() < deadline:
-                time.sleep(0.005)
+            points.wait(halt_dir())
 
 
 def halt_dir() -> Path:
     """Where a held controller says so, and is told to go on."""
     return lab.lab_dir() / "halt"
-
-
-def say(word: str) -> None:
-    """Say where this process is: `at` its moment, or `leaving` its session."""
-    halt_dir().mkdir(exist_ok=True)
-    (halt_dir() / word).touch()
 
 
 @contextmanager
