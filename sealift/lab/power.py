@@ -56,7 +56,7 @@ def off(host: LabHost, directory: Path) -> None:
     first = namespaced.first_process(host.name, mark)
     if first is None:
         raise CommandFailed("it has no power already", host=host.name, step="power off")
-    wiring.unplug(namespaced.switch_of(mark), host)
+    wiring.disconnect(namespaced.switch_of(mark), host)
     os.kill(first, signal.SIGKILL)
     processors.end(host.name, mark)
     deadline = time.monotonic() + OFF_TIMEOUT_S

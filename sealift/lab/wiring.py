@@ -27,7 +27,7 @@ def wire(
     provider: LabHost,
     workloads: str,
 ) -> None:
-    """Connect everything. `hosts` maps a host to its first process; `virtual` are those plugged into the provider.
+    """Connect everything. `hosts` maps a host to its first process; `virtual` are those connected to the provider.
 
     The controller's interface carries the lab's mark as its alias: whose it is.
     """
@@ -69,21 +69,21 @@ def wire(
 
 
 def connect(switch: int, host: LabHost, pid: int, virtual: Sequence[LabHost], workloads: str) -> None:
-    """Connect one host; `virtual` are the machines that are plugged into it."""
-    plugs = [
+    """Connect one host; `virtual` are the machines that are connected to it."""
+    links = [
         f"link add {host.name} mtu {MTU} type veth peer name eth0 address {host.mac} mtu {MTU} netns {pid}",
         f"link set {host.name} master underlay up",
     ]
     if host.clients_address:
-        plugs.append(
+        links.append(
             f"link add {host.name}-c type veth peer name eth1 address {host.clients_mac} netns {pid}"
         )
-        plugs.append(f"link set {host.name}-c master clients up")
-    _ip(switch, plugs)
+        links.append(f"link set {host.name}-c master clients up")
+    _ip(switch, links)
     _ip(pid, _addresses(host, virtual, workloads))
 
 
-def unplug(switch: int, host: LabHost) -> None:
+def disconnect(switch: int, host: LabHost) -> None:
     """Delete one host's links, as when its power goes: nobody hears anything of it any more, not even its end."""
     _ip(
         switch,
