@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields, is_dataclass
-from enum import Enum
-from typing import Any
+from typing import Any, get_args
 
 from . import protocol
-from .protocol import ORDERS, PHASES, VERSION, Order, Phase, Role
+from .protocol import ORDERS, PHASES, VERSION, Order, Outcome, Role
 
 HEAD = f"""# Protocol
 
@@ -79,20 +78,13 @@ def _first_paragraph(kind: type) -> str:
 
 
 def _type(kind: Any) -> str:
-    """A type in words of JSON."""
+    """A type in words of JSON; of a field it is the text that stands in the class."""
     if kind is None:
         return "nothing"
-    if isinstance(kind, type) and issubclass(kind, Enum) and kind is not Phase:
-        return " or ".join(f"`{word.value}`" for word in kind)
-    name = (
-        kind
-        if isinstance(kind, str)
-        else getattr(kind, "__name__", "")
-        if isinstance(kind, type)
-        else str(kind)
-    )
-    if not isinstance(kind, str) and hasattr(kind, "__args__"):
-        name = str(kind)
+    named = vars(protocol).get(kind) if isinstance(kind, str) else kind
+    if named is Outcome:
+        return " or ".join(f"`{word.value}`" for word in Outcome)
+    name = str(kind) if isinstance(kind, str) or get_args(kind) else kind.__name__
     for module in ("typing.", "sealift_agent.protocol."):
         name = name.replace(module, "")
     return f"`{name.replace('dict[str, Any]', 'Json')}`"
