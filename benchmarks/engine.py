@@ -1,51 +1,57 @@
-"""A migration without Prefect: the same steps in the same order as `flows.migrate`, called one after the other."""
+"""A migration without Prefect: the same steps in the same order as in the flow, run one after the other."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from sealift import inventory as inventories
-from sealift.migration import finish as ending
-from sealift.migration import predump
-from sealift.migration import sync as files
-from sealift.migration.cutover import Cutover
-from sealift.migration.preflight import preflight
-from sealift.migration.session import Request, Session
-from sealift.model import CUTOVER, Report, Step
+from sealift.migration import progress, steps
+from sealift.migration.request import Request
+from sealift.migration.results import Memory, Ready
+from sealift.migration.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from sealift.inventory import Inventory
+    from sealift.migration.cutover import Cutover
+    from sealift.migration.results import Moved, Provisioned
+    from sealift.model import Report
 
     Hooks = Mapping[str, Callable[[Session], object]]
 
 
+class Hooked(steps.InTurn, progress.Listener):
+    """Calls hooks when "armed", and with the source's events, by their names."""
+
+    def __init__(self, session: Session, hooks: Hooks) -> None:
+        self._session = session
+        self._hooks = hooks
+
+    def cut_over(self, cutovers: Sequence[Cutover]) -> list[Moved]:
+        """See `steps.Runner`."""
+        for cutover in cutovers:
+            cutover.arm()
+            self._call("armed")
+        return super().cut_over(cutovers)
+
+    def heard(self, container: str, event: str) -> None:
+        """See `progress.Listener`."""
+        if container == self._session.request.container:
+            self._call(event)
+
+    def _call(self, name: str) -> None:
+        if name in self._hooks:
+            self._hooks[name](self._session)
+
+
 def migrate(inventory: Inventory, request: Request, hooks: Hooks | None = None) -> Report:
-    """Migrate. Hooks are called when "armed", and with the source's events, by their names."""
-    called = hooks or {}
-
-    class Hooked(Cutover):
-        def hear(self, event: dict[str, Any]) -> None:
-            super().hear(event)
-            if event["event"] in called:
-                called[event["event"]](session)
-
+    """Migrate. Hooks: see `Hooked`."""
     with Session.open(inventory, request) as session:
-        prepare(session)
-        with session.step(Step.PRE_DUMP):
-            predump.prepare(session)
-        session.cutover = cutover = Hooked(session)
-        cutover.arm()
-        if "armed" in called:
-            called["armed"](session)
-        cutover.begin()
-        for step in CUTOVER:
-            cutover.wait(step)
-        with session.step(Step.FINISH):
-            ending.finish(session)
-        return ending.report(session)
+        hooked = Hooked(session, hooks or {})
+        with progress.listening(hooked):
+            return steps.migrate([session], hooked)[0]
 
 
 def alone(inventory: Path, **asked: Any) -> Report:
@@ -53,20 +59,16 @@ def alone(inventory: Path, **asked: Any) -> Report:
     return migrate(inventories.load(inventory), Request(**asked))
 
 
-def prepare(session: Session) -> None:
-    """All that comes before memory is looked at."""
-    arrive(session)
-    with session.step(Step.PREFLIGHT):
-        preflight(session)
-    with session.step(Step.SYNC):
-        session.found.image_bytes = files.sync_image(session)
-        files.open_doors(session, files.create_copy(session))
-        session.found.file_bytes = files.live_pass(session)
+def prepare(session: Session) -> Ready:
+    """All that comes before memory is sent."""
+    attested = steps.attest(session)
+    destination = steps.provision_keys(session, attested)
+    plan = steps.preflight(session, destination)
+    copy = steps.sync(session, destination, plan)
+    records = (attested.step, destination.step, plan.step, copy.step)
+    return Ready(records, destination, plan, copy, Memory())
 
 
-def arrive(session: Session) -> None:
+def arrive(session: Session) -> Provisioned:
     """The steps before all others: the destination proves what it is and gets its keys."""
-    with session.step(Step.ATTEST):
-        session.attest()
-    with session.step(Step.PROVISION_KEYS):
-        session.provision()
+    return steps.provision_keys(session, steps.attest(session))

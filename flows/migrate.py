@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from prefect import flow
 from pydantic import Field
@@ -12,22 +12,11 @@ from flows.admission import admit
 from flows.ending import keep
 from flows.publish import Progress, publish
 from flows.recover import end_what_was_left
-from sealift.migration import progress
+from sealift.migration import group, progress
 from sealift.migration.again import again_after_rollback
-from sealift.migration.cutover import Cutover
-from sealift.migration.finish import report
-from sealift.migration.session import Request, Session
+from sealift.migration.request import Request
 from sealift.model import Report, Strategy
-from tasks.attest import attest
-from tasks.cutover import under_way
-from tasks.finish import finish
-from tasks.pre_dump import pre_dump
-from tasks.preflight import preflight
-from tasks.provision_keys import provision_keys
-from tasks.sync import sync
-
-if TYPE_CHECKING:
-    from sealift.inventory import Inventory
+from tasks.runs import TaskRuns
 
 
 @flow(
@@ -91,24 +80,8 @@ def migrate(
     )
     known = admit(inventory, destination, evidence)
     with progress.listening(Progress()):
-        made, rollbacks = again_after_rollback(lambda: _once(known, request), retries)
+        # The steps, top to bottom: `sealift.migration.steps.migrate`. Each is a task run here (`tasks.runs`).
+        [made], rollbacks = again_after_rollback(lambda: group.migrate(known, [request], TaskRuns()), retries)
     made = made.model_copy(update={"warnings": [*rollbacks, *made.warnings]})
     publish(made)
     return keep(made)
-
-
-def _once(inventory: Inventory, request: Request) -> Report:
-    """The protocol, top to bottom."""
-    with Session.open(inventory, request) as session:
-        attest(session)
-        provision_keys(session)
-        preflight(session)
-        sync(session)
-        pre_dump(session)
-        # The four tasks are under way before the hosts are armed, and three only watch: from "go" to the commit the two
-        # hosts and the gateway need nobody.
-        session.cutover = Cutover(session)
-        for step in under_way(session.cutover):
-            step.result()
-        finish(session)
-        return report(session)

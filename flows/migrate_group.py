@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from prefect import flow
 from pydantic import Field
@@ -12,27 +12,11 @@ from flows.admission import admit
 from flows.ending import keep
 from flows.publish import Progress, publish
 from flows.recover import end_what_was_left
-from sealift.errors import SealiftError
-from sealift.migration import progress
+from sealift.migration import group, progress
 from sealift.migration.again import again_after_rollback
-from sealift.migration.finish import report
-from sealift.migration.group import Group, of_project
-from sealift.migration.session import Request
+from sealift.migration.request import Request
 from sealift.model import Report, Strategy
-from tasks.attest import attest
-from tasks.cutover import under_way
-from tasks.finish import finish
-from tasks.pre_dump import pre_dump
-from tasks.preflight import preflight
-from tasks.provision_keys import provision_keys
-from tasks.sync import sync
-
-if TYPE_CHECKING:
-    from prefect import Task
-
-    from sealift.inventory import Inventory
-    from sealift.migration.session import Session
-    from sealift.model import StepRecord
+from tasks.runs import TaskRuns
 
 
 @flow(
@@ -85,48 +69,12 @@ def migrate_group(
 
     """
     known = admit(inventory, destination, evidence)
-    names = [*(containers or []), *(of_project(known, source, project) if project else [])]
+    names = [*(containers or []), *(group.of_project(known, source, project) if project else [])]
     asked = (strategy, max_rounds, evidence, max_downtime, bandwidth, throttle, compress, streams)
     requests = [Request(name, source, destination, *asked) for name in names]
     with progress.listening(Progress(len(names))):
-        made, rollbacks = again_after_rollback(lambda: _once(known, requests), retries)
+        made, rollbacks = again_after_rollback(lambda: group.migrate(known, requests, TaskRuns()), retries)
     made = [one.model_copy(update={"warnings": [*rollbacks, *one.warnings]}) for one in made]
     for one in made:
         publish(one)
     return keep(made)
-
-
-def _once(inventory: Inventory, requests: list[Request]) -> list[Report]:
-    with Group.open(inventory, requests) as group:
-        for session in group.sessions:
-            attest(session)
-            provision_keys(session)
-        for step in (preflight, sync, pre_dump):
-            _each(step, group.sessions)
-        _cut_over(group)
-        for session in group.sessions:
-            finish(session)
-        return [report(session) for session in group.sessions]
-
-
-def _each(step: Task[[Session], StepRecord], sessions: list[Session]) -> None:
-    """The same step of all of them at once; all have ended when one that failed is raised."""
-    runs = [step.submit(session) for session in sessions]
-    for run in runs:
-        run.wait()
-    for run in runs:
-        run.result()
-
-
-def _cut_over(group: Group) -> None:
-    """As in a migration of one, the tasks are under way before the freeze and only watch."""
-    runs = [under_way(cutover) for cutover in group.cutovers()]
-    failures: dict[int, SealiftError] = {}
-    for number, chain in enumerate(runs):
-        try:
-            for run in chain:
-                run.result()
-        except SealiftError as failed:
-            failures[number] = failed
-    if failures:
-        raise group.first_failure(failures)

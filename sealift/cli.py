@@ -205,7 +205,7 @@ def check(
     from sealift import inventory as inventories
     from sealift.migration.check import check as look
     from sealift.migration.display import estimate_lines
-    from sealift.migration.session import Request
+    from sealift.migration.request import Request
 
     request = Request(
         container, source, destination, evidence=_evidence(evidence), bandwidth=_bytes(bandwidth)

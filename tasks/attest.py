@@ -5,8 +5,9 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from sealift.migration.session import Session  # noqa: TC001 - Prefect reads the annotations
-from sealift.model import Step, StepRecord
+from sealift.migration import steps
+from sealift.migration.results import Attested  # noqa: TC001 - Prefect reads the annotations
+from sealift.migration.session import Session  # noqa: TC001 - as above
 from tasks.retrying import if_unreachable
 
 
@@ -16,9 +17,8 @@ from tasks.retrying import if_unreachable
     retry_delay_seconds=2,
     retry_condition_fn=if_unreachable,
     cache_policy=NO_CACHE,
+    persist_result=False,
 )
-def attest(session: Session) -> StepRecord:
+def attest(session: Session) -> Attested:
     """Fetch the evidence, verify it against the owner's policy, pin the keys that it binds. A rejection is final."""
-    with session.step(Step.ATTEST) as facts:
-        facts["note"] = session.attest()
-    return session.recorded(Step.ATTEST)
+    return steps.attest(session)

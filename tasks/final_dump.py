@@ -1,4 +1,4 @@
-"""Final dump: traffic cut, processes frozen, what is left dumped."""
+"""Final dump: traffic cut, processes frozen, the remaining pages dumped."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from prefect.cache_policies import NO_CACHE
 
 from sealift.migration.cutover import Cutover  # noqa: TC001 - Prefect reads the annotations
 from sealift.model import Step, StepRecord
+from tasks.watching import Watchers  # noqa: TC001 - as above
 
 
-@task(name="final dump", cache_policy=NO_CACHE)
-def final_dump(cutover: Cutover, watchers: int) -> StepRecord:
+@task(name="final dump", cache_policy=NO_CACHE, persist_result=False)
+def final_dump(cutover: Cutover, watchers: Watchers) -> StepRecord:
     """Arm and say go once the others watch, and wait for the end. Returns how the source has dumped."""
-    cutover.begin(watchers)
-    return cutover.wait(Step.FINAL_DUMP)
+    watchers.wait_for_all()
+    cutover.begin()
+    return watchers.record(cutover, Step.FINAL_DUMP)

@@ -1,18 +1,16 @@
-"""Finish: the destination looked at, the source removed, images wiped."""
+"""Finish: the destination inspected, the source removed, images wiped."""
 
 from __future__ import annotations
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from sealift.migration import finish as ending
-from sealift.migration.session import Session  # noqa: TC001 - Prefect reads the annotations
-from sealift.model import Step, StepRecord
+from sealift.migration import steps
+from sealift.migration.results import Finished, Ready  # noqa: TC001 - Prefect reads the annotations
+from sealift.migration.session import Session  # noqa: TC001 - as above
 
 
-@task(name="finish", cache_policy=NO_CACHE)
-def finish(session: Session) -> StepRecord:
+@task(name="finish", cache_policy=NO_CACHE, persist_result=False)
+def finish(session: Session, ready: Ready) -> Finished:
     """After the commit: put the source's copy away."""
-    with session.step(Step.FINISH) as facts:
-        facts["note"] = ending.finish(session)
-    return session.recorded(Step.FINISH)
+    return steps.finish(session, ready)

@@ -7,10 +7,11 @@ from prefect.cache_policies import NO_CACHE
 
 from sealift.migration.cutover import Cutover  # noqa: TC001 - Prefect reads the annotations
 from sealift.model import Step, StepRecord
+from tasks.watching import Watchers  # noqa: TC001 - as above
 
 
-@task(name="network switch", cache_policy=NO_CACHE)
-def network_switch(cutover: Cutover) -> StepRecord:
+@task(name="network switch", cache_policy=NO_CACHE, persist_result=False)
+def network_switch(cutover: Cutover, watchers: Watchers) -> StepRecord:
     """Watch until the end. Returns how the gateway decided."""
-    cutover.attend()
-    return cutover.wait(Step.NETWORK_SWITCH)
+    watchers.attend()
+    return watchers.record(cutover, Step.NETWORK_SWITCH)

@@ -1,13 +1,13 @@
-"""Preflight: both hosts and the container looked at; refused with all reasons at once."""
+"""Preflight: both hosts and the container inspected; refused with all reasons at once."""
 
 from __future__ import annotations
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from sealift.migration import preflight as checks
-from sealift.migration.session import Session  # noqa: TC001 - Prefect reads the annotations
-from sealift.model import Step, StepRecord
+from sealift.migration import steps
+from sealift.migration.results import Plan, Provisioned  # noqa: TC001 - Prefect reads the annotations
+from sealift.migration.session import Session  # noqa: TC001 - as above
 from tasks.retrying import if_unreachable
 
 
@@ -17,10 +17,8 @@ from tasks.retrying import if_unreachable
     retry_delay_seconds=2,
     retry_condition_fn=if_unreachable,
     cache_policy=NO_CACHE,
+    persist_result=False,
 )
-def preflight(session: Session) -> StepRecord:
+def preflight(session: Session, destination: Provisioned) -> Plan:
     """Find everything that would stop the migration before anything is touched."""
-    with session.step(Step.PREFLIGHT) as facts:
-        checks.preflight(session)
-        facts["note"] = f"{session.found.choice.strategy}: {session.found.choice.why}"
-    return session.recorded(Step.PREFLIGHT)
+    return steps.preflight(session, destination)

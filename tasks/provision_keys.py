@@ -5,8 +5,9 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from sealift.migration.session import Session  # noqa: TC001 - Prefect reads the annotations
-from sealift.model import Step, StepRecord
+from sealift.migration import steps
+from sealift.migration.results import Attested, Provisioned  # noqa: TC001 - Prefect reads the annotations
+from sealift.migration.session import Session  # noqa: TC001 - as above
 from tasks.retrying import if_unreachable
 
 
@@ -16,9 +17,8 @@ from tasks.retrying import if_unreachable
     retry_delay_seconds=2,
     retry_condition_fn=if_unreachable,
     cache_policy=NO_CACHE,
+    persist_result=False,
 )
-def provision_keys(session: Session) -> StepRecord:
+def provision_keys(session: Session, attested: Attested) -> Provisioned:
     """Release keys to the verified destination, and make gateway and source know its new one."""
-    with session.step(Step.PROVISION_KEYS) as facts:
-        facts["note"] = session.provision()
-    return session.recorded(Step.PROVISION_KEYS)
+    return steps.provision_keys(session, attested)

@@ -5,17 +5,12 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from sealift.migration import sync as files
-from sealift.migration.session import Session  # noqa: TC001 - Prefect reads the annotations
-from sealift.model import Step, StepRecord
+from sealift.migration import steps
+from sealift.migration.results import Copy, Plan, Provisioned  # noqa: TC001 - Prefect reads the annotations
+from sealift.migration.session import Session  # noqa: TC001 - as above
 
 
-@task(name="sync", cache_policy=NO_CACHE)
-def sync(session: Session) -> StepRecord:
+@task(name="sync", cache_policy=NO_CACHE, persist_result=False)
+def sync(session: Session, destination: Provisioned, plan: Plan) -> Copy:
     """Send the image, create the counterpart, send the files."""
-    with session.step(Step.SYNC) as facts:
-        session.found.image_bytes = files.sync_image(session)
-        files.open_doors(session, files.create_copy(session))
-        session.found.file_bytes = files.live_pass(session)
-        facts["sent_bytes"] = session.found.image_bytes + session.found.file_bytes
-    return session.recorded(Step.SYNC)
+    return steps.sync(session, destination, plan)

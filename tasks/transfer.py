@@ -7,10 +7,11 @@ from prefect.cache_policies import NO_CACHE
 
 from sealift.migration.cutover import Cutover  # noqa: TC001 - Prefect reads the annotations
 from sealift.model import Step, StepRecord
+from tasks.watching import Watchers  # noqa: TC001 - as above
 
 
-@task(name="transfer", cache_policy=NO_CACHE)
-def transfer(cutover: Cutover) -> StepRecord:
+@task(name="transfer", cache_policy=NO_CACHE, persist_result=False)
+def transfer(cutover: Cutover, watchers: Watchers) -> StepRecord:
     """Watch until the end. Returns how the destination got everything that it needs."""
-    cutover.attend()
-    return cutover.wait(Step.TRANSFER)
+    watchers.attend()
+    return watchers.record(cutover, Step.TRANSFER)

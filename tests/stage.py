@@ -30,10 +30,10 @@ from sealift.host.agents import Agent
 from sealift.inventory import lab_inventory
 from sealift.lab import images, lab
 from sealift.lab.layout import SOURCE
-from sealift.migration import recovery
-from sealift.migration.preflight import preflight
-from sealift.migration.session import Request, Session
-from sealift.model import Step, Strategy
+from sealift.migration import recovery, steps
+from sealift.migration.request import Request
+from sealift.migration.session import Session
+from sealift.model import Strategy
 from sealift_agent.protocol import Assign, Release, ShowRecord
 
 if TYPE_CHECKING:
@@ -162,9 +162,7 @@ class Stage:
 
         def look() -> None:
             with Session.open(inventory or self.inventory, request) as session:
-                arrive(session)
-                with session.step(Step.PREFLIGHT):
-                    preflight(session)
+                steps.preflight(session, arrive(session))
 
         with pytest.raises(SealiftError) as raised:
             look()

@@ -23,7 +23,7 @@ from sealift.host import agents
 from sealift.inventory import lab_inventory
 from sealift.lab import lab
 from sealift.migration import progress
-from sealift.migration.session import Request
+from sealift.migration.request import Request
 from sealift_agent import points
 from sealift_agent.protocol import Note, Order
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sealift.attestation.keystore import Keystore
     from sealift.attestation.record import Record
-    from sealift.host.agents import Agent
+    from sealift.host.agents import Caller
     from sealift.host.ssh import Connection
     from sealift.inventory import Inventory
 
@@ -106,7 +106,7 @@ def _emptied(host: str) -> Refused:
     )
 
 
-def introduce(inventory: Inventory, name: str, gateway: Agent, others: Iterable[Connection] = ()) -> None:
+def introduce(inventory: Inventory, name: str, gateway: Caller, others: Iterable[Connection] = ()) -> None:
     """Make the gateway and other Docker hosts take a host's present WireGuard key in place of the one before."""
     host = inventory.host(name)
     if host.wireguard_key is None or host.tunnel_address is None:

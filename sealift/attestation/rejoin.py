@@ -9,12 +9,12 @@ from sealift.attestation.provision import introduce, provision
 from sealift.attestation.record import pinned
 
 if TYPE_CHECKING:
-    from sealift.host.agents import Agent
+    from sealift.host.agents import Caller
     from sealift.host.ssh import Connection
     from sealift.inventory import Inventory
 
 
-def rejoin(inventory: Inventory, name: str, gateway: Agent) -> Connection:
+def rejoin(inventory: Inventory, name: str, gateway: Caller) -> Connection:
     """A connection to a host that is trusted already. If it was started since, it first gets back what it had.
 
     Fails like `reach`.

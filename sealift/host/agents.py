@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import paramiko
 
@@ -71,6 +71,21 @@ def _modules(package: Traversable, prefix: str = "") -> Iterator[tuple[str, Trav
             yield from _modules(entry, f"{prefix}{entry.name}/")
         elif entry.name.endswith(".py"):
             yield prefix + entry.name, entry
+
+
+class Caller(Protocol):
+    """Who takes orders: an agent, or what stands before one."""
+
+    def call(self, order: Order[Answer], *, timeout_s: float = ORDER_TIMEOUT_S) -> Answer:
+        """See `Agent.call`."""
+        ...
+
+
+class HostAgent(Caller, Protocol):
+    """An agent of a Docker host, as who migrates knows it."""
+
+    def give_up(self) -> None:
+        """See `Agent.give_up`."""
 
 
 class Agent:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from sealift.attestation.attest import attest, reach
 from sealift.attestation.record import pinned
-from sealift.errors import HostUnreachable, Refused, UnusableInput
+from sealift.errors import HostUnreachable, Refused
 from sealift.host import docker, ssh
 from sealift.host.agents import Agent
 from sealift.migration.checks.finding import Answer, Finding, Resource
 from sealift.migration.checks.scene import Scene
+from sealift.migration.parties import Side
 from sealift.migration.preflight import examine
-from sealift.migration.session import Side, check_evidence
+from sealift.migration.request import check_evidence, check_hosts
 from sealift.migration.survey import survey
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from sealift.host.ssh import Connection
     from sealift.inventory import Inventory
-    from sealift.migration.session import Request
+    from sealift.migration.request import Request
     from sealift.model import Estimate
 
 
@@ -70,11 +71,7 @@ def check(inventory: Inventory, request: Request) -> Checked:
 
 @contextmanager
 def _scene(inventory: Inventory, request: Request) -> Iterator[tuple[Scene, Finding]]:
-    inventory.host(request.source)
-    if request.source == request.destination:
-        raise UnusableInput(
-            f"source and destination are both {request.source!r}", remedy="Name two different hosts"
-        )
+    check_hosts(inventory, request)
     with ExitStack() as stack:
         evidence, connection = _arrive(inventory, request)
         there = None

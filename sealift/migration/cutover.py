@@ -1,54 +1,32 @@
 """The cutover from the controller's side: both agents armed, one word, and then only listening.
 
 The phases and their times come from the source's agent; nothing waits for whoever listens here.
+
+States: made, armed (`arm`), begun (`begin`), over. From "begun" on the two hosts and the gateway need nobody: what this
+side still does is to hear the outcome, and to help where one of them can't reach the gateway.
 """
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable, MigrationFailed, OutcomeUnknown, SealiftError
-from sealift.migration import predump, progress, sync
-from sealift.model import Step, StepRecord, Strategy
-from sealift.network.wireguard import BRIDGE
-from sealift_agent.protocol import (
-    ArmDestination,
-    ArmSource,
-    CallOff,
-    CheckPeer,
-    Decide,
-    Decider,
-    DestinationDecided,
-    End,
-    Go,
-    LogPlace,
-    Move,
-    Outcome,
-    ReadPages,
-    RestartPolicy,
-    SourceDecided,
-)
+from sealift.migration import progress
+from sealift.migration.arming import Armed, arm
+from sealift.migration.heard import ALIVE, COMMITTED, SETTLED, Heard
+from sealift.migration.results import Moved
+from sealift.model import CUTOVER, Step, StepRecord
+from sealift_agent.protocol import CallOff, DestinationDecided, End, Go, Outcome, SourceDecided
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from sealift.migration.journal import Journal
+    from sealift.migration.parties import Parties
+    from sealift.migration.request import Request
+    from sealift.migration.results import Ready
 
-    from sealift.migration.session import Session
-
-PHASES = {
-    Step.FINAL_DUMP: ("go", "dumped"),
-    Step.TRANSFER: ("dumped", "received"),
-    Step.RESTORE: ("received", "restored"),
-    Step.NETWORK_SWITCH: ("restored", "committed"),
-}
-"""Each step of the cutover with the events that begin and end it."""
-
-COMMITTED = PHASES[Step.NETWORK_SWITCH][1]
 AT_DESTINATION = {Step.RESTORE, Step.NETWORK_SWITCH}
 """What fails in these the source only passes on."""
 
@@ -59,121 +37,79 @@ TELL_TIMEOUT_S = 20
 SILENT_S = 10
 """A source that is at work in the freeze says so every other second (`wire.ALIVE_S`). Silent for so long, it hangs."""
 
-LOG_BEHIND_BYTES = 8 << 20
-"""So much of a log is copied again before the hosts are armed: to print it again would take longer."""
-
 GATEWAY_BACK_S = 120
 """How long a gateway that does not say what was decided is asked again."""
 
-KEY_BYTES = 32
-"""Of the key that proves what the gateway is asked and answers (`sealift_agent.authenticated`)."""
 
-UNDECIDED, UNKNOWN = "undecided", "unknown"
-"""The source's word for an outcome that the gateway has not told it; and this side's for one that nobody has."""
+class Together:
+    """The migrations of a group: they wait for each other before they begin, and have one decision.
 
-ATTEND_TIMEOUT_S = 10
-STILL_BEFORE_S, STILL_AFTER_S = 0.5, 0.5
-"""How long watchers may take to come, and how long there is silence before the hosts are armed and after the commit,
-when the container asks for its first pages: what a scheduler notes of its task runs would take processors from both."""
+    `members` maps each migration to its container.
+    """
+
+    def __init__(self, members: dict[str, str]) -> None:
+        self.members = dict(members)
+        self._barrier = threading.Barrier(len(members))
+
+    def wait(self, host: str) -> None:
+        """Until all of them are armed. MigrationFailed if one of them is missing: nothing was frozen."""
+        try:
+            self._barrier.wait(TOGETHER_TIMEOUT_S)
+        except threading.BrokenBarrierError as alone:
+            raise MigrationFailed(
+                "another container of the group could not begin; nothing was frozen",
+                host=host,
+                remedy="Put its cause right and migrate the group again",
+            ) from alone
+
+    def abort(self) -> None:
+        """One does not begin, so the others don't. Those who have passed are not affected."""
+        self._barrier.abort()
 
 
 class Cutover:
-    """`arm` gets both hosts ready; `begin` says go; `wait` waits for the end, and tells of one step of it.
-
-    `members` are the migrations that have one decision, this one among them, each with its container; `together` is
-    where they wait for each other before they begin.
-    """
+    """`arm` gets both hosts ready; `begin` says go; `wait` waits for the end, and `record` tells of one step of it."""
 
     def __init__(
         self,
-        session: Session,
-        members: Mapping[str, str] | None = None,
-        together: threading.Barrier | None = None,
+        request: Request,
+        parties: Parties,
+        journal: Journal,
+        ready: Ready,
+        together: Together | None = None,
     ) -> None:
-        self._members = list(members or {})
-        self.group = list((members or {}).values())
-        self._together = together
+        self.request = request
         self.failed_ns: int | None = None
-        self._session = session
-        self._events: dict[str, dict[str, Any]] = {}
-        self._changed = threading.Condition()
+        self.heard = Heard()
+        self._parties = parties
+        self._journal = journal
+        self._ready = ready
+        self._together = together
+        self._armed: Armed | None = None
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._present, self._watched = 0, False
         self._failure: SealiftError | None = None
-        self._outcome = UNKNOWN
-        self._began = datetime.now(UTC)
+        self._outcome: Outcome | None = None
         self._beginning = threading.Lock()
-        self._armed = self._abandoned = False
-        self._heard = time.monotonic()
+        self._abandoned = False
+        self._last_heard = time.monotonic()
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """The containers that have one decision with this one, itself included. Empty if it is alone."""
+        return tuple(self._together.members.values()) if self._together is not None else ()
 
     def arm(self) -> None:
         """Get the gateway and both hosts ready: from then on they need only the word."""
-        session, found = self._session, self._session.found
-        inventory, request = session.inventory, session.request
-        token, key = secrets.token_hex(16), secrets.token_hex(KEY_BYTES)
-        move = Move(
-            migration=session.migration,
-            address=found.address,
-            origin=inventory.host(request.source).wireguard_key or "",
-            peer=inventory.host(request.destination).wireguard_key or "",
-            host=request.destination,
-        )
-        where = str(inventory.gateway.tunnel_address)
-        session.gateway.call(CheckPeer(move.peer))
-        found.restart_policy = policy = session.sender.call(RestartPolicy(found.container["Id"]))
-        session.note("armed", restart_policy=policy)
-        asked = Decide(where, token, key, move, self._members)
-        port = session.gateway.call(asked)
-        self._decide = replace(asked, port=port)
-        gateway = Decider(where, port, token, key, group=bool(self._members))
-        sync.send_log(session, LOG_BEHIND_BYTES)
-        post_copy = found.choice.strategy == Strategy.POST_COPY
-        armed = session.receiver.call(
-            ArmDestination(
-                container=found.copy,
-                gateway=gateway,
-                address=found.address,
-                bridge=BRIDGE,
-                log=LogPlace(found.log, found.log_marked) if found.log else None,
-                descriptors=found.descriptors,
-                lazy=post_copy or found.lazy_restore,
-                restart_policy=policy,
-            )
-        )
-        predump.catch_up(session)
-        pages = session.receiver.call(ReadPages()) if post_copy else session.start_page_server("final")
-        session.sender.call(
-            ArmSource(
-                gateway=gateway,
-                address=found.address,
-                bridge=BRIDGE,
-                pages_port=pages,
-                external_network=armed.external_network,
-                post_copy=post_copy,
-                restart_policy=policy,
-            )
-        )
-        self._armed = True
+        members = tuple(self._together.members) if self._together is not None else ()
+        self._armed = arm(self.request, self._parties, self._journal, self._ready, members)
 
-    def attend(self) -> None:
-        """Be there before it begins: whoever watches by a task run has it started by then."""
-        with self._changed:
-            self._present += 1
-            self._changed.notify_all()
-
-    def begin(self, watchers: int = 0) -> None:
+    def begin(self) -> None:
         """Arm, unless that was done, and say go, with the others of a group. What follows is between the hosts.
 
-        So many `watchers` are waited for before; none is needed. Between arming and the word nothing is waited for but
-        the group: what lies idle meanwhile takes some of the freeze to get going again. MigrationFailed if one of the
-        group is missing.
+        Between arming and the word nothing is waited for but the group: what lies idle meanwhile takes some of the
+        freeze to get going again. MigrationFailed if one of the group is missing.
         """
-        self._watched = watchers > 0
-        if watchers:
-            with self._changed:
-                self._changed.wait_for(lambda: self._present >= watchers, ATTEND_TIMEOUT_S)
-            time.sleep(STILL_BEFORE_S)
         with self._beginning:
             try:
                 self._get_ready()
@@ -185,10 +121,63 @@ class Cutover:
             self._thread = threading.Thread(target=self._go, daemon=True, name="cutover")
             self._thread.start()
 
+    def wait(self, step: Step) -> None:
+        """Tell that a step is under way, and wait for the commit, or another end.
+
+        Not for the step's own end: a task run that ended in the freeze would be noted in the freeze, at its cost.
+        """
+        progress.tell_began(self.request.container, step)
+        self.heard.wait_for(lambda: COMMITTED in self.heard or self._over.is_set(), CUTOVER_TIMEOUT_S)
+
+    def has_reached(self, step: Step) -> bool:
+        """Whether a step has ended well, after `wait`."""
+        return self.heard.has_ended(step) or self._failure is None
+
+    def record(self, step: Step) -> StepRecord:
+        """Tell of a step, after `wait`. Returns its record; raises what ended the cutover if it did not get so far."""
+        if not self.has_reached(step) and self._failure is not None:
+            raise self._failure
+        record = self.heard.record(step)
+        progress.tell_ended(self.request.container, record)
+        return record
+
+    def moved(self) -> Moved:
+        """The result, once it has committed. Raises what ended it otherwise."""
+        if self._failure is not None and not all(map(self.has_reached, CUTOVER)):
+            raise self._failure
+        if self._armed is None:
+            raise MigrationFailed("the cutover has not begun", step=Step.FINAL_DUMP, remedy="Call `begin`")
+        records = tuple(self.heard.record(step) for step in CUTOVER)
+        return Moved(records, self._armed.memory, self.heard, self.group)
+
+    def settle(self) -> Outcome | None:
+        """Wait for the end of a cutover that has begun; the outcome. One that has not begun will not begin any more.
+
+        None if it does not end, or nobody could be asked: then neither copy may be touched.
+        """
+        self._abandoned = True
+        if self._together is not None:
+            self._together.abort()
+        with self._beginning:
+            if self._thread is None:
+                return Outcome.ROLLED_BACK
+        return self._outcome if self._over.wait(CUTOVER_TIMEOUT_S) else None
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """An event from the source's agent."""
+        self._last_heard = time.monotonic()
+        if event["event"] == ALIVE:
+            return
+        known = Outcome.UNDECIDED.value in self.heard
+        self.heard.keep(event)
+        if event["event"] == Outcome.UNDECIDED.value and not known:
+            threading.Thread(target=self._revive_gateway, daemon=True, name="gateway").start()
+        progress.tell_heard(self.request.container, event["event"])
+
     def _get_ready(self) -> None:
         self._check_wanted()
         try:
-            if not self._armed:
+            if self._armed is None:
                 self.arm()
         except SealiftError:
             self.failed_ns = time.monotonic_ns()
@@ -196,40 +185,27 @@ class Cutover:
                 self._together.abort()
             raise
         self._check_wanted()
-        try:
-            if self._together is not None:
-                self._together.wait(TOGETHER_TIMEOUT_S)
-        except threading.BrokenBarrierError as alone:
-            raise MigrationFailed(
-                "another container of the group could not begin; nothing was frozen",
-                host=self._session.request.source,
-                remedy="Put its cause right and migrate the group again",
-            ) from alone
+        if self._together is not None:
+            self._together.wait(self.request.source)
 
     def _check_wanted(self) -> None:
         if self._abandoned:
             raise MigrationFailed(
                 "it was ended before anything was frozen",
-                host=self._session.request.source,
+                host=self.request.source,
                 remedy="Migrate again",
             )
 
-    def _miss_source(self) -> None:
-        """An agent that hangs holds its container frozen: another one takes its place."""
-        while not self._over.wait(1):
-            if time.monotonic() - self._heard > SILENT_S:
-                self._session.sender.give_up()
-                return
-
     def _go(self) -> None:
-        self._heard = time.monotonic()
+        self._last_heard = time.monotonic()
         threading.Thread(target=self._miss_source, daemon=True, name="silence").start()
+        source = self._parties.source
         try:
-            said = self._session.sender.call(Go(), timeout_s=CUTOVER_TIMEOUT_S)
-            if said == Outcome.UNDECIDED:
-                self._failure = self._decide_for(self._session.request.source)
+            said = source.agent.call(Go(), timeout_s=CUTOVER_TIMEOUT_S)
+            if said is Outcome.UNDECIDED:
+                self._failure = self._decide_for_source()
             else:
-                self._outcome = said.value
+                self._outcome = said
         except CommandFailed as failed:
             self._failure = self._failed(failed)
         except HostUnreachable as lost:
@@ -237,54 +213,45 @@ class Cutover:
         finally:
             if self._failure is not None:
                 self.failed_ns = time.monotonic_ns()
-            if self._outcome == "committed" and COMMITTED not in self._events:
+            if self._outcome is Outcome.COMMITTED and COMMITTED not in self.heard:
                 self._tell_destination()
             self._end()
 
+    def _miss_source(self) -> None:
+        """An agent that hangs holds its container frozen: another one takes its place."""
+        while not self._over.wait(1):
+            if time.monotonic() - self._last_heard > SILENT_S:
+                self._parties.source.agent.give_up()
+                return
+
     def _failed(self, failed: CommandFailed) -> SealiftError | None:
         """The source's agent says that it failed. Rolled back is only what it says so of, or the gateway does."""
-        if self._events.get("settled", {}).get("outcome") != "rolled back":
+        if self.heard.word(SETTLED, "outcome") != Outcome.ROLLED_BACK.value:
             return self._ask_gateway(failed.message, failed.host)
-        self._outcome = "rolled back"
+        self._outcome = Outcome.ROLLED_BACK
         there = failed.step in AT_DESTINATION
         return MigrationFailed(
             f"{failed.message}; the migration was rolled back and the container goes on at {failed.host}",
-            host=self._session.request.destination if there else failed.host,
+            host=self.request.destination if there else failed.host,
             step=failed.step,
             remedy="Put the cause right and migrate again",
         )
 
-    def _decide_for(self, source: str) -> SealiftError | None:
+    def _decide_for_source(self) -> SealiftError | None:
         """The source can't reach the gateway, and its copy is frozen: this side can, and tells it what was decided."""
-        failure = self._ask_gateway("it can't reach the gateway", source)
-        if self._outcome != UNKNOWN:
+        failure = self._ask_gateway("it can't reach the gateway", self.request.source)
+        if self._outcome is not None:
             with suppress(SealiftError):  # one that is gone by now is told by `recover`
-                self._session.sender.call(SourceDecided(Outcome(self._outcome)), timeout_s=TELL_TIMEOUT_S)
+                self._parties.source.agent.call(SourceDecided(self._outcome), timeout_s=TELL_TIMEOUT_S)
         return failure
-
-    def _end(self) -> None:
-        self._over.set()
-        with self._changed:
-            self._changed.notify_all()
-
-    def _tell_destination(self) -> None:
-        """It is decided, and not from the destination that this is known: it may still ask for what it can't hear.
-
-        Nor can it tell the gateway then to hold nothing any more.
-        """
-        with suppress(SealiftError):  # one that is gone is missed by `finish`
-            self._session.receiver.call(DestinationDecided(Outcome(self._outcome)), timeout_s=TELL_TIMEOUT_S)
-        with suppress(SealiftError):
-            self._session.gateway.call(End(), timeout_s=TELL_TIMEOUT_S)
 
     def _ask_gateway(self, why: str, host: str | None) -> SealiftError | None:
         """The source does not know: the gateway decides, against the migration if nobody has asked for it yet."""
-        session = self._session
         deadline = time.monotonic() + GATEWAY_BACK_S
-        while self._outcome == UNKNOWN:
+        while self._outcome is None:
             try:
-                said = session.gateway.call(CallOff(session.migration), timeout_s=TELL_TIMEOUT_S)
-                self._outcome = said.value
+                order = CallOff(self._journal.migration)
+                self._outcome = self._parties.gateway.call(order, timeout_s=TELL_TIMEOUT_S)
             except SealiftError as silent:
                 if time.monotonic() > deadline:
                     return OutcomeUnknown(
@@ -292,9 +259,9 @@ class Cutover:
                         host=host,
                         remedy="The two hosts settle it between them; `sealift recover` once they are back",
                     )
-                self.hear({"event": UNDECIDED})  # has its agent started again
+                self.hear({"event": Outcome.UNDECIDED.value})  # has its agent started again
                 time.sleep(ASK_AGAIN_S)
-        if self._outcome == "committed":
+        if self._outcome is Outcome.COMMITTED:
             return None
         return MigrationFailed(
             f"{why}; the migration was called off, and the container goes on there",
@@ -303,76 +270,25 @@ class Cutover:
             remedy="Put the cause right and migrate again",
         )
 
-    def hear(self, event: dict[str, Any]) -> None:
-        """An event from the source's agent."""
-        with self._changed:
-            self._heard = time.monotonic()
-            if event["event"] == "alive":
-                return
-            if event["event"] == "go":
-                self._began = datetime.now(UTC)
-            if event["event"] == UNDECIDED and UNDECIDED not in self._events:
-                threading.Thread(target=self._revive_gateway, daemon=True, name="gateway").start()
-            self._events[event["event"]] = event
-            self._changed.notify_all()
+    def _tell_destination(self) -> None:
+        """It is decided, and not from the destination that this is known: it may still ask for what it can't hear.
+
+        Nor can it tell the gateway then to hold nothing any more.
+        """
+        with suppress(SealiftError):  # one that is gone is missed by `finish`
+            decided = DestinationDecided(Outcome.COMMITTED)
+            self._parties.destination.agent.call(decided, timeout_s=TELL_TIMEOUT_S)
+        with suppress(SealiftError):
+            self._parties.gateway.call(End(), timeout_s=TELL_TIMEOUT_S)
 
     def _revive_gateway(self) -> None:
-        """The hosts can't reach the gateway's agent: start it again, at the same door, until they have an answer."""
-        while not self._over.is_set():
+        """The hosts can't reach the gateway's agent: start it again, at the same port, until they have an answer."""
+        while not self._over.is_set() and self._armed is not None:
             with suppress(SealiftError):
-                self._session.revive_gateway()
-                self._session.gateway.call(self._decide)
+                self._parties.gateway.revive(self._journal.migration, self._ready.plan.address)
+                self._parties.gateway.call(self._armed.decide)
             self._over.wait(REVIVE_AGAIN_S)
 
-    def wait(self, step: Step) -> StepRecord:
-        """Wait for the commit, or another end, and record a step. Raises what ended the cutover if it got not so far.
-
-        Not for the step's own end: a task run that ends in the freeze is noted in the freeze, at its cost.
-        """
-        begin, end = PHASES[step]
-        progress.tell_began(self._session.request.container, step)
-        with self._changed:
-            self._changed.wait_for(
-                lambda: COMMITTED in self._events or self._over.is_set(), CUTOVER_TIMEOUT_S
-            )
-            if end not in self._events and self._failure is not None:
-                raise self._failure
-        if self._watched:
-            time.sleep(STILL_AFTER_S)
-        record = StepRecord(
-            step=step,
-            started=self._began + timedelta(milliseconds=self.between_ms("go", begin)),
-            duration_ms=self.between_ms(begin, end),
-            sent_bytes=self._sent_bytes(step),
-        )
-        self._session.record(record)
-        return record
-
-    def settle(self) -> str:
-        """Wait for the end of a cutover that has begun; the outcome. One that has not will not.
-
-        "unknown" if it does not end, or nobody could be asked: then neither copy may be touched.
-        """
-        self._abandoned = True
-        if self._together is not None:
-            self._together.abort()  # those who have passed it don't mind
-        with self._beginning:
-            if self._thread is None:
-                return "rolled back"
-        return self._outcome if self._over.wait(CUTOVER_TIMEOUT_S) else UNKNOWN
-
-    def between_ms(self, first: str, last: str) -> float:
-        """Time between two events, in milliseconds; 0 where one is missing."""
-        try:
-            return float(self._events[last]["at_ns"] - self._events[first]["at_ns"]) / 1e6
-        except KeyError:
-            return 0.0
-
-    def fact(self, event: str, name: str) -> int:
-        """A number that came with an event, else 0."""
-        return int(self._events.get(event, {}).get(name, 0))
-
-    def _sent_bytes(self, step: Step) -> int:
-        if step == Step.FINAL_DUMP:
-            return self.fact("dumped", "file_bytes") + self.fact("received", "page_bytes")
-        return self.fact("sent", "metadata_bytes") if step == Step.TRANSFER else 0
+    def _end(self) -> None:
+        self._over.set()
+        self.heard.wake()

@@ -9,108 +9,103 @@ from typing import TYPE_CHECKING
 from sealift.errors import CommandFailed, MigrationFailed, SealiftError
 from sealift.migration import history
 from sealift.model import Evidence, Report, Step, Strategy
-from sealift_agent.protocol import CarryOut, Finish
+from sealift_agent.protocol import CarryOut, Finish, Outcome
 
 if TYPE_CHECKING:
     from sealift.attestation.record import Record
+    from sealift.migration.results import Finished, Moved, Ready
     from sealift.migration.session import Session
 
 
-def finish(session: Session) -> str:
-    """After the commit. Returns what Docker says of the container at the destination.
+def finish(session: Session, ready: Ready) -> tuple[str, int]:
+    """After the commit. Returns what Docker says of the container at the destination, and the bytes that were fetched.
 
     A post-copy's source goes last: until all memory is on the other side it is the only one that has it whole.
     """
-    if session.found.choice.strategy == Strategy.POST_COPY:
+    destination = session.parties.destination
+    if ready.plan.choice.strategy == Strategy.POST_COPY:
         try:
-            state = session.receiver.call(Finish())
+            state = destination.agent.call(Finish())
         except CommandFailed:
-            session.finished = True  # memory that can't be completed: the frozen copy is left to its owner
+            session.closing.leave_source()
             raise
-        session.remove_source()
+        fetched_bytes = session.closing.remove_source()
     else:
-        session.remove_source()
-        state = session.receiver.call(Finish())
-    _check_routes(session)
+        fetched_bytes = session.closing.remove_source()
+        state = destination.agent.call(Finish())
     if state.status != "running":
         raise MigrationFailed(
             f"Docker says that the container is {state.status}",
-            host=session.destination.name,
+            host=destination.side.name,
             step=Step.FINISH,
             remedy="It ran when it was restored; `docker logs` there may tell why it ended",
         )
-    return state.health or state.status
+    return state.health or state.status, fetched_bytes
 
 
-def _check_routes(session: Session) -> None:
-    """The decision holds whether WireGuard at the gateway does it or not. If not, that is said."""
+def check_routes(session: Session, address: str) -> tuple[str, ...]:
+    """The decision holds whether WireGuard at the gateway does it or not. Returns a warning if it does not."""
     with suppress(SealiftError):  # one that is away is asked by the next
-        behind = session.gateway.call(CarryOut())
-        if why := behind.get(session.found.address):
-            session.found.warnings.append(
-                f"the gateway does not send packets for {session.found.address} to {session.request.destination} yet: "
-                f"{why}; it tries again for an hour, and whenever `sealift network show` asks it"
+        behind = session.parties.gateway.call(CarryOut())
+        if why := behind.get(address):
+            return (
+                f"the gateway does not send packets for {address} to {session.request.destination} yet: "
+                f"{why}; it tries again for an hour, and whenever `sealift network show` asks it",
             )
+    return ()
 
 
-def report(session: Session) -> Report:
-    """The report of a session whose steps have all ended."""
-    found, cutover, request = session.found, session.cutover, session.request
-    if cutover is None:  # a migration without a cutover has no report
-        raise MigrationFailed("there was no cutover", step=Step.FINISH)
-    lab = session.inventory.lab
-    order = list(Step)
+def report(session: Session, ready: Ready, moved: Moved, finished: Finished) -> Report:
+    """The report of a migration whose steps have all ended."""
+    plan, copy, memory, heard = ready.plan, ready.copy, moved.memory, moved.heard
+    request, lab, record = session.request, session.inventory.lab, ready.destination.record
+    frozen_page_bytes = heard.fact("received", "page_bytes")
     made = Report(
         migration=session.migration,
-        container=found.container["Name"].lstrip("/"),
-        group=cutover.group,
-        address=found.address,
+        container=plan.container["Name"].lstrip("/"),
+        group=list(moved.group),
+        address=plan.address,
         source=request.source,
         destination=request.destination,
-        outcome=cutover.settle(),
-        strategy=found.choice.strategy,
-        why=found.choice.why,
-        steps=sorted(session.records, key=lambda record: order.index(record.step)),
-        rounds=found.rounds,
-        throttled_cpus=found.throttled_cpus,
-        packed_bytes=found.packed_bytes + cutover.fact("dumped", "packed_bytes")
-        if request.compress
-        else None,
-        frozen_ms=cutover.between_ms("frozen", "restored"),
-        cut_ms=cutover.between_ms("go", "committed"),
-        restore_ms=cutover.fact("restored", "restore_ns") / 1e6,
-        criu_dump_ms=cutover.fact("dumped", "frozen_us") / 1000,
-        criu_restore_ms=(cutover.fact("restored", "forking_us") + cutover.fact("restored", "restore_us"))
-        / 1000,
+        outcome=Outcome.COMMITTED.value,
+        strategy=plan.choice.strategy,
+        why=plan.choice.why,
+        steps=[*ready.steps, *moved.steps, finished.step],
+        rounds=list(memory.rounds),
+        throttled_cpus=memory.throttled_cpus,
+        packed_bytes=memory.packed_bytes + heard.fact("dumped", "packed_bytes") if request.compress else None,
+        frozen_ms=heard.between_ms("frozen", "restored"),
+        cut_ms=heard.between_ms("go", "committed"),
+        restore_ms=heard.fact("restored", "restore_ns") / 1e6,
+        criu_dump_ms=heard.fact("dumped", "frozen_us") / 1000,
+        criu_restore_ms=(heard.fact("restored", "forking_us") + heard.fact("restored", "restore_us")) / 1000,
         total_ms=(time.monotonic_ns() - session.started_ns) / 1e6,
-        estimate=found.estimate,
-        since_estimate_ms=(time.monotonic_ns() - found.estimated_ns) / 1e6,
-        memory_bytes=sum(r.sent_bytes for r in found.rounds)
-        + cutover.fact("received", "page_bytes")
-        + found.fetched_bytes,
-        last_bytes=cutover.fact("received", "page_bytes"),
-        file_bytes=found.file_bytes + cutover.fact("dumped", "file_bytes"),
-        image_bytes=found.image_bytes,
-        metadata_bytes=cutover.fact("sent", "metadata_bytes"),
+        estimate=plan.estimate,
+        since_estimate_ms=(time.monotonic_ns() - plan.estimated_ns) / 1e6,
+        memory_bytes=sum(r.sent_bytes for r in memory.rounds) + frozen_page_bytes + finished.fetched_bytes,
+        last_bytes=frozen_page_bytes,
+        file_bytes=copy.file_bytes + heard.fact("dumped", "file_bytes"),
+        image_bytes=copy.image_bytes,
+        metadata_bytes=heard.fact("sent", "metadata_bytes"),
         lab=lab.kind if lab else None,
         accelerator=lab.accelerator if lab else None,
-        evidence=_evidence(found.record),
-        verified=found.record.sentences() if found.record else [],
-        warnings=found.warnings,
+        evidence=_evidence(record),
+        verified=record.sentences() if record else [],
+        warnings=[*session.warnings, *plan.warnings, *memory.warnings, *finished.warnings],
     )
-    _learn(session, made, cutover.fact("received", "page_bytes"))
+    _learn(session, made, frozen_page_bytes, finished.fetched_bytes)
     return made
 
 
-def _learn(session: Session, made: Report, frozen_page_bytes: int) -> None:
+def _learn(session: Session, made: Report, frozen_page_bytes: int, fetched_bytes: int) -> None:
     """Remember what this migration took besides moving bytes. That it can't be remembered is no failure of its own."""
     estimate = made.estimate
-    if estimate is None or estimate.link_bytes_s is None or made.outcome != "committed":
+    if estimate is None or estimate.link_bytes_s is None:
         return
     link = estimate.link_bytes_s
     live = min(link, session.request.bandwidth or link)
     rounds_ms = sum(one.duration_ms for one in made.rounds)
-    moved_ms = 1000 * (made.file_bytes + made.image_bytes) / live + 1000 * session.found.fetched_bytes / link
+    moved_ms = 1000 * (made.file_bytes + made.image_bytes) / live + 1000 * fetched_bytes / link
     with suppress(OSError, SealiftError):
         history.learn(
             session.inventory,

@@ -6,73 +6,55 @@ addresses in one write once every one of them is restored. What one of them fail
 
 from __future__ import annotations
 
-import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from sealift.attestation.attest import reach
 from sealift.attestation.record import pinned
-from sealift.errors import SealiftError, UnusableInput
+from sealift.errors import UnusableInput
 from sealift.host import docker
-from sealift.migration.cutover import Cutover
+from sealift.migration import steps
 from sealift.migration.session import Session
 from sealift.model import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from sealift.inventory import Inventory
-    from sealift.migration.session import Request
+    from sealift.migration.request import Request
+    from sealift.model import Report
 
 PROJECT_LABEL = "com.docker.compose.project"
 """What Docker Compose writes on a container: the project that it belongs to."""
 
 
-class Group:
-    """Use as `with Group.open(…) as group`; `cutovers` once every session is ready for its own."""
+def migrate(inventory: Inventory, requests: Sequence[Request], run: steps.Runner) -> list[Report]:
+    """Migrate one container, or several together. Returns a report for each.
 
-    def __init__(self, sessions: list[Session]) -> None:
-        self.sessions = sessions
+    UnusableInput if one is named twice; else raises what the steps do, for all of them.
+    """
+    with ExitStack() as stack:
+        sessions = open_sessions(inventory, requests, stack)
+        reports = steps.migrate(sessions, run)
+    return [
+        report.model_copy(update={"warnings": [*report.warnings, *session.closing.left]})
+        for report, session in zip(reports, sessions, strict=True)
+    ]
 
-    @classmethod
-    @contextmanager
-    def open(cls, inventory: Inventory, requests: Sequence[Request]) -> Iterator[Group]:
-        """Open a session for each. UnusableInput if one is named twice."""
-        names = [request.container for request in requests]
-        if len(set(names)) < len(names) or not names:
-            raise UnusableInput(
-                f"a group of {', '.join(names) or 'no containers'}",
-                step=Step.PREFLIGHT,
-                remedy="Name each container once",
-            )
-        with ExitStack() as stack:
-            sessions = [
-                stack.enter_context(Session.open(inventory, request, waits=number == 0))
-                for number, request in enumerate(requests)
-            ]
-            yield cls(sessions)
 
-    def cutovers(self) -> list[Cutover]:
-        """A cutover for each of them, still to be armed. UnusableInput if two names are the same container."""
-        ids = [session.found.container["Id"] for session in self.sessions]
-        if len(set(ids)) < len(ids):
-            raise UnusableInput("two of the names are the same container", remedy="Name each container once")
-        members = {session.migration: session.request.container for session in self.sessions}
-        together = threading.Barrier(len(members))
-        made = [Cutover(session, members, together) for session in self.sessions]
-        for session, cutover in zip(self.sessions, made, strict=True):
-            session.cutover = cutover
-        return made
-
-    def first_failure(self, failures: dict[int, SealiftError]) -> SealiftError:
-        """Of the failures, by the numbers of their sessions, the one that the others followed from."""
-
-        def when(number: int) -> float:
-            cutover = self.sessions[number].cutover
-            failed = cutover.failed_ns if cutover is not None else None
-            return float("inf") if failed is None else failed
-
-        return failures[min(failures, key=when)]
+def open_sessions(inventory: Inventory, requests: Sequence[Request], stack: ExitStack) -> list[Session]:
+    """A session for each request, put away with the stack. The first waits for the turn of all."""
+    names = [request.container for request in requests]
+    if len(set(names)) < len(names) or not names:
+        raise UnusableInput(
+            f"a group of {', '.join(names) or 'no containers'}",
+            step=Step.PREFLIGHT,
+            remedy="Name each container once",
+        )
+    return [
+        stack.enter_context(Session.open(inventory, request, waits=number == 0))
+        for number, request in enumerate(requests)
+    ]
 
 
 def of_project(inventory: Inventory, source: str, project: str) -> list[str]:

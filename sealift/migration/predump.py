@@ -6,18 +6,21 @@ Those that follow after the switch are made ready instead.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sealift.errors import CommandFailed, MigrationFailed
+from sealift.migration.results import Memory
 from sealift.model import Round, Step, Strategy
 from sealift_agent.constants import PAGE_BYTES
-from sealift_agent.protocol import FinishPageServer, GatherPages, PreDump, SlowDown
+from sealift_agent.protocol import FinishPageServer, GatherPages, PreDump, SlowDown, StartPageServer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from sealift.migration.session import Session
+    from sealift.host.agents import Caller
+    from sealift.migration.request import Request
+    from sealift.migration.results import Plan
 
 SMALL_BYTES = 1 << 20
 """What is this little costs less in the final dump than another round."""
@@ -26,38 +29,125 @@ PAYS = 0.7
 """A round pays if it leaves at most this share of what the round before had to send."""
 
 
-def prepare(session: Session) -> int:
-    """What a strategy does with memory while the container runs. Returns the bytes that are in huge pages for it."""
-    match session.found.choice.strategy:
-        case Strategy.PRE_COPY:
-            pre_dump(session)
-        case Strategy.POST_COPY:
-            return session.sender.call(GatherPages())
-    return 0
+class Rounds:
+    """The pre-dump rounds of one migration: `prepare` before the hosts are armed, `catch_up` while they are.
 
+    Goes on from the `memory` that an earlier one has left. `clock` counts nanoseconds.
+    """
 
-def pre_dump_round(session: Session) -> Round:
-    """One round. CRIU sends what has changed since the last one straight to the destination's page server."""
-    number = len(session.found.rounds) + 1
-    name = f"round-{number}"
-    started_ns = time.monotonic_ns()
-    port = session.start_page_server(name)
-    dumped = session.sender.call(PreDump(name, port))
-    stats = dumped.statistics
-    session.receiver.call(FinishPageServer())
-    made = Round(
-        number=number,
-        duration_ms=(time.monotonic_ns() - started_ns) / 1e6,
-        sent_bytes=stats.get("pages_written", 0) * PAGE_BYTES,
-        skipped_bytes=stats.get("pages_skipped", 0) * PAGE_BYTES,
-    )
-    session.found.last_images = name
-    session.found.packed_bytes += dumped.packed_bytes
-    if dumped.whole and number == 1:
-        session.found.warnings.append(f"a write counts for the whole of a huge page: {dumped.whole}")
-    session.found.rounds.append(made)
-    session.found.round_ended_ns = time.monotonic_ns()
-    return made
+    def __init__(
+        self,
+        request: Request,
+        plan: Plan,
+        source: Caller,
+        destination: Caller,
+        memory: Memory | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._request = request
+        self._plan = plan
+        self._source = source
+        self._destination = destination
+        self._memory = memory or Memory()
+        self._clock = clock
+
+    def result(self) -> Memory:
+        """What the rounds have sent so far."""
+        return self._memory
+
+    def prepare(self) -> int:
+        """What a strategy does with memory while the container runs. Returns the bytes in huge pages for a post-copy.
+
+        MigrationFailed, with nothing frozen yet, if the rounds leave more for the freeze than was allowed.
+        """
+        match self._plan.choice.strategy:
+            case Strategy.PRE_COPY:
+                self._send_rounds()
+            case Strategy.POST_COPY:
+                return self._source.call(GatherPages())
+        return 0
+
+    def start_page_server(self, name: str) -> int:
+        """The destination takes the pages of the next dump, as `name`. Returns the port."""
+        return self._destination.call(
+            StartPageServer(name, self._memory.last_images, self._request.compress, self._plan.streams)
+        )
+
+    def catch_up(self) -> None:
+        """One more round, with the destination armed, if so much time has passed since the last that it pays.
+
+        Arming takes a moment, or seconds on a slow host, in which pages get dirty: sent now, only those of
+        the rest of it are left to the freeze.
+        """
+        memory = self._memory
+        since_ms = (self._clock() - memory.ended_ns) / 1e6
+        if catching_up_pays(memory.rounds, since_ms, throttled=memory.throttled_cpus is not None):
+            self._send_round()
+
+    def _send_rounds(self) -> None:
+        """Rounds as long as they pay, with a slower writer if that may be."""
+        most, budget = self._request.max_rounds, self._budget()
+        while another_pays(self._memory.rounds, most, budget) or (
+            self._request.throttle and would_converge(self._memory.rounds, most, budget) and self._slow_down()
+        ):
+            self._send_round()
+        rounds = self._memory.rounds
+        predicted = budget.predicted_ms(rounds) if budget is not None else None
+        if budget is not None and predicted is not None and predicted > budget.freeze_ms:
+            raise MigrationFailed(
+                f"after {len(rounds)} rounds a freeze of {predicted:.0f} ms is predicted, {budget.freeze_ms:.0f} ms "
+                "are allowed; nothing was frozen",
+                host=self._request.source,
+                step=Step.PRE_DUMP,
+                remedy="Raise --max-downtime, have writers slowed down (--throttle), or take --strategy post-copy",
+            )
+
+    def _send_round(self) -> None:
+        """One round. CRIU sends what has changed since the last one straight to the destination's page server."""
+        memory = self._memory
+        number = len(memory.rounds) + 1
+        name = f"round-{number}"
+        started_ns = self._clock()
+        port = self.start_page_server(name)
+        dumped = self._source.call(PreDump(name, port))
+        self._destination.call(FinishPageServer())
+        made = Round(
+            number=number,
+            duration_ms=(self._clock() - started_ns) / 1e6,
+            sent_bytes=dumped.statistics.get("pages_written", 0) * PAGE_BYTES,
+            skipped_bytes=dumped.statistics.get("pages_skipped", 0) * PAGE_BYTES,
+        )
+        warnings = memory.warnings
+        if dumped.whole and number == 1:
+            warnings += (f"a write counts for the whole of a huge page: {dumped.whole}",)
+        self._memory = replace(
+            memory,
+            rounds=(*memory.rounds, made),
+            last_images=name,
+            packed_bytes=memory.packed_bytes + dumped.packed_bytes,
+            ended_ns=self._clock(),
+            warnings=warnings,
+        )
+
+    def _slow_down(self) -> bool:
+        """Leave the container half of the CPU time that it uses, until its freeze or another end of the migration."""
+        memory = self._memory
+        try:
+            left = self._source.call(SlowDown())
+        except CommandFailed as failed:
+            warnings = (*memory.warnings, f"not throttled: {failed.message}")
+            self._memory = replace(memory, warnings=warnings)
+            return False
+        if left is None:
+            return False
+        self._memory = replace(memory, throttled_cpus=left)
+        return True
+
+    def _budget(self) -> Budget | None:
+        asked, estimate = self._request.max_downtime_s, self._plan.estimate
+        if asked is None or estimate is None or estimate.link_bytes_s is None:
+            return None
+        return Budget(1000 * asked, estimate.floor_ms, estimate.link_bytes_s)
 
 
 @dataclass(frozen=True)
@@ -102,39 +192,6 @@ def another_pays(rounds: Sequence[Round], most: int, budget: Budget | None = Non
     return rounds[-1].sent_bytes > SMALL_BYTES and rounds[-1].sent_bytes <= PAYS * rounds[-2].sent_bytes
 
 
-def pre_dump(session: Session) -> None:
-    """Rounds as long as they pay, with a slower writer if that may be.
-
-    MigrationFailed, with nothing frozen yet, if they leave more for the freeze than was allowed.
-    """
-    request, rounds = session.request, session.found.rounds
-    budget = _budget(session)
-    while another_pays(rounds, request.max_rounds, budget) or (
-        request.throttle and would_converge(rounds, request.max_rounds, budget) and _slow_down(session)
-    ):
-        pre_dump_round(session)
-    predicted = budget.predicted_ms(rounds) if budget is not None else None
-    if budget is not None and predicted is not None and predicted > budget.freeze_ms:
-        raise MigrationFailed(
-            f"after {len(rounds)} rounds a freeze of {predicted:.0f} ms is predicted, {budget.freeze_ms:.0f} ms are "
-            "allowed; nothing was frozen",
-            host=session.source.name,
-            step=Step.PRE_DUMP,
-            remedy="Raise --max-downtime, have writers slowed down (--throttle), or take --strategy post-copy",
-        )
-
-
-def catch_up(session: Session) -> None:
-    """One more round, with the destination armed, if so much time has passed since the last that it pays.
-
-    Arming takes a moment, or seconds on a slow host, in which pages get dirty: sent now, only those of
-    the rest of it are left to the freeze.
-    """
-    since_ms = (time.monotonic_ns() - session.found.round_ended_ns) / 1e6
-    if catching_up_pays(session.found.rounds, since_ms, throttled=session.found.throttled_cpus is not None):
-        pre_dump_round(session)
-
-
 def catching_up_pays(rounds: Sequence[Round], since_ms: float, *, throttled: bool) -> bool:
     """Whether a round would take less time than has passed since these.
 
@@ -155,23 +212,3 @@ def would_converge(rounds: Sequence[Round], most: int, budget: Budget | None = N
     if len(rounds) >= most or (budget is not None and budget.kept_after(rounds)):
         return False
     return len(rounds) > 1 and rounds[-1].sent_bytes > SMALL_BYTES
-
-
-def _slow_down(session: Session) -> bool:
-    """Leave the container half of the CPU time that it uses, until its freeze or whatever else ends the migration."""
-    try:
-        left = session.sender.call(SlowDown())
-    except CommandFailed as failed:
-        session.found.warnings.append(f"not throttled: {failed.message}")
-        return False
-    if left is None:
-        return False
-    session.found.throttled_cpus = left
-    return True
-
-
-def _budget(session: Session) -> Budget | None:
-    asked, estimate = session.request.max_downtime_s, session.found.estimate
-    if asked is None or estimate is None or estimate.link_bytes_s is None:
-        return None
-    return Budget(1000 * asked, estimate.floor_ms, estimate.link_bytes_s)

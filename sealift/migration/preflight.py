@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from sealift.errors import Refused
 from sealift.migration.checks import container, hosts, processes
@@ -18,41 +18,64 @@ from sealift_agent.protocol import DescribeContainer, DescribeHost, Guarded
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sealift.migration.session import Session
+    from sealift.inventory import Inventory
+    from sealift.migration.parties import Parties
+    from sealift.migration.request import Request
+    from sealift.model import Choice, Estimate
 
 LAZY_FROM_BYTES = 32 << 20
 """Less memory is read in faster before the start than page by page behind it."""
 
 
-def preflight(session: Session) -> list[str]:
-    """Look at the container and both hosts. Returns warnings; Refused carries every reason."""
-    request, found = session.request, session.found
+@dataclass(frozen=True)
+class Judged:
+    """What the preflight has found out: see `results.Plan`."""
+
+    container: dict[str, Any]
+    address: str
+    memory_bytes: int
+    image_at_destination: bool
+    choice: Choice
+    estimate: Estimate
+    lazy_restore: bool
+    warnings: tuple[str, ...]
+
+
+def preflight(request: Request, inventory: Inventory, parties: Parties) -> Judged:
+    """Look at the container and both hosts. Refused carries every reason."""
     scene = Scene(
-        session.inventory,
+        inventory,
         request.container,
-        session.source,
-        session.destination,
+        parties.source.side,
+        parties.destination.side,
         request.destination,
-        session.gateway,
+        parties.gateway,
     )
     look = examine(scene)
     refuse(request.container, look.findings)
-    found.container, found.address = look.container, look.address
-    found.memory_bytes, found.image_at_destination = look.uses["memory_bytes"], look.image_there
-    both = {request.source: look.here, request.destination: look.there or {}}
-    missing = [name for name, facts in both.items() if not facts["lazy"]]
-    found.estimate = survey(scene, look, bandwidth=request.bandwidth, max_rounds=request.max_rounds)
-    found.estimated_ns = time.monotonic_ns()
-    found.choice = choose(
+    here, there = look.here, look.there or {}
+    missing = [
+        name for name, facts in ((request.source, here), (request.destination, there)) if not facts["lazy"]
+    ]
+    estimate = survey(scene, look, bandwidth=request.bandwidth, max_rounds=request.max_rounds)
+    choice = choose(
         request.strategy,
-        look.here["dirty_tracking"],
+        here["dirty_tracking"],
         missing,
-        estimate=found.estimate,
+        estimate=estimate,
         max_downtime_s=request.max_downtime_s,
     )
-    found.lazy_restore = both[request.destination]["lazy"] and found.memory_bytes >= LAZY_FROM_BYTES
-    found.warnings += container.warnings(look.container)
-    return found.warnings
+    memory_bytes = look.uses["memory_bytes"]
+    return Judged(
+        container=look.container,
+        address=look.address,
+        memory_bytes=memory_bytes,
+        image_at_destination=look.image_there,
+        choice=choice,
+        estimate=estimate,
+        lazy_restore=there["lazy"] and memory_bytes >= LAZY_FROM_BYTES,
+        warnings=tuple(container.warnings(look.container)),
+    )
 
 
 def examine(scene: Scene) -> Look:

@@ -24,6 +24,9 @@ class Listener:
     def ended(self, container: str, record: StepRecord) -> None:
         """A step of this container's migration has ended well."""
 
+    def heard(self, container: str, event: str) -> None:
+        """The source has said how far the cutover of this container is. From the thread that hears it."""
+
     def leaving(self, container: str) -> None:
         """A container's migration is over, well or not: everything is put away now."""
 
@@ -50,6 +53,12 @@ def tell_ended(container: str, record: StepRecord) -> None:
     """A step of this container's migration has ended well."""
     for listener in _listeners:
         listener.ended(container, record)
+
+
+def tell_heard(container: str, event: str) -> None:
+    """The source has said how far the cutover of this container is."""
+    for listener in _listeners:
+        listener.heard(container, event)
 
 
 def tell_leaving(container: str) -> None:

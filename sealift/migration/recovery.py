@@ -22,6 +22,7 @@ from sealift_agent.protocol import CallOff, ListUnfinished, Note, ReleaseHeld, R
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sealift.host.agents import Caller
     from sealift.inventory import Inventory
 
 STEP = "recover"
@@ -76,13 +77,13 @@ def recover(inventory: Inventory, migration: str | None = None) -> list[Recovere
         return [_end(inventory, gateway, record) or _recovered(record, "under way") for record in records]
 
 
-def end_unfinished(inventory: Inventory, gateway: Agent) -> list[Recovered]:
+def end_unfinished(inventory: Inventory, gateway: Caller) -> list[Recovered]:
     """End every migration on the record of this gateway that nobody is at any more."""
     records = gateway.call(ListUnfinished())
     return [ended for record in records if (ended := _end(inventory, gateway, record)) is not None]
 
 
-def _end(inventory: Inventory, gateway: Agent, record: dict[str, Any]) -> Recovered | None:
+def _end(inventory: Inventory, gateway: Caller, record: dict[str, Any]) -> Recovered | None:
     """End one; None while somebody is at it."""
     if record["held"] or not gateway.call(TakeOver(record["migration"])):
         return None

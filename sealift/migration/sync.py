@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import docker
@@ -9,6 +10,7 @@ from docker.utils import parse_repository_tag
 
 from sealift.migration.counterpart import Counterpart, counterpart
 from sealift.migration.endings import Made
+from sealift.migration.results import Log
 from sealift_agent.protocol import (
     Accept,
     Adopt,
@@ -23,113 +25,161 @@ from sealift_agent.protocol import (
 )
 
 if TYPE_CHECKING:
-    from sealift.migration.session import Session
+    from sealift.host.agents import Caller
+    from sealift.inventory import Inventory
+    from sealift.migration.journal import Journal
+    from sealift.migration.parties import Parties
+    from sealift.migration.request import Request
+    from sealift.migration.results import Plan
 
 
-def sync_image(session: Session) -> int:
-    """Send the image unless the destination has it. Returns the bytes sent."""
-    if session.found.image_at_destination:
-        return 0
-    container = session.found.container
-    reference = container["Config"]["Image"] if _is_named(session) else container["Image"]
-    address = str(session.inventory.host(session.request.destination).tunnel_address)
-    door = session.receiver.call(ReceiveImage(address))
-    bandwidth = session.request.bandwidth
-    return session.sender.call(SendImage(reference, door, bandwidth))
+@dataclass(frozen=True)
+class SentLog:
+    """What a pass over the container's log has sent, in bytes, and how much of it is there now."""
+
+    log: Log | None
+    sent_bytes: int = 0
 
 
-def _is_named(session: Session) -> bool:
-    """Whether the container's image is still what its name means at the source. A name may be gone there too."""
-    container = session.found.container
-    try:
-        named = session.source.docker.inspect_image(container["Config"]["Image"])
-    except docker.errors.ImageNotFound:
-        return False
-    return bool(named["Id"] == container["Image"])
+@dataclass(frozen=True)
+class Connected:
+    """The two agents know each other. `descriptors` and `log`: see `results.Copy`."""
+
+    descriptors: tuple[str, ...]
+    log: Log | None
 
 
-def name_image(session: Session) -> str:
-    """What the destination's Docker is to call the image, which it has: its name, if that means the same there.
+class Sync:
+    """The parts of this step, in their order."""
 
-    An image may be there without its name (a host that has lost its power has lost Docker's last note of names), which
-    it gets then, or with its name given to another one, which keeps it.
-    """
-    api, container = session.destination.docker, session.found.container
-    name, identity = container["Config"]["Image"], container["Image"]
-    try:
-        return str(name if api.inspect_image(name)["Id"] == identity else identity)
-    except docker.errors.ImageNotFound:
-        if "@" in name or not _is_named(session):
-            return str(identity)
-    api.tag(identity, *parse_repository_tag(name))
-    return str(name)
+    def __init__(
+        self, request: Request, inventory: Inventory, parties: Parties, journal: Journal, plan: Plan
+    ) -> None:
+        self._request = request
+        self._inventory = inventory
+        self._source = parties.source
+        self._destination = parties.destination
+        self._journal = journal
+        self._plan = plan
 
+    def send_image(self) -> int:
+        """Send the image unless the destination has it. Returns the bytes sent."""
+        if self._plan.image_at_destination:
+            return 0
+        container = self._plan.container
+        reference = container["Config"]["Image"] if self._is_named() else container["Image"]
+        endpoint = self._destination.agent.call(ReceiveImage(self._address()))
+        return self._source.agent.call(SendImage(reference, endpoint, self._request.bandwidth))
 
-def create_copy(session: Session) -> Counterpart:
-    """Create the container's counterpart and its volumes at the destination, not started."""
-    request, found, api = session.request, session.found, session.destination.docker
-    binds = {
-        name: (session.inventory.host(request.source).binds[name], there)
-        for name, there in session.inventory.host(request.destination).binds.items()
-        if name in session.inventory.host(request.source).binds
-    }
-    plan = counterpart(found.container, binds, session.inventory.network.docker_network)
-    plan.body["Image"] = name_image(session)
-    name = found.container["Name"].lstrip("/")
-    missing = [volume for volume in plan.volumes if not _is_there(api, volume)]
-    session.note(
-        "opened",
-        source=request.source,
-        destination=request.destination,
-        address=found.address,
-        container=found.container["Id"],
-        name=name,
-        image=found.container["Image"],
-        missing=missing,
-    )
-    # Whatever interrupts this from here on: what was created and has no name yet is found by these.
-    session.creating = Made(name, found.container["Image"], missing)
-    for volume in missing:
-        described = session.source.docker.inspect_volume(volume)
-        api.create_volume(volume, described["Driver"], described["Options"], described["Labels"])
-        found.volumes[volume] = api.inspect_volume(volume)["CreatedAt"]
-    session.receiver.call(Adopt(None, found.volumes))
-    lineages = session.sender.call(KeepVolumes(session.migration, list(plan.volumes)))
-    session.receiver.call(TakeVolumes(session.migration, lineages, missing))
-    try:
-        found.copy = api.create(plan.body, name)
-    except docker.errors.APIError:
-        session.creating = None  # refused: one of that name is somebody else's
-        raise
-    session.receiver.call(Adopt(found.copy, found.volumes))
-    session.note("copied", copy=found.copy, volumes=found.volumes)
-    session.creating = None
-    return plan
+    def create_copy(self) -> Counterpart:
+        """Create the container's counterpart and its volumes at the destination, not started."""
+        container, api, journal = self._plan.container, self._destination.side.docker, self._journal
+        here = self._inventory.host(self._request.source).binds
+        there = self._inventory.host(self._request.destination).binds
+        binds = {name: (here[name], target) for name, target in there.items() if name in here}
+        plan = counterpart(container, binds, self._inventory.network.docker_network)
+        plan.body["Image"] = self._name_image()
+        missing = [volume for volume in plan.volumes if not _is_there(api, volume)]
+        made = Made(container["Name"].lstrip("/"), container["Image"], missing)
+        journal.note_opened(self._request.source, self._request.destination, made)
+        volumes: dict[str, str] = {}
+        with journal.making(made):
+            for volume in missing:
+                described = self._source.side.docker.inspect_volume(volume)
+                api.create_volume(volume, described["Driver"], described["Options"], described["Labels"])
+                volumes[volume] = api.inspect_volume(volume)["CreatedAt"]
+                journal.created(None, volumes)
+            self._destination.agent.call(Adopt(None, volumes))
+            lineages = self._source.agent.call(KeepVolumes(journal.migration, list(plan.volumes)))
+            self._destination.agent.call(TakeVolumes(journal.migration, lineages, missing))
+            try:
+                copy = api.create(plan.body, made.name)
+            except docker.errors.APIError:
+                journal.made_nothing_else()  # refused: one of that name is somebody else's
+                raise
+            journal.created(copy, volumes)
+            self._destination.agent.call(Adopt(copy, volumes))
+            journal.note_copied()
+        return plan
 
-
-def open_doors(session: Session, plan: Counterpart) -> None:
-    """Connect the two agents, with one tree for each directory that moves."""
-    copy = session.destination.docker.inspect_container(session.found.copy)
-    sources, targets = _trees(session, copy, plan)
-    logs = _logs(session.found.container, copy)
-    if logs is not None:
-        targets["log"] = logs[1].rpartition("/")[0]
-    address = str(session.inventory.host(session.request.destination).tunnel_address)
-    peer = session.receiver.call(Prepare(session.migration, address, targets))
-    session.found.descriptors = session.sender.call(
-        OpenSource(
-            migration=session.migration,
-            container=session.found.container["Id"],
-            peer=peer,
-            trees=sources,
-            log=logs[0] if logs else None,
-            bandwidth=session.request.bandwidth,
-            compress=session.request.compress,
-            streams=session.streams,
+    def connect(self, plan: Counterpart) -> Connected:
+        """Connect the two agents, with one tree for each directory that moves."""
+        copy = self._destination.side.docker.inspect_container(self._journal.traces.copy)
+        sources, targets = self._trees(copy, plan)
+        logs = _logs(self._plan.container, copy)
+        if logs is not None:
+            targets["log"] = logs[1].rpartition("/")[0]
+        peer = self._destination.agent.call(Prepare(self._journal.migration, self._address(), targets))
+        descriptors = self._source.agent.call(
+            OpenSource(
+                migration=self._journal.migration,
+                container=self._plan.container["Id"],
+                peer=peer,
+                trees=sources,
+                log=logs[0] if logs else None,
+                bandwidth=self._request.bandwidth,
+                compress=self._request.compress,
+                streams=self._plan.streams,
+            )
         )
-    )
-    session.receiver.call(Accept())
-    session.found.log = logs[1] if logs else None
+        self._destination.agent.call(Accept())
+        return Connected(tuple(descriptors), Log(logs[1], 0) if logs else None)
+
+    def send_files(self, log: Log | None) -> tuple[int, Log | None]:
+        """Send the files that differ, and what the container has printed. Returns the bytes sent, and the log."""
+        sent = self._source.agent.call(LivePass())
+        printed = send_log(self._source.agent, log)
+        return sent + printed.sent_bytes, printed.log
+
+    def _address(self) -> str:
+        return str(self._inventory.host(self._request.destination).tunnel_address)
+
+    def _is_named(self) -> bool:
+        """Whether the container's image is still what its name means at the source. A name may be gone there too."""
+        container = self._plan.container
+        try:
+            named = self._source.side.docker.inspect_image(container["Config"]["Image"])
+        except docker.errors.ImageNotFound:
+            return False
+        return bool(named["Id"] == container["Image"])
+
+    def _name_image(self) -> str:
+        """What the destination's Docker is to call the image, which it has: its name, if that means the same there.
+
+        An image may be there without its name (a host that has lost its power has lost Docker's last note of names),
+        which it gets then, or with its name given to another one, which keeps it.
+        """
+        api, container = self._destination.side.docker, self._plan.container
+        name, identity = container["Config"]["Image"], container["Image"]
+        try:
+            return str(name if api.inspect_image(name)["Id"] == identity else identity)
+        except docker.errors.ImageNotFound:
+            if "@" in name or not self._is_named():
+                return str(identity)
+        api.tag(identity, *parse_repository_tag(name))
+        return str(name)
+
+    def _trees(self, copy: dict[str, Any], plan: Counterpart) -> tuple[dict[str, str], dict[str, str]]:
+        here, there = self._source.side.docker, self._destination.side.docker
+        sources = {"layer": self._plan.container["GraphDriver"]["Data"]["UpperDir"]}
+        targets = {"layer": copy["GraphDriver"]["Data"]["UpperDir"]}
+        for number, volume in enumerate(plan.volumes):
+            sources[f"volume-{number}"] = here.inspect_volume(volume)["Mountpoint"]
+            targets[f"volume-{number}"] = there.inspect_volume(volume)["Mountpoint"]
+        for number, (source, target) in enumerate(plan.binds):
+            sources[f"bind-{number}"], targets[f"bind-{number}"] = source, target
+        return sources, targets
+
+
+def send_log(source: Caller, log: Log | None, behind: int = -1) -> SentLog:
+    """Send what the container has printed, if that is more than `behind` bytes since the last time.
+
+    What comes later is printed again, while the hosts are armed and in the freeze.
+    """
+    if log is None:
+        return SentLog(None)
+    sent = source.call(SendLog(log.path.rpartition("/")[2], behind))
+    return SentLog(log) if sent is None else SentLog(Log(log.path, sent.marked), sent.sent)
 
 
 def _is_there(api: Any, volume: str) -> bool:
@@ -138,38 +188,6 @@ def _is_there(api: Any, volume: str) -> bool:
     except docker.errors.NotFound:
         return False
     return True
-
-
-def live_pass(session: Session) -> int:
-    """Send the files that differ, and what the container has printed. Returns the bytes sent."""
-    return session.sender.call(LivePass()) + send_log(session)
-
-
-def send_log(session: Session, behind: int = -1) -> int:
-    """Send what the container has printed, if that is more than `behind` bytes since the last time.
-
-    Returns the bytes sent. What comes later is printed again, while the hosts are armed and in the freeze.
-    """
-    if session.found.log is None:
-        return 0
-    sent = session.sender.call(SendLog(session.found.log.rpartition("/")[2], behind))
-    if sent is None:
-        return 0
-    session.found.log_marked = sent.marked
-    return sent.sent
-
-
-def _trees(
-    session: Session, copy: dict[str, Any], plan: Counterpart
-) -> tuple[dict[str, str], dict[str, str]]:
-    sources = {"layer": session.found.container["GraphDriver"]["Data"]["UpperDir"]}
-    targets = {"layer": copy["GraphDriver"]["Data"]["UpperDir"]}
-    for number, volume in enumerate(plan.volumes):
-        sources[f"volume-{number}"] = session.source.docker.inspect_volume(volume)["Mountpoint"]
-        targets[f"volume-{number}"] = session.destination.docker.inspect_volume(volume)["Mountpoint"]
-    for number, (here, there) in enumerate(plan.binds):
-        sources[f"bind-{number}"], targets[f"bind-{number}"] = here, there
-    return sources, targets
 
 
 def _logs(container: dict[str, Any], copy: dict[str, Any]) -> tuple[str, str] | None:

@@ -38,9 +38,9 @@ from sealift.evidence.tcb import Tcb
 from sealift.host import ssh
 from sealift.keys import make_wireguard_key
 from sealift.lab import lab
-from sealift.migration import sync as files
-from sealift.migration.preflight import preflight
-from sealift.migration.session import Request, Session
+from sealift.migration import steps
+from sealift.migration.request import Request
+from sealift.migration.session import Session
 from sealift.model import Evidence, Step
 from sealift.processor.interface import SNP_POLICY_DEFAULT, SnpLaunch
 from sealift.processor.measured import MeasuredTree
@@ -208,18 +208,13 @@ def test_a_man_in_the_middle_at_wireguard(stage: Stage) -> None:
         untouched(stage, "redis", address),
         Session.open(stage.inventory, stage.request("redis")) as session,
     ):
-        arrive(session)
-        preflight(session)
+        destination = arrive(session)
+        plan = steps.preflight(session, destination)
         with counting_at_source(stage, *PLACES[:1]) as sent, other_wireguard_key(stage):
             with pytest.raises(SealiftError):
-                go_on(session)
+                steps.sync(session, destination, plan)
             assert handshakes(stage) == "0"
         assert sent[PLACES[0]] == 0
-
-
-def go_on(session: Session) -> None:
-    files.sync_image(session)
-    files.open_doors(session, files.create_copy(session))
 
 
 def handshakes(stage: Stage) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +10,8 @@ from stage import counting, until_same
 
 from benchmarks.engine import prepare
 from sealift.errors import MigrationFailed, SealiftError, UnusableInput
-from sealift.migration.group import PROJECT_LABEL, Group, of_project
+from sealift.migration import group, steps
+from sealift.migration.group import PROJECT_LABEL, of_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from stage import Stage
 
     from sealift.migration.cutover import Cutover
+    from sealift.migration.session import Session
 
 pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.usefixtures("prefect_api")]
 
@@ -82,30 +84,29 @@ def test_what_one_of_them_fails_in_all_are_rolled_back_from(stage: Stage) -> Non
 
 def migrate_but_break_the_second(stage: Stage) -> None:
     """What would restore the second one is killed; the first one has everything."""
-    with armed(stage, "one", "two") as (group, cutovers):
-        waiting = f"/run/sealift/restore/{group.sessions[1].found.copy}/waiting"
+    with armed(stage, "one", "two") as (sessions, cutovers):
+        waiting = f"/run/sealift/restore/{sessions[1].journal.traces.copy}/waiting"
         stage.sh("destination", f"kill -9 $(head -n 1 {waiting})")
         failures = begin(cutovers)
         assert len(failures) == len(cutovers)
-        raise group.first_failure(failures)
+        raise steps.first_failure(failures)
 
 
 @contextmanager
-def armed(stage: Stage, *names: str) -> Iterator[tuple[Group, list[Cutover]]]:
-    with Group.open(stage.inventory, [stage.request(name) for name in names]) as group:
-        for session in group.sessions:
-            prepare(session)
-        cutovers = group.cutovers()
+def armed(stage: Stage, *names: str) -> Iterator[tuple[list[Session], list[Cutover]]]:
+    with ExitStack() as stack:
+        sessions = group.open_sessions(stage.inventory, [stage.request(name) for name in names], stack)
+        cutovers = steps.cutovers(sessions, [prepare(session) for session in sessions])
         for cutover in cutovers:
             cutover.arm()
-        yield group, cutovers
+        yield sessions, cutovers
 
 
 @pytest.mark.whole
 def test_a_group_waits_for_the_slowest_of_it(stage: Stage) -> None:
     addresses = {name: stage.redis(name, memory_mb=5) for name in ("one", "two")}
-    with counting(stage, addresses["one"]) as first, armed(stage, "one", "two") as (group, cutovers):
-        criu = f"$(pgrep -P $(head -n 1 /run/sealift/restore/{group.sessions[1].found.copy}/waiting))"
+    with counting(stage, addresses["one"]) as first, armed(stage, "one", "two") as (sessions, cutovers):
+        criu = f"$(pgrep -P $(head -n 1 /run/sealift/restore/{sessions[1].journal.traces.copy}/waiting))"
         stage.sh("destination", f"pid={criu}; kill -STOP $pid; (sleep 12; kill -CONT $pid) >/dev/null 2>&1 &")
         assert not begin(cutovers)
     assert first[0].intact, first[0].summary()
@@ -113,22 +114,23 @@ def test_a_group_waits_for_the_slowest_of_it(stage: Stage) -> None:
     assert {stage.owner(address) for address in addresses.values()} == {"destination"}
 
 
-def begin(cutovers: list[Cutover]) -> dict[int, SealiftError]:
+def begin(cutovers: list[Cutover]) -> dict[Cutover, SealiftError]:
     from threading import Thread
 
     from sealift.model import Step
 
-    failures: dict[int, SealiftError] = {}
+    failures: dict[Cutover, SealiftError] = {}
     threads = [Thread(target=cutover.begin) for cutover in cutovers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for number, cutover in enumerate(cutovers):
+    for cutover in cutovers:
+        cutover.wait(Step.NETWORK_SWITCH)
         try:
-            cutover.wait(Step.NETWORK_SWITCH)
+            cutover.record(Step.NETWORK_SWITCH)
         except SealiftError as failed:
-            failures[number] = failed
+            failures[cutover] = failed
     return failures
 
 
@@ -149,5 +151,5 @@ def sleeper(stage: Stage) -> tuple[str, ...]:
 
 def test_a_container_named_twice_is_no_group(stage: Stage) -> None:
     twice = [stage.request("one"), stage.request("one")]
-    with pytest.raises(UnusableInput, match="Name each container once"), Group.open(stage.inventory, twice):
-        pass
+    with pytest.raises(UnusableInput, match="Name each container once"), ExitStack() as stack:
+        group.open_sessions(stage.inventory, twice, stack)

@@ -10,6 +10,7 @@ from stage import DOCKER_HOSTS, counting, frozen, kill_agent, until_same, untouc
 
 from sealift.errors import MigrationFailed, SealiftError
 from sealift.host.agents import Agent
+from sealift.migration.cutover import Cutover
 from sealift.model import Strategy
 from sealift_agent.protocol import Discard
 
@@ -118,8 +119,8 @@ def test_memory_filled_in_from_local_images_is_the_memory_that_was(stage: Stage)
         seen.append(stage.sh("destination", "cat /run/sealift/restore/*/options"))
 
     def count(session: Session) -> None:
-        assert session.cutover is not None
-        sent_in_freeze.append(session.cutover.fact("dumped", "file_bytes"))
+        assert isinstance(session.decision, Cutover)
+        sent_in_freeze.append(session.decision.heard.fact("dumped", "file_bytes"))
 
     sent_in_freeze: list[int] = []
     with counting(stage, address) as found:

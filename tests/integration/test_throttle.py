@@ -43,10 +43,10 @@ def slowed(stage: Stage, seen: list[float | str | None]) -> Callable[[Session], 
     """A hook that slows the container down until it is at the least, and notes what it was left."""
 
     def hook(session: Session) -> None:
-        left = session.sender.call(SlowDown())
+        left = session.parties.source.agent.call(SlowDown())
         seen.append(left)
         seen.append(quota(stage, "source", "box"))
-        seen.append(session.sender.call(SlowDown()))
+        seen.append(session.parties.source.agent.call(SlowDown()))
 
     return hook
 

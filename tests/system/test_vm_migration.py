@@ -9,6 +9,7 @@ import pytest
 from stage import DOCKER_HOSTS, check_stopped, counting, until_same
 
 from benchmarks.workloads import nginx, postgresql, service
+from sealift.migration.cutover import Cutover
 from sealift.model import Evidence, Strategy
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def test_what_went_ahead_in_rounds_follows_the_restored_process(stage: Stage) ->
     restored: list[int] = []
 
     def look(session: Session) -> None:
-        assert session.cutover is not None
-        restored.append(session.cutover.fact("restored", "pages_restored"))
+        assert isinstance(session.decision, Cutover)
+        restored.append(session.decision.heard.fact("restored", "pages_restored"))
 
     with counting(stage, address, PAUSE_S) as found:
         report = stage.engine("redis", {"restored": look})

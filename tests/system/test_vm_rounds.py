@@ -14,8 +14,7 @@ from stage import untouched
 
 from benchmarks.engine import arrive, prepare
 from sealift.errors import MigrationFailed
-from sealift.migration import predump
-from sealift.migration.preflight import preflight
+from sealift.migration import steps
 from sealift.migration.session import Session
 from sealift.model import Strategy
 
@@ -87,10 +86,9 @@ def quota(stage: Stage, host: str) -> str:
 def estimated(stage: Stage) -> Estimate:
     """What the preflight says of the writer."""
     with Session.open(stage.inventory, stage.request("writer")) as session:
-        arrive(session)
-        preflight(session)
-        assert session.found.estimate is not None
-        return session.found.estimate
+        estimate = steps.preflight(session, arrive(session)).estimate
+        assert estimate is not None
+        return estimate
 
 
 def said(report: Report) -> str:
@@ -148,8 +146,8 @@ def test_a_writer_that_speeds_up_after_the_preflight_is_not_frozen_for_longer_th
         bandwidth=LINK_BYTES_S,
     )
     with untouched(stage, "writer"), Session.open(stage.inventory, request) as session:
-        prepare(session)
+        plan = prepare(session).plan
         stage.docker("source", "kill", "--signal", "USR1", "writer")
         with pytest.raises(MigrationFailed, match="nothing was frozen"):
-            predump.pre_dump(session)
+            steps.pre_dump(session, plan)
     check_writing(stage, "source")

@@ -17,7 +17,7 @@ from sealift_agent.protocol import TooDeep, TreeBytes
 if TYPE_CHECKING:
     from sealift.migration.checks.finding import Finding
     from sealift.migration.checks.scene import Look, Scene
-    from sealift.migration.session import Side
+    from sealift.migration.parties import Side
 
 CRIU_LEAST = (4, 2)
 """CRIU 4.1 can't dump an INET socket on Linux 6.16 and later (SO_PASSSEC is refused there)."""

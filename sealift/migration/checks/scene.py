@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sealift.host.agents import Agent
+    from sealift.host.agents import Caller
     from sealift.inventory import Inventory
     from sealift.migration.checks.finding import Finding
-    from sealift.migration.session import Side
+    from sealift.migration.parties import Side
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Scene:
     source: Side
     destination: Side | None
     destination_name: str
-    gateway: Agent
+    gateway: Caller
 
 
 @dataclass

@@ -2,97 +2,133 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from unittest.mock import Mock
 
 import pytest
 
 from sealift.errors import CommandFailed, MigrationFailed
 from sealift.migration import predump
-from sealift.model import Round
-from sealift_agent.protocol import SlowDown
+from sealift.migration.request import Request
+from sealift.migration.results import Memory, Plan
+from sealift.model import Choice, Estimate, Round, Step, StepRecord, Strategy
+from sealift_agent.constants import PAGE_BYTES
+from sealift_agent.protocol import Dumped, FinishPageServer, PreDump, SlowDown, StartPageServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def session(sent_mb: Callable[[float], float], *, max_rounds: int = 8, **request: Any) -> Mock:
-    """A session whose rounds send what a writer with so many CPUs gets dirty."""
-    made = Mock()
-    made.request = Mock(max_rounds=max_rounds, max_downtime_s=None, throttle=True, **request)
-    made.found = Mock(rounds=[], throttled_cpus=None, warnings=[])
-    made.cpus = 1.0
-    made.sent_mb = sent_mb
+class Hosts:
+    """Both hosts of a writer that, with so many CPUs, gets `sent_mb` dirty in a round of one second."""
 
-    def call(order: SlowDown) -> float | None:
-        assert isinstance(order, SlowDown)
-        if made.cpus <= 0.05:
-            return None
-        made.cpus = max(0.05, made.cpus / 2)
-        return float(made.cpus)
+    def __init__(self, sent_mb: Callable[[float], float], *, quota: bool = True) -> None:
+        self.sent_mb = sent_mb
+        self.quota = quota
+        self.cpus = 1.0
+        self.now_ns = 0
+        self.rounds = 0
 
-    made.sender.call = call
-    return made
+    def call(self, order: Any, *, timeout_s: float = 0) -> Any:
+        match order:
+            case StartPageServer():
+                return 4711
+            case PreDump():
+                sent_mb = self.sent_mb(self.cpus) if self.rounds else 100.0
+                self.rounds += 1
+                self.now_ns += 10**9
+                return Dumped({"pages_written": int(sent_mb * 1e6) // PAGE_BYTES}, 0, None)
+            case FinishPageServer():
+                return None
+            case SlowDown() if not self.quota:
+                raise CommandFailed("the kernel has no CPU quota")
+            case SlowDown():
+                if self.cpus <= 0.05:
+                    return None
+                self.cpus = max(0.05, self.cpus / 2)
+                return self.cpus
+        raise AssertionError(order)
 
 
-@pytest.fixture(autouse=True)
-def _rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pre_dump_round(made: Mock) -> None:
-        number = len(made.found.rounds)
-        sent = 100.0 if number == 0 else made.sent_mb(made.cpus)
-        made.found.rounds.append(
-            Round(number=number, duration_ms=1000, sent_bytes=int(sent * 1e6), skipped_bytes=0)
-        )
+ESTIMATE = Estimate(
+    memory_bytes=10**8,
+    dirty_bytes_s=1e8,
+    dirty_how="soft-dirty",
+    link_bytes_s=1e8,
+    link_how="measured",
+    floor_ms=200,
+    fixed_ms=0,
+    learned=True,
+    predictions=[],
+)
+PLAN = Plan(
+    step=StepRecord(step=Step.PREFLIGHT, started=datetime.now(UTC), duration_ms=0),
+    container={},
+    address="",
+    memory_bytes=10**8,
+    image_at_destination=True,
+    choice=Choice(strategy=Strategy.PRE_COPY, why=""),
+    estimate=ESTIMATE,
+    estimated_ns=0,
+    lazy_restore=False,
+    streams=1,
+)
 
-    monkeypatch.setattr(predump, "pre_dump_round", pre_dump_round)
+
+def pre_dumped(hosts: Hosts, **asked: Any) -> Memory:
+    request = Request("box", "source", "destination", **{"max_rounds": 8, "throttle": True, **asked})
+    made = predump.Rounds(request, PLAN, hosts, hosts, clock=lambda: hosts.now_ns)
+    made.prepare()
+    return made.result()
 
 
 def test_a_writer_faster_than_the_link_is_slowed_down_until_rounds_shrink() -> None:
-    made = session(lambda cpus: 120 * cpus)
-    predump.pre_dump(made)
-    assert made.found.throttled_cpus is not None
-    assert made.found.rounds[-1].sent_bytes < 0.2 * made.found.rounds[1].sent_bytes
+    memory = pre_dumped(Hosts(lambda cpus: 120 * cpus))
+    assert memory.throttled_cpus is not None
+    assert memory.rounds[-1].sent_bytes < 0.2 * memory.rounds[1].sent_bytes
 
 
 def test_nobody_is_slowed_down_who_converges() -> None:
-    made = session(lambda _: 0.5)
-    predump.pre_dump(made)
-    assert made.found.throttled_cpus is None
+    assert pre_dumped(Hosts(lambda _: 0.5)).throttled_cpus is None
 
 
 def test_nobody_is_slowed_down_unasked() -> None:
-    made = session(lambda cpus: 120 * cpus)
-    made.request.throttle = False
-    predump.pre_dump(made)
-    assert made.found.throttled_cpus is None
-    assert len(made.found.rounds) == 2
+    memory = pre_dumped(Hosts(lambda cpus: 120 * cpus), throttle=False)
+    assert memory.throttled_cpus is None
+    assert len(memory.rounds) == 2
 
 
 def test_it_comes_to_an_end() -> None:
-    stubborn = session(lambda _: 100, max_rounds=30)
-    predump.pre_dump(stubborn)
-    assert stubborn.found.throttled_cpus == 0.05
-    assert len(stubborn.found.rounds) <= 8
-    limited = session(lambda _: 100, max_rounds=3)
-    predump.pre_dump(limited)
-    assert len(limited.found.rounds) == 3
+    stubborn = pre_dumped(Hosts(lambda _: 100), max_rounds=30)
+    assert stubborn.throttled_cpus == 0.05
+    assert len(stubborn.rounds) <= 8
+    assert len(pre_dumped(Hosts(lambda _: 100), max_rounds=3).rounds) == 3
 
 
 def test_a_kernel_without_quotas_is_a_warning() -> None:
-    made = session(lambda _: 100)
-    made.sender.call = Mock(side_effect=CommandFailed("the kernel has no CPU quota"))
-    predump.pre_dump(made)
-    assert made.found.warnings == ["not throttled: the kernel has no CPU quota"]
+    memory = pre_dumped(Hosts(lambda _: 100, quota=False))
+    assert memory.warnings == ("not throttled: the kernel has no CPU quota",)
 
 
 def test_what_does_not_keep_to_the_limit_after_all_rounds_fails_before_the_freeze() -> None:
-    made = session(lambda _: 100)
-    made.request.throttle = False
-    made.request.max_downtime_s = 0.5
-    made.found.estimate = Mock(link_bytes_s=1e8, floor_ms=200)
-    made.source.name = "source"
     with pytest.raises(MigrationFailed, match=r"after 2 rounds a freeze of 1200 ms .* nothing was frozen"):
-        predump.pre_dump(made)
+        pre_dumped(Hosts(lambda _: 100), throttle=False, max_downtime_s=0.5)
+
+
+def test_a_round_builds_on_the_images_of_the_one_before() -> None:
+    hosts = Hosts(lambda _: 100)
+    orders: list[Any] = []
+
+    class Listening(Hosts):
+        def call(self, order: Any, *, timeout_s: float = 0) -> Any:
+            orders.append(order)
+            return super().call(order)
+
+    memory = pre_dumped(hosts := Listening(hosts.sent_mb), throttle=False)
+    begun = [(order.name, order.previous) for order in orders if isinstance(order, StartPageServer)]
+    assert begun == [("round-1", None), ("round-2", "round-1")]
+    assert memory.last_images == "round-2"
+    assert memory.ended_ns == hosts.now_ns
 
 
 def rounds(*made: tuple[float, float]) -> list[Round]:

@@ -1,0 +1,254 @@
+"""The steps of a migration and their order, said once: flow, group and benchmark run them by a runner of their own.
+
+Each step takes the session and what earlier steps have given, and gives one frozen result (`results`). From `arm` on
+the hosts need nobody: what the four steps of the cutover do is in `cutover` and in the hosts' agents.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple
+
+from sealift.attestation import attest as attestation
+from sealift.attestation import provision
+from sealift.errors import SealiftError, UnusableInput
+from sealift.host import ssh
+from sealift.migration import finish as ending
+from sealift.migration import preflight as checks
+from sealift.migration import progress
+from sealift.migration.cutover import Cutover, Together
+from sealift.migration.predump import Rounds
+from sealift.migration.results import (
+    Attested,
+    Copy,
+    Finished,
+    Moved,
+    Plan,
+    PreDumped,
+    Provisioned,
+    Ready,
+)
+from sealift.migration.sync import Sync
+from sealift.model import CUTOVER, Step, StepRecord, Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from sealift.migration.session import Session
+    from sealift.model import Report
+
+Result = TypeVar("Result")
+Inputs = TypeVarTuple("Inputs")
+
+
+class Runner(Protocol):
+    """How steps are run: one after the other here (`InTurn`), or as task runs of a scheduler."""
+
+    def in_turn(self, step: Callable[[*Inputs], Result], members: Iterable[tuple[*Inputs]]) -> list[Result]:
+        """A step of every member of a group, one after the other: the first does what the others can use, too."""
+        ...
+
+    def at_once(self, step: Callable[[*Inputs], Result], members: Iterable[tuple[*Inputs]]) -> list[Result]:
+        """The same of all members at once. All have ended when one that failed is raised."""
+        ...
+
+    def cut_over(self, cutovers: Sequence[Cutover]) -> list[Moved]:
+        """Arm and begin all of them, wait for their end. Raises `first_failure` if one has failed."""
+        ...
+
+
+def migrate(sessions: Sequence[Session], run: Runner) -> list[Report]:
+    """The protocol, top to bottom. Sessions of a group have one decision: all of them move, or none."""
+    ready = prepare(sessions, run)
+    moved = run.cut_over(cutovers(sessions, ready))
+    finished = run.in_turn(finish, zip(sessions, ready, strict=True))
+    return [ending.report(*each) for each in zip(sessions, ready, moved, finished, strict=True)]
+
+
+def prepare(sessions: Sequence[Session], run: Runner) -> list[Ready]:
+    """All that comes before the hosts are armed, while the containers run."""
+    attested = run.in_turn(attest, zip(sessions, strict=True))
+    provisioned = run.in_turn(provision_keys, zip(sessions, attested, strict=True))
+    plans = run.at_once(preflight, zip(sessions, provisioned, strict=True))
+    copies = run.at_once(sync, zip(sessions, provisioned, plans, strict=True))
+    pre_dumped = run.at_once(pre_dump, zip(sessions, plans, strict=True))
+    return [
+        Ready((one.step, two.step, plan.step, copy.step, dumped.step), two, plan, copy, dumped.memory)
+        for one, two, plan, copy, dumped in zip(attested, provisioned, plans, copies, pre_dumped, strict=True)
+    ]
+
+
+def cutovers(sessions: Sequence[Session], ready: Sequence[Ready]) -> list[Cutover]:
+    """A cutover for each of them, still to be armed. UnusableInput if two of a group are the same container."""
+    ids = {one.plan.container["Id"] for one in ready}
+    if len(ids) < len(ready):
+        raise UnusableInput("two of the names are the same container", remedy="Name each container once")
+    members = {session.migration: session.request.container for session in sessions}
+    together = Together(members) if len(members) > 1 else None
+    made = []
+    for session, given in zip(sessions, ready, strict=True):
+        cutover = Cutover(session.request, session.parties, session.journal, given, together)
+        session.decision = cutover
+        made.append(cutover)
+    return made
+
+
+def first_failure(failures: dict[Cutover, SealiftError]) -> SealiftError:
+    """Of the failures of a group, the one that the others followed from."""
+
+    def when(cutover: Cutover) -> float:
+        return float("inf") if cutover.failed_ns is None else cutover.failed_ns
+
+    return failures[min(failures, key=when)]
+
+
+def attest(session: Session) -> Attested:
+    """Verify what the destination is, before anything but a nonce is sent to it. A rejection is final."""
+    request = session.request
+    with _timed(session, Step.ATTEST) as timed:
+        record, known, name = None, session.inventory, request.destination
+        if request.evidence == "none":
+            connection = ssh.connect(name, known.host(name))
+            timed.note = "none, as asked for: nothing vouches for this host but its pinned SSH key"
+        else:
+            record, connection = attestation.attest(known, name, keystore=session.keystore)
+            known = known.known_as(name, host_key=record.ssh_host_key, wireguard_key=record.wireguard_key)
+            kind = "EMULATED" if record.emulated else record.generation
+            timed.note = f"{record.kind}, {kind}: {record.checks} checks hold"
+        session.arrive(connection)
+        session.parties.source  # noqa: B018 - raises if it could not be opened
+    return Attested(timed.record(), known, record, connection)
+
+
+def provision_keys(session: Session, attested: Attested) -> Provisioned:
+    """Release keys to the verified destination, make the others know it, and start its agents."""
+    with _timed(session, Step.PROVISION_KEYS) as timed:
+        timed.note = "none: without evidence no key is released"
+        known, record = attested.inventory, attested.record
+        if record is not None:
+            timed.note = provision.provision(known, record, attested.connection, session.keystore)
+            others = [session.parties.source.side.connection]
+            provision.introduce(known, session.request.destination, session.parties.gateway, others)
+        session.open_destination()
+    return Provisioned(timed.record(), known, record)
+
+
+def preflight(session: Session, destination: Provisioned) -> Plan:
+    """Find everything that would stop the migration before anything is touched. Refused with all reasons at once."""
+    with _timed(session, Step.PREFLIGHT) as timed:
+        found = checks.preflight(session.request, destination.inventory, session.parties)
+        session.journal.found(found.container["Id"], found.address)
+        timed.note = f"{found.choice.strategy}: {found.choice.why}"
+    return Plan(
+        step=timed.record(),
+        container=found.container,
+        address=found.address,
+        memory_bytes=found.memory_bytes,
+        image_at_destination=found.image_at_destination,
+        choice=found.choice,
+        estimate=found.estimate,
+        estimated_ns=time.monotonic_ns(),
+        lazy_restore=found.lazy_restore,
+        streams=session.request.streams or found.estimate.streams,
+        warnings=found.warnings,
+    )
+
+
+def sync(session: Session, destination: Provisioned, plan: Plan) -> Copy:
+    """Send the image, create the counterpart, send the files."""
+    with _timed(session, Step.SYNC) as timed:
+        parts = Sync(session.request, destination.inventory, session.parties, session.journal, plan)
+        image_bytes = parts.send_image()
+        connected = parts.connect(parts.create_copy())
+        file_bytes, log = parts.send_files(connected.log)
+        timed.sent_bytes = image_bytes + file_bytes
+    return Copy(
+        step=timed.record(),
+        container=session.journal.traces.copy or "",
+        descriptors=connected.descriptors,
+        log=log,
+        image_bytes=image_bytes,
+        file_bytes=file_bytes,
+    )
+
+
+def pre_dump(session: Session, plan: Plan) -> PreDumped:
+    """Send the pages that can go ahead, if the kernel tracks dirty ones; make those of a post-copy ready."""
+    with _timed(session, Step.PRE_DUMP) as timed:
+        parties = session.parties
+        rounds = Rounds(session.request, plan, parties.source.agent, parties.destination.agent)
+        gathered_bytes = rounds.prepare()
+        memory = rounds.result()
+        pre_copy = plan.choice.strategy == Strategy.PRE_COPY
+        timed.note = f"{len(memory.rounds)} rounds" if pre_copy else f"none: {plan.choice.why}"
+        if gathered_bytes:
+            timed.note += f"; {gathered_bytes >> 20} MiB in huge pages, for a shorter dump"
+        timed.sent_bytes = sum(made.sent_bytes for made in memory.rounds)
+    return PreDumped(timed.record(), memory)
+
+
+def finish(session: Session, ready: Ready) -> Finished:
+    """After the commit: look at the destination's container, remove the source's copy."""
+    with _timed(session, Step.FINISH) as timed:
+        timed.note, fetched_bytes = ending.finish(session, ready)
+        warnings = ending.check_routes(session, ready.plan.address)
+    return Finished(timed.record(), fetched_bytes, warnings)
+
+
+class InTurn:
+    """Runs each step here, one member after the other."""
+
+    def in_turn(self, step: Callable[[*Inputs], Result], members: Iterable[tuple[*Inputs]]) -> list[Result]:
+        """See `Runner`."""
+        return [step(*inputs) for inputs in members]
+
+    at_once = in_turn
+
+    def cut_over(self, cutovers: Sequence[Cutover]) -> list[Moved]:
+        """See `Runner`. A group's have to begin at once, so that this is for a migration of one."""
+        for cutover in cutovers:
+            cutover.begin()
+            for step in CUTOVER:
+                cutover.wait(step)
+                cutover.record(step)
+        return [cutover.moved() for cutover in cutovers]
+
+
+@dataclass
+class _Timed:
+    """A step under way. It may set `sent_bytes` and `note`."""
+
+    step: Step
+    started: datetime
+    started_ns: int
+    took_ms: float = 0.0
+    sent_bytes: int = 0
+    note: str = ""
+
+    def record(self) -> StepRecord:
+        """The record of a step that has ended."""
+        return StepRecord(
+            step=self.step,
+            started=self.started,
+            duration_ms=self.took_ms,
+            sent_bytes=self.sent_bytes,
+            note=self.note,
+        )
+
+
+@contextmanager
+def _timed(session: Session, step: Step) -> Iterator[_Timed]:
+    """Time a step and tell of it; its errors get its name."""
+    container = session.request.container
+    progress.tell_began(container, step)
+    timed = _Timed(step, datetime.now(UTC), time.monotonic_ns())
+    try:
+        yield timed
+    except SealiftError as error:
+        error.step = error.step or step
+        raise
+    timed.took_ms = (time.monotonic_ns() - timed.started_ns) / 1e6
+    progress.tell_ended(container, timed.record())
