@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    import paramiko
+
     from sealift.host.ssh import Connection
 
 START_TIMEOUT_S = 60
@@ -34,15 +36,17 @@ class Script:
         self._path = path
         self._beside = beside
         self._arguments = arguments
+        self._channel: paramiko.Channel | None = None
+        self._output: paramiko.ChannelFile | None = None
 
     def __enter__(self) -> Self:
         name = self._path.rsplit("/", 1)[-1]
         for path in (*self._beside, self._path):
             content = self._folder.joinpath(path).read_bytes()
             self._connection.put(f"{WHERE}/{path.rsplit('/', 1)[-1]}", content)
-        self._channel = self._connection.open(["python3", f"{WHERE}/{name}", *self._arguments])
-        self._channel.settimeout(START_TIMEOUT_S)
-        self._output = self._channel.makefile("rb")
+        self._channel = channel = self._connection.open(["python3", f"{WHERE}/{name}", *self._arguments])
+        channel.settimeout(START_TIMEOUT_S)
+        self._output = channel.makefile("rb")
         line = self._output.readline().strip()
         if line != b"ready":
             raise CommandFailed(
@@ -53,10 +57,13 @@ class Script:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._channel.close()
+        if self._channel is not None:
+            self._channel.close()
 
     def end(self) -> dict[str, Any]:
         """Tell the script to end, and take what it has found."""
+        if self._channel is None or self._output is None:
+            raise CommandFailed(f"{self._path} was not started", host=self._connection.name)
         self._channel.settimeout(END_TIMEOUT_S)
         self._channel.shutdown_write()
         line = self._output.readline()
@@ -66,4 +73,6 @@ class Script:
         return found
 
     def _complaint(self) -> str:
+        if self._channel is None:
+            return ""
         return self._channel.makefile_stderr("rb").read().decode(errors="replace").strip()[-300:]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import HostUnreachable
-from sealift.host import ssh
+from sealift.host.stranger import meet
 from sealift.keys import make_ssh_key
 from sealift.lab import processors
 from sealift.lab.lab import lab_dir
@@ -113,7 +113,7 @@ def until_shown(stage: Stage, host: str, key: str) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         with suppress(HostUnreachable):
-            stranger = ssh.meet(host, stage.inventory.host(host))
+            stranger = meet(host, stage.inventory.host(host))
             stranger.close()
             if stranger.shown_key == key:
                 return

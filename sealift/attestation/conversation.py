@@ -24,6 +24,7 @@ from sealift.evidence.snp_report import parse_snp_report
 from sealift.evidence.verdict import Reason
 from sealift.evidence.verify_snp import SnpEvidence, verify_snp
 from sealift.host import ssh
+from sealift.host.stranger import Stranger, meet
 from sealift.processor.certificates import snp_evidence
 from sealift_guest.guest import PORT
 
@@ -52,7 +53,7 @@ class Answer:
     boot_id: str
 
 
-def ask(stranger: ssh.Stranger, name: str, owner_nonce: bytes) -> Answer:
+def ask(stranger: Stranger, name: str, owner_nonce: bytes) -> Answer:
     """Put the question. EvidenceRejected for an answer that is none, HostUnreachable for silence."""
     question = {"order": "attest", "owner_nonce": base64.b64encode(owner_nonce).decode()}
     line = stranger.ask(PORT, json.dumps(question).encode(), timeout_s=ANSWER_TIMEOUT_S)
@@ -121,11 +122,11 @@ class _Asked:
     waited: timedelta
 
 
-def _meet_and_ask(name: str, host: Host, patience_s: float) -> tuple[ssh.Stranger, _Asked]:
+def _meet_and_ask(name: str, host: Host, patience_s: float) -> tuple[Stranger, _Asked]:
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            stranger = ssh.meet(name, host, patience_s=deadline - time.monotonic())
+            stranger = meet(name, host, patience_s=deadline - time.monotonic())
             try:
                 nonce, begun = secrets.token_bytes(NONCE_BYTES), time.monotonic()
                 answer = ask(stranger, name, nonce)

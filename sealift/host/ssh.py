@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hmac
 import io
 import logging
 import shlex
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 import paramiko
 
-from sealift.errors import CommandFailed, EvidenceRejected, HostUnreachable, UnusableInput
+from sealift.errors import CommandFailed, HostUnreachable, UnusableInput
 from sealift.evidence.files import read_bounded
 from sealift.process import Completed, failure
 
@@ -228,10 +227,11 @@ def _connect(name: str, host: Host) -> Connection:
     entry = host.address if host.port == paramiko.config.SSH_PORT else f"[{host.address}]:{host.port}"
     client.get_host_keys().add(entry, kind, key)
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    return _log_in(name, host, client)
+    return log_in(name, host, client)
 
 
-def _log_in(name: str, host: Host, client: paramiko.SSHClient) -> Connection:
+def log_in(name: str, host: Host, client: paramiko.SSHClient) -> Connection:
+    """Log in by a client that knows which host keys it takes. Fails like `connect`."""
     try:
         client.connect(
             host.address,
@@ -276,61 +276,6 @@ def _log_in(name: str, host: Host, client: paramiko.SSHClient) -> Connection:
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_MS)
     return Connection(name, host, client)
-
-
-class Stranger:
-    """A host that shows some SSH host key, which nothing vouches for yet: it may be asked one thing, who it is.
-
-    Nothing else can be done over it until `vouch` has made a `Connection` of it.
-    """
-
-    def __init__(self, connection: Connection, shown_key: str) -> None:
-        self._connection = connection
-        self.shown_key = shown_key
-
-    def ask(self, port: int, line: bytes, *, timeout_s: float) -> bytes:
-        """Send a line to a port of its loopback interface; the line that comes back."""
-        return ask(self._connection, port, line, timeout_s=timeout_s)
-
-    def vouch(self, verified_key: str) -> Connection:
-        """The connection, now that the key it was made with is known to be the right one."""
-        if not hmac.compare_digest(self.shown_key.encode(), verified_key.encode()):
-            raise EvidenceRejected(
-                "the SSH host key that was verified is not the one that this connection was made with",
-                host=self._connection.name,
-                step="attest",
-                reasons=("ssh_host_key",),
-            )
-        self._connection.host = self._connection.host.model_copy(update={"host_key": verified_key})
-        return self._connection
-
-    def close(self) -> None:
-        """End the connection."""
-        self._connection.close()
-
-
-def meet(name: str, host: Host, *, patience_s: float = 0) -> Stranger:
-    """Connect to a host whose key is not known, and remember which one it shows. Fails like `connect`."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        client = paramiko.SSHClient()
-        shown = _Remember()
-        client.set_missing_host_key_policy(shown)
-        try:
-            return Stranger(_log_in(name, host, client), shown.key)
-        except HostUnreachable as unreachable:
-            if is_final(unreachable) or time.monotonic() >= deadline:
-                raise
-            time.sleep(0.2)
-
-
-class _Remember(paramiko.MissingHostKeyPolicy):
-    """Accepts any key, for the one question that `Stranger` may ask."""
-
-    key = ""
-
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002 - paramiko's signature
-        self.key = f"{key.get_name()} {key.get_base64()}"
 
 
 def ask(connection: Connection, port: int, line: bytes, *, timeout_s: float) -> bytes:

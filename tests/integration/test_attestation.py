@@ -35,7 +35,7 @@ from sealift.errors import EvidenceRejected, HostUnreachable, Refused, SealiftEr
 from sealift.evidence.policy import parse_policy, write_policy
 from sealift.evidence.snp_report import PolicyBit
 from sealift.evidence.tcb import Tcb
-from sealift.host import ssh
+from sealift.host import ssh, stranger
 from sealift.keys import make_wireguard_key
 from sealift.lab import lab
 from sealift.migration import steps
@@ -136,7 +136,7 @@ def test_a_report_over_another_wireguard_key(stage: Stage) -> None:
 
 def test_a_report_over_another_ssh_host_key(stage: Stage) -> None:
     with other_ssh_key(stage, "destination"):
-        shown = ssh.meet("destination", stage.inventory.host("destination"))
+        shown = stranger.meet("destination", stage.inventory.host("destination"))
         shown.close()
         with impostor(stage, "destination", alter={"ssh_host_key": shown.shown_key}):
             names(rejection(stage), "report_data")
