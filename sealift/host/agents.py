@@ -73,6 +73,15 @@ def _modules(package: Traversable, prefix: str = "") -> Iterator[tuple[str, Trav
             yield prefix + entry.name, entry
 
 
+def install(connection: Connection) -> str:
+    """Put the agents to a host, unless it has them. Returns the path of their archive there."""
+    content, path = archive()
+    if connection.run(["test", "-e", path], check=False).status != 0:
+        program = files("sealift_agent").joinpath("compiling.py").read_text()
+        connection.run(["python3", "-c", program, path], stdin=content)
+    return path
+
+
 class Caller(Protocol):
     """Who takes orders: an agent, or what stands before one."""
 
@@ -94,9 +103,7 @@ class Agent:
     def __init__(
         self, connection: Connection, role: str, on_event: Callable[[Event], None] | None = None
     ) -> None:
-        content, path = archive()
-        if connection.run(["test", "-e", path], check=False).status != 0:
-            connection.put(path, content)
+        path = install(connection)
         self.host = connection.name
         self.role = role
         self._on_event = on_event

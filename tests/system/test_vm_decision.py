@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from stage import check_restart_policy_after_power_loss
 
-from sealift.host.agents import archive
+from sealift.host.agents import install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,8 +84,7 @@ TAKE_DOWN = "ip netns del sealift-test; rm -f /run/a.key /run/b.key"
 @pytest.fixture
 def kernel_s(stage: Stage) -> Iterator[dict[str, Any]]:
     """What the agent found out in there."""
-    content, path = archive()
-    stage["source"].put(path, content)
+    path = install(stage["source"])
     stage.sh("source", SET_UP)
     try:
         words = ["ip", "netns", "exec", "sealift-test", "python3", "-c", AGENT, path]

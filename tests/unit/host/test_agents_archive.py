@@ -45,6 +45,42 @@ def test_the_archive_holds_every_module_and_runs(tmp_path: Path) -> None:
     assert done.stdout == ANSWER
 
 
+def installed(path: Path, content: bytes) -> dict[str, bytes]:
+    """The archive as a host has it: what is in it, by names."""
+    subprocess.run([sys.executable, AGENT / "compiling.py", path], input=content, check=True)
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def packed(path: Path, entries: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_on_a_host_the_modules_are_compiled_once(tmp_path: Path) -> None:
+    """Were the sources read, none of them would be found."""
+    entries = installed(tmp_path / "new" / "agent.pyz", agents.archive()[0])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["agent.pyz"]
+    without_sources = {
+        name: b"this is no Python" if name.endswith(".py") else content for name, content in entries.items()
+    }
+    path = packed(tmp_path / "compiled.pyz", without_sources)
+    done = subprocess.run([sys.executable, path, "facts"], input=ORDER, capture_output=True, check=False)
+    assert (done.stdout, done.stderr) == (ANSWER, b"")
+
+
+def test_another_python_takes_the_sources(tmp_path: Path) -> None:
+    entries = installed(tmp_path / "agent.pyz", agents.archive()[0])
+    of_another = {
+        name: b"????" + content[4:] if name.endswith(".pyc") else content for name, content in entries.items()
+    }
+    path = packed(tmp_path / "another.pyz", of_another)
+    done = subprocess.run([sys.executable, path, "facts"], input=ORDER, capture_output=True, check=False)
+    assert (done.stdout, done.stderr) == (ANSWER, b"")
+
+
 @pytest.mark.parametrize("path", SOURCES.values(), ids=list(SOURCES))
 def test_agents_are_written_in_python_3_9(path: Path) -> None:
     text = path.read_text()
