@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from sealift.attestation.record import Record
 from sealift.errors import CommandFailed, EvidenceRejected, HostUnreachable, UnusableInput
-from sealift.evidence import inputs
-from sealift.evidence.freshness import Nonce, nonce_reasons
-from sealift.evidence.report_data import NONCE_BYTES, Binding
-from sealift.evidence.snp_report import parse_snp_report
-from sealift.evidence.verdict import Reason
-from sealift.evidence.verify_snp import SnpEvidence, verify_snp
+from sealift.evidence.fetch.cache import default_folder
+from sealift.evidence.fetch.certificates import complete
+from sealift.evidence.fetch.kds import KeyServer
+from sealift.evidence.formats.report_data import NONCE_BYTES, Binding
+from sealift.evidence.formats.snp_report import parse_snp_report
+from sealift.evidence.verify.freshness import Nonce, nonce_reasons
+from sealift.evidence.verify.snp import SnpEvidence, verify_snp
+from sealift.evidence.verify.verdict import Reason
 from sealift.host import ssh
 from sealift.processor.certificates import snp_evidence
 from sealift_guest.guest import PORT
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sealift.attestation.demand import Demand
-    from sealift.evidence.verdict import Verdict
+    from sealift.evidence.verify.verdict import Verdict
     from sealift.host.ssh import Connection
     from sealift.inventory import Host
 
@@ -229,9 +231,8 @@ def _evidence(answer: Answer, demand: Demand) -> SnpEvidence:
         if answer.certificate_table:
             raise
     report = parse_snp_report(answer.report)
-    wanted = inputs.ReportFiles(demand.policy_path, None, [], [], None, offline=False)
-    found = inputs.find_certificates(wanted, report, demand.policy)
-    return SnpEvidence(report, found.key, tuple(found.chain), tuple(found.crls), found.key_fault)
+    found = complete(KeyServer(cache=default_folder()), report, crl_wanted=demand.policy.snp.require_crl)
+    return SnpEvidence(report, found.key, found.chain, found.crls)
 
 
 def _short(text: object) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import read_bounded
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.policy import SIZE_LIMIT, Policy, parse_policy
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.verify.policy import SIZE_LIMIT, Policy, parse_policy
+from sealift.files import read_bounded
 from sealift.machine.manifest import read_manifest
 from sealift.processor.measured import MeasuredImage
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sealift.errors import Refused, UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 from sealift.locks import try_lock
 from sealift.private import private_folder, sync_folder, write_private
 

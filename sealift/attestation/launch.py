@@ -18,15 +18,17 @@ from sealift.attestation.conversation import late, rejected
 from sealift.attestation.keystore import key_for
 from sealift.attestation.record import Record, Records
 from sealift.errors import EvidenceRejected, UnusableInput
-from sealift.evidence.attestation_report import parse_attestation_report
-from sealift.evidence.files import read_bounded
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.measurement import measurement_holds, parse_measurement
-from sealift.evidence.secret import DISK_KEY_GUID, pack_secret_table, package_secret
-from sealift.evidence.session import create_session
-from sealift.evidence.verdict import Reason
-from sealift.evidence.verify_launch import LaunchEvidence, verify_attestation, verify_launch
-from sealift.evidence.verify_platform import verify_platform
+from sealift.evidence.formats.launch_measurement import parse_measurement
+from sealift.evidence.formats.launch_secret import DISK_KEY_GUID, pack_secret_table
+from sealift.evidence.formats.sev_attestation_report import parse_attestation_report
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.launch.measurement import measurement_holds
+from sealift.evidence.launch.secret import package_secret
+from sealift.evidence.launch.session import create_session
+from sealift.evidence.verify.sev_launch import LaunchEvidence, verify_attestation, verify_launch
+from sealift.evidence.verify.sev_platform import verify_platform
+from sealift.evidence.verify.verdict import Reason
+from sealift.files import read_bounded
 from sealift.host import ssh
 from sealift.keys import make_ssh_key, make_wireguard_key
 from sealift.processor.interface import SEV_POLICY_DEFAULT, SevLaunch, SevPlatform, SnpLaunch
@@ -39,9 +41,9 @@ if TYPE_CHECKING:
 
     from sealift.attestation.demand import Demand
     from sealift.attestation.keystore import Keystore
-    from sealift.evidence.measurement import Measurement
-    from sealift.evidence.platform_chain import PlatformChain
-    from sealift.evidence.verdict import Verdict
+    from sealift.evidence.formats.launch_measurement import Measurement
+    from sealift.evidence.formats.platform_chain import PlatformChain
+    from sealift.evidence.verify.verdict import Verdict
     from sealift.host.ssh import Connection
     from sealift.inventory import Inventory, Vm
     from sealift.processor.interface import Launch, Platform

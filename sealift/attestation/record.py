@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 from sealift.private import private_folder, write_private
 
 if TYPE_CHECKING:

@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence import certificate_table
-from sealift.evidence.crl import parse_crl
-from sealift.evidence.snp_report import parse_snp_report
-from sealift.evidence.verify_snp import SnpEvidence
-from sealift.evidence.x509_certificate import parse_x509
+from sealift.evidence.formats import certificate_table
+from sealift.evidence.formats.crl import parse_crl
+from sealift.evidence.formats.snp_report import parse_snp_report
+from sealift.evidence.formats.x509_certificate import parse_x509
+from sealift.evidence.verify.snp import SnpEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sealift.evidence.crl import Crl
+    from sealift.evidence.formats.crl import Crl
 
 
 def snp_evidence(report: bytes, table: bytes, others: Iterable[bytes] = ()) -> SnpEvidence:

@@ -13,11 +13,11 @@ from enum import IntFlag
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence.layout import sized
-from sealift.evidence.session import derive_key
+from sealift.evidence.formats.layout import sized
+from sealift.evidence.launch.session import derive_key
 
 if TYPE_CHECKING:
-    from sealift.evidence.id_block import IdBlock
+    from sealift.evidence.formats.id_block import IdBlock
 
 IOCTL_GET_DERIVED_KEY = 0xC0205301
 REQUEST_BYTES = 32

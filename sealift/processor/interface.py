@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.measurement import Firmware
-from sealift.evidence.platform_chain import PlatformChain, collect_platform, split_certificates
-from sealift.evidence.sev_policy import SevPolicy
+from sealift.evidence.formats.launch_measurement import Firmware
+from sealift.evidence.formats.platform_chain import PlatformChain, collect_platform, split_certificates
+from sealift.evidence.formats.sev_policy import SevPolicy
+from sealift.evidence.launch.digest import Mode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sealift.evidence.secret import SecretPacket
+    from sealift.evidence.formats.launch_secret import SecretPacket
     from sealift.processor.measured import Measured, MeasuredImage
 
 GUEST_PORT = "org.sealift.sev-guest"

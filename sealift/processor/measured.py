@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - read at run time by `wire`
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import hash_file, read_bounded
-from sealift.evidence.firmware import SIZE_LIMIT, FirmwareImage, parse_firmware
-from sealift.evidence.kernel_hashes import NO_INITRD, KernelHashes, hash_command_line
-from sealift.evidence.launch_digest import Mode, Processors, SnpDigest, launch_digest
-from sealift.evidence.layout import PAGE_BYTES
-from sealift.evidence.vmsa import SNP_ACTIVE, model_signature
+from sealift.evidence.formats.firmware import SIZE_LIMIT, FirmwareImage, parse_firmware
+from sealift.evidence.formats.layout import PAGE_BYTES
+from sealift.evidence.formats.vmsa import SNP_ACTIVE, model_signature
+from sealift.evidence.launch.digest import Mode, Processors, SnpDigest, launch_digest
+from sealift.evidence.launch.kernel_hashes import NO_INITRD, KernelHashes, hash_command_line
+from sealift.files import hash_file, read_bounded
 
 TREE_LIMIT = 64 * 1024
 

@@ -16,13 +16,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable, UnusableInput
-from sealift.evidence import attestation_report, measurement, sev_certificate
-from sealift.evidence.files import read_bounded
-from sealift.evidence.id_block import parse_id_auth, parse_id_block
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.layout import sized
-from sealift.evidence.platform_chain import collect_platform, split_certificates
-from sealift.evidence.sev_policy import SevPolicy
+from sealift.evidence.formats import launch_measurement, sev_attestation_report, sev_certificate
+from sealift.evidence.formats.id_block import parse_id_auth, parse_id_block
+from sealift.evidence.formats.layout import sized
+from sealift.evidence.formats.platform_chain import collect_platform, split_certificates
+from sealift.evidence.formats.sev_policy import SevPolicy
+from sealift.evidence.launch.digest import Mode
+from sealift.files import read_bounded
 from sealift.processor.interface import (
     Backend,
     Launch,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sealift.evidence.secret import SecretPacket
+    from sealift.evidence.formats.launch_secret import SecretPacket
     from sealift.processor.measured import Measured, MeasuredImage
 
 QEMU = "/usr/bin/qemu-system-x86_64"
@@ -157,7 +157,9 @@ class QemuProcessor:
         """See `Processor`."""
         self._demand_legacy("query-sev-launch-measure")
         return sized(
-            _bytes(self._execute("query-sev-launch-measure"), "data"), measurement.SIZE, "a measurement"
+            _bytes(self._execute("query-sev-launch-measure"), "data"),
+            launch_measurement.SIZE,
+            "a measurement",
         )
 
     def inject(self, packet: SecretPacket) -> None:
@@ -175,7 +177,7 @@ class QemuProcessor:
         said = self._execute(
             "query-sev-attestation-report", mnonce=base64.b64encode(sized(nonce, 16, "a nonce")).decode()
         )
-        return sized(_bytes(said, "data"), attestation_report.SIZE, "an attestation report")
+        return sized(_bytes(said, "data"), sev_attestation_report.SIZE, "an attestation report")
 
     def finish(self) -> None:
         """See `Processor`: QEMU does so by itself when the VM is continued."""

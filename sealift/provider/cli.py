@@ -70,7 +70,7 @@ def authorize(
     settings: SettingsOption = None,
 ) -> None:
     """Print the line for authorized_keys that lets an owner give orders, and nothing else."""
-    from sealift.evidence.files import read_bounded
+    from sealift.files import read_bounded
     from sealift.provider import gate
 
     key = read_bounded(public_key, 16 * 1024).decode(errors="replace")

@@ -13,8 +13,8 @@ from sealift.provider.orders import Evidence, EvidenceOrder, InjectOrder, StartO
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sealift.evidence.launch_digest import Mode
-    from sealift.evidence.secret import SecretPacket
+    from sealift.evidence.formats.launch_secret import SecretPacket
+    from sealift.evidence.launch.digest import Mode
     from sealift.process import Completed
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import hash_file
+from sealift.files import hash_file
 from sealift.machine.manifest import FILES, read_manifest
 from sealift.provider.settings import checked_name
 

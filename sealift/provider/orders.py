@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sealift.errors import UnusableInput
-from sealift.evidence.launch_digest import Mode  # noqa: TC001 - read at run time by `wire`
+from sealift.evidence.launch.digest import Mode  # noqa: TC001 - read at run time by `wire`
 from sealift.processor.interface import Backend, Launch, LaunchStatus, Platform  # noqa: TC001 - read at run time by `wire`
 from sealift.provider.settings import checked_name
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.errors import SealiftError, UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 from sealift.locks import alone
 from sealift.private import write_private
 from sealift.processor.interface import Backend  # noqa: TC001 - read at run time by `wire`

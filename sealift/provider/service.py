@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable, PrerequisiteMissing, UnusableInput
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.secret import parse_secret_packet
+from sealift.evidence.formats.launch_secret import parse_secret_packet
+from sealift.evidence.launch.digest import Mode
 from sealift.processor.interface import Backend, LaunchState, LaunchStatus, Platform, Processor
 from sealift.processor.measured import MeasuredImage
 from sealift.processor.monitor import Monitor, refusal

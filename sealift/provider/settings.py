@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 from sealift.machine.qemu import QEMU, Accelerator
 from sealift.processor.interface import Backend
 from sealift.processor.wire import from_json

@@ -20,16 +20,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from sealift.evidence.amd_certificate import USAGE_ARK, USAGE_ASK, issue_amd_certificate
-from sealift.evidence.crl import issue_crl
-from sealift.evidence.endorsement import Kind
-from sealift.evidence.x509_certificate import ca_extensions, issue_x509
+from sealift.evidence.formats.amd_certificate import USAGE_ARK, USAGE_ASK, issue_amd_certificate
+from sealift.evidence.formats.crl import issue_crl
+from sealift.evidence.formats.endorsement import Kind
+from sealift.evidence.formats.x509_certificate import ca_extensions, issue_x509
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from sealift.evidence.tcb import Generation
-    from sealift.evidence.x509_certificate import Extension
+    from sealift.evidence.formats.tcb import Generation
+    from sealift.evidence.formats.x509_certificate import Extension
     from sealift.processor.emulated.store import Store
 
 ORGANISATION = "SEALIFT EMULATED"

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sealift.evidence import certificate_table
-from sealift.evidence.amd_certificate import USAGE_ASK
-from sealift.evidence.endorsement import Endorsement, Kind, endorsement_extensions
-from sealift.evidence.session import derive_key
-from sealift.evidence.sev_certificate import (
+from sealift.evidence.formats import certificate_table
+from sealift.evidence.formats.amd_certificate import USAGE_ASK
+from sealift.evidence.formats.endorsement import Endorsement, Kind, endorsement_extensions
+from sealift.evidence.formats.sev_certificate import (
     ALGORITHM_ECDH,
     ALGORITHM_ECDSA,
     USAGE_CEK,
@@ -30,8 +29,9 @@ from sealift.evidence.sev_certificate import (
     build_sev_certificate,
     parse_sev_certificate,
 )
-from sealift.evidence.snp_report import Signer
-from sealift.evidence.tcb import Generation, encode_tcb
+from sealift.evidence.formats.snp_report import Signer
+from sealift.evidence.formats.tcb import Generation, encode_tcb
+from sealift.evidence.launch.session import derive_key
 from sealift.processor.emulated.authority import Authority
 from sealift.processor.emulated.profile import PRODUCTS
 from sealift.processor.emulated.store import Store

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable
-from sealift.evidence.launch_digest import Mode
+from sealift.evidence.launch.digest import Mode
 from sealift.processor.interface import (
     GUEST_PORT,
     Backend,
@@ -23,7 +23,7 @@ from sealift.processor.wire import LINE_LIMIT, from_json, from_line, to_line
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sealift.evidence.secret import SecretPacket
+    from sealift.evidence.formats.launch_secret import SecretPacket
     from sealift.processor.measured import Measured, MeasuredImage
 
 STEP = "secure processor"

@@ -10,8 +10,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.layout import guid
+from sealift.evidence.formats.layout import guid
+from sealift.evidence.launch.digest import Mode
 from sealift.processor.emulated.legacy_guest import LegacyGuest
 from sealift.processor.emulated.refusal import FirmwareRefused, Status
 from sealift.processor.emulated.snp_guest import SnpGuest

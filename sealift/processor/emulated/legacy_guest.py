@@ -8,19 +8,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sealift.errors import EvidenceRejected, UnusableInput
-from sealift.evidence.attestation_report import build_attestation_report
-from sealift.evidence.measurement import Firmware, Measurement, measure
-from sealift.evidence.secret import parse_secret_packet, parse_secret_table, unpack_secret
-from sealift.evidence.session import open_session, parse_session
-from sealift.evidence.sev_certificate import USAGE_PDH, parse_sev_certificate
-from sealift.evidence.sev_policy import minimum_api
+from sealift.evidence.formats.launch_measurement import Firmware, Measurement
+from sealift.evidence.formats.launch_secret import parse_secret_packet, parse_secret_table
+from sealift.evidence.formats.launch_session import parse_session
+from sealift.evidence.formats.sev_attestation_report import build_attestation_report
+from sealift.evidence.formats.sev_certificate import USAGE_PDH, parse_sev_certificate
+from sealift.evidence.formats.sev_policy import minimum_api
+from sealift.evidence.launch.measurement import measure
+from sealift.evidence.launch.secret import unpack_secret
+from sealift.evidence.launch.session import open_session
 from sealift.processor.emulated.refusal import FirmwareRefused, Status
 from sealift.processor.interface import LaunchState
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sealift.evidence.session import TransportKeys
+    from sealift.evidence.formats.launch_session import TransportKeys
     from sealift.processor.emulated.chip import Chip
     from sealift.processor.emulated.profile import Profile
     from sealift.processor.interface import SevLaunch

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import read_bounded
-from sealift.evidence.launch_digest import Mode
+from sealift.evidence.launch.digest import Mode
+from sealift.files import read_bounded
 from sealift.processor.emulated.chip import Chip
 from sealift.processor.emulated.profile import Profile
 

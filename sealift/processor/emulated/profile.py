@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sealift.errors import UnusableInput
-from sealift.evidence.snp_report import PlatformBit, Signer
-from sealift.evidence.tcb import ALIAS_CHECK_SINCE, Generation, Tcb
+from sealift.evidence.formats.snp_report import PlatformBit, Signer
+from sealift.evidence.formats.tcb import Generation, Tcb
+from sealift.evidence.verify.tcb_floors import ALIAS_CHECK_SINCE
 from sealift.processor.wire import from_json, to_json
 
 CPUIDS = {

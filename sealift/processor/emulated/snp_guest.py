@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence.guest_messages import KeySelection, pack_response, parse_request
-from sealift.evidence.id_block import IdAuth, IdBlock, parse_id_auth, parse_id_block
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.snp_report import PlatformBit, PolicyBit, Signer, SnpReport, sign_snp_report
-from sealift.evidence.tcb import Tcb, encode_tcb
+from sealift.evidence.formats.guest_messages import KeySelection, pack_response, parse_request
+from sealift.evidence.formats.id_block import IdAuth, IdBlock, parse_id_auth, parse_id_block
+from sealift.evidence.formats.snp_report import PlatformBit, PolicyBit, Signer, SnpReport, sign_snp_report
+from sealift.evidence.formats.tcb import Tcb, encode_tcb
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.verify.signatures import id_block_signed, id_key_signed
 from sealift.processor.derived_key import derive_guest_key, pack_key_response, parse_key_request
 from sealift.processor.emulated.profile import CPUIDS
 from sealift.processor.emulated.refusal import FirmwareRefused, Status
@@ -102,9 +103,9 @@ class SnpGuest:
             block, auth = parse_id_block(self.launch.id_block), parse_id_auth(self.launch.id_auth)
         except UnusableInput as error:
             raise FirmwareRefused(Status.INVALID_PARAM, error.message) from error
-        if not auth.signs_block(self.launch.id_block):
+        if not id_block_signed(auth, self.launch.id_block):
             raise FirmwareRefused(Status.BAD_SIGNATURE, "the id key did not sign the id block")
-        if auth.has_author and not auth.author_signs_id_key():
+        if auth.has_author and not id_key_signed(auth):
             raise FirmwareRefused(Status.BAD_SIGNATURE, "the author key did not sign the id key")
         if block.policy != self.launch.policy:
             raise FirmwareRefused(Status.POLICY_FAILURE, "the id block names another policy")

@@ -17,7 +17,7 @@ import pytest
 
 import sealift
 from sealift.errors import CommandFailed, HostUnreachable, UnusableInput
-from sealift.evidence.launch_digest import Mode
+from sealift.evidence.launch.digest import Mode
 from sealift.host import ssh
 from sealift.inventory import Host
 from sealift.keys import make_ssh_key
