@@ -1,6 +1,6 @@
 """Files read and written with bounds: never more is read than the file's format can have.
 
-What is no regular file is refused before it is opened: a pipe would be waited for, a device never ends.
+A file that is not a regular file is refused before it is opened: a pipe would block, and a device may be endless.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MEASURED_LIMIT = 512 * 1024 * 1024
-"""Bytes of a kernel or an initrd: several times what a guest's firmware finds room for."""
+"""Bytes of a kernel or an initrd: several times the largest that a guest's firmware can load."""
 
 _PIECE = 1024 * 1024
 _KINDS = {
@@ -31,7 +31,7 @@ _KINDS = {
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """A file of at most `limit` bytes; a larger one is refused. Never waits for what comes out of a file."""
+    """The content of a file of at most `limit` bytes. A larger file is refused. Never blocks."""
     return b"".join(_pieces(path, limit))
 
 
@@ -44,7 +44,7 @@ def hash_file(path: Path, limit: int = MEASURED_LIMIT) -> bytes:
 
 
 def make_folder(path: Path) -> None:
-    """A folder, and those above it, unless they are there."""
+    """Make a folder, and its parents, unless they exist."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -54,7 +54,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_new(path: Path, data: bytes, *, private: bool = False) -> None:
-    """A new file; one that exists is never written over. `private`: for the owner's eyes only."""
+    """Write a new file. An existing file is never overwritten. `private`: only its owner can read it."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with os.fdopen(os.open(path, flags, 0o600 if private else 0o644), "wb") as file:
@@ -79,7 +79,7 @@ def _pieces(path: Path, limit: int) -> Iterator[bytes]:
                 return
             yield piece
             rest -= len(piece)
-    # It has grown since, or its file system does not say how long it is.
+    # It has grown, or its file system does not report its size.
     raise _too_large(path, limit)
 
 
@@ -91,7 +91,7 @@ def _opened(path: Path, limit: int) -> Iterator[int]:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     try:
-        # Another may have been put there meanwhile.
+        # The file may have been replaced in the meantime.
         _refuse(path, os.fstat(file), limit)
         yield file
     finally:

@@ -1,7 +1,7 @@
 """`sealift evidence …`: evidence of AMD's secure processors, verified, shown and computed.
 
-Ends with 0 for accepted, 1 for rejected, 2 for input that cannot be used. Only declarations are here: the
-work, and every slow import, is in `commands`, so that `sealift --help` answers at once.
+Exit status: 0 accepted, 1 rejected, 2 input that cannot be used. This module has only declarations. The work, and
+every slow import, is in `commands`, so that `sealift --help` answers at once.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="evidence",
-    help="Verify what an AMD machine says of itself: reports, certificates, measurements.",
+    help="Verify evidence of AMD's secure processors: reports, certificates, measurements.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,  # locals may hold keys
 )
-policy_app = typer.Typer(name="policy", help="What an owner demands of a machine.", no_args_is_help=True)
+policy_app = typer.Typer(name="policy", help="The owner's demands on a machine.", no_args_is_help=True)
 app.add_typer(policy_app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 At = Annotated[
     str | None, typer.Option("--at", metavar="TIME", help="Check as of this time (ISO 8601, UTC).")
 ]
-PolicyFile = Annotated[Path | None, typer.Option("--policy", metavar="FILE", help="What is demanded (TOML).")]
+PolicyFile = Annotated[
+    Path | None, typer.Option("--policy", metavar="FILE", help="The owner's policy (TOML).")
+]
 Mode = Annotated[str, typer.Option("--mode", metavar="sev|seves|snp", help="Generation of the encryption.")]
 Firmware = Annotated[Path | None, typer.Option("--firmware", metavar="FILE", help="The OVMF image.")]
 Kernel = Annotated[Path | None, typer.Option("--kernel", metavar="FILE", help="The kernel of a direct boot.")]
@@ -42,18 +44,20 @@ VcpuType = Annotated[
     str | None, typer.Option("--vcpu-type", metavar="T", help="QEMU's processor model, like EPYC-Milan.")
 ]
 VcpuSignature = Annotated[
-    str | None, typer.Option("--vcpu-signature", metavar="HEX", help="CPUID 1 EAX in place of a type.")
+    str | None, typer.Option("--vcpu-signature", metavar="HEX", help="CPUID 1 EAX, instead of a type.")
 ]
 Features = Annotated[
     str, typer.Option("--guest-features", metavar="HEX", help="SEV_FEATURES of an SNP guest's processors.")
 ]
-VmmName = Annotated[str, typer.Option("--vmm", metavar="qemu|ec2|gce", help="Who sets the registers up.")]
+VmmName = Annotated[
+    str, typer.Option("--vmm", metavar="qemu|ec2|gce", help="The hypervisor that sets up the registers.")
+]
 LegacyVmType = Annotated[bool, typer.Option("--legacy-vm-type", help="As QEMU's option of that name.")]
 Tik = Annotated[Path, typer.Option("--tik", metavar="FILE", help="The launch's integrity key (16 bytes).")]
 Tek = Annotated[Path, typer.Option("--tek", metavar="FILE", help="The launch's encryption key (16 bytes).")]
 MeasurementText = Annotated[
     str,
-    typer.Argument(metavar="MEASUREMENT", help="The launch measurement: a file, or base64 as QMP says it."),
+    typer.Argument(metavar="MEASUREMENT", help="Launch measurement: a file, or base64 from QMP."),
 ]
 
 
@@ -65,30 +69,32 @@ def verify_report(
     ] = None,
     *,
     vek: Annotated[
-        Path | None, typer.Option("--vek", metavar="FILE", help="The VCEK or VLEK; else from cache or KDS.")
+        Path | None,
+        typer.Option("--vek", metavar="FILE", help="The VCEK or VLEK; default: from cache or KDS."),
     ] = None,
     chain: Annotated[
         list[Path] | None,
-        typer.Option("--chain", metavar="FILE", help="ASK and ARK; else from cache or KDS."),
+        typer.Option("--chain", metavar="FILE", help="ASK and ARK; default: from cache or KDS."),
     ] = None,
     crl: Annotated[list[Path] | None, typer.Option("--crl", metavar="FILE", help="The root's CRL.")] = None,
     policy: PolicyFile = None,
     report_data: Annotated[
-        str | None, typer.Option("--report-data", metavar="HEX", help="What the guest had to have signed.")
+        str | None,
+        typer.Option("--report-data", metavar="HEX", help="The report data that the guest was asked for."),
     ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
             "--cache",
             metavar="DIR",
-            help="What KDS said is kept here; else in $SEALIFT_CACHE/kds or ~/.cache/sealift/kds.",
+            help="Cache of KDS answers; default: $SEALIFT_CACHE/kds or ~/.cache/sealift/kds.",
         ),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never ask KDS, only the cache.")] = False,
     at: At = None,
     json: Json = False,
 ) -> None:
-    """Say whether an SNP report is genuine, and whether the policy accepts it."""
+    """Print whether an SNP report is genuine, and whether the policy accepts it."""
 
     def run() -> int:
         from sealift.evidence.cli import commands, inputs
@@ -109,7 +115,7 @@ def verify_platform(
     at: At = None,
     json: Json = False,
 ) -> None:
-    """Say whether a legacy SEV platform's six certificates chain to a trusted root."""
+    """Print whether a legacy SEV platform's six certificates chain to a trusted root."""
 
     def run() -> int:
         from sealift.evidence.cli import commands
@@ -121,7 +127,7 @@ def verify_platform(
 
 @app.command("show")
 def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Anything of these formats.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file in one of these formats.")],
     *,
     at: At = None,
     json: Json = False,
@@ -154,7 +160,7 @@ def digest(
     at: At = None,
     json: Json = False,
 ) -> None:
-    """What a launch of this firmware, kernel and processors must measure to."""
+    """Print the expected launch digest of this firmware, kernel and processors."""
 
     def run() -> int:
         from sealift.evidence.cli import commands, inputs
@@ -172,7 +178,7 @@ def session(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="The platform's certificates.")],
     *,
     launch_policy: Annotated[str, typer.Option("--launch-policy", metavar="HEX", help="The guest's policy.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the new files go.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the new files.")],
     policy: PolicyFile = None,
     at: At = None,
     json: Json = False,
@@ -193,11 +199,11 @@ def measurement(
     *,
     tik: Tik,
     launch_policy: Annotated[str, typer.Option("--launch-policy", metavar="HEX", help="The guest's policy.")],
-    api_major: Annotated[int, typer.Option("--api-major", help="Of the platform's firmware.")],
-    api_minor: Annotated[int, typer.Option("--api-minor", help="Of the platform's firmware.")],
-    build_id: Annotated[int, typer.Option("--build-id", help="Of the platform's firmware.")],
+    api_major: Annotated[int, typer.Option("--api-major", help="From the platform's firmware.")],
+    api_minor: Annotated[int, typer.Option("--api-minor", help="From the platform's firmware.")],
+    build_id: Annotated[int, typer.Option("--build-id", help="From the platform's firmware.")],
     expected: Annotated[
-        list[str] | None, typer.Option("--digest", metavar="HEX", help="What it must have measured.")
+        list[str] | None, typer.Option("--digest", metavar="HEX", help="The expected digest.")
     ] = None,
     mode: Mode = "seves",
     firmware: Firmware = None,
@@ -215,7 +221,7 @@ def measurement(
     at: At = None,
     json: Json = False,
 ) -> None:
-    """Say whether the platform measured what was expected: a digest, or an image as with `digest`."""
+    """Print whether the platform measured the expected digest: given, or of an image as with `digest`."""
 
     def run() -> int:
         from sealift.evidence.cli import commands, inputs
@@ -242,12 +248,12 @@ def secret(
         typer.Option("--secret", metavar="GUID=FILE", help="A secret; `disk=FILE` for the disk's key."),
     ] = None,
     unpack: Annotated[
-        Path | None, typer.Option("--unpack", metavar="DIR", help="The other way: open the packet into DIR.")
+        Path | None, typer.Option("--unpack", metavar="DIR", help="Open the packet instead, into DIR.")
     ] = None,
     at: At = None,
     json: Json = False,
 ) -> None:
-    """Package secrets for a launch whose measurement was checked, or open such a packet."""
+    """Package secrets for a launch whose measurement was verified, or open such a packet."""
 
     def run() -> int:
         from sealift.evidence.cli import commands, inputs
@@ -277,13 +283,15 @@ def policy_init(
     vmm: VmmName = "qemu",
     legacy_vm_type: LegacyVmType = False,
     signer: Annotated[
-        str, typer.Option("--signer", metavar="vcek|vlek|any", help="Which key signs.")
+        str, typer.Option("--signer", metavar="vcek|vlek|any", help="The key that signs.")
     ] = "vcek",
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to; else printed.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write; default: print.")
+    ] = None,
     at: At = None,
     json: Json = False,
 ) -> None:
-    """Write a strict policy for an image: its digest, a CRL and bound report data are demanded."""
+    """Write a strict policy for an image. It demands the digest, a CRL and bound report data."""
 
     def run() -> int:
         from sealift.evidence.cli import commands, inputs
@@ -297,7 +305,7 @@ def policy_init(
 
 
 UNUSABLE_INPUT = 2
-"""Here 1 says that something was judged and rejected; what can't be judged must not look like that."""
+"""Exit status for input that cannot be used. It differs from 1, which means that evidence was rejected."""
 
 
 def _finish(run: Callable[[], int], *, as_json: bool) -> None:

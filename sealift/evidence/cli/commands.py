@@ -55,7 +55,7 @@ _SECRET_TEXT_LIMIT = 2 * launch_secret.PAYLOAD_LIMIT
 def verify_report(
     given: ReportFiles, policy_file: Path | None, report_data: str | None, at: str | None, *, as_json: bool
 ) -> int:
-    """The verdict on an SNP report and those who vouch for it."""
+    """Print the verdict on an SNP report and its certificates."""
     moment = read_time(at)
     policy = read_policy(policy_file)
     data = None if report_data is None else padded(hex_bytes(report_data, "the report data"))
@@ -64,7 +64,7 @@ def verify_report(
         found, fault = find_certificates(given, report, policy)
     except HostUnreachable as error:
         raise UnusableInput(
-            f"the certificates are not with the evidence: {error}",
+            f"the evidence does not have all certificates: {error}",
             remedy="Give --vek and --chain, or a --cache that has them",
         ) from error
     evidence = SnpEvidence(report, found.key, found.chain, found.crls, fault)
@@ -74,7 +74,7 @@ def verify_report(
 
 
 def verify_platform(files: list[Path], policy_file: Path | None, at: str | None, *, as_json: bool) -> int:
-    """The verdict on a legacy platform. Its certificates have no dates, so the time decides nothing."""
+    """Print the verdict on a legacy platform. Its certificates have no dates, so the time has no effect."""
     read_time(at)
     verdict = judge_platform(read_platform(files), read_policy(policy_file))
     print_verdict(verdict, as_json=as_json)
@@ -82,7 +82,7 @@ def verify_platform(files: list[Path], policy_file: Path | None, at: str | None,
 
 
 def show(file: Path, *, as_json: bool) -> int:
-    """What is in a file."""
+    """Print the contents of a file."""
     try:
         data = read_bounded(file, TEXT_LIMIT)
     except UnusableInput:
@@ -94,7 +94,7 @@ def show(file: Path, *, as_json: bool) -> int:
 
 
 def digest(mode: str, image: ImageFiles, processors: Processors, *, as_json: bool) -> int:
-    """The digest that a launch must measure to."""
+    """Print the expected digest of a launch."""
     kind = read_mode(mode)
     value = compute_digest(kind, image, processors)
     print_object({"mode": kind.value, "digest": value.hex()}, plain=value.hex(), as_json=as_json)
@@ -110,7 +110,7 @@ def make_session(
     *,
     as_json: bool,
 ) -> int:
-    """A session for a platform, if its chain is accepted: base64 for QEMU, and the keys for the owner."""
+    """Make a session for a platform if its chain is accepted: base64 for QEMU, and the keys for the owner."""
     read_time(at)
     chain = read_platform(files)
     verdict = judge_platform(chain, read_policy(policy_file))
@@ -142,7 +142,7 @@ def check_measurement(
     *,
     as_json: bool,
 ) -> int:
-    """The verdict on a legacy launch measurement."""
+    """Print the verdict on a legacy launch measurement."""
     policy = read_policy(policy_file)
     digests = [hex_bytes(each, "the digest", 32) for each in expected]
     if image.firmware is not None:
@@ -203,7 +203,7 @@ def init_policy(
     *,
     as_json: bool,
 ) -> int:
-    """A strict policy for an image."""
+    """Make a strict policy for an image."""
     kind = read_mode(mode)
     digests = [hex_bytes(each, "the digest", DIGEST_BYTES[kind]) for each in expected]
     if image.firmware is not None:

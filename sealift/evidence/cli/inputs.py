@@ -38,7 +38,7 @@ _YEARS = range(1970, 3000)
 
 @dataclass(frozen=True, slots=True)
 class ReportFiles:
-    """Where a report and what belongs to it are."""
+    """The files of a report, its certificates and CRLs."""
 
     report: Path
     vek: Path | None
@@ -50,7 +50,7 @@ class ReportFiles:
 
 @dataclass(frozen=True, slots=True)
 class ImageFiles:
-    """Where what is measured of a guest is."""
+    """The files that a launch measures."""
 
     firmware: Path | None
     kernel: Path | None
@@ -61,7 +61,7 @@ class ImageFiles:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredLaunch:
-    """A legacy launch as the platform reports it. `version`: API major, minor, build."""
+    """A legacy launch, as the platform reports it. `version`: API major, minor, build."""
 
     measured: str
     tik: Path
@@ -71,7 +71,7 @@ class MeasuredLaunch:
 
 @dataclass(frozen=True, slots=True)
 class PacketFiles:
-    """Where a launch secret's packet is, or goes, and what it is bound to."""
+    """The files of a launch secret's packet, and of the keys and measurement it is bound to."""
 
     measured: str
     tik: Path
@@ -81,7 +81,7 @@ class PacketFiles:
 
 
 def read_time(text: str | None) -> datetime:
-    """The moment to check at: what --at says, else now."""
+    """The time of the check: that of --at, else now."""
     if text is None:
         return datetime.now(UTC)
     try:
@@ -93,7 +93,7 @@ def read_time(text: str | None) -> datetime:
         ) from error
     if moment.year not in _YEARS:
         raise UnusableInput(
-            f"the time lies in the year {moment.year}, when no certificate of AMD's counts",
+            f"the time lies in the year {moment.year}, when no certificate of AMD's is valid",
             remedy=f"Give one of the years {_YEARS[0]} to {_YEARS[-1]}",
         )
     return moment
@@ -107,7 +107,7 @@ def read_processors(
     vmm: str,
     legacy: bool,
 ) -> Processors:
-    """Virtual processors as the options describe them."""
+    """The virtual processors that the options describe."""
     if vmm not in set(Vmm):
         raise UnusableInput(f"the hypervisor is wrong: {not_known(vmm, Vmm)}", remedy="Use qemu, ec2 or gce")
     number = read_number(signature, "the signature") if signature else model_signature(model) if model else 0
@@ -115,7 +115,7 @@ def read_processors(
 
 
 def find_certificates(given: ReportFiles, report: SignedReport, policy: Policy) -> tuple[Certificates, str]:
-    """From the files given, else from the cache or AMD's key server; HostUnreachable where neither has them.
+    """From the files given, else from the cache or AMD's key server; HostUnreachable if neither has them.
 
     The text is why the file of the endorsement key cannot be read, else empty: the verdict then says so.
     """
@@ -142,12 +142,12 @@ def read_platform(files: list[Path]) -> PlatformChain:
 
 
 def read_policy(path: Path | None) -> Policy:
-    """The owner's policy; without one the strict default."""
+    """The owner's policy, or without a file the strict default."""
     return Policy() if path is None else parse_policy(read_bounded(path, POLICY_LIMIT))
 
 
 def read_measurement(given: str) -> Measurement:
-    """A launch measurement: a file of that name, else base64."""
+    """A launch measurement: from the file of that name, else from base64."""
     path = Path(given)
     try:
         is_there = path.exists()
@@ -166,15 +166,15 @@ def read_key(path: Path, what: str) -> bytes:
 
 
 def compute_digest(mode: Mode, image: ImageFiles, processors: Processors) -> bytes:
-    """The launch digest of an image. Kernel and initrd are hashed in pieces, whatever their size."""
+    """The launch digest of an image. Kernel and initrd are hashed in pieces."""
     if image.firmware is None:
         raise UnusableInput("there is no firmware to measure", remedy="Give --firmware")
     if image.kernel is None and (image.initrd or image.append):
         raise UnusableInput("an initrd or a command line without a kernel", remedy="Give --kernel")
     if mode is not Mode.SEV and processors.vmm is Vmm.QEMU and not processors.signature:
         raise UnusableInput(
-            "the processors' registers hold their model, and none is given",
-            remedy="Give --vcpu-type as QEMU's -cpu has it, like EPYC-Milan",
+            "the processors' registers contain their model, and no model is given",
+            remedy="Give --vcpu-type with the name of QEMU's -cpu, like EPYC-Milan",
         )
     firmware = parse_firmware(read_bounded(image.firmware, FIRMWARE_LIMIT))
     hashes = None
@@ -196,7 +196,7 @@ def read_mode(text: str) -> Mode:
 
 
 def read_number(text: str, what: str, bits: int = 32) -> int:
-    """A number that fits so many bits, in decimal or with 0x."""
+    """A number of at most `bits` bits, in decimal or with 0x."""
     try:
         value = int(text, 0)
     except ValueError as error:

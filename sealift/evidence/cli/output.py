@@ -18,12 +18,12 @@ _UNFOLDED = 4096
 
 
 def escape(text: str) -> str:
-    """What certificates, reports and file names say, as text: neither the terminal nor rich finds orders in it."""
+    """Foreign text (from certificates, reports, file names) without control sequences and without rich's markup."""
     return escape_markup(one_line(text))
 
 
 def print_verdict(verdict: Verdict, *, as_json: bool) -> None:
-    """The answer first, then every reason, then what was left open."""
+    """Print the answer, then every reason and comparison, then what was not checked."""
     if as_json:
         _print_json(verdict.to_json())
         return
@@ -49,13 +49,13 @@ def print_verdict(verdict: Verdict, *, as_json: bool) -> None:
     console.print(table)
     if verdict.unchecked:
         console.print(
-            "[bold]not checked[/], since the policy leaves it open or nothing was there to check it by: "
+            "[bold]not checked[/], because the policy does not demand it or the evidence cannot show it: "
             f"{', '.join(verdict.unchecked)}"
         )
 
 
 def print_rows(tables: list[tuple[str, list[tuple[str, str]]]], *, as_json: bool) -> None:
-    """One table per thing."""
+    """Print a table for each item."""
     if as_json:
         things = [{"format": title, "fields": dict(rows)} for title, rows in tables]
         _print_json({"contents": things})
@@ -71,7 +71,7 @@ def print_rows(tables: list[tuple[str, list[tuple[str, str]]]], *, as_json: bool
 
 
 def print_object(content: dict[str, Any], *, plain: str, as_json: bool) -> None:
-    """A result that is one short text, or the object behind it."""
+    """Print a result: as a short text, or as the JSON object."""
     if as_json:
         _print_json(content)
     else:
@@ -79,7 +79,7 @@ def print_object(content: dict[str, Any], *, plain: str, as_json: bool) -> None:
 
 
 def _console() -> Console:
-    # Into a file or a pipe nothing is folded: a digest cut in two cannot be searched for.
+    # In a file or a pipe, lines are not wrapped: a digest on two lines cannot be searched.
     width = None if sys.stdout.isatty() else _UNFOLDED
     return Console(file=sys.stdout, highlight=False, width=width)
 

@@ -1,4 +1,4 @@
-"""Any of the formats as rows that a person reads: (field, value)."""
+"""Any of the formats as readable rows: (field, value)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Rows = list[tuple[str, str]]
 
 
 def describe(item: Item) -> Rows:
-    """The rows of one thing. Raises UnusableInput if it is damaged."""
+    """The rows of one item. Raises UnusableInput if it is damaged."""
     return _DESCRIBERS[item.format](item.data)
 
 

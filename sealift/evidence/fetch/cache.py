@@ -1,7 +1,7 @@
-"""A directory that keeps what the key server said, one file an address: shared by all runs on a machine.
+"""A directory with the key server's answers, one file for each address, which all runs on a machine share.
 
-What lies there is trusted no more than what a stranger sends, and is read anew each time: a page that once was kept in
-a certificate's place counts as nothing.
+Its files are not trusted, and are parsed each time. A login page that was once kept instead of a certificate is
+ignored.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is kept of one address."""
+    """The cached answer of one address."""
 
     file: Path
 
     @classmethod
     def of(cls, cache: Path, path: str) -> Entry:
-        """That of a path: readable, and bound to the whole path whatever characters that has."""
+        """The entry of a path. Its file name is readable, and contains a hash of the whole path."""
         readable = re.sub(r"[^A-Za-z0-9]+", "_", path)[:80]
         return cls(cache / f"{readable}-{hashlib.sha256(path.encode()).hexdigest()[:16]}")
 
     def find(self, read: Callable[[bytes], T], *, since_ns: int = 0) -> T | None:
-        """What is kept, if `read` takes it and it is not older; else None."""
+        """The cached answer, if `read` accepts it and it is not older than `since_ns`; else None."""
         try:
             if self.file.stat().st_mtime_ns < since_ns:
                 return None
@@ -57,7 +57,7 @@ class Entry:
             return None
 
     def keep(self, content: bytes) -> None:
-        """Keep it. Written aside and renamed: a reader never sees half a certificate."""
+        """Save an answer. It is written to a temporary file and renamed, so a reader never sees half a certificate."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.file.parent, delete=False) as aside:
@@ -69,7 +69,7 @@ class Entry:
 
     @contextmanager
     def alone(self, patience_s: float) -> Iterator[None]:
-        """Hold off other runs that would fetch the same. After `patience_s` it goes on beside whoever hangs."""
+        """Make other runs wait that would fetch the same. After `patience_s` it proceeds without the lock."""
         lock = self.file.with_name(f"{self.file.name}.lock")
         deadline = time.monotonic() + patience_s
         held = self._lock(lock)
@@ -91,7 +91,7 @@ class Entry:
             raise self._unwritable(error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it removed it: a lock on a file without a name holds nobody off.
+            # The last holder removed the file: a lock on a removed file excludes nobody.
             if os.fstat(handle).st_ino == lock.stat().st_ino:
                 return handle
         except OSError:

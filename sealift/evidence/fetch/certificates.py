@@ -67,7 +67,10 @@ def complete(
 
 
 def fetch_key(server: KeyServer, report: SignedReport) -> list[X509Certificate]:
-    """The VCEK of the report's chip at its TCB, and what comes along. UnusableInput where the report names none."""
+    """The VCEK of the report's chip at its TCB, with its chain if that is in the answer.
+
+    Raises UnusableInput if the report does not name its chip or generation.
+    """
     fields = report.fields
     generation = generation_of_cpu(*fields.cpuid[:2]) if fields.cpuid else None
     if generation is None or fields.signer is not Signer.VCEK:
@@ -105,7 +108,7 @@ def fetch_chain(server: KeyServer, endorsed: Endorsement) -> list[X509Certificat
 
 
 def fetch_crls(server: KeyServer, endorsed: Endorsement) -> list[Crl]:
-    """The root's CRL. None where it cannot be had: the verdict says so, beside every other reason."""
+    """The root's CRL. Empty if it cannot be fetched; the verdict then says so, with every other reason."""
     issuer = f"ARK-{endorsed.generation.value.capitalize()}"
 
     def read(content: bytes) -> list[Crl]:

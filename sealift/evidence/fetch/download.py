@@ -1,4 +1,4 @@
-"""One answer of a key server, within a time and a size: it limits its clients, and it may be anybody."""
+"""One answer of a key server, with limits for time and size. The server limits its clients, and it is not trusted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REMEDY = "It limits requests: wait and retry, use a cache, or give the certific
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """`request_s`: for one request, all of its answer included. `busy_s`: in all, for a server that asks to wait."""
+    """`request_s`: for one request and its whole answer. `busy_s`: for all requests, if the server asks to wait."""
 
     request_s: float = 20.0
     busy_s: float = 60.0
@@ -35,7 +35,7 @@ DEFAULT_PATIENCE = Patience()
 
 
 def download(url: str, what: str, name: str | None, patience: Patience) -> bytes:
-    """The content at an http or https address. HostUnreachable for every answer but one of a possible size."""
+    """The content at an http or https address. HostUnreachable for an error or an answer of an impossible size."""
     deadline = time.monotonic() + patience.busy_s
     tried = 0
     while True:
@@ -49,7 +49,7 @@ def download(url: str, what: str, name: str | None, patience: Patience) -> bytes
         said = f"the key server {_said(outcome)} for {what}"
         if not isinstance(outcome, urllib.error.HTTPError) or outcome.code not in _BUSY:
             raise HostUnreachable(said, host=name, remedy=_REMEDY) from outcome
-        # Without a word of the server's: twice as long each time, and not all clients at once.
+        # If the server names no time: twice as long each time, and with a random part, so that clients spread.
         own = patience.pause_s * 2 ** min(tried, _DOUBLINGS) * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
         asked = retry_after_s(outcome.headers.get("Retry-After"))
         wait_s = own if asked is None else max(asked, patience.pause_s)
@@ -62,7 +62,7 @@ def download(url: str, what: str, name: str | None, patience: Patience) -> bytes
 
 
 def retry_after_s(text: str | None) -> float | None:
-    """The seconds that a Retry-After means: a number or a date (RFC 9110, section 10.2.3); None for neither."""
+    """The seconds in a Retry-After: a number or a date (RFC 9110, section 10.2.3); None for anything else."""
     if text is None:
         return None
     if text.strip().isascii() and text.strip().isdecimal():
@@ -82,7 +82,7 @@ def _said(fault: Exception) -> str:
 
 
 def _ask(url: str, limit_s: float) -> bytes | Exception:
-    """One request. A thread of its own, since a server that sends a byte now and then outlasts a socket's timeout."""
+    """One request, in its own thread, because a server that sends single bytes never meets a socket's timeout."""
     answers: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
     given_up = threading.Event()
 

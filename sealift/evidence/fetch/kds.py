@@ -29,7 +29,7 @@ HOST = "https://kdsintf.amd.com"
 
 
 def vcek_path(generation: Generation, chip_id: bytes, tcb: Tcb) -> str:
-    """Where the VCEK of a chip at a TCB is. The chip id: 64 bytes, of which Turin's address has 8."""
+    """The path of the VCEK of a chip at a TCB. The chip id has 64 bytes; Turin's path contains 8 of them."""
     turin = generation is Generation.TURIN
     size = TURIN_CHIP_ID_BYTES if turin else CHIP_ID_BYTES
     if len(chip_id) not in {size, CHIP_ID_BYTES} or not any(chip_id):
@@ -49,23 +49,23 @@ def vcek_path(generation: Generation, chip_id: bytes, tcb: Tcb) -> str:
 
 
 def chain_path(kind: Kind, generation: Generation) -> str:
-    """Where the intermediate and the root above a VCEK or VLEK are (PEM)."""
+    """The path of the intermediate and the root above a VCEK or VLEK (PEM)."""
     return f"{kind.value.lower()}/v1/{_product(generation)}/cert_chain"
 
 
 def crl_path(kind: Kind, generation: Generation) -> str:
-    """Where the root's CRL is (DER)."""
+    """The path of the root's CRL (DER)."""
     return f"{kind.value.lower()}/v1/{_product(generation)}/crl"
 
 
 def cek_path(platform_id: bytes) -> str:
-    """Where the CEK of a legacy platform is, by the 64 bytes of its id."""
+    """The path of the CEK of a legacy platform, by the 64 bytes of its id."""
     return f"cek/id/{platform_id.hex()}"
 
 
 @dataclass(frozen=True, slots=True)
 class KeyServer:
-    """Fetches by path, through a cache directory if there is one. `offline` asks the cache only."""
+    """Fetches by path, through a cache directory if it has one. `offline` uses only the cache."""
 
     cache: Path | None = None
     host: str = HOST
@@ -73,10 +73,10 @@ class KeyServer:
     patience: Patience = DEFAULT_PATIENCE
 
     def fetch(self, path: str, read: Callable[[bytes], T], *, fresh: bool = False) -> T:
-        """What `read` makes of the content at a path; `fresh` asks the server even if the cache has it (for CRLs).
+        """Fetch the content at a path and parse it by `read`. `fresh` (for CRLs) asks the server even if it is cached.
 
-        `read` raises UnusableInput for what it cannot use: that is never kept. Runs at the same time ask once.
-        Raises HostUnreachable if neither server nor cache has it.
+        `read` raises UnusableInput for content that it cannot use; such content is never kept. Several runs at the same
+        time ask once. Raises HostUnreachable if neither server nor cache has the content.
         """
         if self.cache is None:
             return self._ask(path, read)[1]
@@ -110,9 +110,9 @@ class KeyServer:
             return content, read(content)
         except UnusableInput as error:
             raise HostUnreachable(
-                f"what answers for the key server sends something else than {_without_query(path)}: {error.message}",
+                f"the answer from the key server's address is not {_without_query(path)}: {error.message}",
                 host=name,
-                remedy="Is a proxy or a login page in between? Go around it, or give the certificates as files",
+                remedy="Is a proxy or a login page in between? Avoid it, or give the certificates as files",
             ) from error
 
 

@@ -42,7 +42,7 @@ class AmdCertificate:
 
     @property
     def signature(self) -> bytes:
-        """Big-endian, as RSA wants it."""
+        """Big-endian, as RSA needs it."""
         return self.raw[-self.number_bytes :][::-1]
 
     @property
@@ -62,21 +62,21 @@ class AmdCertificate:
 
     @property
     def usage_name(self) -> str:
-        """ARK, ASK, or the number of what is neither."""
+        """ARK, ASK, or the number of any other usage."""
         return USAGES.get(self.usage, f"{self.usage:#06x}")
 
     @property
     def sha256(self) -> str:
-        """The fingerprint of the whole certificate: what a pin names. A key id can be copied, this not."""
+        """The fingerprint of the whole certificate, which a pin names. Unlike a key id it cannot be copied."""
         return hashlib.sha256(self.raw).hexdigest()
 
     def public_key(self) -> rsa.RSAPublicKey:
-        """Its RSA key. Raises UnusableInput if the numbers make none."""
+        """Its RSA key. Raises UnusableInput if its numbers are not an RSA key."""
         return rsa_key(self.modulus, self.exponent)
 
     @property
     def consistent(self) -> bool:
-        """Whether the header says what the size says."""
+        """Whether the header agrees with the size."""
         bits = self.number_bytes * 8
         return self.version == 1 and self.modulus_bits == bits and self.exponent_bits == bits
 
@@ -84,8 +84,8 @@ class AmdCertificate:
 def parse_amd_certificate(data: bytes) -> AmdCertificate:
     """Read an ARK or ASK of 832 or 1600 bytes.
 
-    The size alone decides the layout, so that a certificate whose header was tampered with still gets a
-    verdict with reasons; `consistent` tells whether the header agrees.
+    Only the size decides the layout. So a certificate with an altered header still gets a verdict with
+    reasons; `consistent` tells whether the header agrees.
     """
     number = SIZES.get(len(data))
     if number is None:
@@ -111,7 +111,7 @@ def parse_amd_certificate(data: bytes) -> AmdCertificate:
 def issue_amd_certificate(
     *, subject: rsa.RSAPublicKey, signer: rsa.RSAPrivateKey, usage: int, key_id: bytes, certifying_id: bytes
 ) -> AmdCertificate:
-    """Make a certificate as AMD would: what the emulated secure processor's lab root is built with."""
+    """Make a certificate in AMD's format, for the lab root of the emulated secure processor."""
     number = subject.key_size // 8
     numbers = subject.public_numbers()
     header = _HEADER.pack(1, key_id, certifying_id, usage, bytes(16), number * 8, number * 8)

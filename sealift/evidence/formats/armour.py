@@ -54,7 +54,7 @@ def split_der(block: bytes) -> list[bytes]:
     if b"-----BEGIN " in block[:64]:
         return _read_pem(block)
     if len(block) > CHAIN_LIMIT:
-        raise UnusableInput("this is larger than any certificate chain", remedy="AMD's have about 5 KiB")
+        raise UnusableInput("this is larger than a certificate chain", remedy="AMD's have about 5 KiB")
     pieces: list[bytes] = []
     at = 0
     while at < len(block) and len(pieces) < PEM_BLOCKS_LIMIT:

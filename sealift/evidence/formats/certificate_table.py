@@ -1,4 +1,4 @@
-"""The table of certificates that a hypervisor hands to a guest beside its report.
+"""The table of certificates that a hypervisor gives to a guest with its report.
 
 GHCB specification (AMD 56421), section 4.1.8.1: entries of GUID (big-endian), u32 offset, u32 length, ended
 by a zero entry; then the certificates. The guest gets it from the ioctl SNP_GET_EXT_REPORT or from `auxblob`.
@@ -45,7 +45,7 @@ def parse_certificate_table(data: bytes) -> dict[UUID, bytes]:
         name = UUID(bytes=raw)
         if name in found or offset > len(data) or length > len(data) - offset:
             raise UnusableInput(
-                "the certificate table has an entry that comes twice or lies outside it",
+                "the certificate table has a duplicate entry, or one that lies outside it",
                 remedy="Read it from the guest again",
             )
         found[name] = bytes(data[offset : offset + length])
@@ -53,7 +53,7 @@ def parse_certificate_table(data: bytes) -> dict[UUID, bytes]:
 
 
 def pack_certificate_table(certificates: Mapping[UUID, bytes]) -> bytes:
-    """A table in whole pages, as KVM wants it."""
+    """A table in whole pages, as KVM needs it."""
     at = _ENTRY.size * (len(certificates) + 1)
     head, body = b"", b""
     for name, content in certificates.items():

@@ -32,7 +32,7 @@ _WHAT = "the CRL"
 
 @dataclass(frozen=True, slots=True)
 class Crl:
-    """A revocation list as received. Serial numbers are those of certificates that its issuer made."""
+    """A revocation list as received. The serial numbers are of certificates that its issuer made."""
 
     der: bytes = field(repr=False)
     signed: bytes = field(repr=False)
@@ -102,7 +102,7 @@ def issue_crl(
     number: int = 1,
     organisation: str = "Sealift lab",
 ) -> Crl:
-    """Make a CRL in AMD's way."""
+    """Make a CRL in AMD's format."""
     entries = [
         der.write(der.SEQUENCE, der.write_integer(serial), der.write_time(this_update)) for serial in revoked
     ]

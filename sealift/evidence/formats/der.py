@@ -1,7 +1,7 @@
-"""A reader and a writer of DER, as much as AMD's certificates and CRLs need (ITU-T X.690).
+"""A reader and a writer of the part of DER that AMD's certificates and CRLs use (ITU-T X.690).
 
-Every VCEK and VLEK has serial number 0, which RFC 5280 forbids and general libraries refuse or will refuse.
-Reading them here also keeps hold of the received bytes, over which signatures are checked.
+Every VCEK and VLEK has serial number 0. RFC 5280 forbids this, and general libraries refuse it or will refuse it.
+This reader also keeps the received bytes, over which signatures are checked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GENERALIZED_TIME = 0x18
 SEQUENCE = 0x30
 SET = 0x31
 
-# Bytes: twice an RSA modulus of AMD's. Python writes no number out that has some thousands of digits.
+# Bytes: twice the size of AMD's largest RSA modulus. Python does not print numbers of some thousands of digits.
 _INTEGER_LIMIT = 1024
 _REMEDY = "Fetch the certificate again; it may be cut or of another kind"
 _UTC = re.compile(r"[0-9]{12}Z")
@@ -78,7 +78,7 @@ class Element:
         return found
 
     def sequence(self, what: str, at_least: int = 0) -> list[Element]:
-        """The elements inside a SEQUENCE of at least so many."""
+        """The elements inside a SEQUENCE, which has at least `at_least` of them."""
         found = self.expect(SEQUENCE, what).children(what)
         if len(found) < at_least:
             raise broken(what)
@@ -93,7 +93,7 @@ class Element:
 
 
 def broken(what: str) -> UnusableInput:
-    """The error for bytes that are not what they should be."""
+    """The error for malformed bytes."""
     return UnusableInput(f"{what} is not well-formed DER", remedy=_REMEDY)
 
 
@@ -117,7 +117,7 @@ def read(source: bytes, at: int, limit: int, what: str) -> Element:
 
 
 def read_whole(data: bytes, what: str) -> Element:
-    """The element that the bytes are, with nothing after it."""
+    """The element that fills all bytes."""
     element = read(data, 0, len(data), what)
     if element.end != len(data):
         raise broken(what)
@@ -162,7 +162,7 @@ def bits(element: Element, what: str) -> bytes:
 
 
 def time(element: Element, what: str) -> datetime:
-    """The moment that a UTCTime or GeneralizedTime in Zulu says (RFC 5280, section 4.1.2.5)."""
+    """The time of a UTCTime or GeneralizedTime in UTC (RFC 5280, section 4.1.2.5)."""
     text = element.value.decode("ascii", "replace")
     try:
         if element.tag == UTC_TIME and _UTC.fullmatch(text):
@@ -209,7 +209,7 @@ def write_bits(value: bytes) -> bytes:
 
 
 def write_time(moment: datetime) -> bytes:
-    """A GeneralizedTime from 2050 on, a UTCTime before (RFC 5280)."""
+    """A GeneralizedTime from 2050 on, a UTCTime before 2050 (RFC 5280)."""
     utc = moment.astimezone(UTC)
     if utc.year < 2050:
         return write(UTC_TIME, utc.strftime("%y%m%d%H%M%SZ").encode())

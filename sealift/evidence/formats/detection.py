@@ -28,7 +28,7 @@ _CURVE_P384 = b"\x02\0\0\0"
 
 
 class Format(StrEnum):
-    """What a file can hold."""
+    """The formats that a file can have."""
 
     SNP_REPORT = "SEV-SNP attestation report"
     X509 = "X.509 certificate"
@@ -47,14 +47,14 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing of a known format, as raw bytes."""
+    """Data of a known format, as raw bytes."""
 
     format: Format
     data: bytes
 
 
 def identify(data: bytes) -> list[Item]:
-    """What is in a file. Raises UnusableInput if it is none of the formats."""
+    """The contents of a file. Raises UnusableInput if it has none of the formats."""
     return [item for block in unarmour(data) for item in _identify_block(block)]
 
 
@@ -100,7 +100,7 @@ def _identify_large(block: bytes) -> list[Item]:
     if len(block) == id_block.AUTH_BYTES and block[0x240:0x244] == _CURVE_P384:
         return [Item(Format.ID_AUTH, block)]
     raise UnusableInput(
-        f"{len(block)} bytes of no format that Sealift knows",
+        f"{len(block)} bytes of a format that Sealift does not know",
         remedy="Give a report, certificate, chain, CRL, session, measurement, id block or firmware",
     )
 

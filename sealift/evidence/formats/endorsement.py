@@ -1,7 +1,7 @@
-"""What a VCEK or VLEK certificate says of the chip or provider it endorses (VCEK/KDS, table 8 and 9).
+"""The AMD extensions of a VCEK or VLEK certificate: the chip or provider that it endorses (VCEK/KDS, tables 8 and 9).
 
-Extensions 1.3.6.1.4.1.3704.1.x. Which of them there are depends on generation and kind: Turin has no 3.4
-and has 3.9, a VLEK names a provider (5) in place of a chip (4).
+Extensions 1.3.6.1.4.1.3704.1.x. Generation and kind decide which of them exist: Turin has 3.9 and no 3.4,
+and a VLEK names a provider (5) instead of a chip (4).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _WHAT = "an extension of the endorsement key's certificate"
 
 
 class Kind(StrEnum):
-    """A chip's own key, or one that AMD lends to a provider."""
+    """A chip's own key, or a key that AMD issues to a provider."""
 
     VCEK = "VCEK"
     VLEK = "VLEK"
@@ -50,7 +50,7 @@ SUBJECTS = {"SEV-VCEK": Kind.VCEK, "SEV-VLEK": Kind.VLEK}
 
 @dataclass(frozen=True, slots=True)
 class Endorsement:
-    """The meaning of a VCEK or VLEK. `chip_id` has 64 bytes, 8 on Turin; None for a VLEK."""
+    """The fields of a VCEK or VLEK. `chip_id` has 64 bytes, 8 on Turin; None for a VLEK."""
 
     kind: Kind
     generation: Generation
@@ -61,18 +61,18 @@ class Endorsement:
 
 
 def read_endorsement(certificate: X509Certificate) -> Endorsement:
-    """Read the extensions. Raises UnusableInput if one is missing that this kind and generation has."""
+    """Read the extensions. Raises UnusableInput if one is missing that this kind and generation need."""
     kind = SUBJECTS.get(certificate.subject_name)
     if kind is None:
         raise UnusableInput(
-            f"a certificate of {certificate.subject_name[:40]!r} is no endorsement key",
+            f"a certificate of {certificate.subject_name[:40]!r} is not for an endorsement key",
             remedy="Give the VCEK or VLEK certificate, and the others as its chain",
         )
     product = _text(_demand(certificate, OID_PRODUCT).value)
     generation = generation_of_product(product)
     if generation is None:
         raise UnusableInput(
-            f"the product {product[:40]!r} is no known generation",
+            f"the product {product[:40]!r} is not of a known generation",
             remedy="Its TCB cannot be read; use a release of Sealift that knows it",
         )
     levels = {name: _level(_demand(certificate, oid).value) for name, oid in _LEVELS.items()}
@@ -136,7 +136,7 @@ def _text(value: bytes) -> str:
 
 
 def _provider(value: bytes) -> str:
-    # As with the chip id, some issuers leave the encoding out.
+    # As with the chip id, some issuers omit the encoding.
     return _text(value) if value[:1] < b" " else printable(value)
 
 

@@ -1,7 +1,7 @@
-"""What a guest's firmware image says of itself in the table at its end (OVMF's reset vector).
+"""A guest's firmware image, and the table at its end (OVMF's reset vector).
 
-The table lies 32 bytes before the end and grows downwards: data, u16 length, GUID. Three entries matter:
-where the kernel hashes go, where an application processor starts, where the SNP metadata is.
+The table lies 32 bytes before the end and grows downwards: data, u16 length, GUID. Three entries are used:
+the address of the kernel hashes, the start address of an application processor, and the place of the SNP metadata.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _ENTRY = struct.Struct("<H16s")
 _METADATA_HEADER = struct.Struct("<4sIII")
 _SECTION = struct.Struct("<III")
 _SECTION_LIMIT = 64
-# Pages are hashed one by one: an image could else ask for a million of them.
+# Pages are hashed one by one. Without a limit, an image could demand a million of them.
 _SECTION_BYTES_LIMIT = 16 * 1024 * 1024
 
 _REMEDY = "Use the OVMF build that the machine boots, whole and unpacked"
 
 
 class SectionKind(IntEnum):
-    """What a metadata section is for (OvmfSevMetadata.asm)."""
+    """The purpose of a metadata section (OvmfSevMetadata.asm)."""
 
     SECURE_MEMORY = 1
     SECRETS = 2
@@ -54,7 +54,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class FirmwareImage:
-    """A firmware image and what its table says. Addresses are guest-physical; None where it says nothing."""
+    """A firmware image and its table. Addresses are guest-physical; None if the table does not have them."""
 
     image: bytes = field(repr=False)
     hash_table_address: int | None
@@ -63,7 +63,7 @@ class FirmwareImage:
 
     @property
     def address(self) -> int:
-        """Where its first byte lies."""
+        """The guest-physical address of its first byte."""
         return TOP - len(self.image)
 
     @property
@@ -77,7 +77,7 @@ class FirmwareImage:
 
 
 def parse_firmware(image: bytes) -> FirmwareImage:
-    """Read the table of a firmware image. An image without one is taken as saying nothing."""
+    """Read the table of a firmware image. An image without a table has no entries."""
     if not _TABLE_GAP + _ENTRY.size <= len(image) <= SIZE_LIMIT:
         raise UnusableInput(f"a firmware image of {len(image)} bytes", remedy=_REMEDY)
     table = _read_table(image)
@@ -129,10 +129,12 @@ def _read_sections(image: bytes, entry: bytes | None) -> tuple[Section, ...]:
     start += _METADATA_HEADER.size
     fits = count <= _SECTION_LIMIT and start + count * _SECTION.size <= len(image)
     if magic != b"ASEV" or version != 1 or not fits:
-        raise UnusableInput("the firmware's SNP metadata is none, or of an unknown version", remedy=_REMEDY)
+        raise UnusableInput(
+            "the firmware's SNP metadata is damaged, or has an unknown version", remedy=_REMEDY
+        )
     sections = tuple(_read_section(image, start + index * _SECTION.size) for index in range(count))
     if sum(each.size for each in sections) > _SECTION_BYTES_LIMIT:
-        raise UnusableInput("the firmware's SNP metadata asks for too many pages", remedy=_REMEDY)
+        raise UnusableInput("the firmware's SNP metadata demands too many pages", remedy=_REMEDY)
     return sections
 
 

@@ -1,7 +1,7 @@
-"""What a guest hands to its kernel for a report and gets back: payloads of /dev/sev-guest and configfs-tsm.
+"""A guest's report request to its kernel and the response: payloads of /dev/sev-guest and configfs-tsm.
 
 Linux, include/uapi/linux/sev-guest.h and Documentation/ABI/testing/configfs-tsm; SNP ABI, tables
-"MSG_REPORT_REQ" and "MSG_REPORT_RSP". Only the bytes: who calls the kernel is elsewhere.
+"MSG_REPORT_REQ" and "MSG_REPORT_RSP". This module has only the bytes; other code calls the kernel.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CALL = struct.Struct("<B7xQQQ")
 
 
 class KeySelection(IntEnum):
-    """Which key shall sign (MSG_REPORT_REQ, KEY_SEL)."""
+    """The key that signs (MSG_REPORT_REQ, KEY_SEL)."""
 
     VLEK_IF_LOADED = 0
     VCEK = 1
@@ -41,7 +41,7 @@ class KeySelection(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReportRequest:
-    """A guest's question: 64 bytes to be signed, for a VMPL."""
+    """A guest's request: 64 bytes to sign, for a VMPL."""
 
     user_data: bytes
     vmpl: int = 0
@@ -52,12 +52,12 @@ class ReportRequest:
         return _REQUEST.pack(sized(self.user_data, USER_DATA_BYTES, "report data"), self.vmpl, self.key)
 
     def pack_extended(self, table_address: int, table_bytes: int) -> bytes:
-        """The 112 bytes of struct snp_ext_report_req: where in memory the certificate table shall go."""
+        """The 112 bytes of struct snp_ext_report_req: and the address for the certificate table."""
         return self.pack() + _EXTENDED_TAIL.pack(table_address, table_bytes)
 
 
 def parse_request(data: bytes) -> ReportRequest:
-    """Read 96 bytes: an emulated secure processor's side."""
+    """Read 96 bytes, as an emulated secure processor does."""
     user_data, vmpl, key = _REQUEST.unpack(sized(data, REQUEST_BYTES, "a report request"))
     if vmpl > 3 or key not in set(KeySelection):
         raise UnusableInput("a report request with an impossible VMPL or key", remedy="VMPLs are 0 to 3")
@@ -76,7 +76,7 @@ def parse_response(data: bytes) -> SignedReport:
     if status:
         raise UnusableInput(
             f"the secure processor answered with status {status:#x} and no report",
-            remedy="0x16 means an invalid request, 0x27 that the key asked for is not there",
+            remedy="0x16 means an invalid request, 0x27 that the requested key is not loaded",
         )
     if size != REPORT_BYTES:
         raise UnusableInput(f"a report response with {size} bytes", remedy="A report has 1184")
@@ -84,14 +84,14 @@ def parse_response(data: bytes) -> SignedReport:
 
 
 def pack_response(report: bytes, status: int = 0) -> bytes:
-    """What the kernel hands back."""
+    """The kernel's response."""
     body = b"" if status else sized(report, REPORT_BYTES, "an SNP attestation report")
     return (_RESPONSE_HEAD.pack(status, len(body)) + body).ljust(RESPONSE_BYTES, b"\0")
 
 
 @dataclass(frozen=True, slots=True)
 class TsmEntry:
-    """An entry under /sys/kernel/config/tsm/report: what to write and what was read."""
+    """An entry under /sys/kernel/config/tsm/report: the written input and the read output."""
 
     inblob: bytes
     outblob: bytes = b""
@@ -106,7 +106,7 @@ class TsmEntry:
         if self.provider != TSM_PROVIDER:
             raise UnusableInput(
                 f"the guest's provider is {self.provider[:40]!r}",
-                remedy="Only sev_guest answers with SNP reports",
+                remedy="Only sev_guest gives SNP reports",
             )
         return parse_snp_report(self.outblob)
 

@@ -1,4 +1,4 @@
-"""The id block with which an owner names a guest, and the block that authenticates it.
+"""The id block, in which an owner names the expected guest, and the block that authenticates it.
 
 SNP ABI, tables "ID Block" (96 bytes) and "ID Authentication Information" (4096 bytes). The id key signs
 the id block; the author key, if there is one, signs the id key. Key digest: SHA-384 of the 404h bytes.
@@ -25,7 +25,7 @@ _AUTH = struct.Struct(f"<II56x{SIGNATURE_BYTES}s{KEY_BYTES}s60x{SIGNATURE_BYTES}
 
 @dataclass(frozen=True, slots=True)
 class IdBlock:
-    """What the owner expects of the guest; the firmware refuses to launch anything else."""
+    """The guest that the owner expects. The firmware refuses to launch any other guest."""
 
     launch_digest: bytes
     family_id: bytes = bytes(16)
@@ -70,17 +70,17 @@ class IdAuth:
 
     @property
     def id_key_digest(self) -> bytes:
-        """What the report carries of the id key, 48 bytes."""
+        """The digest of the id key in the report, 48 bytes."""
         return hashlib.sha384(self.id_key).digest()
 
     @property
     def has_author(self) -> bool:
-        """Whether an author key takes part."""
+        """Whether there is an author key."""
         return any(self.author_key)
 
     @property
     def author_key_digest(self) -> bytes:
-        """What the report carries of the author key: 48 bytes, zeros without one."""
+        """The digest of the author key in the report: 48 bytes, zeros without an author key."""
         return hashlib.sha384(self.author_key).digest() if self.has_author else bytes(48)
 
 

@@ -17,7 +17,7 @@ class Measurement:
     nonce: bytes
 
     def pack(self) -> bytes:
-        """As QMP's query-sev-launch-measure gives it, before base64."""
+        """The 48 bytes; QMP's query-sev-launch-measure gives them in base64."""
         return self.mac + self.nonce
 
 

@@ -29,7 +29,7 @@ _ENTRY = struct.Struct("<16sI")
 
 @dataclass(frozen=True, slots=True)
 class SecretPacket:
-    """What LAUNCH_SECRET takes: header fields and the ciphertext."""
+    """The input of LAUNCH_SECRET: header fields and the ciphertext."""
 
     flags: int
     iv: bytes
@@ -42,7 +42,7 @@ class SecretPacket:
 
 
 def pack_secret_table(entries: Mapping[UUID, bytes]) -> bytes:
-    """The table that the guest's firmware looks entries up in, padded with zeros to 16 bytes."""
+    """The table of secrets for the guest's firmware, padded with zeros to a multiple of 16 bytes."""
     body = b"".join(
         _ENTRY.pack(name.bytes_le, _ENTRY.size + len(value)) + value for name, value in entries.items()
     )
@@ -51,7 +51,7 @@ def pack_secret_table(entries: Mapping[UUID, bytes]) -> bytes:
 
 
 def parse_secret_table(data: bytes) -> dict[UUID, bytes]:
-    """The entries of a table. Padding beyond its length must be zeros, of any length (peers differ)."""
+    """The entries of a table. Padding must be zeros; it may have any length, since tools differ."""
     if not _ENTRY.size <= len(data) <= PAYLOAD_LIMIT:
         raise UnusableInput(
             f"a secret table has {_ENTRY.size} bytes to 16 KiB, and this has {len(data)}",
@@ -59,9 +59,7 @@ def parse_secret_table(data: bytes) -> dict[UUID, bytes]:
         )
     guid, total = _ENTRY.unpack_from(data)
     if guid != TABLE_GUID.bytes_le or not _ENTRY.size <= total <= len(data) or any(data[total:]):
-        raise UnusableInput(
-            "this is no secret table", remedy="Decrypt it with the keys of the launch it was made for"
-        )
+        raise UnusableInput("this is not a secret table", remedy="Decrypt it with the keys of its own launch")
     entries: dict[UUID, bytes] = {}
     at = _ENTRY.size
     while at < total:
@@ -71,7 +69,7 @@ def parse_secret_table(data: bytes) -> dict[UUID, bytes]:
         key = UUID(bytes_le=name)
         if not _ENTRY.size <= length <= total - at or key in entries:
             raise UnusableInput(
-                "a secret table has an entry that is too long or comes twice", remedy="Package it again"
+                "a secret table has an entry that is too long or duplicate", remedy="Package it again"
             )
         entries[key] = bytes(data[at + _ENTRY.size : at + length])
         at += length
@@ -84,13 +82,13 @@ def parse_secret_packet(header: bytes, payload: bytes) -> SecretPacket:
     if not payload or len(payload) % 16 or len(payload) > PAYLOAD_LIMIT:
         raise UnusableInput(
             "the payload of a launch secret is a multiple of 16 bytes, at most 16 KiB",
-            remedy="Give it as it was packaged",
+            remedy="Give it unchanged, as it was packaged",
         )
     flags, iv, mac = _HEADER.unpack(header)
     if flags & FLAG_COMPRESSED:
         raise UnusableInput(
             "a compressed launch secret is refused",
-            remedy="Package it uncompressed: its length would tell of its content",
+            remedy="Package it uncompressed: its length would reveal something of its content",
         )
     if flags:
         raise UnusableInput("a launch secret with unknown flags", remedy="Package it with flags 0")

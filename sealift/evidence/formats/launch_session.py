@@ -1,4 +1,4 @@
-"""The launch session of legacy SEV, 128 bytes: what carries the transport keys from the owner to the secure processor.
+"""The launch session of legacy SEV, 128 bytes: it carries the transport keys from the owner to the secure processor.
 
 SEV API, LAUNCH_START, table "Session data buffer":
 nonce 16 ‖ wrapped TEK‖TIK 32 ‖ iv 16 ‖ HMAC(kik, wrapped) 32 ‖ HMAC(TIK, LE32 policy) 32.
@@ -30,7 +30,7 @@ class TransportKeys:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The 128 bytes, parted. Nothing in it is secret to who may see the wire."""
+    """The fields of the 128 bytes. None of them is secret."""
 
     nonce: bytes
     wrapped_keys: bytes
@@ -39,7 +39,7 @@ class Session:
     policy_mac: bytes
 
     def pack(self) -> bytes:
-        """As LAUNCH_START takes it."""
+        """The 128 bytes for LAUNCH_START."""
         return _LAYOUT.pack(self.nonce, self.wrapped_keys, self.wrap_iv, self.wrap_mac, self.policy_mac)
 
 

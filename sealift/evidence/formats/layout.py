@@ -9,7 +9,7 @@ from uuid import UUID
 from sealift.errors import UnusableInput
 
 PAGE_BYTES = 4096
-"""Of x86: what a launch measures, and what hypervisor and guest share, comes in whole pages."""
+"""Bytes of a page on x86. A launch measures whole pages, and hypervisor and guest share whole pages."""
 
 _HEX = re.compile(rb"[0-9a-fA-F\s]+\Z")
 
@@ -30,12 +30,12 @@ def guid_le(text: str) -> bytes:
 
 
 def guid(text: str) -> UUID:
-    """The GUID that a text spells."""
+    """The GUID in a text."""
     try:
         return UUID(text)
     except ValueError as error:
         raise UnusableInput(
-            "this is not a GUID", remedy="Spell it as 736869e5-84f0-4973-92ec-06879ce3da0b"
+            "this is not a GUID", remedy="Write it like 736869e5-84f0-4973-92ec-06879ce3da0b"
         ) from error
 
 

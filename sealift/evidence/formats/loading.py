@@ -28,7 +28,7 @@ _CERTIFICATE_GUIDS = (VCEK, VLEK, ASK, ARK)
 
 
 def load_report(data: bytes) -> SignedReport:
-    """The SNP report in a file: the report itself, or the kernel's response that holds it."""
+    """The SNP report in a file: the report itself, or the kernel's response that contains it."""
     (block, *more) = unarmour(data)
     if not more and len(block) == RESPONSE_BYTES:
         return parse_response(block)
@@ -42,14 +42,14 @@ def load_certificates(data: bytes) -> list[X509Certificate]:
         contents = [block]
         if is_certificate_table(block):
             table = parse_certificate_table(block)
-            # A provider may add entries of its own: they are not ours to read.
+            # A provider may add its own entries; Sealift does not read them.
             contents = [table[name] for name in _CERTIFICATE_GUIDS if name in table]
         for content in contents:
             pieces += split_der(content)
     if not pieces:
         raise UnusableInput("there is no certificate in the table", remedy="Read it from the guest again")
     if len(pieces) > PEM_BLOCKS_LIMIT or sum(map(len, pieces)) > CHAIN_LIMIT:
-        raise UnusableInput("this is more than any chain of certificates", remedy="Give one chain")
+        raise UnusableInput("this is more than a chain of certificates has", remedy="Give one chain")
     return [parse_x509(each) for each in pieces]
 
 
@@ -59,7 +59,7 @@ def load_crls(data: bytes) -> list[Crl]:
 
 
 def load_platform(files: Iterable[bytes]) -> PlatformChain:
-    """The platform chain in files that hold its certificates in any order and any number each."""
+    """The platform chain in files. Each file has any number of its certificates, in any order."""
     return collect_platform(
         certificate for data in files for block in unarmour(data) for certificate in split_certificates(block)
     )

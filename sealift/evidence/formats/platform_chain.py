@@ -1,6 +1,6 @@
 """The six certificates of a legacy SEV platform: ARK→ASK→CEK→PEK→PDH, with the owner's OCA beside the CEK.
 
-They come one by one, as QMP's `cert-chain` (PEK‖OCA‖CEK) with the PDH apart, as AMD's ASK‖ARK, or as one
+They come as single files, as QMP's `cert-chain` (PEK‖OCA‖CEK) with a separate PDH, as AMD's ASK‖ARK, or as one
 exported chain (PDH‖PEK‖OCA‖CEK‖ASK‖ARK).
 """
 
@@ -28,7 +28,7 @@ _AMD_USAGES = {amd.USAGE_ARK: "ark", amd.USAGE_ASK: "ask"}
 
 @dataclass(frozen=True, slots=True)
 class PlatformChain:
-    """The certificates by role, as far as they were given; `strays` are those of no known role."""
+    """The given certificates by role. `strays` describes certificates without a known role."""
 
     pdh: SevCertificate | None = None
     pek: SevCertificate | None = None
@@ -39,12 +39,12 @@ class PlatformChain:
     strays: tuple[str, ...] = ()
 
     def certificates(self) -> list[SevCertificate | AmdCertificate]:
-        """Those there are, in the order of an exported chain."""
+        """All given certificates, in the order of an exported chain."""
         found = (self.pdh, self.pek, self.oca, self.cek, self.ask, self.ark)
         return [each for each in found if each is not None]
 
     def export(self) -> bytes:
-        """One blob, PDH first."""
+        """One exported chain, PDH first."""
         return b"".join(each.raw for each in self.certificates())
 
 
@@ -59,7 +59,7 @@ def split_certificates(data: bytes) -> list[SevCertificate | AmdCertificate]:
 
 
 def collect_platform(certificates: Iterable[SevCertificate | AmdCertificate]) -> PlatformChain:
-    """Sort certificates into their roles, whatever order they came in."""
+    """Sort certificates by role. They may come in any order."""
     found: dict[str, SevCertificate | AmdCertificate] = {}
     strays = []
     for certificate in certificates:
@@ -100,9 +100,9 @@ def _size_at(data: bytes, at: int) -> int:
             if bits == number * 8:
                 return size
     if rest > sev.SIZE:
-        # A certificate of no known usage: it is kept, so that the verdict can say so.
+        # A certificate of an unknown usage is kept, so that the verdict names it.
         return sev.SIZE
     raise UnusableInput(
-        f"{rest} bytes at offset {at} are no SEV certificate",
+        f"{rest} bytes at offset {at} are not a SEV certificate",
         remedy="Give certificates of 2084, 1600 or 832 bytes, or chains of them",
     )

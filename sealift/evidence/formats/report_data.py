@@ -1,7 +1,7 @@
-"""What a guest asks to be signed: a hash that binds the report to two nonces and two public keys.
+"""The report data of a guest: a hash that binds the report to two nonces and two public keys.
 
-SHA-512 over a domain tag and four items, each with its length before it, so that no two lists of items
-give the same bytes. 64 bytes, the whole of a report's REPORT_DATA.
+SHA-512 over a domain tag and four items, each with its length before it. So two different lists of items never
+give the same bytes. The hash has 64 bytes and fills REPORT_DATA.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ITEM_LIMIT = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """The items, in order. Nonces: 32 bytes each. Keys: as their owners spell them, in bytes."""
+    """The items, in order. Nonces: 32 bytes each. Keys: their usual text form, as bytes."""
 
     owner_nonce: bytes
     guest_nonce: bytes
@@ -30,7 +30,7 @@ class Binding:
     wireguard_key: bytes
 
     def digest(self) -> bytes:
-        """The 64 bytes to ask a report for."""
+        """The 64 bytes of report data."""
         if len(self.owner_nonce) != NONCE_BYTES or len(self.guest_nonce) != NONCE_BYTES:
             raise UnusableInput("both nonces have 32 bytes", remedy="Draw them with secrets.token_bytes(32)")
         items = (DOMAIN, self.owner_nonce, self.guest_nonce, self.ssh_host_key, self.wireguard_key)
@@ -42,12 +42,12 @@ class Binding:
         return hashed.digest()
 
     def bound_in(self, report_data: bytes) -> bool:
-        """Whether a report carries this binding. Constant time."""
+        """Whether this report data is the binding. Constant time."""
         return hmac.compare_digest(self.digest(), report_data)
 
 
 def padded(data: bytes) -> bytes:
-    """Report data of up to 64 bytes, filled with zeros at its end as the kernel's tools do."""
+    """Report data of up to 64 bytes, padded with zeros at its end, as the kernel's tools do."""
     if len(data) > SIZE:
         raise UnusableInput(f"report data has at most 64 bytes, and this has {len(data)}", remedy="Hash it")
     return data.ljust(SIZE, b"\0")

@@ -44,7 +44,7 @@ def parse_attestation_report(data: bytes) -> AttestationReport:
 def build_attestation_report(
     pek: ec.EllipticCurvePrivateKey, *, nonce: bytes, digest: bytes, policy: int
 ) -> AttestationReport:
-    """What the platform's side answers."""
+    """Make the signed report, as the platform does."""
     signed = struct.pack(
         "<16s32sI", sized(nonce, 16, "a nonce"), sized(digest, 32, "a launch digest"), policy
     )

@@ -1,6 +1,6 @@
 """Certificates of a SEV platform: OCA, PEK, PDH and CEK, 2084 bytes each (SEV API, appendix C.1).
 
-Signed is [0:414h]; two signature slots follow, each with the usage and algorithm of its signer.
+The signed part is [0:414h]. Two signature slots follow, each with the usage and algorithm of its signer.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _SLOT = struct.Struct(f"<II{SIGNATURE_BYTES}s")
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One of the two signatures: who made it, how, and the 512 bytes."""
+    """One of the two signatures: usage of the signer, algorithm, and the 512 bytes."""
 
     usage: int
     algorithm: int
@@ -86,7 +86,7 @@ class SevCertificate:
 
     @property
     def usage_name(self) -> str:
-        """OCA, PEK, PDH, CEK, or the number of what is none of them."""
+        """OCA, PEK, PDH, CEK, or the number of any other usage."""
         return USAGES.get(self.usage, f"{self.usage:#06x}")
 
     @property
@@ -100,7 +100,7 @@ class SevCertificate:
 
 
 def parse_sev_certificate(data: bytes) -> SevCertificate:
-    """Read 2084 bytes. What the fields mean is judged by the verifier, with reasons."""
+    """Read 2084 bytes. The verifier judges the fields, and gives reasons."""
     sized(data, SIZE, "a SEV platform certificate")
     version, major, minor, _, usage, algorithm = _HEADER.unpack_from(data)
     first = Slot(*_SLOT.unpack_from(data, SIGNED_BYTES))
@@ -111,7 +111,7 @@ def parse_sev_certificate(data: bytes) -> SevCertificate:
 def build_sev_certificate(
     *, usage: int, algorithm: int, key: ec.EllipticCurvePublicKey, api: tuple[int, int] = (0, 0)
 ) -> SevCertificate:
-    """An unsigned certificate: what an owner's key travels in, and what `add_signature` signs."""
+    """An unsigned certificate. It carries an owner's key, or `add_signature` signs it."""
     signed = _HEADER.pack(1, *api, 0, usage, algorithm) + encode_key(key)
     return parse_sev_certificate(signed + EMPTY_SLOT.pack() * 2)
 

@@ -9,7 +9,7 @@ API_MINOR_SHIFT = 24
 
 
 class SevPolicy(IntFlag):
-    """Bits 0 to 5. A set bit forbids, except ES, which demands encrypted registers."""
+    """Bits 0 to 5. A set bit forbids something, except ES, which demands encrypted registers."""
 
     NO_DEBUG = 1 << 0
     NO_KEY_SHARING = 1 << 1
@@ -20,12 +20,12 @@ class SevPolicy(IntFlag):
 
 
 def minimum_api(policy: int) -> tuple[int, int]:
-    """The lowest API version (major, minor) of a platform that this policy lets launch the guest."""
+    """The lowest API version (major, minor) of a platform that may launch the guest."""
     return policy >> API_MAJOR_SHIFT & 0xFF, policy >> API_MINOR_SHIFT & 0xFF
 
 
 def describe(policy: int) -> str:
-    """The policy as a person reads it."""
+    """The policy as readable text."""
     names = [flag.name.lower().replace("_", "-") for flag in SevPolicy if policy & flag and flag.name]
     major, minor = minimum_api(policy)
     return f"{policy:#x} ({', '.join(names) or 'nothing forbidden'}; API {major}.{minor} or later)"

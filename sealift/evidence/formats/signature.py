@@ -39,7 +39,7 @@ def encode_key(key: ec.EllipticCurvePublicKey) -> bytes:
 
 
 def decode_key(data: bytes) -> ec.EllipticCurvePublicKey:
-    """The public key in AMD's 1028 bytes. Raises UnusableInput for another curve or a point off it."""
+    """The public key in AMD's 1028 bytes. Raises UnusableInput for an unknown curve, or a point that is not on it."""
     sized(data, KEY_BYTES, "an AMD public key")
     (curve,) = struct.unpack_from("<I", data)
     known = _CURVES.get(curve)
@@ -56,7 +56,8 @@ def point(x: int, y: int, curve: ec.EllipticCurve) -> ec.EllipticCurvePublicKey:
         return ec.EllipticCurvePublicNumbers(x, y, curve).public_key()
     except (ValueError, OverflowError) as error:
         raise UnusableInput(
-            "a public key that is no point of its curve", remedy="The certificate is damaged; fetch it again"
+            "a public key that is not a point of its curve",
+            remedy="The certificate is damaged; fetch it again",
         ) from error
 
 
@@ -67,7 +68,7 @@ def sign_ecdsa(key: ec.EllipticCurvePrivateKey, message: bytes, hash_name: str) 
 
 
 def rsa_key(modulus: int, exponent: int) -> rsa.RSAPublicKey:
-    """An RSA public key from its numbers. Raises UnusableInput for numbers that make none."""
+    """An RSA public key from its numbers. Raises UnusableInput for numbers that are not a key."""
     try:
         return rsa.RSAPublicNumbers(exponent, modulus).public_key()
     except (ValueError, OverflowError) as error:

@@ -47,7 +47,7 @@ class PolicyBit(IntFlag):
 
 
 class PlatformBit(IntFlag):
-    """Platform info (SNP ABI, table "PLATFORM_INFO"). Others have been seen set in the wild."""
+    """Platform info (SNP ABI, table "PLATFORM_INFO"). Real machines set other bits, too."""
 
     SMT = 1 << 0
     TSME = 1 << 1
@@ -104,7 +104,7 @@ class SnpReport:
 
     @property
     def chip_masked(self) -> bool:
-        """Whether the chip id was left out of the report."""
+        """Whether the chip id is masked in the report."""
         return bool(self.key_info & 2)
 
     @property
@@ -114,12 +114,12 @@ class SnpReport:
 
     @property
     def signer(self) -> Signer | None:
-        """Which key signed, or None for a number that means nothing."""
+        """Which key signed, or None for an unknown number."""
         return Signer(self.signer_number) if self.signer_number in set(Signer) else None
 
     @property
     def abi(self) -> tuple[int, int]:
-        """The lowest ABI version (major, minor) that the guest's policy lets it run on."""
+        """The lowest ABI version (major, minor) on which the guest's policy allows it to run."""
         return self.policy >> 8 & 0xFF, self.policy & 0xFF
 
     def pack(self) -> bytes:
@@ -164,13 +164,13 @@ class SnpReport:
             ).ljust(SIGNED_BYTES, b"\0")
         except struct.error as error:
             raise UnusableInput(
-                "a report's field does not fit its place", remedy="See the sizes in the SNP ABI"
+                "a field of the report has the wrong size", remedy="See the sizes in the SNP ABI"
             ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class SignedReport:
-    """A report as received: the bytes that the signature is checked over, and what they say."""
+    """A report as received: the bytes that the signature is checked over, and their fields."""
 
     raw: bytes
     fields: SnpReport
@@ -187,7 +187,7 @@ class SignedReport:
 
     @property
     def reserved_in_use(self) -> bool:
-        """Whether bytes that this version leaves at zero are not: newer firmware may mean something by it."""
+        """Whether bytes are not zero that this version defines as zero. Newer firmware may use them."""
         spans = list(_RESERVED)
         if self.fields.version < 3:
             spans.append((0x188, 0x18B))
@@ -232,6 +232,6 @@ def parse_snp_report(data: bytes) -> SignedReport:
 
 
 def sign_snp_report(report: SnpReport, key: ec.EllipticCurvePrivateKey) -> SignedReport:
-    """What a secure processor answers: the report with its signature."""
+    """Sign a report, as a secure processor does."""
     body = report.pack()
     return parse_snp_report((body + sign_ecdsa(key, body, "sha384")).ljust(SIZE, b"\0"))

@@ -1,7 +1,7 @@
 """Security versions (TCB) of the firmware of each generation.
 
-SNP ABI, table "TCB_VERSION": the eight bytes mean other things on Turin than before. A generation that is
-not known is refused, since reading its bytes by another's layout compares the wrong numbers.
+SNP ABI, table "TCB_VERSION": on Turin the eight bytes have another layout than before. An unknown generation is
+refused, since the wrong layout would compare the wrong numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Generation(StrEnum):
 
 
 class SevGeneration(StrEnum):
-    """Generations with SEV, which need not have SEV-SNP."""
+    """Generations with SEV, with or without SEV-SNP."""
 
     NAPLES = "naples"
     ROME = "rome"
@@ -44,7 +44,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True, slots=True)
 class Tcb:
-    """Security patch levels, 0 to 255 each. `fmc` is None where a generation has none."""
+    """Security patch levels, 0 to 255 each. `fmc` is None for a generation without FMC."""
 
     boot_loader: int = 0
     tee: int = 0
@@ -63,7 +63,7 @@ class Tcb:
         return levels if self.fmc is None else {"fmc": self.fmc, **levels}
 
     def below(self, other: Tcb) -> list[str]:
-        """The components that are lower here than there."""
+        """The components that are lower in this TCB than in the other."""
         theirs = other.components()
         return [name for name, level in self.components().items() if level < theirs.get(name, 0)]
 
@@ -89,7 +89,7 @@ def encode_tcb(tcb: Tcb, generation: Generation) -> bytes:
 
 
 def generation_of_cpu(family: int, model: int) -> Generation | None:
-    """The generation of a processor by CPUID family and model, as reports from version 3 on carry them."""
+    """The generation of a processor by CPUID family and model, which reports contain from version 3 on."""
     if family == 0x19:
         if model <= 0x0F:
             return Generation.MILAN
@@ -101,6 +101,6 @@ def generation_of_cpu(family: int, model: int) -> Generation | None:
 
 
 def generation_of_product(product: str) -> Generation | None:
-    """The generation that a certificate's product name means: Milan-B0, Genoa, Turin-B0."""
+    """The generation of a certificate's product name, such as Milan-B0, Genoa, Turin-B0."""
     name = product.split("-", maxsplit=1)[0].lower()
     return Generation(name) if name in set(Generation) else None

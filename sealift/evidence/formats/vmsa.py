@@ -1,7 +1,7 @@
-"""The registers a virtual processor starts with: the VMSA page that SEV-ES and SNP measure.
+"""The start registers of a virtual processor: the VMSA page that SEV-ES and SNP measure.
 
-APM 2, appendix B, table B-4 (layout) and section 14.1.3 (state after INIT), with what KVM and the three
-hypervisors that are known change of it.
+APM 2, appendix B, table B-4 (layout) and section 14.1.3 (state after INIT), with the changes of KVM and of the three
+known hypervisors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Vmm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Setup:
-    """Where hypervisors differ."""
+    """The values that differ between hypervisors."""
 
     boot_cs: int
     other_cs: int
@@ -62,7 +62,7 @@ _QWORDS_AFTER_INIT = {
 }
 _RIP, _PAT, _RDX, _FEATURES, _MXCSR, _X87_CONTROL = 0x178, 0x268, 0x310, 0x3B0, 0x408, 0x410
 
-# Family, model, stepping that QEMU's processor models answer with (target/i386/cpu.c, builtin_x86_defs).
+# Family, model, stepping of QEMU's processor models (target/i386/cpu.c, builtin_x86_defs).
 CPU_MODELS: dict[str, tuple[int, int, int]] = {
     **dict.fromkeys(("EPYC", "EPYC-v1", "EPYC-v2", "EPYC-v3", "EPYC-v4", "EPYC-IBPB"), (23, 1, 2)),
     "EPYC-v5": (23, 1, 2),
@@ -106,7 +106,7 @@ def build_vmsa(
     """The 4096-byte page of a processor that starts at `start`.
 
     `features` is SEV_FEATURES (0 with SEV-ES). `legacy_vm_type` is QEMU's option of that name: KVM then
-    does not copy the x87 and SSE control words, as no kernel before 6.10 did.
+    does not copy the x87 and SSE control words; kernels before 6.10 never did.
     """
     setup = _SETUPS[vmm]
     page = bytearray(PAGE_BYTES)

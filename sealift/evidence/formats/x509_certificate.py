@@ -1,7 +1,7 @@
 """X.509 certificates of SEV-SNP: ARK, ASK, ASVK, VCEK and VLEK (VCEK/KDS, chapter 3; RFC 5280).
 
-Only what AMD's chain needs: RSA-PSS with SHA-384 signatures, RSA and P-384 keys. The one place that knows
-that endorsement keys have serial number 0.
+It supports only what AMD's chain needs: RSA-PSS signatures with SHA-384, RSA keys and P-384 keys. It accepts the serial
+number 0 of endorsement keys.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Extension:
 
 @dataclass(frozen=True)
 class X509Certificate:
-    """A certificate as received. `der` is what a pin hashes, `signed` what its signature covers."""
+    """A certificate as received. A pin is the hash of `der`; the signature covers `signed`."""
 
     der: bytes = field(repr=False)
     signed: bytes = field(repr=False)
@@ -90,7 +90,7 @@ class X509Certificate:
 
     @property
     def may_sign_certificates(self) -> bool:
-        """Whether basic constraints make it a CA and key usage, if there, lets it sign certificates."""
+        """Whether basic constraints make it a CA, and key usage, if present, allows it to sign certificates."""
         try:
             return self._read_constraints()
         except UnusableInput:
@@ -170,12 +170,12 @@ def read_name(element: der.Element) -> Name:
 
 
 def common_name(name: Name) -> str:
-    """The common name in a distinguished name, fit to be shown."""
+    """The common name in a distinguished name, escaped for a terminal."""
     return next((printable(value) for kind, value in name if kind == OID_COMMON_NAME), "")
 
 
 def printable(text: bytes) -> str:
-    """A stranger's text without anything that a terminal would obey, at most 256 characters of it."""
+    """At most 256 characters of foreign text, without control characters."""
     decoded = text[:256].decode("utf-8", "replace")
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in decoded)
 
@@ -195,7 +195,7 @@ def make_name(common: str, organisation: str) -> bytes:
 
 
 def write_pss_sha384() -> bytes:
-    """The AlgorithmIdentifier that AMD's certificates and CRLs carry."""
+    """The AlgorithmIdentifier of AMD's certificates and CRLs."""
     sha384 = der.write(der.SEQUENCE, der.write_object_id(OID_SHA384), der.write(der.NULL))
     mask = der.write(der.SEQUENCE, der.write_object_id(OID_MGF1), sha384)
     parameters = der.write(
@@ -226,7 +226,7 @@ def issue_x509(
     extensions: Sequence[Extension] = (),
     organisation: str = "Sealift lab",
 ) -> X509Certificate:
-    """Make a certificate in AMD's way: what a lab's root and an emulated secure processor need."""
+    """Make a certificate in AMD's format, for a lab's root or an emulated secure processor."""
     listed = der.write(der.SEQUENCE, *(_write_extension(each) for each in extensions))
     algorithm = write_pss_sha384()
     signed = der.write(
@@ -256,7 +256,7 @@ def _read_extensions(rest: list[der.Element]) -> tuple[Extension, ...]:
 
 
 def read_extensions(listed: der.Element) -> tuple[Extension, ...]:
-    """The extensions in a SEQUENCE. One that comes twice is refused: nobody could say which counts."""
+    """The extensions in a SEQUENCE. A duplicate is refused, because it is not defined which one counts."""
     found: dict[str, Extension] = {}
     for each in listed.sequence(_WHAT):
         parts = each.sequence(_WHAT, 2)

@@ -1,4 +1,4 @@
-"""What a launch must measure to, from firmware, kernel hashes and processors.
+"""The expected launch digest, from firmware, kernel hashes and processors.
 
 SEV and SEV-ES: SHA-256 over what was encrypted, in order (SEV API, section 6.5). SNP: a chain of SHA-384
 over one PAGE_INFO per page (SNP ABI, section 8.17.2, table "Layout of the PAGE_INFO structure").
@@ -49,7 +49,7 @@ class PageType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Processors:
-    """The guest's virtual processors: how many, and what CPUID says of them."""
+    """The guest's virtual processors: their number, and their CPUID signature and features."""
 
     count: int = 1
     signature: int = 0
@@ -59,31 +59,31 @@ class Processors:
 
 
 class SnpDigest:
-    """The launch digest while pages are added."""
+    """A launch digest to which pages are added."""
 
     def __init__(self, seed: bytes = bytes(_LD_BYTES)) -> None:
         self.value = seed
 
     def add(self, kind: PageType, address: int, contents: bytes = bytes(_LD_BYTES)) -> None:
-        """One page; `contents` is the SHA-384 of what it holds, zeros where the type measures none."""
+        """Add one page; `contents` is the SHA-384 of its content, or zeros if its type measures no content."""
         info = _PAGE_INFO.pack(self.value, contents, _PAGE_INFO.size, kind, 0, 0, 0, 0, 0, address)
         self.value = hashlib.sha384(info).digest()
 
     def add_data(self, address: int, data: bytes) -> None:
-        """Normal pages with their content. The length is a multiple of 4096."""
+        """Add normal pages with their content. The length is a multiple of 4096."""
         view = memoryview(data)
         for offset in range(0, len(view), PAGE_BYTES):
             contents = hashlib.sha384(view[offset : offset + PAGE_BYTES]).digest()
             self.add(PageType.NORMAL, address + offset, contents)
 
     def add_region(self, kind: PageType, section: Section) -> None:
-        """Pages without content."""
+        """Add pages without content."""
         for offset in range(0, section.size, PAGE_BYTES):
             self.add(kind, section.address + offset)
 
 
 def vmsa_pages(mode: Mode, firmware: FirmwareImage, processors: Processors) -> list[bytes]:
-    """The VMSA of each processor: the first starts at the reset vector, others where the firmware says."""
+    """The VMSA of each processor. The first starts at the reset vector, the others at the firmware's reset address."""
     if not 1 <= processors.count <= VCPU_LIMIT:
         raise UnusableInput(
             f"{processors.count} virtual processors", remedy=f"A guest has 1 to {VCPU_LIMIT} of them"
@@ -102,7 +102,7 @@ def vmsa_pages(mode: Mode, firmware: FirmwareImage, processors: Processors) -> l
     if processors.count > 1:
         if not firmware.reset_address:
             raise UnusableInput(
-                "the firmware does not say where a second processor starts",
+                "the firmware has no start address for a second processor",
                 remedy="Use one virtual processor, or an OVMF build for SEV-ES",
             )
         pages += [page(firmware.reset_address)] * (processors.count - 1)
@@ -110,7 +110,7 @@ def vmsa_pages(mode: Mode, firmware: FirmwareImage, processors: Processors) -> l
 
 
 def legacy_digest(firmware: FirmwareImage, hashes: KernelHashes | None, vmsas: list[bytes]) -> bytes:
-    """SHA-256 over firmware, kernel hashes and VMSAs (none of them with plain SEV)."""
+    """SHA-256 over firmware, kernel hashes and VMSAs (plain SEV has no VMSAs)."""
     digest = hashlib.sha256(firmware.image)
     if hashes is not None:
         if not firmware.takes_kernel_hashes:
@@ -122,7 +122,7 @@ def legacy_digest(firmware: FirmwareImage, hashes: KernelHashes | None, vmsas: l
 
 
 def snp_firmware_digest(firmware: FirmwareImage) -> bytes:
-    """The digest after the firmware's own pages: what "OVMF hash" tools precompute."""
+    """The digest after the firmware's own pages, which tools call "OVMF hash"."""
     if len(firmware.image) % PAGE_BYTES:
         raise UnusableInput("SNP firmware is a multiple of 4096 bytes", remedy="Use the image as built")
     digest = SnpDigest()
@@ -137,7 +137,7 @@ def snp_digest(
     *,
     firmware_digest: bytes | None = None,
 ) -> bytes:
-    """The 48 bytes that an SNP report carries as its measurement."""
+    """The 48 bytes of the measurement in an SNP report."""
     digest = SnpDigest(firmware_digest or snp_firmware_digest(firmware))
     if hashes is not None and firmware.section(SectionKind.KERNEL_HASHES) is None:
         raise _unmeasured_kernel()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def authenticate(
     block: bytes, id_key: ec.EllipticCurvePrivateKey, author_key: ec.EllipticCurvePrivateKey | None = None
 ) -> IdAuth:
-    """Sign an id block (96 bytes), and the id key with the author's."""
+    """Sign an id block (96 bytes), and sign the id key with the author key if there is one."""
     sized(block, BLOCK_BYTES, "an id block")
     key = encode_key(id_key.public_key())
     author = author_key is not None

@@ -1,7 +1,7 @@
-"""The table of kernel hashes that QEMU puts into the guest, and measures, when it boots a kernel directly.
+"""The table of kernel hashes. QEMU writes it into the guest and measures it when it boots a kernel directly.
 
 GUID 9438d606…, u16 length 168; entries of 50 bytes (GUID, u16 length, SHA-256) for command line, initrd
-and kernel; zeros to 176 bytes. The firmware refuses a kernel whose hash is not the measured one.
+and kernel; zeros to 176 bytes. The firmware refuses a kernel with another hash than the measured one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ENTRY = struct.Struct("<16sH32s")
 
 @dataclass(frozen=True, slots=True)
 class KernelHashes:
-    """SHA-256 of kernel, initrd (of nothing, if there is none) and command line with its NUL."""
+    """SHA-256 of kernel, initrd (of zero bytes, if there is none) and command line with its NUL."""
 
     kernel: bytes
     initrd: bytes
@@ -47,22 +47,23 @@ class KernelHashes:
         return (_HEAD.pack(_TABLE, _HEAD.size + len(entries)) + entries).ljust(TABLE_BYTES, b"\0")
 
     def page(self, address: int) -> bytes:
-        """The whole page that is measured with SNP: the table at its address, zeros around."""
+        """The whole page that SNP measures: the table at its address, and zeros before and after it."""
         offset = address % PAGE_BYTES
         if offset + TABLE_BYTES > PAGE_BYTES:
             raise UnusableInput(
-                "the firmware wants the kernel hashes across a page's end", remedy="Use another OVMF build"
+                "the firmware's place for the kernel hashes crosses the end of a page",
+                remedy="Use another OVMF build",
             )
         return (bytes(offset) + self.pack()).ljust(PAGE_BYTES, b"\0")
 
 
 def hash_command_line(text: str) -> bytes:
-    """SHA-256 of the command line as QEMU stores it, its NUL included."""
+    """SHA-256 of the command line as QEMU stores it, including its NUL."""
     return hashlib.sha256(text.encode() + b"\0").digest()
 
 
 def hash_boot(kernel: bytes, initrd: bytes | None, command_line: str | None) -> KernelHashes:
-    """The hashes of a direct boot from contents in memory. A file is better hashed in pieces."""
+    """The hashes of a direct boot, from contents in memory. Hash large files in pieces instead."""
     return KernelHashes(
         kernel=hashlib.sha256(kernel).digest(),
         initrd=hashlib.sha256(initrd or b"").digest(),

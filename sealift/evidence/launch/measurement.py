@@ -19,7 +19,7 @@ _CONTEXT = 4
 
 
 def measure(tik: bytes, firmware: Firmware, policy: int, digest: bytes, nonce: bytes) -> Measurement:
-    """What a genuine platform answers for this digest. Digest: 32 bytes; nonce: 16."""
+    """The answer of a genuine platform for this digest. Digest: 32 bytes; nonce: 16."""
     sized(digest, DIGEST_BYTES, "a launch digest")
     sized(nonce, NONCE_BYTES, "a measurement's nonce")
     try:

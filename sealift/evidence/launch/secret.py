@@ -28,7 +28,7 @@ def package_secret(
 ) -> SecretPacket:
     """Encrypt a table for the guest whose verified measurement has this MAC (32 bytes).
 
-    `iv` is fresh unless given, and never twice under one TEK.
+    `iv` is random unless given. Never use one twice with the same TEK.
     """
     if not table or len(table) % 16 or len(table) > PAYLOAD_LIMIT:
         raise UnusableInput(
@@ -41,11 +41,11 @@ def package_secret(
 
 
 def unpack_secret(keys: TransportKeys, measurement_mac: bytes, packet: SecretPacket) -> bytes:
-    """The platform's side: check the MAC over what was received, then decrypt. Raises EvidenceRejected."""
+    """Check the MAC over the received packet, then decrypt it, as the platform does. Raises EvidenceRejected."""
     expected = _mac(keys.tik, packet.flags, packet.iv, packet.payload, measurement_mac)
     if not hmac.compare_digest(expected, packet.mac):
         raise EvidenceRejected(
-            "the launch secret was not made for this launch, or was changed on its way",
+            "the launch secret was made for another launch, or was altered",
             reasons=("secret: MAC",),
             remedy="Package it with the keys and the measurement of this launch",
         )

@@ -29,7 +29,7 @@ LABEL_KIK = b"sev-kik"
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What the owner makes for one launch: a certificate with his Diffie-Hellman key, a session, the keys."""
+    """The owner's data for one launch: a certificate with his Diffie-Hellman key, a session, the transport keys."""
 
     owner_certificate: SevCertificate
     session: Session
@@ -40,7 +40,7 @@ class Launch:
 def derive_key(key: bytes, label: bytes, context: bytes, size_bytes: int) -> bytes:
     """NIST SP 800-108 in counter mode over HMAC-SHA256, with little-endian counter and length in bits.
 
-    `cryptography`'s KBKDFHMAC counts big-endian and gives other keys.
+    `cryptography`'s KBKDFHMAC has a big-endian counter, and so gives other keys.
     """
     bits = struct.pack("<I", size_bytes * 8)
     blocks = (
@@ -57,13 +57,13 @@ def derive_wrapping_keys(shared_secret: bytes, nonce: bytes) -> tuple[bytes, byt
 
 
 def aes_ctr(key: bytes, iv: bytes, data: bytes) -> bytes:
-    """AES-128 in counter mode: the same both ways."""
+    """AES-128 in counter mode: it encrypts and decrypts."""
     cipher = Cipher(algorithms.AES(key), modes.CTR(iv)).encryptor()
     return cipher.update(data) + cipher.finalize()
 
 
 def policy_mac(tik: bytes, policy: int) -> bytes:
-    """What binds the launch policy to the session: HMAC(TIK, LE32 policy)."""
+    """The MAC that binds the launch policy to the session: HMAC(TIK, LE32 policy)."""
     return hmac.digest(tik, struct.pack("<I", policy), "sha256")
 
 
@@ -76,14 +76,14 @@ def wrap_session(shared_secret: bytes, keys: TransportKeys, policy: int, nonce: 
 
 
 def unwrap_session(shared_secret: bytes, session: Session, policy: int) -> TransportKeys:
-    """The platform's side of LAUNCH_START. Raises EvidenceRejected when a MAC does not hold."""
+    """Unwrap transport keys, as the platform does at LAUNCH_START. Raises EvidenceRejected for a wrong MAC."""
     kek, kik = derive_wrapping_keys(shared_secret, session.nonce)
     expected = hmac.digest(kik, session.wrapped_keys, "sha256")
     if not hmac.compare_digest(expected, session.wrap_mac):
         raise EvidenceRejected(
-            "the session was not wrapped for this platform",
+            "the session was wrapped for another platform",
             reasons=("session: wrap MAC",),
-            remedy="Make the session for the platform's present chain: its Diffie-Hellman key may be new",
+            remedy="Make the session for the platform's current chain: its Diffie-Hellman key may be new",
         )
     plain = aes_ctr(kek, session.wrap_iv, session.wrapped_keys)
     keys = TransportKeys(tek=plain[:KEY_BYTES], tik=plain[KEY_BYTES:])
@@ -99,9 +99,9 @@ def unwrap_session(shared_secret: bytes, session: Session, policy: int) -> Trans
 def create_session(
     pdh: SevCertificate, policy: int, *, owner_key: ec.EllipticCurvePrivateKey | None = None
 ) -> Launch:
-    """The owner's side: fresh keys, wrapped for the platform whose verified chain ends in this PDH.
+    """Generate transport keys, and wrap them for the platform whose verified chain ends in this PDH, as the owner does.
 
-    Verify the chain first: this function trusts the key that it is given.
+    Verify the chain first: this function trusts the given key.
     """
     if pdh.usage != USAGE_PDH:
         raise UnusableInput(
@@ -122,7 +122,7 @@ def create_session(
 def open_session(
     pdh_key: ec.EllipticCurvePrivateKey, owner: SevCertificate, session: Session, policy: int
 ) -> TransportKeys:
-    """The platform's side: agree with the owner's key, check both MACs, unwrap."""
+    """Agree on a secret with the owner's key, check both MACs and unwrap, as the platform does."""
     peer = owner.public_key()
     if peer.curve.name != pdh_key.curve.name:
         raise UnusableInput("the owner's key is on another curve", remedy="Make it on P-384")

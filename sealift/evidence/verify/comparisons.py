@@ -37,7 +37,7 @@ def compare_unknown_bits(findings: Findings, check: str, unknown: int, tolerance
         holds=not unknown,
         demanded="none set",
         found=f"{unknown:#x}",
-        detail=f"bits {unknown:#x} are set, and this release does not know what they mean",
+        detail=f"bits {unknown:#x} are set, and this release does not know their meaning",
     )
 
 
@@ -71,7 +71,7 @@ def compare_choice(findings: Findings, check: str, found: str, wanted: Sequence[
     if not wanted:
         findings.leave_open(check)
         return
-    # Every candidate is compared, in constant time: how near a value comes must not show.
+    # Every candidate is compared, in constant time, so that the time reveals nothing about the values.
     matches = [hmac.compare_digest(found, each) for each in wanted]
     findings.demand(
         check,

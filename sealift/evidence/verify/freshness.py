@@ -1,4 +1,4 @@
-"""Whether a nonce or a transport key is fresh. What was used before is passed in: the caller keeps it."""
+"""Whether a nonce or a transport key is fresh. The caller keeps the used ones and passes them in."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Nonce:
-    """A nonce that the owner drew, and when."""
+    """A nonce that the owner generated, and its time."""
 
     value: bytes
     issued_at: datetime
 
     @property
     def fingerprint(self) -> str:
-        """What a ledger of used nonces keeps."""
+        """The entry of this nonce in a ledger of used nonces."""
         return hashlib.sha256(b"sealift used nonce\0" + self.value).hexdigest()
 
 
 def nonce_reasons(
     nonce: Nonce, *, at: datetime, lifetime: timedelta, used: Collection[str]
 ) -> tuple[Reason, ...]:
-    """Why this nonce proves nothing new: used (fingerprint in `used`), expired, or from the future."""
+    """Why this nonce is not fresh: used (its fingerprint is in `used`), expired, or from the future."""
     reasons = []
     if nonce.fingerprint in used:
         reasons.append(Reason("nonce", "the nonce was used before: this evidence may be a replay"))
@@ -43,7 +43,7 @@ def nonce_reasons(
 
 
 def transport_key_reasons(keys: TransportKeys, *, used: Collection[str]) -> tuple[Reason, ...]:
-    """Why these keys must not carry another launch: TEK or TIK was used before."""
+    """Why these keys must not be used for another launch: TEK or TIK was used before."""
     names = ("TEK", "TIK")
     return tuple(
         Reason(
@@ -55,7 +55,7 @@ def transport_key_reasons(keys: TransportKeys, *, used: Collection[str]) -> tupl
 
 
 def key_fingerprints(keys: TransportKeys) -> tuple[str, str]:
-    """What a ledger of used keys keeps in place of TEK and TIK: one-way, and apart for the two."""
+    """The entries of TEK and TIK in a ledger of used keys: one-way hashes, different for the two."""
     return (
         hashlib.sha256(b"sealift used TEK\0" + keys.tek).hexdigest(),
         hashlib.sha256(b"sealift used TIK\0" + keys.tik).hexdigest(),

@@ -1,4 +1,4 @@
-"""Whether a report's guest is the one that an id block and its keys name."""
+"""Whether a report is of the guest that an id block and its keys name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def disagreements(report: SnpReport, block: IdBlock, auth: IdAuth) -> list[str]:
-    """The fields of a report that are not those of the id block and the keys it was launched with."""
+    """The names of the report's fields that differ from the id block and its keys."""
     pairs = {
         "measurement": (report.measurement, block.launch_digest),
         "family_id": (report.family_id, block.family_id),

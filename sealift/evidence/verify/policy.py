@@ -1,7 +1,7 @@
-"""What an owner demands of a machine: a typed model, read from and written to TOML.
+"""The owner's policy for a machine: a typed model, read from and written to TOML.
 
-Strict by default: everything that a careful verifier refuses is refused unless a line of the policy says
-otherwise. What a policy leaves open is listed in the verdict as unchecked, never passed over in silence.
+It is strict by default: it refuses everything that a careful verifier refuses, unless a line of the policy allows it.
+The verdict lists as unchecked whatever a policy does not demand.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _hex_of(*sizes: int) -> AfterValidator:
         lowered = text.lower()
         if len(lowered) // 2 not in sizes or not re.fullmatch(r"([0-9a-f]{2})+", lowered):
             spelled = " or ".join(str(size) for size in sizes)
-            message = f"{spelled} bytes in hexadecimal are wanted"
+            message = f"{spelled} bytes in hexadecimal are needed"
             raise ValueError(message)
         return lowered
 
@@ -42,7 +42,7 @@ def _hex_of(*sizes: int) -> AfterValidator:
 def _version(parts: int) -> AfterValidator:
     def check(text: str) -> str:
         if not re.fullmatch(r"\d{1,3}" + r"\.\d{1,3}" * (parts - 1), text):
-            message = f"a version of {parts} numbers is wanted, like {'.'.join('1' * parts)}"
+            message = f"a version of {parts} numbers is needed, like {'.'.join('1' * parts)}"
             raise ValueError(message)
         return text
 
@@ -68,7 +68,7 @@ class _Model(BaseModel):
 
 
 class ExtraRoot(_Model):
-    """A root besides AMD's, by SHA-256 of the whole certificate. The verdict says that it was used."""
+    """An additional root, by SHA-256 of the whole certificate. The verdict says if it was used."""
 
     sha256: Hex32
     name: str = "extra root"
@@ -77,7 +77,7 @@ class ExtraRoot(_Model):
 
 
 class TcbFloor(_Model):
-    """The lowest levels that are accepted of one part. A level of 0 demands nothing."""
+    """The lowest accepted levels of one processor part. A level of 0 demands nothing."""
 
     fmc: Level | None = None
     boot_loader: Level = 0
@@ -91,7 +91,7 @@ class TcbFloor(_Model):
 
 
 class GuestPolicyDemands(_Model):
-    """What the guest policy in a report must say (bits 16 to 25)."""
+    """Demands on the guest policy in a report (bits 16 to 25)."""
 
     debug: Demand = "forbid"
     migration_agent: Demand = "forbid"
@@ -105,7 +105,7 @@ class GuestPolicyDemands(_Model):
 
 
 class PlatformDemands(_Model):
-    """What the platform info in a report must say. `alias_check` counts on firmware that has the check."""
+    """Demands on the platform info in a report. `alias_check` applies to firmware that has the check."""
 
     alias_check: Demand = "require"
     smt: Demand = "allow"
@@ -117,7 +117,7 @@ class PlatformDemands(_Model):
 
 
 class SnpPolicy(_Model):
-    """Demands on an SEV-SNP report. None and empty mean: left open, and listed as unchecked."""
+    """Demands on an SEV-SNP report. None and empty demand nothing; the verdict lists them as unchecked."""
 
     report_versions: tuple[Literal[2, 3, 4, 5], ...] = (2, 3, 4, 5)
     generations: tuple[Generation, ...] = tuple(Generation)
@@ -147,7 +147,7 @@ class SnpPolicy(_Model):
     min_committed_version: Version3 | None = None
     tcb_floor: dict[Part, TcbFloor] = Field(
         default_factory=lambda: {part: TcbFloor(**levels) for part, levels in AMD_SB_3019.items()},
-        description="By part. What is left out keeps the level of AMD-SB-3019; lower ones are named.",
+        description="By part. A level that is not named keeps that of AMD-SB-3019; name a level to lower it.",
     )
     cpus: tuple[tuple[Level, Level, Level], ...] = ()
     chip_ids: tuple[Hex8or64, ...] = ()
@@ -168,7 +168,7 @@ class SnpPolicy(_Model):
     @field_validator("tcb_floor", mode="before")
     @classmethod
     def _over_defaults(cls, given: object) -> object:
-        # A floor for one part, or for one of its levels, must not take away the others.
+        # A floor for one part, or for one of its levels, must not remove the others.
         if not isinstance(given, Mapping):
             return given
         merged: dict[Any, Any] = dict(AMD_SB_3019)
@@ -188,7 +188,7 @@ class SnpPolicy(_Model):
 
 
 class LaunchDemands(_Model):
-    """What the launch policy of a legacy guest must say (bits 0 to 5)."""
+    """Demands on the launch policy of a legacy guest (bits 0 to 5)."""
 
     no_debug: Demand = "require"
     es: Demand = "require"
@@ -214,9 +214,9 @@ class SevRules(_Model):
 
 
 class Policy(_Model):
-    """The whole policy. Evidence older than `evidence_lifetime_s` is fetched anew: with 0, each time.
+    """The whole policy. Evidence older than `evidence_lifetime_s` is fetched again: with 0, each time.
 
-    An answer that takes longer than `nonce_lifetime_s` from when its nonce was drawn is refused.
+    An answer is refused if it comes more than `nonce_lifetime_s` after its nonce was generated.
     """
 
     version: Literal[1] = 1
@@ -228,14 +228,14 @@ class Policy(_Model):
 
 
 def parse_policy(text: str | bytes) -> Policy:
-    """Read TOML. A line that means nothing is refused: a misspelt demand would else demand nothing."""
+    """Read TOML. An unknown line is refused, since a misspelt demand would demand nothing."""
     if len(text) > SIZE_LIMIT:
         raise UnusableInput("the policy is larger than 16 KiB", remedy="Start from `policy init`")
     try:
         content = read_toml(text if isinstance(text, bytes) else text.encode())
     except ValueError as error:
         raise UnusableInput(
-            f"the policy is not TOML that can be read: {error}", remedy="Start from `policy init`"
+            f"the policy cannot be read as TOML: {error}", remedy="Start from `policy init`"
         ) from error
     try:
         return Policy.model_validate(content)
@@ -247,5 +247,5 @@ def parse_policy(text: str | bytes) -> Policy:
 
 
 def write_policy(policy: Policy) -> str:
-    """As TOML, every setting spelled out except those left open."""
+    """The policy as TOML, with every setting that demands something."""
     return tomli_w.dumps(policy.model_dump(mode="json", exclude_none=True))

@@ -1,4 +1,4 @@
-"""Whether a certificate of an SNP chain is revoked: each CRL has to be the root's, and current."""
+"""Whether a certificate of an SNP chain is revoked. Each CRL must be signed by the root, and be current."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 def check_crls(
     findings: Findings, chain: X509Chain, crls: Sequence[Crl], at: datetime, *, required: bool
 ) -> None:
-    """That each CRL is the root's and current, and that none of them lists a certificate of the chain.
+    """Check that each CRL is signed by the root and current, and that none of them lists a certificate of the chain.
 
-    A CRL that is refused says of nobody that he is not revoked. What a true one has revoked stays so, however old.
+    A refused CRL does not prove that a certificate is not revoked. A certificate that a genuine CRL lists stays
+    revoked, however old that CRL is.
     """
     named = [(name, certificate) for name, certificate in chain.links()[:2] if certificate is not None]
     if len(named) < 2 or not any(not _crl_faults(crl, chain.root, at) for crl in crls):
@@ -33,7 +34,7 @@ def check_crls(
                 holds=False,
                 demanded="a current CRL of the root",
                 found="none",
-                detail="the policy demands a CRL, and there is none with the evidence",
+                detail="the policy demands a CRL, and the evidence has none",
             )
         return
     for crl in crls:

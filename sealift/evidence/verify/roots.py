@@ -1,7 +1,7 @@
-"""The roots that are trusted: known by the SHA-256 of the whole certificate, never by a name or key id.
+"""The trusted roots: identified by the SHA-256 of the whole certificate, never by a name or key id.
 
-No certificate is bundled: it comes with the evidence, from a file, from the cache or from KDS, and only
-one whose bytes hash to a pin is a root. A lab's root counts only if the policy names it.
+Sealift contains no certificate. A root comes with the evidence, from a file, from the cache or from KDS. It is trusted
+only if its SHA-256 is a pin. A lab's root is trusted only if the policy names it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ X509_ROOTS = {
 }
 
 # ARK in the format before X.509, SHA-256 of the 1600 bytes; Naples' has 832. AMD's first ARK of Naples was not
-# signed: pinned is the one that signs itself.
+# signed. The pinned one is signed by itself.
 LEGACY_ROOTS = {
     "dedabca561e1dece8cc00b7bda864cf5f20b95017864408cfe18eaee0dce24b9": "naples",
     "865977b268c16d5b27772b00aaefb4e737ba9499e818ed8e9f65b0cecefbc529": "rome",
@@ -34,7 +34,7 @@ LEGACY_ROOTS = {
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A root that may be trusted, and on whose word."""
+    """A trusted root: pinned here, or named by the policy (`extra`)."""
 
     sha256: str
     generation: str | None
@@ -43,7 +43,7 @@ class Root:
 
 
 def find_root(sha256: str, pins: Mapping[str, str], extra_roots: tuple[ExtraRoot, ...]) -> Root | None:
-    """The root that this fingerprint belongs to: AMD's pins first, then those that the policy names."""
+    """The trusted root with this fingerprint: one of AMD's pins, else one that the policy names."""
     if sha256 in pins:
         return Root(sha256, pins[sha256])
     for root in extra_roots:

@@ -1,4 +1,4 @@
-"""The verdict on a legacy SEV launch: did the platform measure what the owner expects, under his policy."""
+"""The verdict on a legacy SEV launch: whether the platform measured what the owner expects, under his policy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LaunchEvidence:
-    """A measurement and what it was made under. `digests` are those that the owner computed himself."""
+    """A measurement with the firmware and policy of its launch. `digests`: those that the owner computed."""
 
     measurement: Measurement
     firmware: Firmware
@@ -37,8 +37,8 @@ class LaunchEvidence:
 def verify_launch(evidence: LaunchEvidence, policy: Policy) -> Verdict:
     """Check the MAC over the expected digests, and the launch policy.
 
-    `genuine` means that a platform which knows the session's TIK measured one of the digests: only one
-    whose chain was verified before the session was made can know it.
+    `genuine` means that a platform which knows the session's TIK measured one of the digests. Only the platform whose
+    chain was verified before the session was made can know the TIK.
     """
     findings = Findings()
     rules = policy.sev
@@ -52,12 +52,12 @@ def verify_launch(evidence: LaunchEvidence, policy: Policy) -> Verdict:
         "measurement",
         holds=any(holds),
         demanded=" or ".join(digest.hex() for digest in digests) or "a digest to compare with",
-        found="measured" if any(holds) else "something else, or by somebody else",
+        found="measured" if any(holds) else "something else, or by another platform",
         detail="the measurement is not of an expected digest, or was not made with this launch's TIK, "
         "firmware version and policy",
     )
     if allowed:
-        # What the caller expects and what the policy allows must both hold.
+        # The digest must be one that the caller expects, and one that the policy allows.
         measured = [digest for digest, held in zip(digests, holds, strict=True) if held]
         _check_digest(findings, measured[0] if measured else b"", allowed)
     api = (evidence.firmware.api_major, evidence.firmware.api_minor)
@@ -135,7 +135,7 @@ def _check_digest(findings: Findings, found: bytes, wanted: Sequence[bytes]) -> 
         holds=any(matches),
         demanded=" or ".join(each.hex() for each in wanted),
         found=found.hex() or "none of those expected",
-        detail="the guest was launched from something else than expected",
+        detail="the guest was launched with another digest than expected",
     )
 
 

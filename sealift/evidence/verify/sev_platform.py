@@ -1,6 +1,7 @@
-"""The verdict on a legacy SEV platform: do its six certificates chain to a trusted root.
+"""The verdict on a legacy SEV platform: whether its six certificates chain to a trusted root.
 
-It says who may open a session, not that memory has integrity: the verdict carries that label always.
+It says which platform can open a session. It does not say that memory has integrity, so every verdict has the label
+"no integrity protection".
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def verify_platform(chain: PlatformChain, policy: Policy) -> Verdict:
             holds=False,
             demanded="ARK, ASK, CEK, OCA, PEK and PDH only",
             found=stray,
-            detail=f"a certificate of {stray} has no place in a platform's chain",
+            detail=f"a certificate of {stray} does not belong to a platform's chain",
         )
     root = _check_root(findings, chain, policy)
     for subject, signer in _EDGES:
@@ -124,7 +125,7 @@ def _check_header(findings: Findings, role: str, certificate: SevCertificate | N
         holds=certificate.version == 1 and kind == algorithm,
         demanded=f"version 1, algorithm {algorithm:#x}",
         found=f"version {certificate.version}, algorithm {certificate.algorithm:#x}",
-        detail=f"the {role.upper()}'s version or algorithm is not one that the firmware makes",
+        detail=f"the {role.upper()}'s version or algorithm is not one that AMD's firmware uses",
     )
 
 

@@ -1,6 +1,6 @@
-"""Whether a key signed what was received: one function for each thing that is signed.
+"""Whether a key signed received bytes: one function for each signed format.
 
-Each takes the bytes as received, never encoded anew. False stands also for a key that cannot be used.
+Signatures are checked over the bytes as received, which are never encoded again. A key that cannot be used gives False.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def verify_pss(key: rsa.RSAPublicKey, signature: bytes, message: bytes, hash_nam
 
 
 def amd_certificate_signed_by(subject: AmdCertificate, signer: AmdCertificate) -> bool:
-    """Whether the signer's key signs the received bytes and the ids say so too."""
+    """Whether the signer's key signed the received bytes, and the ids agree."""
     if not (subject.consistent and signer.consistent) or subject.certifying_id != signer.key_id:
         return False
     if len(subject.raw) != len(signer.raw):
@@ -71,14 +71,14 @@ def amd_certificate_signed_by(subject: AmdCertificate, signer: AmdCertificate) -
 
 
 def slots_by(subject: SevCertificate, signer_usage: int) -> Sequence[Slot]:
-    """The slots that say they were signed by a key of that usage."""
+    """The slots that name a signer of this usage."""
     return [slot for slot in subject.slots if slot.usage == signer_usage]
 
 
 def sev_certificate_signed_by(subject: SevCertificate, signer: SevCertificate | AmdCertificate) -> bool:
-    """Whether a slot says that this kind of signer made it, and the signer's key agrees.
+    """Whether the signer's key made the signature in a slot that names its usage.
 
-    A slot's usage is outside the signed part: it only says which key to try, it proves nothing.
+    A slot's usage is outside the signed part. It only says which key to try, and proves nothing.
     """
     try:
         key = signer.public_key()
@@ -97,8 +97,8 @@ def sev_certificate_signed_by(subject: SevCertificate, signer: SevCertificate | 
 
 
 def attestation_report_signed_by(report: AttestationReport, pek: SevCertificate) -> bool:
-    """Whether a verified chain's PEK signs the received bytes."""
-    # The algorithm field is outside the signed part: only the one that the firmware uses is taken.
+    """Whether the PEK of a verified chain signed the received bytes."""
+    # The algorithm field is outside the signed part: only the algorithm that the firmware uses is accepted.
     if pek.usage != USAGE_PEK or report.signature_usage != USAGE_PEK:
         return False
     if report.signature_algorithm != ALGORITHM_ECDSA:

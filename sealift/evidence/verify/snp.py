@@ -1,4 +1,4 @@
-"""The verdict on an SEV-SNP report: is it genuine, and does the policy accept it."""
+"""The verdict on an SEV-SNP report: whether it is genuine, and whether the policy accepts it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SnpEvidence:
-    """What comes with a report: its endorsement key, the chain above in any order, CRLs.
+    """A report with its endorsement key, the certificates above it in any order, and CRLs.
 
-    `key` is None where its certificate cannot be read; `key_fault` then says why.
+    `key` is None if its certificate cannot be read; `key_fault` then says why.
     """
 
     report: SignedReport
@@ -46,7 +46,7 @@ class SnpEvidence:
 def verify_snp(
     evidence: SnpEvidence, policy: Policy, *, at: datetime, report_data: bytes | None = None
 ) -> Verdict:
-    """Check everything and say everything. `report_data`: the 64 bytes that this guest had to have signed."""
+    """Make all checks, and give all reasons. `report_data`: the 64 bytes that this guest's report must contain."""
     findings = Findings()
     rules, report = policy.snp, evidence.report.fields
     chain = assemble_chain(evidence.key, evidence.chain)
@@ -114,7 +114,7 @@ def _check_report_signature(findings: Findings, evidence: SnpEvidence) -> None:
         holds=holds,
         demanded=f"signed by the given {name}",
         found="signed" if holds else "not signed by it",
-        detail="the endorsement key did not sign this report: one of them was changed or belongs elsewhere",
+        detail="the endorsement key did not sign this report: one of them was altered, or belongs to another machine",
     )
 
 
@@ -178,7 +178,7 @@ def _check_chip(findings: Findings, report: SnpReport, endorsement: Endorsement,
         holds=hmac.compare_digest(wanted, report.chip_id),
         demanded=wanted.hex(),
         found=report.chip_id.hex(),
-        detail="the certificate endorses another chip than the report names",
+        detail="the certificate endorses another chip than that of the report",
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a genuine SNP report meets the owner's policy: a comparison per field, none left out in silence."""
+"""Whether a genuine SNP report meets the owner's policy: every field is compared, or listed as unchecked."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _appraise_format(findings: Findings, signed: SignedReport, rules: SnpPolicy)
             holds=not reserved,
             demanded="zero",
             found="in use" if reserved else "zero",
-            detail="bytes that this version of the report leaves at zero are in use",
+            detail="bytes that this version of the report defines as zero are not zero",
         )
     else:
         findings.leave_open("reserved_bytes")
@@ -143,7 +143,7 @@ def _appraise_platform(
         bit = PlatformBit[name.upper()]
         present = bool(report.platform_info & bit)
         if bit is PlatformBit.ALIAS_CHECK and not present and _cannot_check_aliases(report, generation):
-            # A floor for version or TCB is what keeps BadRAM out then.
+            # On such firmware only a floor for version or TCB protects against BadRAM.
             findings.leave_open("platform_info.alias_check")
             continue
         compare_bit(findings, f"platform_info.{name}", present, demand)
@@ -170,7 +170,7 @@ def _appraise_versions(findings: Findings, report: SnpReport, rules: SnpPolicy) 
         holds=report.committed_version <= report.current_version,
         demanded=f"committed at most {dotted(report.current_version)}",
         found=dotted(report.committed_version),
-        detail="the committed version is above the one that runs: no firmware commits what it is not",
+        detail="the committed version is above the running one: firmware commits only a version that runs",
     )
     if rules.allow_provisional_firmware:
         findings.leave_open("provisional_firmware")
@@ -193,13 +193,13 @@ def _appraise_identity(
         findings.demand(
             "report_data",
             holds=False,
-            demanded="the data that this guest was asked to have signed",
+            demanded="the report data that this guest was asked for",
             found=report.report_data.hex(),
             detail="the policy demands report data, and none was given to compare with",
         )
     elif not wanted_data:
         findings.leave_open("report_data")
-    # What the policy demands and what the caller asked for must both hold.
+    # The demands of the policy and of the caller must both be met.
     for wanted in wanted_data:
         compare_choice(findings, "report_data", report.report_data.hex(), [wanted])
     compare_choice(findings, "measurement", report.measurement.hex(), rules.measurements)
@@ -237,7 +237,7 @@ def _appraise_numbers(findings: Findings, report: SnpReport, rules: SnpPolicy) -
             holds=report.cpuid is not None and found in rules.cpus,
             demanded=", ".join(dotted(each) for each in rules.cpus),
             found=dotted(found) if report.cpuid else "not in the report",
-            detail="the processor's family, model and stepping are not among those demanded",
+            detail="the processor's family, model and stepping are not among the demanded ones",
         )
     else:
         findings.leave_open("cpu")
@@ -262,5 +262,5 @@ def _listed(value: str | None) -> tuple[str, ...]:
 
 
 def _whole_chip_ids(ids: Sequence[str]) -> list[str]:
-    # Turin's eight bytes stand in the report with zeros after them.
+    # In the report, zeros follow Turin's eight bytes.
     return [each.ljust(128, "0") for each in ids]

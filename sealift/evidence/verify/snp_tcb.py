@@ -35,7 +35,7 @@ def appraise_tcb(findings: Findings, report: SnpReport, endorsement: Endorsement
 
 
 def _appraise_order(findings: Findings, levels: dict[str, Tcb], rules: SnpPolicy) -> None:
-    """What firmware keeps to (SNP ABI, SNP_COMMIT, SNP_CONFIG): it commits what runs, and reports what is committed."""
+    """Compare the levels: firmware commits what runs, and reports what is committed (SNP ABI, SNP_COMMIT)."""
     for lower, upper, allowed in (
         ("reported", "current", rules.allow_reported_above_current),
         ("reported", "committed", rules.allow_reported_above_committed),

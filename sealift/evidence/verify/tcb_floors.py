@@ -8,7 +8,7 @@ from sealift.evidence.formats.tcb import Generation
 
 
 class Part(StrEnum):
-    """Processors whose microcode counts on its own: a floor means something only within one part."""
+    """Processors with microcode versions of their own: a floor applies to one part only."""
 
     MILAN = "milan"
     MILAN_X = "milan-x"
@@ -40,7 +40,7 @@ AMD_SB_3019: dict[Part, dict[str, int]] = {
 }
 
 
-# The first firmware, (major, minor, build), that checks memory for aliases and says so (AMD-SB-3015).
+# The first firmware, (major, minor, build), that checks memory for aliases and reports it (AMD-SB-3015).
 ALIAS_CHECK_SINCE = {
     Generation.MILAN: (1, 55, 22),
     Generation.GENOA: (1, 55, 38),
@@ -49,6 +49,6 @@ ALIAS_CHECK_SINCE = {
 
 
 def part_of(generation: Generation, cpuid: tuple[int, int, int] | None) -> Part:
-    """The name under which floors are kept: the part if the report tells it, else that of the generation."""
+    """The part whose floor applies: by the report's CPUID, else the part named like the generation."""
     part = None if cpuid is None else _PARTS.get(cpuid)
     return part or Part(generation.value)

@@ -1,4 +1,4 @@
-"""What a verification found: every reason, what was compared with what, and what the policy left open."""
+"""The result of a verification: every reason, every comparison, and everything that was not checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EMULATED = "emulated"
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why evidence was not accepted: the name of the check, and a sentence."""
+    """A reason against the evidence: the name of the check, and a sentence."""
 
     check: str
     detail: str
@@ -19,7 +19,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A check that was made: what was demanded, what was found, and whether they agree."""
+    """A check that was made: the demanded value, the found value, and whether they agree."""
 
     check: str
     demanded: str
@@ -31,9 +31,9 @@ class Comparison:
 class Verdict:
     """The answer to "may this machine be trusted with the workload?".
 
-    `genuine`: chain and signatures hold up to a pinned or policy-named root. `accepted`: genuine, and the
-    policy is met. `extra_root`: the root is not AMD's but one that the policy names; `emulated` if the
-    policy says that root belongs to an emulated secure processor.
+    `genuine`: chain and signatures verify up to a root that is pinned or that the policy names. `accepted`: genuine,
+    and the policy is met. `extra_root`: the root is not AMD's, but one that the policy names. `emulated`: the policy
+    says that this root belongs to an emulated secure processor.
     """
 
     kind: str
@@ -49,7 +49,7 @@ class Verdict:
     emulated: bool = False
 
     def also(self, reasons: tuple[Reason, ...]) -> Verdict:
-        """The verdict with more reasons against it, as those of `freshness`; without any, itself."""
+        """The verdict with further reasons against it, such as those of `freshness`."""
         if not reasons:
             return self
         return replace(self, accepted=False, reasons=(*self.reasons, *reasons))
@@ -89,19 +89,19 @@ class Findings:
     genuine: bool = True
 
     def proof(self, check: str, *, holds: bool, demanded: str, found: str, detail: str) -> bool:
-        """A check that `genuine` rests on: a signature, a pin, a date."""
+        """Record a check that `genuine` depends on: a signature, a pin, a date."""
         self.genuine = self.genuine and holds
         return self.demand(check, holds=holds, demanded=demanded, found=found, detail=detail)
 
     def demand(self, check: str, *, holds: bool, demanded: str, found: str, detail: str) -> bool:
-        """A check of the policy."""
+        """Record a check of the policy."""
         self.checked.append(Comparison(check, demanded, found, holds))
         if not holds:
             self.reasons.append(Reason(check, detail))
         return holds
 
     def leave_open(self, check: str) -> None:
-        """The policy says nothing of this."""
+        """Record that this was not checked."""
         if check not in self.unchecked:
             self.unchecked.append(check)
 
@@ -115,7 +115,7 @@ class Findings:
         extra_root: bool = False,
         emulated: bool = False,
     ) -> Verdict:
-        """The finished answer."""
+        """The verdict of all recorded checks."""
         if emulated:
             labels = (*labels, EMULATED)
         return Verdict(

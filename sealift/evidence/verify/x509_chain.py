@@ -24,26 +24,26 @@ _UNDERSTOOD = {OID_BASIC_CONSTRAINTS, OID_KEY_USAGE}
 
 @dataclass(frozen=True, slots=True)
 class X509Chain:
-    """An endorsement key and those above it, as far as the evidence has them and they can be read."""
+    """The certificates of an endorsement key, its issuer and the root; None if one is missing or unreadable."""
 
     key: X509Certificate | None
     intermediate: X509Certificate | None
     root: X509Certificate | None
 
     def links(self) -> list[tuple[str, X509Certificate | None]]:
-        """From the root down, with the names that checks use."""
+        """From the root down, with their names in checks."""
         return [("ark", self.root), ("ask", self.intermediate), ("vek", self.key)]
 
 
 def assemble_chain(key: X509Certificate | None, others: Sequence[X509Certificate]) -> X509Chain:
-    """Find each issuer by name; among several of one name, the one whose key really signs."""
+    """Find each issuer by name. If several have this name, take the one whose key made the signature."""
     if key is not None:
         intermediate = _issuer(key, others)
     else:
         intermediate = next((each for each in others if each.subject != each.issuer), None)
     root = None if intermediate is None else _issuer(intermediate, others)
     if root is None:
-        # Without its intermediate there is still a root to report on.
+        # Without the intermediate, the verdict still reports on the root.
         root = next((each for each in others if each.subject == each.issuer), None)
     return X509Chain(key, intermediate, root)
 
@@ -51,7 +51,7 @@ def assemble_chain(key: X509Certificate | None, others: Sequence[X509Certificate
 def check_chain(
     findings: Findings, chain: X509Chain, extra_roots: tuple[ExtraRoot, ...], at: datetime
 ) -> Root | None:
-    """Pin, signatures, constraints and dates of a chain. Returns the root if it is trusted."""
+    """Check pin, signatures, constraints and dates of a chain. Returns the root if it is trusted."""
     root = None
     if chain.root is not None:
         root = find_root(chain.root.sha256, X509_ROOTS, extra_roots)
@@ -80,7 +80,7 @@ def check_chain(
 
 
 def check_intermediate(findings: Findings, chain: X509Chain, endorsement: Endorsement) -> None:
-    """A VCEK comes from SEV-<product>, a VLEK from SEV-VLEK-<product>; neither may stand for the other."""
+    """Check the issuers' names: a VCEK comes from SEV-<product>, a VLEK from SEV-VLEK-<product>."""
     infix = "VLEK-" if endorsement.kind is Kind.VLEK else ""
     product = endorsement.generation.value.capitalize()
     for name, certificate, wanted in (
@@ -116,7 +116,7 @@ def _check_signature(
             holds=False,
             demanded="signed by its issuer",
             found="no certificate",
-            detail=f"the {name.upper()}'s signature cannot be checked: {missing} is not in the evidence or is damaged",
+            detail=f"the {name.upper()}'s signature cannot be checked: {missing} is missing in the evidence or damaged",
         )
         return
     findings.proof(
