@@ -157,7 +157,7 @@ def test_deeply_nested_json_is_an_error(tmp_path: Path) -> None:
         def ask(self, *_: Any, **__: Any) -> bytes:
             return b'{"result":' + b"[" * DEEP
 
-    with pytest.raises(EvidenceRejected, match="makes no sense"):
+    with pytest.raises(EvidenceRejected, match="is not valid"):
         ask(Deep(), "vm", bytes(32))  # type: ignore[arg-type] # whoever answers
     said = guest.answer(guest.Guest(), b"[" * DEEP)
     assert "error" in said

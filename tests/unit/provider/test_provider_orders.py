@@ -260,5 +260,5 @@ def test_without_evidence_there_is_no_processor(provider: Provider, tmp_path: Pa
 
 def test_only_the_listed_interfaces_are_given(provider: Provider) -> None:
     narrow = Provider(replace(provider.settings, taps=("tap7",)))
-    with pytest.raises(UnusableInput, match="no interface for VMs"):
+    with pytest.raises(UnusableInput, match="not an interface for VMs"):
         narrow.start(SNP)
