@@ -1,7 +1,7 @@
-"""One SEV-SNP guest inside the emulated firmware: start, update, finish, and what it may ask for.
+"""One SEV-SNP guest inside the emulated firmware: start, update, finish, and its requests.
 
-SNP ABI, SNP_LAUNCH_START, _UPDATE and _FINISH, MSG_REPORT_REQ, MSG_KEY_REQ. A report carries a report id
-that is drawn anew for each launch: a report from before the VM's last start has another.
+SNP ABI, SNP_LAUNCH_START, _UPDATE and _FINISH, MSG_REPORT_REQ, MSG_KEY_REQ. Each launch has a new random
+report id, so a report from before the VM's last start has another one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SnpGuest:
-    """A guest from SNP_LAUNCH_START on. `launch_tcb` is what the firmware was then."""
+    """A guest from SNP_LAUNCH_START on. `launch_tcb` is the TCB of the firmware at that time."""
 
     chip: Chip
     profile: Profile
@@ -148,6 +148,6 @@ class SnpGuest:
         )
         signed = sign_snp_report(report, self.chip.endorsement_key(profile))
         if profile.signer is Signer.NONE:
-            # Firmware that masks its keys leaves the signature at zero.
+            # Firmware that masks its keys writes zeros instead of a signature.
             return signed.raw[: len(report.pack())].ljust(len(signed.raw), b"\0")
         return signed.raw
