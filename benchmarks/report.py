@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from benchmarks import frames, plots, summary
 from benchmarks.sweep import REPORTS, RESPONSES, RESPONSES_SUFFIX, read_responses
 from sealift.errors import UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 from sealift.model import Report
 from sealift.plain_text import in_markdown, printable
 

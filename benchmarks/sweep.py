@@ -22,7 +22,7 @@ from benchmarks import frames
 from benchmarks.point import Point
 from benchmarks.workloads.client import Responses
 from sealift.errors import UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ from benchmarks.cli import app as bench_app
 from sealift import scheduler
 from sealift.attestation.cli import attest_command, keys_app
 from sealift.errors import SealiftError, UnusableInput
-from sealift.evidence.cli import app as evidence_app
+from sealift.evidence.cli.app import app as evidence_app
 from sealift.machine.cli import app as image_app
 from sealift.options import InventoryOption, JsonOption  # noqa: TC001 - typer reads the annotations
 from sealift.plain_text import json_text, one_line, printable

@@ -13,7 +13,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sealift.errors import Refused, UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 from sealift.paths import inventories_dir, run_dir, state_dir
 from sealift.words import faults, read_toml
 

@@ -42,8 +42,8 @@ RECOVER_S = 150
 AFTER_S = 0.5
 
 PAUSE_S = 0.01
-"""Between two increments. Without it the client takes a processor for as long as a cell waits, two minutes in some; with
-two milliseconds the clients of four cells at once, and their tunnels, took 40 % of two processors."""
+"""Between two increments. Without it the client takes a processor for as long as a cell waits, two minutes in some;
+with two milliseconds the clients of four cells at once, and their tunnels, took 40 % of two processors."""
 
 
 @dataclass(frozen=True)

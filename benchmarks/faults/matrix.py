@@ -12,7 +12,7 @@ from benchmarks.faults import cell as trial
 from benchmarks.faults.cell import Verdict
 from benchmarks.faults.moments import NAMES, moment
 from sealift.errors import UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 from sealift.lab import lab
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Proof before trust: a host's evidence fetched and verified, its keys pinned, and only then secrets released to it."""
+"""Attestation of a host: its evidence is fetched and verified, its keys are pinned, and only then it gets secrets."""

@@ -1,4 +1,4 @@
-"""Attest a host of the inventory: evidence that is still fresh is used again, else it is fetched and verified anew."""
+"""Attest a host of the inventory. Fresh evidence is used again; otherwise new evidence is fetched and verified."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sealift.inventory import Inventory
 
 BOOT_PATIENCE_S = 240
-"""A VM that has just been started boots first; emulated, that takes most of a minute."""
+"""Time for a VM that was just started to boot. An emulated VM needs most of a minute."""
 
 
 def attest(
@@ -26,13 +26,13 @@ def attest(
 ) -> tuple[Record, Connection]:
     """The verified record of a host, and a connection to it that is bound to that evidence.
 
-    Where a provider is to start the host, it is started. EvidenceRejected is final; HostUnreachable is worth
-    another try.
+    If a provider starts this host, the provider is asked to start it. EvidenceRejected is final; HostUnreachable is
+    worth another try.
     """
     host = inventory.host(name)
     if host.vm is None:
         raise UnusableInput(
-            "the inventory does not say what it must prove",
+            "the inventory does not say which evidence it must give",
             host=name,
             step="attest",
             remedy="Give it a table `vm`",
@@ -41,7 +41,7 @@ def attest(
     records = Records.of(inventory)
     last = records.read(name)
     if last is not None and last.is_fresh(demand.policy.evidence_lifetime_s, demand.policy_sha256):
-        # Nobody answers to these keys any more if the VM has been started since: then it is asked anew.
+        # If the VM has been started since, it does not have these keys any more, and is attested again.
         with suppress(HostUnreachable):
             return last, ssh.connect(name, _known(inventory, last).host(name))
     others = [record for record in records.all() if record.host != name]
@@ -63,9 +63,9 @@ def attest(
 
 
 def reach(inventory: Inventory, name: str, *, keystore: Keystore | None = None) -> Connection:
-    """A connection to a host that is trusted already: by its host_key, or by the keys that it has proved.
+    """A connection to a host that is trusted already: by its host_key, or by keys that were attested.
 
-    One that was started since is attested anew.
+    A host that was started since then is attested again.
     """
     known = pinned(inventory)
     host = known.host(name)
@@ -81,7 +81,7 @@ def reach(inventory: Inventory, name: str, *, keystore: Keystore | None = None) 
 
 
 def keystore_of(inventory: Inventory) -> Keystore:
-    """The owner's keystore: a folder, unless somebody brings another."""
+    """The owner's keystore: a folder, unless the caller gives another."""
     return Directory(inventory.state_folder / "keys")
 
 

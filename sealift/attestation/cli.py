@@ -22,25 +22,26 @@ HostArgument = Annotated[str, typer.Argument(help="A Docker host of the inventor
 def attest_command(
     host: HostArgument,
     provision: Annotated[
-        bool, typer.Option("--provision", help="Then release its keys: the disk's, and WireGuard's peers.")
+        bool,
+        typer.Option("--provision", help="Then release its keys: the disk's key, and WireGuard's peers."),
     ] = False,
     fresh_disk: Annotated[
         bool,
         typer.Option(
             "--fresh-disk",
-            help="With --provision: format its data disk if that is empty, though it was in use.",
+            help="With --provision: format its data disk if it was in use and is now empty.",
         ),
     ] = False,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify what a host is and print the verdict. Exit status 1 if it is not accepted."""
+    """Attest a host and print the verdict. Exit status 1 if its evidence is not accepted."""
     from sealift import inventory as inventories
     from sealift.attestation.attest import attest
     from sealift.errors import EvidenceRejected, UnusableInput
 
     if fresh_disk and not provision:
-        raise UnusableInput("--fresh-disk goes with --provision", remedy="Give both")
+        raise UnusableInput("--fresh-disk needs --provision", remedy="Give both")
     known = inventories.load(inventory)
     try:
         record, connection = attest(known, host)
@@ -61,7 +62,7 @@ def attest_command(
 
 @keys_app.command("list")
 def keys_list(inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
-    """List whose disk keys the keystore has; never the keys."""
+    """List the hosts that have a disk key in the keystore. Keys are never printed."""
     from sealift import inventory as inventories
     from sealift.attestation.attest import keystore_of
 
@@ -79,14 +80,14 @@ def keys_list(inventory: InventoryOption = None, as_json: JsonOption = False) ->
         for each in listed:
             note = {
                 "pending": "  (a rotation was interrupted)",
-                "first": "  (no disk was opened with it yet)",
+                "first": "  (not used by a disk yet)",
             }.get(each["rotation"], "")
             sys.stdout.write(f"{each['host']}{note}\n")
 
 
 @keys_app.command("rotate")
 def keys_rotate(host: HostArgument, inventory: InventoryOption = None) -> None:
-    """Give a VM's disk a new key, after the VM was attested anew. The old one opens only what was kept of it before."""
+    """Attest a VM, and give its disk a new key. The old key opens only older copies of the disk's header."""
     from sealift import inventory as inventories
     from sealift.attestation.attest import keystore_of
     from sealift.attestation.provision import rotate
@@ -103,20 +104,20 @@ def keys_wipe(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     inventory: InventoryOption = None,
 ) -> None:
-    """Destroy a VM's disk key: once the VM is off, nobody reads its disk again."""
+    """Destroy a VM's disk key: once the VM is off, nobody can read its disk again."""
     from sealift import inventory as inventories
     from sealift.attestation.attest import keystore_of
 
     store = keystore_of(inventories.load(inventory))
     if not yes:
-        typer.confirm(f"What is on the disk of {host} will be lost. Go on?", abort=True)
+        typer.confirm(f"All data on the disk of {host} will be lost. Continue?", abort=True)
     with store.turn(host):
         store.wipe(host)
-    sys.stderr.write(f"the key of {host} is gone\n")
+    sys.stderr.write(f"the key of {host} was destroyed\n")
 
 
 def _provision(known: Inventory, host: str, *, fresh_disk: bool = False) -> Connection:
-    """Attest a host and release its keys; the connection that is bound to the evidence."""
+    """Attest a host and release its keys. Returns the connection that is bound to the evidence."""
     from sealift.attestation.attest import attest, keystore_of
     from sealift.attestation.provision import introduce, provision
     from sealift.attestation.record import pinned

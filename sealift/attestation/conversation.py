@@ -1,8 +1,8 @@
-"""SEV-SNP: a host is asked who it is over the very connection that is used afterwards.
+"""SEV-SNP: a host is attested over the same connection that is used afterwards.
 
-The owner draws a nonce, connects, accepts whatever SSH host key is shown for this one question, and gets a report over
-both nonces and both public keys. Only if the report holds, names the measurement of the policy and binds the key that
-was shown does the connection become one that commands, files and keys may travel on.
+The owner generates a nonce, connects, accepts any SSH host key for this one question, and gets a report over both
+nonces and both public keys. If the policy accepts the report, and the report binds the SSH host key of this connection,
+the connection may be used for commands, files and keys.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from sealift.attestation.record import Record
 from sealift.errors import CommandFailed, EvidenceRejected, HostUnreachable, UnusableInput
-from sealift.evidence import inputs
-from sealift.evidence.freshness import Nonce, nonce_reasons
-from sealift.evidence.report_data import NONCE_BYTES, Binding
-from sealift.evidence.snp_report import parse_snp_report
-from sealift.evidence.verdict import Reason
-from sealift.evidence.verify_snp import SnpEvidence, verify_snp
+from sealift.evidence.fetch.cache import default_folder
+from sealift.evidence.fetch.certificates import complete
+from sealift.evidence.fetch.kds import KeyServer
+from sealift.evidence.formats.report_data import NONCE_BYTES, Binding
+from sealift.evidence.formats.snp_report import parse_snp_report
+from sealift.evidence.verify.freshness import Nonce, nonce_reasons
+from sealift.evidence.verify.snp import SnpEvidence, verify_snp
+from sealift.evidence.verify.verdict import Reason
 from sealift.host import ssh
 from sealift.host.stranger import Stranger, meet
 from sealift.processor.certificates import snp_evidence
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sealift.attestation.demand import Demand
-    from sealift.evidence.verdict import Verdict
+    from sealift.evidence.verify.verdict import Verdict
     from sealift.host.ssh import Connection
     from sealift.inventory import Host
 
@@ -42,7 +44,7 @@ _KEY_LIMIT = 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """What a host said of itself. Nothing of it is true before the verdict."""
+    """A host's answer. Nothing in it is trusted before the verdict."""
 
     report: bytes
     certificate_table: bytes
@@ -54,7 +56,7 @@ class Answer:
 
 
 def ask(stranger: Stranger, name: str, owner_nonce: bytes) -> Answer:
-    """Put the question. EvidenceRejected for an answer that is none, HostUnreachable for silence."""
+    """Ask for evidence. EvidenceRejected for an answer that is not valid, HostUnreachable for no answer."""
     question = {"order": "attest", "owner_nonce": base64.b64encode(owner_nonce).decode()}
     line = stranger.ask(PORT, json.dumps(question).encode(), timeout_s=ANSWER_TIMEOUT_S)
     try:
@@ -70,14 +72,14 @@ def ask(stranger: Stranger, name: str, owner_nonce: bytes) -> Answer:
         )
     except (ValueError, KeyError, TypeError, RecursionError) as nonsense:
         raise rejected(
-            name, [Reason("answer", "its answer to the question who it is makes no sense")]
+            name, [Reason("answer", "its answer to the request for evidence is not valid")]
         ) from nonsense
     except CommandFailed as failed:
         raise rejected(name, [Reason("answer", failed.message)]) from failed
 
 
 def result(line: bytes, name: str) -> dict[str, Any]:
-    """What a guest's answer carries; CommandFailed with its own sentence, and its disk's status, where it says no."""
+    """The result in a guest's answer. If it reports an error, CommandFailed with its sentence and its disk's status."""
     message = json.loads(line)
     if "error" in message:
         status = message.get("status")
@@ -91,10 +93,10 @@ def result(line: bytes, name: str) -> dict[str, Any]:
 def attest_snp(
     name: str, host: Host, demand: Demand, *, others: Sequence[Record] = (), patience_s: float = 0
 ) -> tuple[Record, Connection]:
-    """Ask, verify, pin. `others` are the records of other hosts: two of them cannot be one machine.
+    """Ask for evidence, verify it, pin the keys. `others`: records of other hosts, which must have other keys.
 
-    EvidenceRejected carries every reason; the connection is closed then. HostUnreachable where the host is silent for
-    `patience_s`, and where certificates have to come from a key server that cannot be asked.
+    EvidenceRejected has every reason, and the connection is closed. HostUnreachable if the host does not answer for
+    `patience_s`, or if certificates are missing and the key server cannot be reached.
     """
     stranger, asked = _meet_and_ask(name, host, patience_s)
     try:
@@ -115,7 +117,7 @@ def attest_snp(
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question's nonce, the answer, and the time between."""
+    """The nonce of a question, the answer, and the time between them."""
 
     nonce: bytes
     answer: Answer
@@ -135,7 +137,7 @@ def _meet_and_ask(name: str, host: Host, patience_s: float) -> tuple[Stranger, _
                 stranger.close()
                 raise
         except HostUnreachable as silent:
-            # SSH answers a moment before the guest's own program does.
+            # SSH answers a moment earlier than the guest's program.
             if ssh.is_final(silent) or time.monotonic() >= deadline:
                 raise
             time.sleep(0.1)
@@ -151,9 +153,9 @@ def judge(
     others: Iterable[Record] = (),
     waited: timedelta = timedelta(0),
 ) -> Record:
-    """The verdict on an answer, as a record. `shown_key`: what the connection that brought it was made with.
+    """Verify an answer and make a record of it. `shown_key`: the SSH host key of the connection.
 
-    `waited`: from when the nonce was drawn to when the answer was there.
+    `waited`: the time from the generation of the nonce to the answer. EvidenceRejected has every reason.
     """
     now = datetime.now(UTC)
     try:
@@ -190,13 +192,13 @@ def judge(
 
 
 def late(demand: Demand, nonce: bytes, waited: timedelta, now: datetime) -> tuple[Reason, ...]:
-    """Why an answer over this nonce counts no more: the policy gives it `nonce_lifetime_s`."""
+    """Why an answer over this nonce is too old: the policy's limit is `nonce_lifetime_s`."""
     lifetime = timedelta(seconds=demand.policy.nonce_lifetime_s)
     return nonce_reasons(Nonce(nonce, now - waited), at=now, lifetime=lifetime, used=())
 
 
 def rejected(name: str, reasons: Iterable[Reason], verdict: Verdict | None = None) -> EvidenceRejected:
-    """The error for evidence that is not accepted: every reason, and the verdict for who wants to read it."""
+    """The error for evidence that is not accepted, with every reason and the verdict."""
     listed = tuple(f"{reason.check}: {reason.detail}" for reason in reasons)
     return EvidenceRejected(
         f"it did not prove what it is ({'; '.join(listed)})",
@@ -211,32 +213,31 @@ def _identity(name: str, answer: Answer, shown_key: str, others: Iterable[Record
     reasons = []
     if shown_key != answer.ssh_host_key:
         detail = (
-            "the SSH host key that the connection shows is not the one in the signed report: somebody stands in "
-            "between, or another machine answers at this address"
+            "the SSH host key of the connection is not the one in the signed report: there is a man in the middle, "
+            "or another machine answers at this address"
         )
         reasons.append(Reason("ssh_host_key", detail))
     for other in others:
         if other.host != name and other.ssh_host_key == answer.ssh_host_key:
-            detail = f"it shows the keys of {other.host}: the address leads to that machine"
+            detail = f"it has the keys of {other.host}: both addresses belong to one machine"
             reasons.append(Reason("other_host", detail))
     return reasons
 
 
 def _evidence(answer: Answer, demand: Demand) -> SnpEvidence:
-    """With the certificates that came along, else with those that AMD's key server has for the report's chip."""
+    """The answer's report with the certificates in the answer, else with those from AMD's key server."""
     try:
         return snp_evidence(answer.report, answer.certificate_table)
     except UnusableInput:
         if answer.certificate_table:
             raise
     report = parse_snp_report(answer.report)
-    wanted = inputs.ReportFiles(demand.policy_path, None, [], [], None, offline=False)
-    found = inputs.find_certificates(wanted, report, demand.policy)
-    return SnpEvidence(report, found.key, tuple(found.chain), tuple(found.crls), found.key_fault)
+    found = complete(KeyServer(cache=default_folder()), report, crl_wanted=demand.policy.snp.require_crl)
+    return SnpEvidence(report, found.key, found.chain, found.crls)
 
 
 def _short(text: object) -> str:
     if not isinstance(text, str) or len(text) > _KEY_LIMIT or not text.isprintable():
-        message = "a text is none"
+        message = "a field is not a short printable text"
         raise ValueError(message)
     return text

@@ -1,4 +1,4 @@
-"""What a host of the inventory must prove: the owner's policy, with the measurement that he expects of the image."""
+"""The demands on a host of the inventory: the owner's policy, with the expected measurement of the image."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import read_bounded
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.policy import SIZE_LIMIT, Policy, parse_policy
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.verify.policy import SIZE_LIMIT, Policy, parse_policy
+from sealift.files import read_bounded
 from sealift.machine.manifest import read_manifest
 from sealift.processor.measured import MeasuredImage
 
@@ -23,7 +23,7 @@ MODES = {"snp": Mode.SNP, "sev": Mode.SEVES}
 
 @dataclass(frozen=True)
 class Demand:
-    """`digest`: of the owner's copy of the image, where he names one. `policy` names at least one measurement."""
+    """`digest`: of the owner's copy of the image, if he names one. `policy` names at least one measurement."""
 
     policy: Policy
     policy_path: Path
@@ -33,7 +33,7 @@ class Demand:
 
     @classmethod
     def of(cls, name: str, vm: Vm) -> Demand:
-        """Read the policy and measure the image. UnusableInput where any guest at all would satisfy them."""
+        """Read the policy and measure the image. UnusableInput if any guest would satisfy them."""
         content = read_bounded(vm.policy, SIZE_LIMIT)
         policy = parse_policy(content)
         digest = measured_image(vm.image_folder, vm).digest(MODES[vm.evidence]) if vm.image_folder else None
@@ -56,25 +56,25 @@ class Demand:
             policy = policy.model_copy(update={kind: rules})
         elif not named and not (vm.evidence == "snp" and policy.snp.id_key_digests):
             raise UnusableInput(
-                f"{vm.policy} names no measurement, so any guest would do",
+                f"{vm.policy} names no measurement, so any guest would satisfy it",
                 host=name,
                 step="attest",
                 remedy="Name measurements in it, or the image_folder in the inventory",
             )
-        # What the image measures is part of what is demanded: another image makes old evidence stale.
+        # The demands include the digest of the image: after a change of the image, old evidence is not fresh.
         state = hashlib.sha256(content + b"\0" + (digest or b"")).hexdigest()
         return cls(policy, vm.policy, state, digest, encrypted_disk=vm.name is not None)
 
     @property
     def digests(self) -> tuple[bytes, ...]:
-        """The digests that a legacy launch may have."""
+        """The accepted digests of a legacy launch."""
         if self.digest is not None:
             return (self.digest,)
         return tuple(bytes.fromhex(each) for each in self.policy.sev.launch_digests)
 
 
 def measured_image(folder: Path, vm: Vm) -> MeasuredImage:
-    """An image of the owner's, as a VM of the inventory boots it."""
+    """The owner's copy of the image that a VM of the inventory boots."""
     append = read_manifest(folder).append
     firmware, kernel, initrd = (folder / name for name in ("firmware", "kernel", "initrd"))
     return MeasuredImage(firmware, kernel, initrd, append, vcpus=vm.vcpus, cpu=vm.cpu)

@@ -1,8 +1,8 @@
-"""VMs that a provider starts for us, and legacy SEV, where the proof is the launch itself.
+"""VMs that a provider starts for us, and legacy SEV, whose evidence is the measurement of the launch.
 
-With legacy SEV the platform's chain is verified, a session made for it, the VM launched and held, its measurement
-verified under the session's TIK, and only then a secret injected: the disk's key, and an SSH host key and a WireGuard
-key that nobody else has. Who answers to them afterwards is that very VM.
+With legacy SEV the platform's chain is verified, a session is made for it, the VM is launched and paused, and its
+measurement is verified with the session's TIK. Only then a secret is injected: the disk's key, and an SSH host key and
+a WireGuard key that no other machine has. Afterwards only this VM can answer with these keys.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from sealift.attestation.conversation import late, rejected
 from sealift.attestation.keystore import key_for
 from sealift.attestation.record import Record, Records
 from sealift.errors import EvidenceRejected, UnusableInput
-from sealift.evidence.attestation_report import parse_attestation_report
-from sealift.evidence.files import read_bounded
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.measurement import measurement_holds, parse_measurement
-from sealift.evidence.secret import DISK_KEY_GUID, pack_secret_table, package_secret
-from sealift.evidence.session import create_session
-from sealift.evidence.verdict import Reason
-from sealift.evidence.verify_launch import LaunchEvidence, verify_attestation, verify_launch
-from sealift.evidence.verify_platform import verify_platform
+from sealift.evidence.formats.launch_measurement import parse_measurement
+from sealift.evidence.formats.launch_secret import DISK_KEY_GUID, pack_secret_table
+from sealift.evidence.formats.sev_attestation_report import parse_attestation_report
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.launch.measurement import measurement_holds
+from sealift.evidence.launch.secret import package_secret
+from sealift.evidence.launch.session import create_session
+from sealift.evidence.verify.sev_launch import LaunchEvidence, verify_attestation, verify_launch
+from sealift.evidence.verify.sev_platform import verify_platform
+from sealift.evidence.verify.verdict import Reason
+from sealift.files import read_bounded
 from sealift.host import ssh
 from sealift.keys import make_ssh_key, make_wireguard_key
 from sealift.processor.interface import SEV_POLICY_DEFAULT, SevLaunch, SevPlatform, SnpLaunch
@@ -39,9 +41,9 @@ if TYPE_CHECKING:
 
     from sealift.attestation.demand import Demand
     from sealift.attestation.keystore import Keystore
-    from sealift.evidence.measurement import Measurement
-    from sealift.evidence.platform_chain import PlatformChain
-    from sealift.evidence.verdict import Verdict
+    from sealift.evidence.formats.launch_measurement import Measurement
+    from sealift.evidence.formats.platform_chain import PlatformChain
+    from sealift.evidence.verify.verdict import Verdict
     from sealift.host.ssh import Connection
     from sealift.inventory import Inventory, Vm
     from sealift.processor.interface import Launch, Platform
@@ -54,7 +56,7 @@ NONCE_BYTES = 16
 
 
 def start_snp(inventory: Inventory, name: str, vm: Vm) -> bool:
-    """Have the provider start the VM unless it runs. Returns whether it had to: then it boots first."""
+    """Make the provider start the VM unless it runs. Returns whether it was started, and so has to boot."""
     with _provider(inventory, name) as client:
         there = _find(client, vm)
         if there is not None and there.phase is Phase.RUNNING:
@@ -72,7 +74,7 @@ def attest_sev(
     *,
     patience_s: float = 0,
 ) -> tuple[Record, Connection]:
-    """The launch that is on record, attested anew while it runs; else a new launch. A rejected one is ended."""
+    """Attest the recorded launch again if it still runs, else make a new launch. A rejected launch is ended."""
     vm = inventory.host(name).vm
     if vm is None or vm.name is None:
         raise UnusableInput("no provider starts it", host=name, step="attest", remedy="Give its `vm` a name")
@@ -84,18 +86,18 @@ def attest_sev(
             if there is not None and there.phase is not Phase.ENDED:
                 client.stop(vm.name)
             record = launch(client, name, vm, demand, keystore)
-            # Kept at once: a launch whose keys were lost could only be thrown away.
+            # Saved at once: a launch without its keys would be useless.
             Records.of(inventory).write(record)
     known = inventory.known_as(name, host_key=record.ssh_host_key, wireguard_key=record.wireguard_key)
     return record, ssh.connect(name, known.host(name), patience_s=patience_s)
 
 
 def launch(client: ProviderClient, name: str, vm: Vm, demand: Demand, keystore: Keystore) -> Record:
-    """Launch, verify, inject, let run. EvidenceRejected before any secret has left; the VM is ended then."""
+    """Launch, verify, inject the secret, resume. EvidenceRejected before any secret was sent; the VM is ended then."""
     chain = _chain(client.evidence(MODE).platform, vm, name)
     platform = _accepted(name, verify_platform(chain, demand.policy))
     if chain.pdh is None:
-        raise rejected(name, [Reason("pdh", "the PDH is not in the evidence")])
+        raise rejected(name, [Reason("pdh", "the evidence has no PDH")])
     owner = create_session(chain.pdh, SEV_POLICY_DEFAULT)
     ordered = order(vm, SevLaunch(owner.policy, owner.session.pack(), owner.owner_certificate.raw))
     started = client.start(ordered)
@@ -147,14 +149,14 @@ def launch(client: ProviderClient, name: str, vm: Vm, demand: Demand, keystore: 
 
 
 def attest_again(client: ProviderClient, vm: Vm, demand: Demand, last: Record) -> Record:
-    """Ask the platform for a report over a fresh nonce on the launch that is on record."""
+    """Ask the platform for a report on the recorded launch over a fresh nonce."""
     nonce, begun = secrets.token_bytes(NONCE_BYTES), time.monotonic()
     found = client.evidence(MODE, vm.name, nonce=nonce)
     waited = timedelta(seconds=time.monotonic() - begun)
     chain = _chain(found.platform, vm, last.host)
     platform = _accepted(last.host, verify_platform(chain, demand.policy))
     if chain.pek is None:
-        raise rejected(last.host, [Reason("pek", "the PEK is not in the evidence")])
+        raise rejected(last.host, [Reason("pek", "the evidence has no PEK")])
     try:
         report = parse_attestation_report(found.attestation_report)
     except UnusableInput as unreadable:
@@ -174,7 +176,7 @@ def attest_again(client: ProviderClient, vm: Vm, demand: Demand, last: Record) -
 
 
 def order(vm: Vm, launch: Launch | None) -> StartOrder:
-    """What the provider is told about a VM of the inventory."""
+    """The provider's order for a VM of the inventory."""
     if not (vm.name and vm.image and vm.tap and vm.mac):
         raise UnusableInput("a VM that a provider starts needs name, image, tap and mac", remedy="Give them")
     configuration = read_bounded(vm.configuration, CONFIGURATION_LIMIT) if vm.configuration else b""
@@ -213,7 +215,7 @@ def _is_on_record(there: VmState | None, last: Record) -> bool:
 
 def _chain(platform: Platform, vm: Vm, name: str) -> PlatformChain:
     if not isinstance(platform, SevPlatform):
-        raise rejected(name, [Reason("platform", "the provider shows another kind of evidence")])
+        raise rejected(name, [Reason("platform", "the provider gives another kind of evidence")])
     amd = [read_bounded(vm.amd_chain, AMD_CHAIN_LIMIT)] if vm.amd_chain else []
     try:
         return platform.chain(*amd)

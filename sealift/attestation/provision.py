@@ -1,4 +1,4 @@
-"""Keys for a host whose evidence was verified: its disk's, and its peers'. The others learn its new key."""
+"""Keys for a host whose evidence was verified: its disk's and its peers'. Its peers get its new WireGuard key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STEP = "provision keys"
 TOKEN = "/run/sealift/keys/token"  # noqa: S105 - the path of one
 ANSWER_TIMEOUT_S = 600
-"""The first opening of a data disk formats it."""
+"""Time for the first opening of a data disk, which formats it."""
 
 
 def provision(
@@ -37,11 +37,11 @@ def provision(
     *,
     fresh_disk: bool = False,
 ) -> str:
-    """Release what a verified host needs, over the connection that is bound to its evidence. Returns what came.
+    """Release a verified host's keys, over the connection that is bound to its evidence. Returns the guest's answer.
 
-    `inventory` names the keys that the hosts have proved. Doing it again changes nothing. Refused where its own
-    addresses, which the provider wrote, would lead what is meant for the tunnel elsewhere; and for a disk that was in
-    use and is empty now, unless the owner says that it is a `fresh_disk`.
+    `inventory` has the keys that were attested. A second call changes nothing. Refused if the host's addresses, which
+    the provider chose, would route the tunnel's packets elsewhere. Also refused for a disk that was in use and is empty
+    now, unless the owner says that it is a `fresh_disk`.
     """
     foreign.refuse(connection, inventory.network, STEP)
     host = inventory.host(record.host)
@@ -53,7 +53,7 @@ def provision(
     disk = _give_with_key(connection, order, record, keystore, fresh_disk=fresh_disk)
     if record.encrypted_disk and disk not in {"open", "opened"}:
         raise CommandFailed(
-            "it says that it has no encrypted disk, though one belongs to it",
+            "it reports no encrypted disk, but its image has one",
             host=record.host,
             step=STEP,
             remedy="Build its image again, or correct the inventory",
@@ -65,9 +65,9 @@ def provision(
 def _give_with_key(
     connection: Connection, order: dict[str, Any], record: Record, keystore: Keystore, *, fresh_disk: bool
 ) -> str:
-    """The order with the disk's key. A killed rotation leaves two: whichever opens the disk is the one.
+    """Order the guest to open its disk. After a killed rotation there are two keys: the one that opens it is kept.
 
-    A disk is formatted if no key of it was settled yet, or the owner says so. Else an empty one is not his.
+    A disk is formatted if it never used a key, or if the owner says so. Otherwise an empty disk is refused.
     """
 
     def said(key: str | None, *, fresh: bool) -> str:
@@ -79,7 +79,7 @@ def _give_with_key(
         settled = keystore.get(record.host)
         key = key_for(keystore, record.host)
         try:
-            # A launch secret has brought it already.
+            # The launch secret has opened it already.
             disk = said(key if record.kind == "snp" else None, fresh=fresh_disk or settled is None)
         except CommandFailed as failed:
             pending = keystore.pending(record.host)
@@ -89,7 +89,7 @@ def _give_with_key(
                 raise
             disk = said(pending, fresh=False)
             key = pending
-        # One that is open already says nothing of the key, but where there was never another.
+        # An open disk does not prove which key opened it, unless there was never another one.
         if disk == "opened" or (disk == "open" and settled is None):
             keystore.settle(record.host, key)
     return disk
@@ -97,17 +97,17 @@ def _give_with_key(
 
 def _emptied(host: str) -> Refused:
     return Refused(
-        "its data disk is empty, though the keystore has a key of it: its provider has emptied or replaced it, or "
+        "its data disk is empty, but the keystore has a key for it: the provider has emptied or replaced the disk, or "
         "gives the VM another one",
         host=host,
         step=STEP,
-        remedy="Nothing was formatted. Have the provider give the disk back; to go on with an empty one, "
+        remedy="Nothing was formatted. Ask the provider to restore the disk; to continue with an empty one, "
         f"`sealift attest {host} --provision --fresh-disk`",
     )
 
 
 def introduce(inventory: Inventory, name: str, gateway: Caller, others: Iterable[Connection] = ()) -> None:
-    """Make the gateway and other Docker hosts take a host's present WireGuard key in place of the one before."""
+    """Make the gateway and other Docker hosts replace a host's old WireGuard key by its current one."""
     host = inventory.host(name)
     if host.wireguard_key is None or host.tunnel_address is None:
         raise UnusableInput("it has no tunnel_address in the inventory", host=name, step=STEP)
@@ -118,15 +118,15 @@ def introduce(inventory: Inventory, name: str, gateway: Caller, others: Iterable
 
 
 def rotate(connection: Connection, name: str, keystore: Keystore) -> None:
-    """Change the key of a host's open disk. Killed at any point, doing it again ends with one key that opens it.
+    """Change the key of a host's open disk. If it is killed at any point, another call ends with one key that opens it.
 
-    A rotation that was interrupted is ended first, with the key that it had drawn: an order of it may still be on its
-    way, so no key is forgotten that the disk might take.
+    An interrupted rotation is finished first, with its own new key. An order of it may still be in flight, so no key is
+    forgotten that the disk may use.
     """
     with keystore.turn(name):
         if keystore.get(name) is None:
             raise UnusableInput(
-                "the keystore has no key of it", host=name, remedy="`sealift keys list` shows all"
+                "the keystore has no key for it", host=name, remedy="`sealift keys list` shows all"
             )
         if (left_over := keystore.pending(name)) is not None:
             _change_key(connection, name, keystore, left_over)
@@ -134,15 +134,17 @@ def rotate(connection: Connection, name: str, keystore: Keystore) -> None:
 
 
 def _change_key(connection: Connection, name: str, keystore: Keystore, new_key: str) -> None:
-    """From the settled key to another, which is settled then. Where the disk has it already, the other slots go."""
+    """Change from the current key to another. If the disk has that one already, all other key slots are removed."""
     keystore.propose(name, new_key)
     give(connection, "rekey", {"old_key": keystore.get(name), "new_key": new_key})
     keystore.settle(name, new_key)
 
 
 def give(connection: Connection, order: str, content: dict[str, Any]) -> dict[str, Any]:
-    """Give a guest an order that changes something. CommandFailed carries its own sentence."""
-    token = connection.run(["cat", TOKEN], remedy="Only a VM of an image that Sealift built has one").stdout
+    """Give a guest an order that changes something. CommandFailed has the guest's own sentence."""
+    token = connection.run(
+        ["cat", TOKEN], remedy="Only a VM of an image that Sealift built has such a program"
+    ).stdout
     line = json.dumps({"order": order, "token": token.strip(), **content}).encode()
     answer = ssh.ask(connection, PORT, line, timeout_s=ANSWER_TIMEOUT_S)
     try:
@@ -151,4 +153,4 @@ def give(connection: Connection, order: str, content: dict[str, Any]) -> dict[st
         failed.step = failed.step or STEP
         raise
     except (ValueError, KeyError, TypeError, RecursionError) as nonsense:
-        raise HostUnreachable("its answer makes no sense", host=connection.name, step=STEP) from nonsense
+        raise HostUnreachable("its answer is not valid", host=connection.name, step=STEP) from nonsense

@@ -1,7 +1,7 @@
-"""What was verified of which host, and when: the owner's memory between one command and the next.
+"""Records of verified evidence: the host, the time, the keys. They last from one command to the next.
 
-A record pins a host's keys. It vouches for nothing beyond the boot that it was made in: a VM draws new keys at each
-start, so that after one nobody answers to the pinned ones.
+A record pins a host's keys. It is valid only until the host's next boot: a VM generates new keys at each start, so
+afterwards no machine has the pinned ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 from sealift.private import private_folder, write_private
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Record(BaseModel):
-    """One host's verified evidence, shortened to what a person asks and what a comparison needs."""
+    """One host's verified evidence: the fields that are shown to a person or compared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,12 +48,12 @@ class Record(BaseModel):
     unchecked: list[str] = []
 
     def is_fresh(self, lifetime_s: int, policy_sha256: str, now: datetime | None = None) -> bool:
-        """Whether it still holds: by its age, and for the policy that it was verified against."""
+        """Whether it is still valid: by its age, and for the same policy."""
         age = (now or datetime.now(UTC)) - self.verified_at
         return policy_sha256 == self.policy_sha256 and timedelta(0) <= age < timedelta(seconds=lifetime_s)
 
     def sentences(self) -> list[str]:
-        """The verdict for a person: what was verified, by whom, and what follows from it."""
+        """The verdict as lines for a person."""
         technology = {"snp": "SEV-SNP report", "sev": "SEV launch measurement"}[self.kind]
         processor = "an EMULATED secure processor: it proves the protocol, not the hardware"
         if not self.emulated:
@@ -66,7 +66,7 @@ class Record(BaseModel):
             f"SSH host key and WireGuard key are {keys}",
         ]
         if not self.encrypted_disk:
-            lines.append("no disk encryption here: what is at rest is the host's memory only")
+            lines.append("no disk encryption here: data at rest is in the host's memory only")
         return lines
 
 
@@ -81,11 +81,11 @@ class Records:
 
     @classmethod
     def of(cls, inventory: Inventory) -> Records:
-        """Those of an inventory."""
+        """The records of an inventory."""
         return cls(inventory.state_folder / "verified")
 
     def read(self, host: str) -> Record | None:
-        """The record of a host, or None. UnusableInput for one that was tampered with beyond reading."""
+        """The record of a host, or None. UnusableInput for a record that cannot be read."""
         path = self.folder / f"{host}.json"
         if not os.path.lexists(path):
             return None
@@ -95,7 +95,7 @@ class Records:
             raise UnusableInput(f"{path} is not a record of evidence", remedy="Remove it") from unreadable
 
     def write(self, record: Record) -> None:
-        """Keep a record: whole, and on the disk."""
+        """Save a record, atomically, and sync it to the disk."""
         folder = private_folder(self.folder)
         write_private(folder / f"{record.host}.json", record.model_dump_json(indent=1).encode())
 
@@ -106,7 +106,7 @@ class Records:
 
 
 def pinned(inventory: Inventory) -> Inventory:
-    """The inventory with the keys that its hosts proved when they were last asked."""
+    """The inventory with the keys of its hosts' last attestation."""
     records = Records.of(inventory)
     for name, host in inventory.hosts.items():
         if host.vm is not None and host.host_key is None and (record := records.read(name)) is not None:

@@ -1,4 +1,4 @@
-"""A host that was started again: it has new keys, no open disk and no tunnel, until it has proved itself once more."""
+"""A host that was started again: it has new keys, no open disk and no tunnel, until it is attested again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def rejoin(inventory: Inventory, name: str, gateway: Caller) -> Connection:
-    """A connection to a host that is trusted already. If it was started since, it first gets back what it had.
+    """A connection to a host that is trusted already. If it was started since, its keys are first released again.
 
     Fails like `reach`.
     """

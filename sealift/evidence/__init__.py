@@ -1,8 +1,15 @@
-"""What an AMD secure processor says of itself: bytes to meaning, meaning to bytes, and a verdict.
+"""Evidence of AMD's secure processors: read, verified, computed, fetched.
 
-Everything here is a pure function over bytes, a clock that is passed in and a policy, with three edges
-that touch files or the network: `files` (bounded reads), `kds` (AMD's key server and its cache directory)
-and `cli` with `commands`. Parsers raise `sealift.errors.UnusableInput` and nothing else.
+====================  =============================================================================
+`formats`             bytes and fields: one module for each format
+`launch`              what an owner makes for a launch: digests, id blocks, sessions, secrets
+`verify`              fields, a policy and a time in; a verdict with reasons out
+`fetch`               AMD's key server and the cache of its answers: the only network I/O
+`cli`                 the commands `sealift evidence …`
+====================  =============================================================================
+
+`formats`, `launch` and `verify` are pure functions: they touch no file, no network and no clock. A room imports
+only rooms below it (`verify` → `launch` → `formats`, `fetch` → `formats`, `cli` → all).
 
 Sources cited as: SEV API (AMD 55766), SNP ABI (AMD 56860), VCEK/KDS (AMD 57230), APM 2 (AMD 24593).
 """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 import paramiko
 
 from sealift.errors import CommandFailed, HostUnreachable, UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 from sealift.process import Completed, failure
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.policy import ExtraRoot, write_policy
-from sealift.evidence.tcb import Generation, SevGeneration
+from sealift.evidence.formats.tcb import Generation, SevGeneration
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.verify.policy import ExtraRoot, write_policy
 from sealift.lab.namespaced import MARK, marked_processes
 from sealift.machine.expected import expected_policy
 from sealift.machine.recipe import RECIPE, files_dir

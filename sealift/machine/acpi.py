@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 
-from sealift.evidence.layout import PAGE_BYTES
+from sealift.evidence.formats.layout import PAGE_BYTES
 
 BLOCK_BYTES = 3 * PAGE_BYTES
 """With what follows the tables: up to 16 bytes for each processor."""

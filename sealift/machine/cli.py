@@ -12,7 +12,7 @@ from sealift.errors import UnusableInput
 from sealift.options import JsonOption  # noqa: TC001 - typer reads the annotations
 
 if TYPE_CHECKING:
-    from sealift.evidence.launch_digest import Mode
+    from sealift.evidence.launch.digest import Mode
 
 app = typer.Typer(no_args_is_help=True, help="The image that an encrypted VM boots: all of it is measured.")
 
@@ -31,7 +31,7 @@ def build(
     ] = False,
 ) -> None:
     """Build an image and print its folder. The same recipe and key give the same bytes."""
-    from sealift.evidence.files import read_bounded
+    from sealift.files import read_bounded
     from sealift.machine.image import GuestEvidence, build_image
     from sealift.machine.recipe import RECIPE, files_dir
     from sealift.machine.tree import build_tree
@@ -64,7 +64,7 @@ def measure(
     """Print the launch digests that the image must have, by generation of the processor."""
     import json
 
-    from sealift.evidence.policy import write_policy
+    from sealift.evidence.verify.policy import write_policy
     from sealift.machine.expected import expected_digests, expected_policy
 
     digests = expected_digests(image, vcpus, cpu)
@@ -102,7 +102,7 @@ def show(image: ImageArgument, as_json: JsonOption = False) -> None:
 
 
 def _name(mode: Mode) -> str:
-    from sealift.evidence.launch_digest import Mode
+    from sealift.evidence.launch.digest import Mode
 
     return {Mode.SEV: "SEV", Mode.SEVES: "SEV-ES", Mode.SNP: "SEV-SNP"}[mode]
 

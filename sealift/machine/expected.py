@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.policy import Policy, SevRules, SnpPolicy
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.verify.policy import Policy, SevRules, SnpPolicy
 from sealift.machine.manifest import read_manifest
 from sealift.processor.measured import MeasuredImage
 

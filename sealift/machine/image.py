@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import hash_file, read_bounded
+from sealift.files import hash_file, read_bounded
 from sealift.machine.cache import only_builder, remove_folder
 from sealift.machine.disk import build_disk
 from sealift.machine.initrd import build_initrd

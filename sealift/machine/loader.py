@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from sealift.errors import UnusableInput
-from sealift.evidence.layout import PAGE_BYTES
+from sealift.evidence.formats.layout import PAGE_BYTES
 from sealift.machine.acpi import BLOCK_BYTES, table_block
 from sealift.machine.initrd import kernel_of
 from sealift.paths import cache_dir

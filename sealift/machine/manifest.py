@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,8 +1,8 @@
 """A key that a guest derives from its chip: payloads of SNP_GET_DERIVED_KEY.
 
 Linux, include/uapi/linux/sev-guest.h (struct snp_derived_key_req, _resp); SNP ABI, tables "MSG_KEY_REQ" and
-"MSG_KEY_RSP". How firmware mixes the fields is not published: the emulated key has its properties (it
-changes with the chip, the root key and each selected field), not its value.
+"MSG_KEY_RSP". AMD has not published how firmware mixes the fields. The emulated key has the same properties (it
+changes with the chip, the root key and each selected field), but another value.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from enum import IntFlag
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence.layout import sized
-from sealift.evidence.session import derive_key
+from sealift.evidence.formats.layout import sized
+from sealift.evidence.launch.session import derive_key
 
 if TYPE_CHECKING:
-    from sealift.evidence.id_block import IdBlock
+    from sealift.evidence.formats.id_block import IdBlock
 
 IOCTL_GET_DERIVED_KEY = 0xC0205301
 REQUEST_BYTES = 32
@@ -29,7 +29,7 @@ _RESPONSE_HEAD = struct.Struct("<I28x")
 
 
 class KeyField(IntFlag):
-    """What is mixed into the key (GUEST_FIELD_SELECT)."""
+    """The fields that are mixed into the key (GUEST_FIELD_SELECT)."""
 
     POLICY = 1 << 0
     IMAGE_ID = 1 << 1
@@ -41,7 +41,7 @@ class KeyField(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class KeyRequest:
-    """What to derive from, `fields` in KeyField bits. `root` 0: the VCEK, 1: the VMRK.
+    """The input of the derivation; `fields` has KeyField bits. `root` 0: the VCEK, 1: the VMRK.
 
     `guest_svn` and `tcb` are at most the guest's.
     """
@@ -58,7 +58,7 @@ class KeyRequest:
 
 
 def parse_key_request(data: bytes) -> KeyRequest:
-    """Read 32 bytes: an emulated secure processor's side."""
+    """Read 32 bytes, as an emulated secure processor does."""
     root, reserved, fields, vmpl, svn, tcb = _REQUEST.unpack(sized(data, REQUEST_BYTES, "a key request"))
     if root > 1 or reserved or vmpl > 3 or fields & ~int(sum(KeyField)):
         raise UnusableInput("a key request with an impossible field", remedy="See the SNP ABI's MSG_KEY_REQ")

@@ -1,8 +1,8 @@
-"""What a secure processor does for one virtual machine, whoever answers for it.
+"""What a secure processor does for one virtual machine, for both backends.
 
 The host's side is `Processor`: evidence about the platform, the arguments that QEMU needs, the launch,
-its measurement, secrets. The guest's side is `GuestProcessor`: reports and what was injected.
-The order of a launch is one for all: `arguments`, `begin` (the VM is there, none of its processors runs),
+its measurement, secrets. The guest's side is `GuestProcessor`: reports and injected secrets.
+Every launch has the same order: `arguments`, `begin` (the VM exists, none of its processors runs),
 `measurement` and `inject` (legacy SEV only), `finish`, then QEMU lets the processors run.
 
 Refusals by the processor are CommandFailed with the firmware's status (SEV API, table "Status codes").
@@ -14,36 +14,36 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.measurement import Firmware
-from sealift.evidence.platform_chain import PlatformChain, collect_platform, split_certificates
-from sealift.evidence.sev_policy import SevPolicy
+from sealift.evidence.formats.launch_measurement import Firmware
+from sealift.evidence.formats.platform_chain import PlatformChain, collect_platform, split_certificates
+from sealift.evidence.formats.sev_policy import SevPolicy
+from sealift.evidence.launch.digest import Mode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sealift.evidence.secret import SecretPacket
+    from sealift.evidence.formats.launch_secret import SecretPacket
     from sealift.processor.measured import Measured, MeasuredImage
 
 GUEST_PORT = "org.sealift.sev-guest"
 """Name of the virtio-serial port behind which the emulated processor answers a VM."""
 
 GUEST_SOCKET = "/run/sealift/sev-guest"
-"""Where it answers a namespaced host."""
+"""The socket on which it answers a namespaced host."""
 
 SNP_POLICY_DEFAULT = 0x30000
 SEV_POLICY_DEFAULT = int(SevPolicy.NO_DEBUG | SevPolicy.NO_KEY_SHARING | SevPolicy.ES | SevPolicy.NO_SEND)
 
 
 class Backend(StrEnum):
-    """Who answers."""
+    """The backend."""
 
     QEMU = "qemu"
     EMULATED = "emulated"
 
 
 class LaunchState(StrEnum):
-    """QMP's names (`SevState`) for where a launch is."""
+    """The states of a launch, with QMP's names (`SevState`)."""
 
     UNINIT = "uninit"
     LAUNCH_UPDATE = "launch-update"
@@ -55,8 +55,8 @@ class LaunchState(StrEnum):
 class SevPlatform:
     """The certificates of a legacy platform as bytes, and its firmware's version.
 
-    PDH, PEK, OCA, CEK have 2084 bytes; ASK and ARK 1600 or 832, or none where the host does not keep
-    them: they are AMD's, and the owner gets them from AMD.
+    PDH, PEK, OCA, CEK have 2084 bytes; ASK and ARK 1600 or 832, or empty if the host does not have
+    them: they are AMD's, and the owner can fetch them from AMD.
     """
 
     pdh: bytes
@@ -67,7 +67,7 @@ class SevPlatform:
     ark: bytes = b""
 
     def chain(self, *amd: bytes) -> PlatformChain:
-        """The chain as the verifier takes it; `amd`: ASK, ARK or both in one, where the host has none."""
+        """The chain for the verifier. `amd`: ASK, ARK or both in one, if the host does not have them."""
         blobs = [self.pdh, self.pek, self.oca, self.cek, self.ask, self.ark, *amd]
         return collect_platform(each for blob in blobs if blob for each in split_certificates(blob))
 
@@ -76,7 +76,7 @@ class SevPlatform:
 class SnpPlatform:
     """The certificate table of a host (GHCB 2.0, section 4.1.8.1): VCEK or VLEK, ASK, ARK, perhaps a CRL.
 
-    Empty where the host keeps none: the owner then gets the certificates from AMD by the report's chip id.
+    Empty if the host has none: the owner then fetches the certificates from AMD by the report's chip id.
     """
 
     certificate_table: bytes = b""
@@ -87,7 +87,7 @@ Platform = SevPlatform | SnpPlatform
 
 @dataclass(frozen=True)
 class SevLaunch:
-    """What the owner of a legacy guest sends: policy (32 bits), session (128 bytes), certificate (2084)."""
+    """The owner's data for a legacy guest: policy (32 bits), session (128 bytes), certificate (2084)."""
 
     policy: int
     session: bytes
@@ -101,7 +101,7 @@ class SevLaunch:
 
 @dataclass(frozen=True)
 class SnpLaunch:
-    """What the owner of an SNP guest sends: policy, id block (96 bytes) with its authentication (4096)."""
+    """The owner's data for an SNP guest: policy, id block (96 bytes) with its authentication (4096)."""
 
     policy: int = SNP_POLICY_DEFAULT
     id_block: bytes = b""
@@ -119,10 +119,10 @@ Launch = SevLaunch | SnpLaunch
 
 @dataclass(frozen=True)
 class LaunchArguments:
-    """What QEMU's command line needs for a launch.
+    """The arguments of QEMU for a launch.
 
-    `confidential_guest_support` is the machine's option of that name, an object's id; `shared_memory` asks
-    for a memfd backend; `smm` is off where it must be; `words` are further options, complete.
+    `confidential_guest_support` is the machine's option of that name, an object's id; `shared_memory`
+    selects a memfd backend; `smm` is False if it must be off; `words` are further options.
     """
 
     words: tuple[str, ...]
@@ -133,7 +133,7 @@ class LaunchArguments:
 
 @dataclass(frozen=True)
 class LaunchStatus:
-    """Where a launch is, under which policy, by which firmware (API major, minor, build)."""
+    """The state of a launch, its policy, and its firmware's version (API major, minor, build)."""
 
     state: LaunchState
     mode: Mode | None
@@ -144,7 +144,7 @@ class LaunchStatus:
 
     @property
     def firmware(self) -> Firmware:
-        """The version as a legacy measurement takes it in."""
+        """The version that is part of a legacy measurement."""
         return Firmware(self.api_major, self.api_minor, self.build)
 
 
@@ -153,25 +153,25 @@ class Processor(Protocol):
 
     @property
     def backend(self) -> Backend:
-        """Who answers: only reports and logs may ask."""
+        """The backend. Only reports and logs may use this."""
 
     def platform(self, mode: Mode) -> Platform:
         """Evidence about the platform; it needs no launch."""
 
     def arguments(self, launch: Launch, image: MeasuredImage, directory: Path) -> LaunchArguments:
-        """QEMU's arguments. Files that they name are written to `directory`; none holds a secret."""
+        """QEMU's arguments. Files that they name are written to `directory`; none contains a secret."""
 
     def begin(self, launch: Launch, measured: Measured) -> None:
-        """Start the launch and measure. The real processor did so when QEMU started; it is then checked."""
+        """Start the launch and measure. A real processor has done this when QEMU started; then it is only checked."""
 
     def status(self) -> LaunchStatus:
-        """Where the launch is."""
+        """The state of the launch."""
 
     def measurement(self) -> bytes:
         """Legacy SEV: 48 bytes, MAC and nonce. Before `finish`."""
 
     def inject(self, packet: SecretPacket) -> None:
-        """Legacy SEV: put a secret into the guest. After `measurement`, before `finish`."""
+        """Legacy SEV: inject a secret into the guest. After `measurement`, before `finish`."""
 
     def attestation_report(self, nonce: bytes) -> bytes:
         """Legacy SEV: 208 bytes over 16 bytes of nonce, for a guest that has been measured."""
@@ -182,7 +182,7 @@ class Processor(Protocol):
 
 @dataclass(frozen=True)
 class GuestReport:
-    """What the guest was answered: the report (1184 bytes), a certificate table or nothing, and by whom."""
+    """The answer to a guest: the report (1184 bytes), a certificate table or nothing, and the backend's name."""
 
     report: bytes
     certificate_table: bytes
@@ -190,10 +190,10 @@ class GuestReport:
 
 
 class GuestProcessor(Protocol):
-    """The guest's side; `guest.py` is what implements it inside a VM."""
+    """The guest's side. Inside a VM, `sealift_guest/processor.py` implements it."""
 
     def report(self, report_data: bytes) -> GuestReport:
         """An SNP report over 64 bytes."""
 
     def secret(self, guid: str) -> bytes:
-        """What was injected under that GUID before the guest ran."""
+        """The secret that was injected with that GUID before the guest ran."""

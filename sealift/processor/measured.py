@@ -1,7 +1,7 @@
-"""What a launch measures: the same description gives the owner's expectation and the emulator's digest.
+"""The measured parts of a launch. The owner's expected digest and the emulator's digest come from the same code.
 
-A VM's image is measured as QEMU and the firmware of AMD's processor would (`sealift.evidence`). A host of
-the `netns` lab has no firmware: what stands in for it is a statement of what its tree holds.
+A VM's image is measured as by QEMU and the firmware of AMD's processor (`sealift.evidence.launch`). A host of the
+`netns` lab has no firmware: a description of its tree is measured instead.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - read at run time by `wire`
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import hash_file, read_bounded
-from sealift.evidence.firmware import SIZE_LIMIT, FirmwareImage, parse_firmware
-from sealift.evidence.kernel_hashes import NO_INITRD, KernelHashes, hash_command_line
-from sealift.evidence.launch_digest import Mode, Processors, SnpDigest, launch_digest
-from sealift.evidence.layout import PAGE_BYTES
-from sealift.evidence.vmsa import SNP_ACTIVE, model_signature
+from sealift.evidence.formats.firmware import SIZE_LIMIT, FirmwareImage, parse_firmware
+from sealift.evidence.formats.layout import PAGE_BYTES
+from sealift.evidence.formats.vmsa import SNP_ACTIVE, model_signature
+from sealift.evidence.launch.digest import Mode, Processors, SnpDigest, launch_digest
+from sealift.evidence.launch.kernel_hashes import NO_INITRD, KernelHashes, hash_command_line
+from sealift.files import hash_file, read_bounded
 
 TREE_LIMIT = 64 * 1024
 
 
 @dataclass(frozen=True)
 class MeasuredImage:
-    """The files that QEMU is given, and the processors that it makes.
+    """QEMU's files, and the virtual processors.
 
     `cpu` is QEMU's model name; `features` is SEV_FEATURES, measured with SNP only. `kernel_hashes` is QEMU's
     option of that name: without it the kernel is booted and not measured.
@@ -40,7 +40,7 @@ class MeasuredImage:
     legacy_vm_type: bool = False
 
     def hashes(self) -> KernelHashes | None:
-        """Of kernel, initrd and command line; None where they are not measured."""
+        """Hashes of kernel, initrd and command line; None if they are not measured."""
         if self.kernel is None or not self.kernel_hashes:
             return None
         return KernelHashes(
@@ -63,12 +63,12 @@ class MeasuredImage:
 
 @dataclass(frozen=True)
 class MeasuredTree:
-    """A statement of what a namespaced host is made of (hashes of its recipe and files), 1 byte to 64 KiB."""
+    """A description of a namespaced host (hashes of its recipe and files), 1 byte to 64 KiB."""
 
     content: bytes
 
     def digest(self, mode: Mode) -> bytes:
-        """As if it were the first pages of a guest: at address 0, the rest of the last page zeros."""
+        """The digest of the description as the first pages of a guest, at address 0, padded with zeros."""
         if not 0 < len(self.content) <= TREE_LIMIT:
             raise UnusableInput(
                 "a tree is described in 1 byte to 64 KiB", remedy="Describe it by hashes, not by its files"

@@ -1,7 +1,6 @@
-"""QEMU's monitor, one command at a time: `qemu.qmp` behind a call that waits.
+"""QEMU's monitor, one command at a time: `qemu.qmp` behind a blocking call.
 
-QEMU serves one client at a time, so a connection lasts for one exchange: what a killed predecessor held is
-free again.
+QEMU serves one client at a time, so each command uses a new connection. A killed client does not block the next one.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ _ABSENT = (
 
 @dataclass(frozen=True)
 class Monitor:
-    """Where QEMU's QMP socket is: a path, or a connected socket that serves one exchange."""
+    """QEMU's QMP socket: a path, or a connected socket for one exchange."""
 
     place: Path | socket.socket
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """One command; underscores in argument names stand for hyphens.
 
-        CommandFailed with QEMU's own words, PrerequisiteMissing where they mean that there is no secure
-        processor, HostUnreachable where nobody answers.
+        CommandFailed with QEMU's message, PrerequisiteMissing if the message means that there is no secure processor,
+        HostUnreachable if QEMU does not answer.
         """
         given = {name.replace("_", "-"): value for name, value in arguments.items()}
         return asyncio.run(self._execute(command, given))
@@ -72,7 +71,7 @@ class Monitor:
 
 
 def refusal(command: str, said: str) -> CommandFailed | PrerequisiteMissing:
-    """The error for what QEMU said, in an answer or as its last words."""
+    """The error for a message of QEMU, in an answer or at its end."""
     words = " ".join(said.split())[-500:]
     if any(sign in said for sign in _ABSENT):
         return PrerequisiteMissing(

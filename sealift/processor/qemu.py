@@ -1,7 +1,7 @@
-"""The real backend: AMD's secure processor as QEMU's `sev-guest` and `sev-snp-guest` objects drive it.
+"""The real backend: AMD's secure processor, driven by QEMU's `sev-guest` and `sev-snp-guest` objects.
 
 QMP commands and their types: QEMU 10, qapi/misc-target.json; objects: qapi/qom.json (SevGuestProperties,
-SevSnpGuestProperties). Everything binary is base64 there. What an answer means depends on `sev-type`.
+SevSnpGuestProperties). All binary data is base64 there. The meaning of an answer depends on `sev-type`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable, UnusableInput
-from sealift.evidence import attestation_report, measurement, sev_certificate
-from sealift.evidence.files import read_bounded
-from sealift.evidence.id_block import parse_id_auth, parse_id_block
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.layout import sized
-from sealift.evidence.platform_chain import collect_platform, split_certificates
-from sealift.evidence.sev_policy import SevPolicy
+from sealift.evidence.formats import launch_measurement, sev_attestation_report, sev_certificate
+from sealift.evidence.formats.id_block import parse_id_auth, parse_id_block
+from sealift.evidence.formats.layout import sized
+from sealift.evidence.formats.platform_chain import collect_platform, split_certificates
+from sealift.evidence.formats.sev_policy import SevPolicy
+from sealift.evidence.launch.digest import Mode
+from sealift.files import read_bounded
 from sealift.processor.interface import (
     Backend,
     Launch,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sealift.evidence.secret import SecretPacket
+    from sealift.evidence.formats.launch_secret import SecretPacket
     from sealift.processor.measured import Measured, MeasuredImage
 
 QEMU = "/usr/bin/qemu-system-x86_64"
@@ -54,7 +54,7 @@ _FILE_LIMIT = 64 * 1024
 
 @dataclass(frozen=True)
 class Capabilities:
-    """`query-sev-capabilities`: PDH, PEK‖OCA‖CEK, the chip's id, and two numbers that the objects want."""
+    """`query-sev-capabilities`: PDH, PEK‖OCA‖CEK, the chip's id, and two numbers that the objects need."""
 
     pdh: bytes
     cert_chain: bytes
@@ -68,7 +68,7 @@ class QemuProcessor:
     """A `Processor`.
 
     `qmp` is the VM's monitor. `amd_certificates`: a file with the legacy ASK and ARK, `certificate_table`:
-    one with the table for SNP, both optional: they are public, and the owner can have them from AMD.
+    a file with the table for SNP. Both are optional, because the owner can fetch these certificates from AMD.
     """
 
     qmp: Path
@@ -84,7 +84,7 @@ class QemuProcessor:
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        """Asked once, of a QEMU without a machine: it needs no VM."""
+        """The host's capabilities. They come from a QEMU without a machine, which is asked once."""
         return self.known or probe(self.qemu)
 
     def platform(self, mode: Mode) -> Platform:
@@ -130,7 +130,7 @@ class QemuProcessor:
         return LaunchArguments(_object("sev-snp-guest", options), OBJECT_ID, shared_memory=True, smm=False)
 
     def begin(self, launch: Launch, measured: Measured) -> None:  # noqa: ARG002 - QEMU measured its own files
-        """See `Processor`: QEMU launched by itself; it must have launched what was asked for."""
+        """See `Processor`. QEMU has launched the guest already; this checks that it launched the requested one."""
         status = self.status()
         if status.mode is not launch.mode or status.policy != launch.policy:
             said = f"{status.mode.value if status.mode else 'no'} guest with policy {status.policy:#x}"
@@ -157,11 +157,13 @@ class QemuProcessor:
         """See `Processor`."""
         self._demand_legacy("query-sev-launch-measure")
         return sized(
-            _bytes(self._execute("query-sev-launch-measure"), "data"), measurement.SIZE, "a measurement"
+            _bytes(self._execute("query-sev-launch-measure"), "data"),
+            launch_measurement.SIZE,
+            "a measurement",
         )
 
     def inject(self, packet: SecretPacket) -> None:
-        """See `Processor`. Where in the guest's memory is for the firmware's own table to say."""
+        """See `Processor`. The firmware's own table has the address of the secret in the guest's memory."""
         self._demand_legacy("sev-inject-launch-secret")
         self._execute(
             "sev-inject-launch-secret",
@@ -175,15 +177,15 @@ class QemuProcessor:
         said = self._execute(
             "query-sev-attestation-report", mnonce=base64.b64encode(sized(nonce, 16, "a nonce")).decode()
         )
-        return sized(_bytes(said, "data"), attestation_report.SIZE, "an attestation report")
+        return sized(_bytes(said, "data"), sev_attestation_report.SIZE, "an attestation report")
 
     def finish(self) -> None:
-        """See `Processor`: QEMU does so by itself when the VM is continued."""
+        """See `Processor`. QEMU does this itself when the VM is continued."""
 
     def _demand_legacy(self, command: str) -> None:
         if self.status().mode is Mode.SNP:
             raise UnusableInput(
-                f"{command} is of legacy SEV, and this is an SNP guest",
+                f"{command} is a command for legacy SEV, and this is an SNP guest",
                 step=STEP,
                 remedy="An SNP guest gets its report and its keys from inside",
             )
@@ -193,7 +195,7 @@ class QemuProcessor:
 
 
 def probe(qemu: Sequence[str] = (QEMU,)) -> Capabilities:
-    """Ask a QEMU without a machine what this host can do. PrerequisiteMissing where it has no SEV."""
+    """Ask a QEMU without a machine for the host's capabilities. PrerequisiteMissing if the host has no SEV."""
     ours, its = socket.socketpair()
     with ours, its:
         words = [

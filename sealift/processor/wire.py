@@ -1,7 +1,7 @@
-"""Dataclasses as JSON and back, strictly: bytes in base64, no key unknown, none missing, no type guessed.
+"""Dataclasses to JSON and back, strictly: bytes in base64, no unknown keys, no missing keys, no converted types.
 
-It stands at the two edges where a peer is not trusted or is another Python: the emulator's sockets, and
-the provider's orders. Standard library only, since a provider's host has little more.
+It is used where the peer is not trusted or runs another Python: for the emulator's sockets and the provider's orders.
+Standard library only, since a provider's host has little more.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sealift.words import not_known
 T = TypeVar("T")
 
 LINE_LIMIT = 1 << 20
-"""Bytes of one message: the largest, a certificate table in base64, has 90 KiB."""
+"""Bytes of one message. The largest message, a certificate table in base64, has 90 KiB."""
 
 
 def to_json(value: Any) -> Any:
-    """What `json` can write, of dataclasses, bytes, enums, paths, sequences and plain values."""
+    """Dataclasses, bytes, enums, paths, sequences and plain values, as values that `json` can write."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     match value:
@@ -54,7 +54,7 @@ def from_line(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UnusableInput("a message that is not JSON", remedy="Send one JSON object a line") from error
     if not isinstance(message, dict):
-        raise UnusableInput("a message that is no JSON object", remedy="Send one JSON object a line")
+        raise UnusableInput("a message that is not a JSON object", remedy="Send one JSON object a line")
     return message
 
 

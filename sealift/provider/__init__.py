@@ -1,5 +1,5 @@
-"""The provider's side: start a VM from an image, hand out evidence, inject a secret, stop, list. It holds no key.
+"""The provider's side: start a VM from an image, give evidence, inject a secret, stop, list. It has no key.
 
-It runs on the hypervisor's host with little more than Python's standard library, over SSH, under an account
-that may do nothing else (`gate`). The owner's side of that connection is `client`.
+It runs on the hypervisor's host, with little more than Python's standard library. Orders come over SSH, to an account
+that can do nothing else (`gate`). The owner's side of that connection is `client`.
 """

@@ -1,4 +1,4 @@
-"""`python -m sealift.provider [--settings FILE] [--processor NAME] ORDER|gate|serve`: no more than Python needed."""
+"""`python -m sealift.provider [--settings FILE] [--processor NAME] ORDER|gate|serve`: it needs only Python."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sealift.provider.settings import read_settings
 
 
 def main(words: list[str] | None = None) -> int:
-    """One order, or what an SSH client asked for."""
+    """Execute one order, or the request of an SSH client."""
     parser = argparse.ArgumentParser(prog="sealift.provider", description=__doc__)
     parser.add_argument("--settings", type=Path, help="TOML; default: /etc/sealift/provider.toml")
-    parser.add_argument("--processor", help="qemu or emulated, whatever the settings say")
+    parser.add_argument("--processor", help="qemu or emulated; overrides the settings")
     parser.add_argument("order", choices=[*ORDERS, gate.SERVE, "gate"])
     options = parser.parse_args(words)
     try:

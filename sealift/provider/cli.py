@@ -1,4 +1,4 @@
-"""`sealift provider`: the same orders for an administrator at the machine, and the line that lets an owner in."""
+"""`sealift provider`: the same orders for the machine's administrator, and the authorized_keys line for an owner."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="The provider's side: VMs with evidence. It holds no key.")
+app = typer.Typer(no_args_is_help=True, help="The provider's side: VMs with evidence. It has no key.")
 
 SettingsOption = Annotated[
     Path | None, typer.Option("--settings", help="TOML. Default: /etc/sealift/provider.toml.")
 ]
 ProcessorOption = Annotated[
-    str | None, typer.Option("--processor", help="qemu or emulated, whatever the settings say.")
+    str | None, typer.Option("--processor", help="qemu or emulated; overrides the settings.")
 ]
 
 
@@ -26,13 +26,13 @@ def start(settings: SettingsOption = None, processor: ProcessorOption = None) ->
 
 @app.command()
 def evidence(settings: SettingsOption = None, processor: ProcessorOption = None) -> None:
-    """Hand out evidence about the platform, or about a VM."""
+    """Print evidence about the platform, or about a VM."""
     _order("evidence", settings, processor)
 
 
 @app.command()
 def inject(settings: SettingsOption = None, processor: ProcessorOption = None) -> None:
-    """Put a launch secret into a VM that waits for it, and let it run."""
+    """Inject a launch secret into a waiting VM, and let it run."""
     _order("inject", settings, processor)
 
 
@@ -44,13 +44,13 @@ def resume(settings: SettingsOption = None, processor: ProcessorOption = None) -
 
 @app.command()
 def stop(settings: SettingsOption = None, processor: ProcessorOption = None) -> None:
-    """End a VM. Its data disk stays."""
+    """Stop a VM. Its data disk stays."""
     _order("stop", settings, processor)
 
 
 @app.command("list")
 def list_vms(settings: SettingsOption = None) -> None:
-    """Show all VMs, as JSON."""
+    """Print all VMs as JSON."""
     from sealift.processor.wire import to_line
     from sealift.provider.service import Provider
     from sealift.provider.settings import read_settings
@@ -60,7 +60,7 @@ def list_vms(settings: SettingsOption = None) -> None:
 
 @app.command()
 def serve(settings: SettingsOption = None, processor: ProcessorOption = None) -> None:
-    """Take orders as lines of JSON until the input ends."""
+    """Execute orders, one JSON object a line, until the input ends."""
     _order("serve", settings, processor)
 
 
@@ -69,8 +69,8 @@ def authorize(
     public_key: Annotated[Path, typer.Argument(help="The owner's public key, a .pub file.")],
     settings: SettingsOption = None,
 ) -> None:
-    """Print the line for authorized_keys that lets an owner give orders, and nothing else."""
-    from sealift.evidence.files import read_bounded
+    """Print the authorized_keys line with which an owner's key can give orders and nothing else."""
+    from sealift.files import read_bounded
     from sealift.provider import gate
 
     key = read_bounded(public_key, 16 * 1024).decode(errors="replace")

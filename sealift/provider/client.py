@@ -1,4 +1,4 @@
-"""The owner's side of a provider: orders over a connection, answers as what they mean."""
+"""The owner's side of a provider: orders over a connection, and typed answers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sealift.provider.orders import Evidence, EvidenceOrder, InjectOrder, StartO
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sealift.evidence.launch_digest import Mode
-    from sealift.evidence.secret import SecretPacket
+    from sealift.evidence.formats.launch_secret import SecretPacket
+    from sealift.evidence.launch.digest import Mode
     from sealift.process import Completed
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ ANSWER_LIMIT = 4 * LINE_LIMIT
 
 
 class Line(Protocol):
-    """What runs a command at the provider: `sealift.host.ssh.Connection` does."""
+    """Runs a command at the provider, such as `sealift.host.ssh.Connection`."""
 
     @property
     def name(self) -> str:
@@ -37,7 +37,7 @@ class Line(Protocol):
 
 @dataclass(frozen=True)
 class ProviderClient:
-    """Orders to one provider. What it answers is not trusted: verify `Evidence` before anything else."""
+    """Orders to one provider. Its answers are not trusted: verify `Evidence` before anything else."""
 
     line: Line
 
@@ -50,7 +50,7 @@ class ProviderClient:
         return self._ask("evidence", EvidenceOrder(mode, vm, nonce), Evidence)
 
     def inject(self, vm: str, packet: SecretPacket, *, resume: bool = True) -> VmState:
-        """A launch secret, already encrypted for the VM's processor."""
+        """Inject a launch secret, which is already encrypted for the VM's processor."""
         return self._ask("inject", InjectOrder(vm, packet.header(), packet.payload, resume), VmState)
 
     def resume(self, vm: str) -> VmState:
@@ -71,14 +71,14 @@ class ProviderClient:
         )
         try:
             if len(done.stdout) > ANSWER_LIMIT:
-                raise UnusableInput("an answer that is too long", remedy="An answer has at most 4 MiB")
+                raise UnusableInput("the provider's answer is too long", remedy="An answer has at most 4 MiB")
             said = from_line(done.stdout.encode())
         except UnusableInput as error:
             raise HostUnreachable(
-                f"the provider does not take the order {name!r}: "
-                f"{done.stderr.strip()[-300:] or f'status {done.status}, without a word'}",
+                f"the provider does not accept the order {name!r}: "
+                f"{done.stderr.strip()[-300:] or f'status {done.status}, without a message'}",
                 host=self.line.name,
-                remedy="Its authorized_keys should carry the line that `sealift provider authorize` prints",
+                remedy="Its authorized_keys should have the line that `sealift provider authorize` prints",
             ) from error
         if "error" in said:
             raise _error(said, self.line.name)
@@ -86,7 +86,7 @@ class ProviderClient:
 
 
 def _error(said: dict[str, Any], host: str) -> SealiftError:
-    """The provider's own error again, as far as its kind is one of ours."""
+    """The provider's error, as the same class of error if it is one of Sealift's."""
     kind = getattr(errors, str(said.get("kind")), CommandFailed)
     if not (isinstance(kind, type) and issubclass(kind, SealiftError)):
         kind = CommandFailed

@@ -1,8 +1,8 @@
-"""The only thing that an owner's SSH key may do at a provider: give one of the known orders.
+"""The gate: an owner's SSH key can only give one of the known orders at a provider.
 
-`authorized_keys` carries `restrict,command="… -m sealift.provider gate"`: whatever the client asks for
-arrives in SSH_ORIGINAL_COMMAND and is compared with a short list of words. No shell sees it, and the
-order's fields come as JSON on standard input, of bounded size.
+`authorized_keys` has `restrict,command="… -m sealift.provider gate"`: the client's request
+arrives in SSH_ORIGINAL_COMMAND and is compared with a short list of words. It is not passed to a shell. The order's
+fields come as JSON on standard input, with a limited size.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ _PUBLIC_KEY = re.compile(
 
 
 def admit(asked: str | None) -> str:
-    """The order in what an SSH client asked for: `start` or `sealift provider start`, and nothing else."""
+    """The order in an SSH client's request: `start` or `sealift provider start`, and nothing else."""
     words = (asked or "").split(" ")
     if words[:2] == ["sealift", "provider"]:
         words = words[2:]
     if len(words) == 1 and words[0] in {*ORDERS, SERVE}:
         return words[0]
     raise UnusableInput(
-        "this account only takes the provider's orders",
+        "this account accepts only the provider's orders",
         remedy=f"Send one of {', '.join(ORDERS)} or {SERVE}, and its fields as JSON on standard input",
     )
 
 
 def answer(provider: Provider, name: str, said: BinaryIO, heard: BinaryIO) -> int:
-    """One order from `said`, its answer to `heard`. The exit status is that of the error."""
+    """Read one order from `said` and write its answer to `heard`. Returns the exit status."""
     if name == SERVE:
         return serve(provider, said, heard)
     text = said.read(INPUT_LIMIT + 1)
@@ -55,7 +55,7 @@ def answer(provider: Provider, name: str, said: BinaryIO, heard: BinaryIO) -> in
 
 
 def serve(provider: Provider, said: BinaryIO, heard: BinaryIO) -> int:
-    """Orders as lines, {"order": …, fields}, until the input ends: one interpreter for a whole launch."""
+    """Execute orders as lines, {"order": …, fields}, until the input ends: one interpreter for a whole launch."""
     while line := said.readline(INPUT_LIMIT + 1):
         message, _ = _obey(provider, None, line)
         heard.write(to_line(message))
@@ -69,17 +69,17 @@ def authorized_line(public_key: str, command: list[str]) -> str:
     """The line for `authorized_keys`."""
     if not _PUBLIC_KEY.fullmatch(public_key.strip()):
         raise UnusableInput(
-            "this is no SSH public key",
+            "this is not an SSH public key",
             remedy="Give the one line of the .pub file, without options before it",
         )
     text = shlex.join(command)
     if '"' in text or "\\" in text or "\n" in text:
-        raise UnusableInput("the command can't stand in authorized_keys", remedy="Use a plain path")
+        raise UnusableInput("the command cannot be written into authorized_keys", remedy="Use a plain path")
     return f'restrict,command="{text}" {public_key.strip()}'
 
 
 def gate_command(settings: Path | None) -> list[str]:
-    """What stands behind `command=`: this interpreter, and this package."""
+    """The text after `command=`: this interpreter, and this package."""
     words = [sys.executable, "-P", "-m", "sealift.provider"]
     return [*words, *(["--settings", str(settings)] if settings else []), "gate"]
 

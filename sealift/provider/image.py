@@ -1,4 +1,4 @@
-"""An image as the provider has it: a folder with a manifest and its files."""
+"""An image at the provider: a folder with a manifest and its files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import hash_file
+from sealift.files import hash_file
 from sealift.machine.manifest import FILES, read_manifest
 from sealift.provider.settings import checked_name
 
@@ -18,7 +18,7 @@ _MEASURED = ("firmware", "kernel", "initrd")
 
 @dataclass(frozen=True)
 class Image:
-    """What a VM boots. `append` is the kernel's whole command line."""
+    """The files that a VM boots. `append` is the kernel's whole command line."""
 
     firmware: Path
     kernel: Path
@@ -28,10 +28,10 @@ class Image:
 
 
 def read_image(images: Path, name: str) -> Image:
-    """The image of that name. Its small files must hash to what the manifest says, which costs 0.1 s.
+    """The image of that name. The hashes of its small files are compared with the manifest, which takes 0.1 s.
 
-    The root disk is not hashed: its verity root hash is in the command line, and what is read is checked
-    by the guest's kernel. UnusableInput names what is missing or damaged.
+    The root disk is not hashed: its verity root hash is on the command line, and the guest's kernel checks every
+    block that it reads. UnusableInput names a file that is missing or damaged.
     """
     folder = images / checked_name(name, "the image's name")
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""From an order to QEMU's command line; its building is `sealift.machine.qemu`'s."""
+"""From an order to QEMU's command line, which `sealift.machine.qemu` builds."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def machine_words(
     settings: Settings, place: Place, order: StartOrder, image: Image, arguments: LaunchArguments | None
 ) -> list[str]:
-    """The command, with the VM's disks made ready."""
+    """The command of the VM. Its disks are made first."""
     configuration = place.folder / "configuration"
-    # A disk has whole sectors, and QEMU refuses one without any.
+    # A disk has whole sectors, and QEMU refuses an empty disk.
     content = order.configuration or bytes(512)
     configuration.write_bytes(content + bytes(-len(content) % 512))
     measured = None
@@ -51,14 +51,14 @@ def machine_words(
 
 
 def ready_disk(path: Path, size_mib: int) -> Path:
-    """The VM's data disk, made (sparse, empty) if it has none. One that is there keeps its size and content."""
+    """The VM's data disk. A new one is sparse and empty. An existing one keeps its size and content."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         if not path.is_file():
             raise UnusableInput(
-                f"{path} is no disk", remedy="The provider's administrator must remove it"
+                f"{path} is not a disk file", remedy="The provider's administrator must remove it"
             ) from None
         return path
     try:

@@ -1,6 +1,6 @@
-"""What an owner may order of a provider, and what he is told: the fields of the JSON on both ways.
+"""The orders of an owner to a provider and their answers: the fields of the JSON in both directions.
 
-Bytes are base64. A field without a default must be there, an unknown one is refused.
+Bytes are base64. A field without a default is required; an unknown field is refused.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sealift.errors import UnusableInput
-from sealift.evidence.launch_digest import Mode  # noqa: TC001 - read at run time by `wire`
+from sealift.evidence.launch.digest import Mode  # noqa: TC001 - read at run time by `wire`
 from sealift.processor.interface import Backend, Launch, LaunchStatus, Platform  # noqa: TC001 - read at run time by `wire`
 from sealift.provider.settings import checked_name
 
@@ -23,7 +23,7 @@ _CPU = re.compile(r"[A-Za-z0-9-]{1,32}")
 
 
 class Phase(StrEnum):
-    """Where a VM is. `waiting`: launched and measured, its processors held until a secret or `resume`."""
+    """The phase of a VM. `waiting`: launched and measured, with its processors paused until a secret or `resume`."""
 
     STARTING = "starting"
     WAITING = "waiting"
@@ -36,8 +36,8 @@ class StartOrder:
     """A VM from an image. `launch` None: no evidence, no encryption.
 
     `cpu` is QEMU's name for the processors, measured with SEV-ES and SNP. `data_disk_mib`: the size of the
-    disk that is made if the VM has none. `configuration`: what stands on the VM's configuration disk; the
-    provider can read it.
+    disk that is made if the VM has none. `configuration`: the content of the VM's configuration disk, which the
+    provider can read.
     """
 
     vm: str
@@ -57,9 +57,9 @@ class StartOrder:
         checked_name(self.vm, "the VM's name")
         checked_name(self.image, "the image's name")
         for holds, what in (
-            (_INTERFACE.fullmatch(self.tap), "the network interface is no interface's name"),
+            (_INTERFACE.fullmatch(self.tap), "the network interface's name is not valid"),
             (_MAC.fullmatch(self.mac), "the MAC address is not six bytes in lower-case hexadecimal"),
-            (_CPU.fullmatch(self.cpu), "the processor's name is none of QEMU's"),
+            (_CPU.fullmatch(self.cpu), "the processor's name is not valid for QEMU"),
             (1 <= self.vcpus <= VCPU_LIMIT, f"a VM has 1 to {VCPU_LIMIT} processors"),
             (576 <= self.mtu <= 65535, "an interface carries packets of 576 to 65535 bytes"),
             (self.memory_mib >= 64, "a VM has at least 64 MiB of memory"),
@@ -72,7 +72,7 @@ class StartOrder:
 
 @dataclass(frozen=True)
 class EvidenceOrder:
-    """Evidence: about the platform alone, or about a VM too. `nonce`: 16 bytes, for a legacy report."""
+    """Ask for evidence about the platform, and about a VM if one is named. `nonce`: 16 bytes, for a legacy report."""
 
     mode: Mode
     vm: str | None = None
@@ -81,7 +81,7 @@ class EvidenceOrder:
 
 @dataclass(frozen=True)
 class InjectOrder:
-    """A launch secret for a waiting VM: header (52 bytes) and payload, base64. `resume`: let it run then."""
+    """Inject a launch secret into a waiting VM: header (52 bytes) and payload. `resume`: then let it run."""
 
     vm: str
     header: bytes
@@ -103,7 +103,7 @@ class ListOrder:
 
 @dataclass(frozen=True)
 class VmState:
-    """A VM as the provider sees it. `launch_id` is drawn anew at each start, `started_at` is UTC."""
+    """A VM as the provider sees it. `launch_id` is new at each start; `started_at` is in UTC."""
 
     vm: str
     image: str
@@ -118,7 +118,7 @@ class VmState:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a provider hands out. Only a verdict on its bytes tells whether any of it is true."""
+    """A provider's evidence. It is not trusted before a verdict on its bytes."""
 
     backend: Backend
     platform: Platform

@@ -1,7 +1,7 @@
-"""Processes that outlive whoever started them, and are known again without mistaking another for them.
+"""Processes that live longer than the program that started them, and are recognized reliably.
 
-A process writes its own pid and start time into a file before it becomes the program (exec keeps both): so
-a starter killed at any point leaves no program without a record, and a recycled pid is never killed.
+A process writes its own pid and start time into a file before it becomes the program (exec keeps both). So if the
+starter is killed at any point, no program is without a record. A process that has reused a pid is never killed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 END_TIMEOUT_S = 5
 
-# $0 is the file. Field 22 of stat is the start time; a shell's name has no space that could shift it.
+# $0 is the file. Field 22 of stat is the start time; the name of a shell has no space that would shift the fields.
 _RECORD_AND_BECOME = 'umask 077; echo "$$ $(cut -d" " -f22 /proc/$$/stat)" >"$0" && exec "$@"'
 
 
@@ -52,27 +52,27 @@ def spawn(
 
 
 def living(record: Path) -> int | None:
-    """The pid in a record, if that very process still runs."""
+    """The pid in a record, if the same process still runs."""
     try:
         pid, started = record.read_text().split()
         stat = (Path("/proc") / pid / "stat").read_bytes().decode(errors="replace")
     except (OSError, ValueError):
         return None
-    # The name in parentheses may hold anything; what follows it may not.
+    # The name in parentheses may contain any character; the fields after it do not.
     fields = stat.rpartition(")")[2].split()
     state, start_time = fields[0], fields[19]
     return int(pid) if start_time == started and state not in "ZX" else None
 
 
 def end(record: Path) -> None:
-    """End the process of a record, kindly, then not; without one there is nothing to do."""
+    """End the process of a record: first with SIGTERM, then with SIGKILL. Without a record it does nothing."""
     pid = living(record)
     if pid is None:
         return
     with suppress(ProcessLookupError):
         handle = os.pidfd_open(pid)
         try:
-            if living(record) != pid:  # recycled between the look and the handle
+            if living(record) != pid:  # the pid was reused between the check and the handle
                 return
             for number in (signal.SIGTERM, signal.SIGKILL):
                 signal.pidfd_send_signal(handle, number)

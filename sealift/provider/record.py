@@ -1,7 +1,7 @@
-"""What is kept of a VM: a folder with its record, its processes' identities, its sockets and logs.
+"""The folder of a VM: its record, its processes' identities, its sockets and logs.
 
-The record is written before anything is started, so that a killed start is seen as such; whoever works on a
-VM holds its lock, which the kernel takes back when he ends.
+The record is written before anything is started, so that a killed start is recognized. A program that works on a VM
+holds its lock, which the kernel releases when the program ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealift.errors import SealiftError, UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 from sealift.locks import alone
 from sealift.private import write_private
 from sealift.processor.interface import Backend  # noqa: TC001 - read at run time by `wire`
@@ -31,7 +31,7 @@ _LOG_END_BYTES = 2000
 
 @dataclass(frozen=True)
 class Record:
-    """How a VM was started, and how far it got."""
+    """The order that started a VM, and its phase."""
 
     order: StartOrder
     phase: Phase
@@ -77,24 +77,24 @@ class Place:
         return self.folder / "processor.pid"
 
     def read(self) -> Record | None:
-        """The record, or None where there is none that can be read: its writer did not get that far."""
+        """The record, or None if it is missing or cannot be read, because its writer was killed."""
         try:
             return from_json(Record, from_line(read_bounded(self.folder / "vm.json", 2 * LINE_LIMIT)))
         except UnusableInput:
             return None
 
     def write(self, record: Record) -> None:
-        """Keep the record: whole, and on the disk."""
+        """Save the record, atomically, and sync it to the disk."""
         write_private(self.folder / "vm.json", json.dumps(to_json(record)).encode())
 
     def clear(self) -> None:
-        """End what runs and remove the folder. Data disks are elsewhere and stay."""
+        """End the VM's processes and remove the folder. Data disks are in another folder and stay."""
         processes.end(self.qemu_record)
         processes.end(self.processor_record)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def state(self) -> VmState | None:
-        """The VM as it is now; None where nothing is left of it but the remains of a killed start."""
+        """The current state of the VM; None if there are only remains of a killed start."""
         record = self.read()
         if record is None or record.phase is Phase.STARTING:
             return None
@@ -113,7 +113,7 @@ class Place:
         )
 
     def last_words(self) -> str:
-        """The end of what QEMU and the emulated processor said."""
+        """The last lines of QEMU's and the emulated processor's logs."""
         said = []
         for name in ("qemu.log", "processor.log"):
             path = self.folder / name
@@ -124,7 +124,7 @@ class Place:
 
 @contextmanager
 def at_work(state: Path, vm: str) -> Iterator[Place]:
-    """The VM's folder, with nobody else at work on it. Waits for whoever is."""
+    """The VM's folder, locked. Waits for another program that works on this VM."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = checked_name(vm, "the VM's name")
     with alone(state / f".{name}.lock"):

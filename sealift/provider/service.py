@@ -1,4 +1,4 @@
-"""What the provider does for each order. Every step can be killed: the next order finds out and goes on."""
+"""The execution of each order. If a step is killed, the next order detects this and continues."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable, PrerequisiteMissing, UnusableInput
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.secret import parse_secret_packet
+from sealift.evidence.formats.launch_secret import parse_secret_packet
+from sealift.evidence.launch.digest import Mode
 from sealift.processor.interface import Backend, LaunchState, LaunchStatus, Platform, Processor
 from sealift.processor.measured import MeasuredImage
 from sealift.processor.monitor import Monitor, refusal
@@ -42,13 +42,13 @@ _POLL_S = 0.02
 
 
 class Provider:
-    """A hypervisor's host. Orders on different VMs may come side by side, from different processes."""
+    """A hypervisor's host. Different processes may execute orders on different VMs at the same time."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     def obey(self, name: str, fields: dict[str, Any]) -> Any:
-        """An order by its name, with the fields of its JSON."""
+        """Execute an order, by its name and the fields of its JSON."""
         kind = ORDERS.get(name)
         if kind is None:
             raise UnusableInput(f"there is no order {name[:40]!r}", remedy=f"Orders are {', '.join(ORDERS)}")
@@ -66,9 +66,9 @@ class Provider:
                 return self.resume(order) if name == "resume" else self.stop(order)
 
     def start(self, order: StartOrder) -> VmState:
-        """Start a VM: an SNP guest runs, a legacy one waits for its secret. The same order again changes nothing.
+        """Start a VM: an SNP guest runs, a legacy guest waits for its secret. The same order again changes nothing.
 
-        What a killed start left is removed first; a VM that ended starts anew, as another launch.
+        Remains of a killed start are removed first. A VM that has ended is started again, as a new launch.
         """
         self._check(order)
         image = read_image(self.settings.images, order.image)
@@ -99,7 +99,7 @@ class Provider:
                 raise
 
     def evidence(self, order: EvidenceOrder) -> Evidence:
-        """Certificates, and of a VM that waits or runs its launch's status, measurement and legacy report."""
+        """Certificates. For a waiting or running VM also the launch's status, measurement and legacy report."""
         if order.vm is None:
             return Evidence(self.settings.processor, self._platform(order.mode))
         with at_work(self.settings.state, order.vm) as place:
@@ -120,13 +120,13 @@ class Provider:
             )
 
     def inject(self, order: InjectOrder) -> VmState:
-        """Put a secret into a waiting VM and let it run."""
+        """Inject a secret into a waiting VM and let it run."""
         packet = parse_secret_packet(order.header, order.payload)
         with at_work(self.settings.state, order.vm) as place:
             record = self._living(place)
             if record.phase is not Phase.WAITING:
                 raise CommandFailed(
-                    f"the VM {order.vm!r} runs: a secret can be injected only before it does",
+                    f"the VM {order.vm!r} runs already: a secret can be injected only before that",
                     step="inject",
                     remedy="Stop it and start it again with a new session",
                 )
@@ -144,13 +144,13 @@ class Provider:
             return self._state(place)
 
     def stop(self, order: VmOrder) -> VmList:
-        """End a VM, as pulling its plug would; its data disk stays. One that is not there is ended too."""
+        """End a VM like a loss of power. Its data disk stays. A VM that does not exist counts as ended."""
         with at_work(self.settings.state, order.vm) as place:
             place.clear()
         return self.list_vms()
 
     def list_vms(self) -> VmList:
-        """All VMs. One that is being started at this moment is not among them yet."""
+        """All VMs, except those that are being started at this moment."""
         return VmList(tuple(state for place in places(self.settings.state) if (state := place.state())))
 
     def _start(self, place: Place, record: Record, image: Image) -> VmState:
@@ -182,7 +182,7 @@ class Provider:
         place.write(replace(record, phase=Phase.RUNNING))
 
     def _let_go(self, place: Place) -> None:
-        """QEMU lets the processors run; with the real one it ends the launch first, and may be refused."""
+        """Make QEMU run the processors. With real SEV, QEMU first ends the launch, which may be refused."""
         try:
             Monitor(place.qmp).execute("cont")
         except HostUnreachable as error:
@@ -247,7 +247,8 @@ class Provider:
         settings = self.settings
         if settings.taps and order.tap not in settings.taps:
             raise UnusableInput(
-                f"{order.tap!r} is no interface for VMs here", remedy=f"There are {', '.join(settings.taps)}"
+                f"{order.tap!r} is not an interface for VMs here",
+                remedy=f"Use one of {', '.join(settings.taps)}",
             )
         if order.memory_mib > settings.memory_limit_mib or order.data_disk_mib > settings.disk_limit_mib:
             raise UnusableInput(
@@ -259,12 +260,11 @@ class Provider:
     def _living(self, place: Place) -> Record:
         record, state = place.read(), place.state()
         if record is None or state is None:
-            raise UnusableInput(
-                f"there is no VM {place.name!r}", remedy="Start it; `list` shows which there are"
-            )
+            raise UnusableInput(f"there is no VM {place.name!r}", remedy="Start it; `list` shows all VMs")
         if state.phase is Phase.ENDED:
             raise CommandFailed(
-                f"the VM {place.name!r} has ended: {state.note or 'it said nothing'}", remedy="Start it again"
+                f"the VM {place.name!r} has ended: {state.note or 'without a message'}",
+                remedy="Start it again",
             )
         if record.order.launch is None:
             raise PrerequisiteMissing(f"the VM {place.name!r} was started without a secure processor")
@@ -273,12 +273,14 @@ class Provider:
     def _state(self, place: Place) -> VmState:
         state = place.state()
         if state is None or state.phase is Phase.ENDED:
-            raise CommandFailed(f"the VM {place.name!r} has ended: {place.last_words() or 'it said nothing'}")
+            raise CommandFailed(
+                f"the VM {place.name!r} has ended: {place.last_words() or 'without a message'}"
+            )
         return state
 
 
 def measured_image(order: StartOrder, image: Image) -> MeasuredImage:
-    """What of an image and an order is measured."""
+    """The measured parts of an image and an order."""
     return MeasuredImage(
         firmware=image.firmware,
         kernel=image.kernel,
@@ -291,6 +293,6 @@ def measured_image(order: StartOrder, image: Image) -> MeasuredImage:
 
 
 def describe_status(status: LaunchStatus) -> str:
-    """A launch as a person reads it."""
+    """A launch as readable text."""
     mode = status.mode.value if status.mode else "no guest"
     return f"{mode}, {status.state.value}, firmware {status.api_major}.{status.api_minor}.{status.build}"

@@ -1,6 +1,6 @@
-"""What the provider's own administrator decides: who answers for the processor, and where things are.
+"""The settings of the provider's administrator: the backend of the secure processor, and folders.
 
-Read from TOML (/etc/sealift/provider.toml unless named). Nothing here comes from the owner.
+They are read from TOML (/etc/sealift/provider.toml, unless another file is named). Nothing here comes from the owner.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sealift.errors import UnusableInput
-from sealift.evidence.files import read_bounded
+from sealift.files import read_bounded
 from sealift.machine.qemu import QEMU, Accelerator
 from sealift.processor.interface import Backend
 from sealift.processor.wire import from_json
@@ -20,15 +20,15 @@ DEFAULT_FILE = Path("/etc/sealift/provider.toml")
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 _FILE_LIMIT = 64 * 1024
-# A unix socket's path has at most 107 bytes; below the state it takes a name of 32 and a few more.
+# A unix socket's path has at most 107 bytes; below the state folder it needs a name of 32 bytes and a few more.
 _STATE_PATH_LIMIT = 60
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Folders, and what QEMU is given. `taps` lists the interfaces that VMs may have; empty: any name.
+    """Folders, and arguments of QEMU. `taps` lists the interfaces that VMs may use; empty: any name.
 
-    `chip` and `authority` are the emulated processor's: this machine's chip and the lab's root.
+    `chip` and `authority` are for the emulated processor: this machine's chip and the lab's root.
     """
 
     processor: Backend = Backend.QEMU
@@ -48,14 +48,14 @@ class Settings:
 
 
 def read_settings(path: Path | None = None, *, processor: str | None = None) -> Settings:
-    """The settings of a file; without one the defaults. `processor` overrides."""
+    """The settings in a file, or the defaults without one. `processor` overrides the file's."""
     content: object = {}
     chosen = path or DEFAULT_FILE
     if path is not None or chosen.exists():
         try:
             content = read_toml(read_bounded(chosen, _FILE_LIMIT))
         except ValueError as error:
-            raise UnusableInput(f"{chosen} is not readable as TOML: {error}") from error
+            raise UnusableInput(f"{chosen} cannot be read as TOML: {error}") from error
     settings = from_json(Settings, content, str(chosen))
     if processor is not None:
         settings = replace(settings, processor=from_json(Backend, processor, "the processor"))
@@ -68,10 +68,10 @@ def read_settings(path: Path | None = None, *, processor: str | None = None) -> 
 
 
 def checked_name(text: str, what: str) -> str:
-    """A name that can't lead anywhere: lower-case letters, digits, hyphens, at most 32."""
+    """A name that is safe in a path: at most 32 lower-case letters, digits and hyphens."""
     if not NAME.fullmatch(text):
         raise UnusableInput(
-            f"{what} {text[:40]!r} is not a name",
+            f"{what} {text[:40]!r} is not a valid name",
             remedy="Use lower-case letters, digits and hyphens, at most 32 of them",
         )
     return text

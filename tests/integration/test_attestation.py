@@ -32,9 +32,9 @@ from sealift.attestation.attest import attest, keystore_of
 from sealift.attestation.provision import provision
 from sealift.attestation.record import Records, pinned
 from sealift.errors import EvidenceRejected, HostUnreachable, Refused, SealiftError
-from sealift.evidence.policy import parse_policy, write_policy
-from sealift.evidence.snp_report import PolicyBit
-from sealift.evidence.tcb import Tcb
+from sealift.evidence.formats.snp_report import PolicyBit
+from sealift.evidence.formats.tcb import Tcb
+from sealift.evidence.verify.policy import parse_policy, write_policy
 from sealift.host import ssh, stranger
 from sealift.keys import make_wireguard_key
 from sealift.lab import lab

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING
 import pytest
 from foreign_acpi import RAN, foreign_table, ran
 
-from sealift.evidence.certificate_table import ARK, parse_certificate_table
-from sealift.evidence.guest_messages import parse_response
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.policy import ExtraRoot, Policy
-from sealift.evidence.secret import DISK_KEY_GUID, pack_secret_table, package_secret
-from sealift.evidence.session import create_session
-from sealift.evidence.verify_snp import verify_snp
-from sealift.evidence.x509_certificate import parse_x509
+from sealift.evidence.formats.certificate_table import ARK, parse_certificate_table
+from sealift.evidence.formats.guest_messages import parse_response
+from sealift.evidence.formats.launch_secret import DISK_KEY_GUID, pack_secret_table
+from sealift.evidence.formats.x509_certificate import parse_x509
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.launch.secret import package_secret
+from sealift.evidence.launch.session import create_session
+from sealift.evidence.verify.policy import ExtraRoot, Policy
+from sealift.evidence.verify.snp import verify_snp
 from sealift.machine.initrd import kernel_of
 from sealift.machine.loader import build_loader
 from sealift.machine.qemu import QEMU, Accelerator

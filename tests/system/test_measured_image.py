@@ -20,7 +20,7 @@ import pytest
 from foreign_acpi import RAN, foreign_table, ran
 from inner import inner_half, provider_root, sh
 
-from sealift.evidence.files import hash_file
+from sealift.files import hash_file
 from sealift.machine.accelerator import choose_accelerator
 from sealift.machine.boot import GuestConfiguration, GuestFile, NetworkInterface, configuration_bytes
 from sealift.machine.image import GuestEvidence, build_image, damaged_files

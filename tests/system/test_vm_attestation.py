@@ -187,7 +187,7 @@ def test_a_disk_that_the_provider_has_emptied_is_formatted_only_if_the_owner_say
     record, connection = attest(stage.inventory, HOST)
     known = pinned(stage.inventory)
     with connection:
-        with pytest.raises(Refused, match="its provider has emptied or replaced it") as refused:
+        with pytest.raises(Refused, match="the provider has emptied or replaced the disk") as refused:
             provision(known, record, connection, keystore_of(known))
         assert f"attest {HOST} --provision --fresh-disk" in str(refused.value)
         status = ["/usr/libexec/sealift/data-disk", "status"]

@@ -88,8 +88,8 @@ def test_a_table_interprets_no_markup(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_verdict_and_a_table_of_evidence_do_not_carry_it(capsys: pytest.CaptureFixture[str]) -> None:
-    from sealift.evidence.output import print_object, print_rows, print_verdict
-    from sealift.evidence.verdict import Reason, Verdict
+    from sealift.evidence.cli.output import print_object, print_rows, print_verdict
+    from sealift.evidence.verify.verdict import Reason, Verdict
 
     reason = Reason("chain", f"issued by [red]{HOSTILE}")
     verdict = Verdict("report", genuine=False, accepted=False, reasons=(reason,), checked=(), unchecked=())

@@ -1,6 +1,6 @@
-"""An emulated secure processor: a process of its own beside a VM, as swtpm stands in for a TPM.
+"""An emulated secure processor: a separate process beside a VM, as swtpm emulates a TPM.
 
-It speaks the bytes of AMD's firmware and chains to a lab's own root, never AMD's: evidence made here is
-rejected unless a policy names that root, and says EMULATED wherever a format leaves room. It protects
-nothing: whoever runs it reads its keys and the guest's memory.
+It uses the formats of AMD's firmware and chains to a lab's own root, never to AMD's. Its evidence is rejected unless a
+policy names that root. The evidence says EMULATED wherever a format has a place for it. The emulation protects
+nothing: anybody who runs it can read its keys and the guest's memory.
 """

@@ -21,7 +21,7 @@ _LOG = logging.getLogger("sealift.emulated")
 
 
 def main(words: list[str] | None = None) -> int:
-    """Serve. Exit status 0 when told to end or when the VM ended, another for unusable arguments."""
+    """Serve. Exit status 0 after a signal to end or the end of the VM, another for unusable arguments."""
     options = _options().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s emulated: %(message)s")
     try:
@@ -49,25 +49,27 @@ async def _run(firmware: Firmware, host: socket.socket, guest: socket.socket, *,
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sealift.processor.emulated", description=__doc__)
-    parser.add_argument("--state", type=Path, required=True, help="the machine's chip; made if not there")
-    parser.add_argument("--authority", type=Path, help="the lab's root, if not inside the state")
+    parser.add_argument(
+        "--state", type=Path, required=True, help="the machine's chip; made if it does not exist"
+    )
+    parser.add_argument("--authority", type=Path, help="the lab's root, if it is not in the state folder")
     parser.add_argument("--profile", type=Path, help=f"settings in JSON; default: STATE/{PROFILE_NAME}")
     parser.add_argument("--host", required=True, help="the host's socket: a path, or fd:N that listens")
     parser.add_argument("--guest", required=True, help="the guest's socket: the same")
-    parser.add_argument("--terminate", action="store_true", help="end when the guest's end is closed")
+    parser.add_argument("--terminate", action="store_true", help="end when the guest's side is closed")
     return parser
 
 
 def _listener(place: str) -> socket.socket:
     if place.startswith("fd:"):
         return socket.socket(fileno=int(place.removeprefix("fd:")))
-    # Nobody but its owner may talk to it, not even in the moment between bind and chmod.
+    # Only its owner may connect, even in the moment between bind and chmod.
     before = os.umask(0o177)
     try:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(place)
     except OSError as error:
-        raise UnusableInput(f"no socket can be at {place}: {error.strerror or error}") from error
+        raise UnusableInput(f"no socket can be made at {place}: {error.strerror or error}") from error
     finally:
         os.umask(before)
     listener.listen()

@@ -1,7 +1,7 @@
-"""The lab's root in AMD's place: ARK, ASK and ASVK for SNP (X.509), ARK and ASK for legacy SEV.
+"""The lab's root, which replaces AMD's: ARK, ASK and ASVK for SNP (X.509), ARK and ASK for legacy SEV.
 
-Made once and kept in a directory of mode 0700, since RSA-4096 takes seconds. Subjects carry AMD's common
-names, which the chain's rules demand, under an organisation that says EMULATED; legacy key ids say it too.
+It is made once and kept in a directory of mode 0700, since RSA-4096 keys take seconds. Subjects have AMD's common
+names, because the rules of the chain demand them. Their organisation says EMULATED, and so do legacy key ids.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from sealift.evidence.amd_certificate import USAGE_ARK, USAGE_ASK, issue_amd_certificate
-from sealift.evidence.crl import issue_crl
-from sealift.evidence.endorsement import Kind
-from sealift.evidence.x509_certificate import ca_extensions, issue_x509
+from sealift.evidence.formats.amd_certificate import USAGE_ARK, USAGE_ASK, issue_amd_certificate
+from sealift.evidence.formats.crl import issue_crl
+from sealift.evidence.formats.endorsement import Kind
+from sealift.evidence.formats.x509_certificate import ca_extensions, issue_x509
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from sealift.evidence.tcb import Generation
-    from sealift.evidence.x509_certificate import Extension
+    from sealift.evidence.formats.tcb import Generation
+    from sealift.evidence.formats.x509_certificate import Extension
     from sealift.processor.emulated.store import Store
 
 ORGANISATION = "SEALIFT EMULATED"
@@ -45,7 +45,7 @@ _INFIX = {Kind.VCEK: "", Kind.VLEK: "VLEK-"}
 
 @dataclass(frozen=True)
 class Authority:
-    """Keys and certificates in a directory; whatever is missing is made."""
+    """Keys and certificates in a directory. Missing ones are made."""
 
     store: Store
 
@@ -83,7 +83,7 @@ class Authority:
         ).der
 
     def crl(self, generation: Generation, revoked: tuple[int, ...] = ()) -> bytes:
-        """A CRL of today, DER."""
+        """A current CRL, DER."""
         now = datetime.now(UTC).replace(microsecond=0)
         return issue_crl(
             issuer=f"ARK-{generation.value.capitalize()}",
@@ -96,7 +96,7 @@ class Authority:
 
     @property
     def legacy_root(self) -> bytes:
-        """The ARK from before X.509, 1600 bytes."""
+        """The ARK in the format before X.509, 1600 bytes."""
         return self.store.keep(
             "legacy-ark.cert",
             lambda: (
@@ -112,7 +112,7 @@ class Authority:
 
     @property
     def legacy_ask(self) -> bytes:
-        """The ASK from before X.509, 1600 bytes."""
+        """The ASK in the format before X.509, 1600 bytes."""
         return self.store.keep(
             "legacy-ask.cert",
             lambda: (
@@ -128,7 +128,7 @@ class Authority:
 
     @property
     def ask(self) -> rsa.RSAPrivateKey:
-        """What signs a legacy chip's CEK."""
+        """The key that signs a legacy chip's CEK."""
         return self._ask
 
     @cached_property
@@ -144,7 +144,7 @@ class Authority:
             key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
             return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
-        # Our own file: looking for its primes' divisors again would take longer than all the rest.
+        # The file is our own: checking its primes again would take longer than everything else.
         encoded = self.store.keep(name, make)
         key = load_der_private_key(encoded, password=None, unsafe_skip_rsa_key_validation=True)
         if not isinstance(key, rsa.RSAPrivateKey):

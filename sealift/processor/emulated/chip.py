@@ -1,7 +1,7 @@
-"""One machine's emulated chip: a secret in a directory, the keys that follow from it, and their certificates.
+"""One machine's emulated chip: a secret in a directory, the keys that are derived from it, and their certificates.
 
-Keys are derived from the secret, so that a chip stays the same chip over restarts; a VCEK follows from the
-reported TCB too, as on a real chip, where older firmware cannot make the key of newer.
+Keys are derived from the secret, so a chip has the same keys after a restart. A VCEK is derived from the reported TCB,
+too, as on a real chip, where older firmware cannot derive the key of newer firmware.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sealift.evidence import certificate_table
-from sealift.evidence.amd_certificate import USAGE_ASK
-from sealift.evidence.endorsement import Endorsement, Kind, endorsement_extensions
-from sealift.evidence.session import derive_key
-from sealift.evidence.sev_certificate import (
+from sealift.evidence.formats import certificate_table
+from sealift.evidence.formats.amd_certificate import USAGE_ASK
+from sealift.evidence.formats.endorsement import Endorsement, Kind, endorsement_extensions
+from sealift.evidence.formats.sev_certificate import (
     ALGORITHM_ECDH,
     ALGORITHM_ECDSA,
     USAGE_CEK,
@@ -30,8 +29,9 @@ from sealift.evidence.sev_certificate import (
     build_sev_certificate,
     parse_sev_certificate,
 )
-from sealift.evidence.snp_report import Signer
-from sealift.evidence.tcb import Generation, encode_tcb
+from sealift.evidence.formats.snp_report import Signer
+from sealift.evidence.formats.tcb import Generation, encode_tcb
+from sealift.evidence.launch.session import derive_key
 from sealift.processor.emulated.authority import Authority
 from sealift.processor.emulated.profile import PRODUCTS
 from sealift.processor.emulated.store import Store
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 SECRET_BYTES = 32
 TURIN_CHIP_ID_BYTES = 8
 
-# Order of P-384's group: a derived key is a number below it.
+# The order of P-384's group: a private key is a smaller number.
 _ORDER = int(
     "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16
 )
@@ -60,32 +60,32 @@ class Chip:
 
     @classmethod
     def open(cls, directory: Path, authority: Path | None = None) -> Chip:
-        """The chip of a state directory, made when it is not there; its root beside it unless named."""
+        """The chip of a state directory, which is made if it does not exist. Its root is beside it, unless named."""
         return cls(Store(directory / "chip"), Authority(Store(authority or directory / "authority")))
 
     @cached_property
     def secret(self) -> bytes:
-        """What makes this chip this one."""
+        """The secret that identifies this chip."""
         return self.store.keep("secret", lambda: os.urandom(SECRET_BYTES))
 
     def chip_id(self, generation: Generation) -> bytes:
-        """64 bytes; on Turin 8 and zeros."""
+        """64 bytes; on Turin 8 bytes and zeros."""
         full = hashlib.sha512(b"emulated chip id\0" + self.secret).digest()
         return full[:TURIN_CHIP_ID_BYTES].ljust(64, b"\0") if generation is Generation.TURIN else full
 
     def key(self, label: str, context: bytes = b"") -> ec.EllipticCurvePrivateKey:
-        """A P-384 key that follows from the secret."""
+        """A P-384 key that is derived from the secret."""
         number = int.from_bytes(derive_key(self.secret, label.encode(), context, 64), "big")
         return ec.derive_private_key(number % (_ORDER - 1) + 1, ec.SECP384R1())
 
     @property
     def pek(self) -> ec.EllipticCurvePrivateKey:
-        """What signs legacy attestation reports."""
+        """The key that signs legacy attestation reports."""
         return self.key("emulated PEK")
 
     @property
     def pdh(self) -> ec.EllipticCurvePrivateKey:
-        """What the owner's session is agreed with."""
+        """The Diffie-Hellman key for the owner's session."""
         return self.key("emulated PDH")
 
     def sev_platform(self, profile: Profile) -> SevPlatform:
@@ -122,7 +122,7 @@ class Chip:
         return self.key(f"emulated {_kind(profile).value}", profile.generation.value.encode() + tcb)
 
     def snp_platform(self, profile: Profile) -> SnpPlatform:
-        """The certificate table that a well-kept host would hand out."""
+        """The certificate table that a well configured host gives to a guest."""
         generation, kind = profile.generation, _kind(profile)
         tcb = profile.tcb("reported")
         chip_id = self.chip_id(generation)

@@ -1,4 +1,4 @@
-"""The emulated backend from the host's side: commands over one socket, QEMU's arguments for the other."""
+"""The host's side of the emulated backend: commands over one socket, and QEMU's arguments for the other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import CommandFailed, HostUnreachable
-from sealift.evidence.launch_digest import Mode
+from sealift.evidence.launch.digest import Mode
 from sealift.processor.interface import (
     GUEST_PORT,
     Backend,
@@ -23,17 +23,17 @@ from sealift.processor.wire import LINE_LIMIT, from_json, from_line, to_line
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sealift.evidence.secret import SecretPacket
+    from sealift.evidence.formats.launch_secret import SecretPacket
     from sealift.processor.measured import Measured, MeasuredImage
 
 STEP = "secure processor"
-# The first command of a new chip waits for its lab root: two RSA-4096 keys, seconds on a slow machine.
+# The first command of a new chip waits until its lab root is made: two RSA-4096 keys, seconds on a slow machine.
 ANSWER_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
 class EmulatedProcessor:
-    """A `Processor`. `host_socket` is where commands go, `guest_socket` what QEMU connects the VM to."""
+    """A `Processor`. Commands are sent to `host_socket`; QEMU connects the VM to `guest_socket`."""
 
     host_socket: Path
     guest_socket: Path
@@ -51,10 +51,10 @@ class EmulatedProcessor:
         return from_json(SevPlatform, said, "the platform's evidence")
 
     def arguments(self, launch: Launch, image: MeasuredImage, directory: Path) -> LaunchArguments:  # noqa: ARG002
-        """A serial port of its own into the VM, and the kernel hashes where the firmware looks for them.
+        """A separate serial port into the VM, and the kernel hashes at the address that the firmware reads.
 
-        QEMU puts the hashes there only for a guest that is really encrypted. Loaded like this they make the
-        same firmware refuse another kernel, initrd or command line here too. Memory is not encrypted.
+        QEMU writes the hashes there only for a guest that is really encrypted. With these arguments the same firmware
+        refuses another kernel, initrd or command line here, too. Memory is not encrypted.
         """
         words = [
             "-device",
@@ -96,15 +96,15 @@ class EmulatedProcessor:
         self.call("finish")
 
     def configure(self, **settings: Any) -> None:
-        """Only here: change the chip's profile, to provoke a rejection."""
+        """Only for the emulation: change the chip's profile, to cause a rejection."""
         self.call("configure", changes=settings)
 
     def reset(self) -> None:
-        """Only here: power off, for a guest that no QEMU ends."""
+        """Only for the emulation: power off, for a guest without a QEMU."""
         self.call("reset")
 
     def call(self, name: str, **arguments: Any) -> Any:
-        """One command. CommandFailed carries the firmware's status, HostUnreachable means nobody answers."""
+        """Send one command. CommandFailed has the firmware's status; HostUnreachable means that there is no answer."""
         try:
             with socket.socket(socket.AF_UNIX) as line:
                 line.settimeout(ANSWER_TIMEOUT_S)
@@ -135,5 +135,5 @@ class EmulatedProcessor:
 
 
 def _escaped(path: Path) -> str:
-    """A comma in a value is written twice in those options of QEMU that take no JSON."""
+    """A value for those options of QEMU that take no JSON: commas are doubled."""
     return str(path).replace(",", ",,")

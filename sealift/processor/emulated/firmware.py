@@ -1,7 +1,7 @@
 """The emulated firmware: a chip, its profile, at most one guest, and the commands of both sides.
 
-The host's commands are what `client` sends; the guest's are the kernel's payloads. Both come as decoded
-JSON objects and go back as such; `service` moves them over sockets.
+`client` sends the host's commands; the guest's commands are the kernel's payloads. Both are decoded JSON objects, and
+so are the answers; `service` transfers them over sockets.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.layout import guid
+from sealift.evidence.formats.layout import guid
+from sealift.evidence.launch.digest import Mode
 from sealift.processor.emulated.legacy_guest import LegacyGuest
 from sealift.processor.emulated.refusal import FirmwareRefused, Status
 from sealift.processor.emulated.snp_guest import SnpGuest
@@ -36,7 +36,7 @@ class _Begin:
 
 
 class Firmware:
-    """What answers. A second `begin` is a power cycle: the old guest, its keys and secrets are gone."""
+    """The emulated firmware. A second `begin` is a power cycle: the old guest, its keys and secrets are removed."""
 
     def __init__(self, chip: Chip, profile: Profile) -> None:
         self.chip = chip
@@ -45,7 +45,7 @@ class Firmware:
         self._kept: tuple[Profile, bytes] | None = None
 
     def host_call(self, call: str, arguments: dict[str, Any]) -> Any:
-        """One command of the host. FirmwareRefused and UnusableInput are its ways to fail."""
+        """Execute one command of the host. Raises FirmwareRefused or UnusableInput."""
         commands: dict[str, Callable[..., Any]] = {
             "platform": self.platform,
             "begin": self.begin,
@@ -66,7 +66,7 @@ class Firmware:
             raise FirmwareRefused(Status.INVALID_PARAM, f"wrong arguments for {call!r}") from error
 
     def platform(self, mode: str) -> Any:
-        """Certificates of one generation or the other."""
+        """Certificates for SNP or legacy SEV."""
         if from_json(Mode, mode, "the mode") is Mode.SNP:
             return self.chip.snp_platform(self.profile)
         return self.chip.sev_platform(self.profile)
@@ -79,13 +79,13 @@ class Firmware:
             self.guest = LegacyGuest.start(self.chip, self.profile, asked.launch, asked.measured)
         else:
             self.guest = SnpGuest.start(self.chip, self.profile, asked.launch, asked.measured)
-            # A new lab root takes seconds to make: now, not when the guest asks and waits.
+            # A new lab root takes seconds. It is made now, so that the guest does not wait for it.
             self._table()
         _LOG.info("launch of %s, digest %s", asked.launch.mode.value, self.guest.digest.hex())
         return self.status()
 
     def status(self) -> LaunchStatus:
-        """Where the launch is."""
+        """The state of the launch."""
         profile, guest = self.profile, self.guest
         version = (profile.api_major, profile.api_minor, profile.build)
         if guest is None:
@@ -93,7 +93,7 @@ class Firmware:
         return LaunchStatus(guest.state, guest.launch.mode, guest.launch.policy, *version)
 
     def inject(self, header: str, payload: str) -> None:
-        """A secret for a legacy guest."""
+        """Inject a secret into a legacy guest."""
         self._legacy().inject(
             from_json(bytes, header, "the header"), from_json(bytes, payload, "the payload")
         )
@@ -111,22 +111,22 @@ class Firmware:
         _LOG.info("the launch is finished")
 
     def configure(self, changes: dict[str, Any]) -> None:
-        """Change what the chip says of itself: at once, for a guest that runs too, as new firmware would."""
+        """Change the chip's profile at once, even for a running guest, as a firmware update does."""
         self.profile = self.profile.changed(changes)
         if self.guest is not None:
             self.guest.profile = self.profile
 
     def reset(self) -> None:
-        """Power off: nothing of the guest is left."""
+        """Power off: the guest and its secrets are removed."""
         self.guest = None
 
     def guest_call(self, call: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """One request of the guest."""
+        """Execute one request of the guest."""
         payload = from_json(bytes, arguments.get("payload", ""), "the payload")
         if call == "secret":
             return self._secret(guid(str(arguments.get("guid"))))
         if not isinstance(self.guest, SnpGuest):
-            raise FirmwareRefused(Status.UNSUPPORTED, "there is no SNP guest that could ask for this")
+            raise FirmwareRefused(Status.UNSUPPORTED, "there is no SNP guest for this request")
         if call == "report":
             answer = self.guest.answer_report(payload)
             return {"payload": to_json(answer), "table": to_json(self._table())}

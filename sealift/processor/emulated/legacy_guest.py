@@ -8,19 +8,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sealift.errors import EvidenceRejected, UnusableInput
-from sealift.evidence.attestation_report import build_attestation_report
-from sealift.evidence.measurement import Firmware, Measurement, measure
-from sealift.evidence.secret import parse_secret_packet, parse_secret_table, unpack_secret
-from sealift.evidence.session import open_session, parse_session
-from sealift.evidence.sev_certificate import USAGE_PDH, parse_sev_certificate
-from sealift.evidence.sev_policy import minimum_api
+from sealift.evidence.formats.launch_measurement import Firmware, Measurement
+from sealift.evidence.formats.launch_secret import parse_secret_packet, parse_secret_table
+from sealift.evidence.formats.launch_session import parse_session
+from sealift.evidence.formats.sev_attestation_report import build_attestation_report
+from sealift.evidence.formats.sev_certificate import USAGE_PDH, parse_sev_certificate
+from sealift.evidence.formats.sev_policy import minimum_api
+from sealift.evidence.launch.measurement import measure
+from sealift.evidence.launch.secret import unpack_secret
+from sealift.evidence.launch.session import open_session
 from sealift.processor.emulated.refusal import FirmwareRefused, Status
 from sealift.processor.interface import LaunchState
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sealift.evidence.session import TransportKeys
+    from sealift.evidence.formats.launch_session import TransportKeys
     from sealift.processor.emulated.chip import Chip
     from sealift.processor.emulated.profile import Profile
     from sealift.processor.interface import SevLaunch
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class LegacyGuest:
-    """A guest from LAUNCH_START on. Its keys and secrets live and die with this process."""
+    """A guest from LAUNCH_START on. Its keys and secrets exist only in this process."""
 
     chip: Chip
     profile: Profile
@@ -42,13 +45,13 @@ class LegacyGuest:
 
     @classmethod
     def start(cls, chip: Chip, profile: Profile, launch: SevLaunch, measured: Measured) -> LegacyGuest:
-        """LAUNCH_START with the owner's session, and LAUNCH_UPDATE_DATA and _VMSA with what is measured."""
+        """LAUNCH_START with the owner's session, and LAUNCH_UPDATE_DATA and _VMSA with the measured data."""
         if minimum_api(launch.policy) > (profile.api_major, profile.api_minor):
             raise FirmwareRefused(Status.POLICY_FAILURE, "the policy demands newer firmware than this")
         try:
             owner = parse_sev_certificate(launch.owner_certificate)
             if owner.usage != USAGE_PDH:
-                raise FirmwareRefused(Status.INVALID_CERTIFICATE, "the owner's certificate is no PDH")
+                raise FirmwareRefused(Status.INVALID_CERTIFICATE, "the owner's certificate is not a PDH")
             keys = open_session(chip.pdh, owner, parse_session(launch.session), launch.policy)
         except EvidenceRejected as error:
             raise FirmwareRefused(Status.BAD_MEASUREMENT, error.message) from error
@@ -57,7 +60,7 @@ class LegacyGuest:
         return cls(chip, profile, launch, measured.digest(launch.mode), keys)
 
     def measure(self) -> bytes:
-        """LAUNCH_MEASURE: the nonce is drawn once for a launch, so asking again gives the same 48 bytes."""
+        """LAUNCH_MEASURE. There is one nonce for each launch, so a second call gives the same 48 bytes."""
         if self.measured is None:
             self._demand(LaunchState.LAUNCH_UPDATE)
             profile = self.profile
@@ -82,7 +85,7 @@ class LegacyGuest:
         self.secrets.update(table)
 
     def finish(self) -> None:
-        """LAUNCH_FINISH. QEMU measures on its own if nobody asked, and so does this."""
+        """LAUNCH_FINISH. If the guest was not measured yet, it is measured now, as QEMU does."""
         self.measure()
         self._demand(LaunchState.LAUNCH_SECRET)
         self.state = LaunchState.RUNNING
@@ -101,7 +104,7 @@ class LegacyGuest:
 
     @property
     def launch_id(self) -> str:
-        """What tells this launch from every other, for logs."""
+        """An identifier of this launch, for logs."""
         return hashlib.sha256(b"legacy launch\0" + self.launch.session).hexdigest()[:16]
 
     def _demand(self, state: LaunchState) -> None:

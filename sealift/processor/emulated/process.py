@@ -1,6 +1,6 @@
-"""Start an emulated processor and end it: for tests and the `netns` lab; a provider keeps its own records.
+"""Start and end an emulated processor, for tests and the `netns` lab. A provider keeps its own records.
 
-The sockets are made before the process: whoever connects at once waits for it instead of failing.
+The sockets are made before the process, so a client that connects at once waits instead of failing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ END_TIMEOUT_S = 5
 
 @contextmanager
 def listening(*paths: Path) -> Iterator[list[socket.socket]]:
-    """Listening unix sockets for a child to inherit, for their owner only. Old ones make way."""
+    """Listening unix sockets that a child inherits. Only their owner can connect. Old ones are replaced."""
     sockets = []
     before = os.umask(0o177)
     try:
@@ -52,7 +52,7 @@ def emulator_words(
     profile: Path | None = None,
     terminate: bool = False,
 ) -> list[str]:
-    """The command line. `-P` keeps the working directory off the module path."""
+    """The command line. With `-P`, the working directory is not in the module path."""
     host, guest = (f"fd:{each.fileno()}" for each in sockets)
     words = [sys.executable, "-P", "-m", "sealift.processor.emulated"]
     words += ["--state", str(state), "--host", host, "--guest", guest]
@@ -63,7 +63,7 @@ def emulator_words(
 
 
 def emulator_environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Where this very package is found by the child, whatever its working directory."""
+    """The module path with which the child finds this package from any working directory."""
     paths = [str(Path(sealift.__file__).parents[1]), *filter(None, [given.get("PYTHONPATH")])]
     return {**given, "PYTHONPATH": os.pathsep.join(paths)}
 

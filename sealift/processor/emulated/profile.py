@@ -1,4 +1,4 @@
-"""What an emulated chip says of itself: all of it settable, so that every rejection can be provoked."""
+"""The properties that an emulated chip reports. All can be set, so that a test can cause every rejection."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sealift.errors import UnusableInput
-from sealift.evidence.snp_report import PlatformBit, Signer
-from sealift.evidence.tcb import ALIAS_CHECK_SINCE, Generation, Tcb
+from sealift.evidence.formats.snp_report import PlatformBit, Signer
+from sealift.evidence.formats.tcb import Generation, Tcb
+from sealift.evidence.verify.tcb_floors import ALIAS_CHECK_SINCE
 from sealift.processor.wire import from_json, to_json
 
 CPUIDS = {
@@ -22,12 +23,12 @@ TCBS = {
     Generation.GENOA: Tcb(boot_loader=10, snp=0x17, microcode=0x54),
     Generation.TURIN: Tcb(boot_loader=1, tee=1, snp=4, microcode=0x50, fmc=1),
 }
-"""Levels at the floor of AMD-SB-3019, so that the strict default policy has nothing to object to."""
+"""Levels at the floor of AMD-SB-3019, which the strict default policy accepts."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Settings of a chip. None: what the generation's chips of today say."""
+    """Settings of a chip. None: the value of the generation's current chips."""
 
     generation: Generation = Generation.MILAN
     signer: Signer = Signer.VCEK
@@ -50,17 +51,17 @@ class Profile:
     migration_agent: bytes = b"\xff" * 32
 
     def tcb(self, name: str) -> Tcb:
-        """One of current, reported, committed, launch: those that are not set are the current one."""
+        """The TCB of one kind: current, reported, committed or launch. One that is not set equals the current one."""
         chosen: Tcb | None = getattr(self, f"{name}_tcb")
         return chosen or self.current_tcb or TCBS[self.generation]
 
     def version(self, name: str) -> tuple[int, int, int]:
-        """Current or committed: never older than the alias check unless that is asked for."""
+        """The current or committed version. Unless it is set, it has the alias check."""
         chosen: tuple[int, int, int] | None = getattr(self, f"{name}_version")
         return chosen or self.current_version or max((1, 55, 40), ALIAS_CHECK_SINCE[self.generation])
 
     def changed(self, changes: dict[str, Any]) -> Profile:
-        """The profile with some settings replaced, given as JSON. UnusableInput names one that is wrong."""
+        """The profile with some settings replaced, given as JSON. UnusableInput names a wrong one."""
         known = {each.name for each in dataclasses.fields(self)}
         if unknown := sorted(changes.keys() - known):
             raise UnusableInput(

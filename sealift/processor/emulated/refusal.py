@@ -1,4 +1,4 @@
-"""How the firmware says no (SEV API, table "Status codes"; Linux, include/uapi/linux/psp-sev.h)."""
+"""Refusals of the firmware (SEV API, table "Status codes"; Linux, include/uapi/linux/psp-sev.h)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Status(IntEnum):
 
 
 class FirmwareRefused(Exception):
-    """A command was refused; the guest's state is what it was before."""
+    """A command was refused; the guest's state is unchanged."""
 
     def __init__(self, status: Status, detail: str) -> None:
         super().__init__(f"{status.name} ({status:#x}): {detail}")

@@ -1,9 +1,8 @@
 """The emulated firmware behind two unix sockets: one for the host, one for the guest.
 
-Both speak one JSON object a line, with the kernel's and the firmware's payloads in base64. A line is what a
-reader can find again: behind a virtio-serial port nobody sees that the guest's program died half way
-through a request, and the next one would be read from its middle. `id` is given back, so that the guest
-knows its own answer from one to a dead predecessor.
+Both use one JSON object a line, with the kernel's and the firmware's payloads in base64. A reader can find the start of
+the next line even if the guest's program died in the middle of a request; a virtio-serial port does not report that.
+`id` is returned, so that the guest can tell its own answer from an answer to a program that has died.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _LOG = logging.getLogger("sealift.emulated")
 
 
 async def serve(firmware: Firmware, host: socket.socket, guest: socket.socket, *, terminate: bool) -> None:
-    """Answer until cancelled; with `terminate` until the guest's end closes, as it does when QEMU ends."""
+    """Answer until cancelled. With `terminate`, answer until the guest's side closes, as it does when QEMU ends."""
     over = asyncio.Event()
 
     async def at_host(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -71,6 +70,6 @@ def _answer(line: bytes, answer: Callable[[str, dict[str, Any]], dict[str, Any]]
     except SealiftError as error:
         return {"id": number, "error": str(error)}
     except Exception:  # noqa: BLE001 - logged with its trace
-        # A peer's nonsense must not take the machine's processor down.
+        # An invalid message must not end the machine's processor.
         _LOG.exception("a request failed")
         return {"id": number, "error": "the emulated processor failed; its log says how"}

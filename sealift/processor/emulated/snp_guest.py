@@ -1,7 +1,7 @@
-"""One SEV-SNP guest inside the emulated firmware: start, update, finish, and what it may ask for.
+"""One SEV-SNP guest inside the emulated firmware: start, update, finish, and its requests.
 
-SNP ABI, SNP_LAUNCH_START, _UPDATE and _FINISH, MSG_REPORT_REQ, MSG_KEY_REQ. A report carries a report id
-that is drawn anew for each launch: a report from before the VM's last start has another.
+SNP ABI, SNP_LAUNCH_START, _UPDATE and _FINISH, MSG_REPORT_REQ, MSG_KEY_REQ. Each launch has a new random
+report id, so a report from before the VM's last start has another one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
-from sealift.evidence.guest_messages import KeySelection, pack_response, parse_request
-from sealift.evidence.id_block import IdAuth, IdBlock, parse_id_auth, parse_id_block
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.snp_report import PlatformBit, PolicyBit, Signer, SnpReport, sign_snp_report
-from sealift.evidence.tcb import Tcb, encode_tcb
+from sealift.evidence.formats.guest_messages import KeySelection, pack_response, parse_request
+from sealift.evidence.formats.id_block import IdAuth, IdBlock, parse_id_auth, parse_id_block
+from sealift.evidence.formats.snp_report import PlatformBit, PolicyBit, Signer, SnpReport, sign_snp_report
+from sealift.evidence.formats.tcb import Tcb, encode_tcb
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.verify.signatures import id_block_signed, id_key_signed
 from sealift.processor.derived_key import derive_guest_key, pack_key_response, parse_key_request
 from sealift.processor.emulated.profile import CPUIDS
 from sealift.processor.emulated.refusal import FirmwareRefused, Status
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SnpGuest:
-    """A guest from SNP_LAUNCH_START on. `launch_tcb` is what the firmware was then."""
+    """A guest from SNP_LAUNCH_START on. `launch_tcb` is the TCB of the firmware at that time."""
 
     chip: Chip
     profile: Profile
@@ -102,9 +103,9 @@ class SnpGuest:
             block, auth = parse_id_block(self.launch.id_block), parse_id_auth(self.launch.id_auth)
         except UnusableInput as error:
             raise FirmwareRefused(Status.INVALID_PARAM, error.message) from error
-        if not auth.signs_block(self.launch.id_block):
+        if not id_block_signed(auth, self.launch.id_block):
             raise FirmwareRefused(Status.BAD_SIGNATURE, "the id key did not sign the id block")
-        if auth.has_author and not auth.author_signs_id_key():
+        if auth.has_author and not id_key_signed(auth):
             raise FirmwareRefused(Status.BAD_SIGNATURE, "the author key did not sign the id key")
         if block.policy != self.launch.policy:
             raise FirmwareRefused(Status.POLICY_FAILURE, "the id block names another policy")
@@ -147,6 +148,6 @@ class SnpGuest:
         )
         signed = sign_snp_report(report, self.chip.endorsement_key(profile))
         if profile.signer is Signer.NONE:
-            # Firmware that masks its keys leaves the signature at zero.
+            # Firmware that masks its keys writes zeros instead of a signature.
             return signed.raw[: len(report.pack())].ljust(len(signed.raw), b"\0")
         return signed.raw

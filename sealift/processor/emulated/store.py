@@ -1,4 +1,4 @@
-"""A directory that keeps what is slow to make: each file made once, whole, for its owner's eyes only."""
+"""A directory with files that are slow to make: each is made once, atomically, and only its owner can read it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Store:
     directory: Path
 
     def keep(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """The file of that name, made now if there is none. Two processes at once make one."""
+        """The content of the file of that name, which is made if it does not exist. Two processes make only one."""
         path = self.directory / name
         if not path.exists():
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

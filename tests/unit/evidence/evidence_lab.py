@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from sealift.evidence.amd_certificate import USAGE_ARK, USAGE_ASK, AmdCertificate, issue_amd_certificate
-from sealift.evidence.crl import Crl, issue_crl
-from sealift.evidence.endorsement import Endorsement, Kind, endorsement_extensions
-from sealift.evidence.formats import load_certificates, load_crls, load_report
-from sealift.evidence.platform_chain import PlatformChain
-from sealift.evidence.policy import ExtraRoot, Policy, SnpPolicy
-from sealift.evidence.sev_certificate import (
+from sealift.evidence.formats.amd_certificate import (
+    USAGE_ARK,
+    USAGE_ASK,
+    AmdCertificate,
+    issue_amd_certificate,
+)
+from sealift.evidence.formats.crl import Crl, issue_crl
+from sealift.evidence.formats.endorsement import Endorsement, Kind, endorsement_extensions
+from sealift.evidence.formats.loading import load_certificates, load_crls, load_report
+from sealift.evidence.formats.platform_chain import PlatformChain
+from sealift.evidence.formats.sev_certificate import (
     ALGORITHM_ECDH,
     ALGORITHM_ECDSA,
     USAGE_CEK,
@@ -27,15 +31,16 @@ from sealift.evidence.sev_certificate import (
     add_signature,
     build_sev_certificate,
 )
-from sealift.evidence.snp_report import PlatformBit, PolicyBit, Signer, SnpReport, sign_snp_report
-from sealift.evidence.tcb import Generation, Tcb, encode_tcb
-from sealift.evidence.verify_snp import SnpEvidence, verify_snp
-from sealift.evidence.x509_certificate import X509Certificate, ca_extensions, issue_x509
+from sealift.evidence.formats.snp_report import PlatformBit, PolicyBit, Signer, SnpReport, sign_snp_report
+from sealift.evidence.formats.tcb import Generation, Tcb, encode_tcb
+from sealift.evidence.formats.x509_certificate import X509Certificate, ca_extensions, issue_x509
+from sealift.evidence.verify.policy import ExtraRoot, Policy, SnpPolicy
+from sealift.evidence.verify.snp import SnpEvidence, verify_snp
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sealift.evidence.verdict import Verdict
+    from sealift.evidence.verify.verdict import Verdict
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 VALID = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2033, 1, 1, tzinfo=UTC))

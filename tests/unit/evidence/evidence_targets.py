@@ -7,33 +7,36 @@ from dataclasses import replace
 
 from evidence_lab import LegacyLab, SnpLab
 
-from sealift.evidence import certificate_table as table
-from sealift.evidence.amd_certificate import parse_amd_certificate
-from sealift.evidence.attestation_report import build_attestation_report, parse_attestation_report
-from sealift.evidence.crl import parse_crl
-from sealift.evidence.endorsement import read_endorsement
-from sealift.evidence.firmware import parse_firmware
-from sealift.evidence.formats import (
-    identify,
-    load_certificates,
-    load_crls,
-    load_platform,
-    load_report,
-    unarmour,
+from sealift.evidence.cli.rows import describe
+from sealift.evidence.formats import certificate_table as table
+from sealift.evidence.formats.amd_certificate import parse_amd_certificate
+from sealift.evidence.formats.armour import unarmour
+from sealift.evidence.formats.crl import parse_crl
+from sealift.evidence.formats.detection import identify
+from sealift.evidence.formats.endorsement import read_endorsement
+from sealift.evidence.formats.firmware import parse_firmware
+from sealift.evidence.formats.guest_messages import (
+    ReportRequest,
+    pack_response,
+    parse_request,
+    parse_response,
 )
-from sealift.evidence.guest_messages import ReportRequest, pack_response, parse_request, parse_response
-from sealift.evidence.id_block import IdBlock, authenticate, parse_id_auth, parse_id_block
-from sealift.evidence.launch_digest import Mode, Processors, launch_digest
-from sealift.evidence.layout import hex_bytes
-from sealift.evidence.measurement import parse_measurement
-from sealift.evidence.platform_chain import split_certificates
-from sealift.evidence.policy import Policy, parse_policy, write_policy
-from sealift.evidence.secret import pack_secret_table, parse_secret_packet, parse_secret_table
-from sealift.evidence.session import create_session, parse_session
-from sealift.evidence.sev_certificate import parse_sev_certificate, sev_certificate_signed_by
-from sealift.evidence.snp_report import parse_snp_report
-from sealift.evidence.table import describe
-from sealift.evidence.x509_certificate import parse_x509
+from sealift.evidence.formats.id_block import IdBlock, parse_id_auth, parse_id_block
+from sealift.evidence.formats.launch_measurement import parse_measurement
+from sealift.evidence.formats.launch_secret import pack_secret_table, parse_secret_packet, parse_secret_table
+from sealift.evidence.formats.launch_session import parse_session
+from sealift.evidence.formats.layout import hex_bytes
+from sealift.evidence.formats.loading import load_certificates, load_crls, load_platform, load_report
+from sealift.evidence.formats.platform_chain import split_certificates
+from sealift.evidence.formats.sev_attestation_report import build_attestation_report, parse_attestation_report
+from sealift.evidence.formats.sev_certificate import parse_sev_certificate
+from sealift.evidence.formats.snp_report import parse_snp_report
+from sealift.evidence.formats.x509_certificate import parse_x509
+from sealift.evidence.launch.digest import Mode, Processors, launch_digest
+from sealift.evidence.launch.id_authentication import authenticate
+from sealift.evidence.launch.session import create_session
+from sealift.evidence.verify.policy import Policy, parse_policy, write_policy
+from sealift.evidence.verify.signatures import id_key_signed, sev_certificate_signed_by, x509_signed_by
 
 Target = Callable[[bytes], object]
 
@@ -41,7 +44,7 @@ Target = Callable[[bytes], object]
 def _x509(data: bytes) -> None:
     certificate = parse_x509(data)
     _ = certificate.may_sign_certificates
-    certificate.signed_by(certificate)
+    x509_signed_by(certificate, certificate)
     read_endorsement(certificate)
 
 
@@ -84,7 +87,7 @@ TARGETS: dict[str, Target] = {
     "x509": _x509,
     "crl": parse_crl,
     "id_block": parse_id_block,
-    "id_auth": lambda data: parse_id_auth(data).author_signs_id_key(),
+    "id_auth": lambda data: id_key_signed(parse_id_auth(data)),
     "certificate_table": table.parse_certificate_table,
     "request": parse_request,
     "response": parse_response,

@@ -10,8 +10,9 @@ from test_evidence_cli import run
 
 from sealift import inventory
 from sealift.errors import UnusableInput
-from sealift.evidence.policy import Policy, SnpPolicy, parse_policy, write_policy
-from sealift.evidence.tcb import AMD_SB_3019, Generation, Tcb, encode_tcb
+from sealift.evidence.formats.tcb import Generation, Tcb, encode_tcb
+from sealift.evidence.verify.policy import Policy, SnpPolicy, parse_policy, write_policy
+from sealift.evidence.verify.tcb_floors import AMD_SB_3019
 from sealift.processor.interface import Backend
 from sealift.provider.settings import read_settings
 

@@ -13,13 +13,15 @@ import pytest
 from evidence_lab import LegacyLab, SnpLab, flip, load
 from typer.testing import CliRunner
 
-from sealift.evidence import certificate_table as table
-from sealift.evidence.cli import app
-from sealift.evidence.guest_messages import pack_response
-from sealift.evidence.measurement import Firmware, measure
-from sealift.evidence.policy import write_policy
-from sealift.evidence.session import open_session, parse_session
-from sealift.evidence.sev_certificate import parse_sev_certificate
+from sealift.evidence.cli.app import app
+from sealift.evidence.formats import certificate_table as table
+from sealift.evidence.formats.guest_messages import pack_response
+from sealift.evidence.formats.launch_measurement import Firmware
+from sealift.evidence.formats.launch_session import parse_session
+from sealift.evidence.formats.sev_certificate import parse_sev_certificate
+from sealift.evidence.launch.measurement import measure
+from sealift.evidence.launch.session import open_session
+from sealift.evidence.verify.policy import write_policy
 
 AT = ["--at", "2026-04-01T00:00:00Z"]
 
@@ -177,10 +179,10 @@ def test_without_certificates_and_offline_it_says_what_to_give(vectors: Path, tm
 def test_certificates_come_from_the_cache(
     vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sealift.evidence import kds
-    from sealift.evidence.endorsement import Kind
-    from sealift.evidence.kds_cache import Entry
-    from sealift.evidence.tcb import Generation, Tcb
+    from sealift.evidence.fetch import kds
+    from sealift.evidence.fetch.cache import Entry
+    from sealift.evidence.formats.endorsement import Kind
+    from sealift.evidence.formats.tcb import Generation, Tcb
 
     folder = vectors / "snp/milan"
     chip = bytes.fromhex(load(vectors / "snp/expected.json")["reports"][0]["vcek_fields"]["hwid_hex"])
@@ -376,7 +378,7 @@ def test_policy_init_writes_a_strict_policy_for_an_image(vectors: Path, tmp_path
 
 def test_help_is_fast_since_nothing_heavy_is_imported() -> None:
     probe = (
-        "import sys; import sealift.evidence.cli; "
+        "import sys; import sealift.evidence.cli.app; "
         "heavy = {'cryptography', 'pydantic', 'prefect', 'rich.console'} & set(sys.modules); "
         "sys.exit(','.join(sorted(heavy)) or 0)"
     )

@@ -95,8 +95,8 @@ def test_any_bytes_give_a_value_or_the_librarys_own_error(good: dict[str, bytes]
 
 def slow_inputs() -> dict[str, list[bytes]]:
     """What costs most at the largest size that each of these formats allows."""
-    from sealift.evidence import der
-    from sealift.evidence.x509_certificate import make_name, write_pss_sha384
+    from sealift.evidence.formats import der
+    from sealift.evidence.formats.x509_certificate import make_name, write_pss_sha384
 
     algorithm, name = write_pss_sha384(), make_name("a", "b")
     moment = der.write(der.UTC_TIME, b"260101000000Z")

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from sealift.errors import UnusableInput
-from sealift.evidence.policy import Policy, SnpPolicy, parse_policy, write_policy
+from sealift.evidence.verify.policy import Policy, SnpPolicy, parse_policy, write_policy
 
 
 def test_an_empty_file_is_the_strict_default() -> None:

@@ -6,12 +6,12 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sealift.evidence.firmware import parse_firmware
-from sealift.evidence.formats import load_certificates, load_crls, load_report
-from sealift.evidence.kernel_hashes import hash_boot
-from sealift.evidence.launch_digest import Mode, Processors, launch_digest
-from sealift.evidence.policy import Policy
-from sealift.evidence.verify_snp import SnpEvidence, verify_snp
+from sealift.evidence.formats.firmware import parse_firmware
+from sealift.evidence.formats.loading import load_certificates, load_crls, load_report
+from sealift.evidence.launch.digest import Mode, Processors, launch_digest
+from sealift.evidence.launch.kernel_hashes import hash_boot
+from sealift.evidence.verify.policy import Policy
+from sealift.evidence.verify.snp import SnpEvidence, verify_snp
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sealift.errors import UnusableInput
-from sealift.evidence import certificate_table as table
-from sealift.evidence.guest_messages import (
+from sealift.evidence.formats import certificate_table as table
+from sealift.evidence.formats.guest_messages import (
     KeySelection,
     ReportRequest,
     TsmEntry,
@@ -19,7 +19,7 @@ from sealift.evidence.guest_messages import (
     parse_request,
     parse_response,
 )
-from sealift.evidence.report_data import Binding, padded
+from sealift.evidence.formats.report_data import Binding, padded
 
 if TYPE_CHECKING:
     from evidence_lab import SnpLab

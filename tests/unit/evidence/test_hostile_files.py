@@ -14,16 +14,16 @@ import pytest
 from evidence_lab import SnpLab, load
 from test_evidence_cli import AT, real, run
 
-from sealift import inventory
+from sealift import files, inventory
 from sealift.attestation.conversation import ask
 from sealift.attestation.demand import measured_image
 from sealift.errors import EvidenceRejected, UnusableInput
-from sealift.evidence import der, files
-from sealift.evidence.crl import parse_crl
-from sealift.evidence.formats import identify
-from sealift.evidence.policy import parse_policy
-from sealift.evidence.table import describe
-from sealift.evidence.x509_certificate import parse_x509, write_pss_sha384
+from sealift.evidence.cli.rows import describe
+from sealift.evidence.formats import der
+from sealift.evidence.formats.crl import parse_crl
+from sealift.evidence.formats.detection import identify
+from sealift.evidence.formats.x509_certificate import parse_x509, write_pss_sha384
+from sealift.evidence.verify.policy import parse_policy
 from sealift.inventory import Vm
 from sealift.provider.settings import read_settings
 from sealift_guest import guest
@@ -157,7 +157,7 @@ def test_deeply_nested_json_is_an_error(tmp_path: Path) -> None:
         def ask(self, *_: Any, **__: Any) -> bytes:
             return b'{"result":' + b"[" * DEEP
 
-    with pytest.raises(EvidenceRejected, match="makes no sense"):
+    with pytest.raises(EvidenceRejected, match="is not valid"):
         ask(Deep(), "vm", bytes(32))  # type: ignore[arg-type] # whoever answers
     said = guest.answer(guest.Guest(), b"[" * DEEP)
     assert "error" in said

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from sealift.errors import HostUnreachable, UnusableInput
-from sealift.evidence.endorsement import Kind
-from sealift.evidence.kds import KeyServer, cek_path, chain_path, crl_path, vcek_path
-from sealift.evidence.kds_cache import SIZE_LIMIT
-from sealift.evidence.kds_download import Patience
-from sealift.evidence.tcb import Generation, Tcb
+from sealift.evidence.fetch.cache import SIZE_LIMIT
+from sealift.evidence.fetch.download import Patience
+from sealift.evidence.fetch.kds import KeyServer, cek_path, chain_path, crl_path, vcek_path
+from sealift.evidence.formats.endorsement import Kind
+from sealift.evidence.formats.tcb import Generation, Tcb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,14 +18,14 @@ import pytest
 from evidence_lab import SnpLab, load, vector_evidence
 
 from sealift.errors import HostUnreachable, UnusableInput
-from sealift.evidence import fetched
-from sealift.evidence.endorsement import Endorsement, Kind, read_endorsement
-from sealift.evidence.formats import load_certificates
-from sealift.evidence.kds import KeyServer, chain_path
-from sealift.evidence.kds_cache import Entry
-from sealift.evidence.kds_download import Patience, retry_after_s
-from sealift.evidence.snp_report import sign_snp_report
-from sealift.evidence.tcb import Generation
+from sealift.evidence.fetch import certificates
+from sealift.evidence.fetch.cache import Entry
+from sealift.evidence.fetch.download import Patience, retry_after_s
+from sealift.evidence.fetch.kds import KeyServer, chain_path
+from sealift.evidence.formats.endorsement import Endorsement, Kind, read_endorsement
+from sealift.evidence.formats.loading import load_certificates
+from sealift.evidence.formats.snp_report import sign_snp_report
+from sealift.evidence.formats.tcb import Generation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,19 +126,22 @@ def test_what_is_no_certificate_is_refused_and_never_kept(
     server.script = [Said(body=page)]
     keys = KeyServer(tmp_path, server.url, patience=QUICK)
     with pytest.raises(HostUnreachable) as raised:
-        fetched.fetch_chain(keys, endorsed)
+        certificates.fetch_chain(keys, endorsed)
     assert len(str(raised.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
     # Once the owner has logged in, the next run gets what it asked for.
     server.otherwise = Said(body=chain_of(vectors))
-    assert [each.subject_name for each in fetched.fetch_chain(keys, endorsed)] == ["SEV-Milan", "ARK-Milan"]
+    assert [each.subject_name for each in certificates.fetch_chain(keys, endorsed)] == [
+        "SEV-Milan",
+        "ARK-Milan",
+    ]
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_page_of_404_is_not_taken_either(server: Server, endorsed: Endorsement, tmp_path: Path) -> None:
     server.otherwise = Said(404, NOT_FOUND)
     with pytest.raises(HostUnreachable, match="404"):
-        fetched.fetch_chain(KeyServer(tmp_path, server.url, patience=QUICK), endorsed)
+        certificates.fetch_chain(KeyServer(tmp_path, server.url, patience=QUICK), endorsed)
     assert len(server.asked) == 1
     assert not list(tmp_path.iterdir())
 
@@ -149,10 +152,10 @@ def test_a_page_that_an_earlier_release_kept_counts_as_nothing(
     Entry.of(tmp_path, chain_path(Kind.VCEK, Generation.MILAN)).keep(PORTAL)
     server.otherwise = Said(body=chain_of(vectors))
     with pytest.raises(HostUnreachable, match="cache"):
-        fetched.fetch_chain(KeyServer(tmp_path, server.url, offline=True), endorsed)
+        certificates.fetch_chain(KeyServer(tmp_path, server.url, offline=True), endorsed)
     keys = KeyServer(tmp_path, server.url, patience=QUICK)
-    assert len(fetched.fetch_chain(keys, endorsed)) == 2
-    assert len(fetched.fetch_chain(KeyServer(tmp_path, server.url, offline=True), endorsed)) == 2
+    assert len(certificates.fetch_chain(keys, endorsed)) == 2
+    assert len(certificates.fetch_chain(KeyServer(tmp_path, server.url, offline=True), endorsed)) == 2
 
 
 def test_a_true_certificate_of_something_else_is_not_kept(
@@ -161,20 +164,20 @@ def test_a_true_certificate_of_something_else_is_not_kept(
     keys = KeyServer(tmp_path, server.url, patience=QUICK)
     server.otherwise = Said(body=chain_of(vectors, "genoa"))
     with pytest.raises(HostUnreachable, match="chain of Milan"):
-        fetched.fetch_chain(keys, endorsed)
+        certificates.fetch_chain(keys, endorsed)
     report = vector_evidence(vectors, "milan").report
     for body in ((vectors / "snp/genoa/vcek.pem").read_bytes(), chain_of(vectors)):
         server.otherwise = Said(body=body)
         with pytest.raises(HostUnreachable):
-            fetched.fetch_key(keys, report)
+            certificates.fetch_key(keys, report)
     server.otherwise = Said(body=(vectors / "snp/crl-milan.pem").read_bytes())
     genoa = vector_evidence(vectors, "genoa").key
     assert genoa is not None
-    assert fetched.fetch_crls(keys, read_endorsement(genoa)) == []
+    assert certificates.fetch_crls(keys, read_endorsement(genoa)) == []
     assert not list(tmp_path.iterdir())
-    assert len(fetched.fetch_crls(keys, endorsed)) == 1
+    assert len(certificates.fetch_crls(keys, endorsed)) == 1
     server.otherwise = Said(body=(vectors / "snp/milan/vcek.pem").read_bytes())
-    assert fetched.fetch_key(keys, report)[0].subject_name == "SEV-VCEK"
+    assert certificates.fetch_key(keys, report)[0].subject_name == "SEV-VCEK"
 
 
 def test_a_turin_report_with_its_id_in_64_bytes_asks_for_8_of_them(
@@ -183,7 +186,7 @@ def test_a_turin_report_with_its_id_in_64_bytes_asks_for_8_of_them(
     report = sign_snp_report(snp_lab.report(Generation.TURIN), snp_lab.key)
     assert len(report.fields.chip_id) == 64
     server.otherwise = Said(body=snp_lab.certify(snp_lab.endorsement(Generation.TURIN)).der)
-    (key,) = fetched.fetch_key(KeyServer(tmp_path, server.url, patience=QUICK), report)
+    (key,) = certificates.fetch_key(KeyServer(tmp_path, server.url, patience=QUICK), report)
     assert key.subject_name == "SEV-VCEK"
     assert server.asked[0][1].startswith("/vcek/v1/Turin/0102030405060708?fmcSPL=01&blSPL=01")
 
@@ -298,7 +301,7 @@ def test_what_is_no_http_is_an_error(tmp_path: Path) -> None:
 ASK = """
 import sys
 from pathlib import Path
-from sealift.evidence.kds import KeyServer
+from sealift.evidence.fetch.kds import KeyServer
 print("ready", flush=True)
 sys.stdin.readline()
 found = KeyServer(Path(sys.argv[1]), sys.argv[2]).fetch(sys.argv[3], bytes, fresh=sys.argv[4] == "fresh")

@@ -8,16 +8,17 @@ import pytest
 from evidence_lab import load
 
 from sealift.errors import UnusableInput
-from sealift.evidence.firmware import SectionKind, parse_firmware
-from sealift.evidence.kernel_hashes import KernelHashes, hash_boot
-from sealift.evidence.launch_digest import (
-    Mode,
-    Processors,
-    launch_digest,
-    snp_digest,
-    snp_firmware_digest,
+from sealift.evidence.formats.firmware import SectionKind, parse_firmware
+from sealift.evidence.formats.vmsa import (
+    CPU_MODELS,
+    RESET_VECTOR,
+    Vmm,
+    build_vmsa,
+    cpu_signature,
+    model_signature,
 )
-from sealift.evidence.vmsa import CPU_MODELS, RESET_VECTOR, Vmm, build_vmsa, cpu_signature, model_signature
+from sealift.evidence.launch.digest import Mode, Processors, launch_digest, snp_digest, snp_firmware_digest
+from sealift.evidence.launch.kernel_hashes import KernelHashes, hash_boot
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,38 +14,32 @@ import pytest
 from evidence_lab import LegacyLab, checks, flip, load
 
 from sealift.errors import EvidenceRejected, UnusableInput
-from sealift.evidence.attestation_report import (
-    attestation_report_signed_by,
-    build_attestation_report,
-    parse_attestation_report,
-)
-from sealift.evidence.firmware import parse_firmware
-from sealift.evidence.freshness import Nonce, nonce_reasons, transport_key_reasons
-from sealift.evidence.kernel_hashes import hash_boot
-from sealift.evidence.launch_digest import legacy_digest
-from sealift.evidence.measurement import Firmware, measure, measurement_holds, parse_measurement
-from sealift.evidence.policy import Policy, SevRules
-from sealift.evidence.secret import (
+from sealift.evidence.formats.firmware import parse_firmware
+from sealift.evidence.formats.launch_measurement import Firmware, parse_measurement
+from sealift.evidence.formats.launch_secret import (
     DISK_KEY_GUID,
     pack_secret_table,
-    package_secret,
     parse_secret_packet,
     parse_secret_table,
-    unpack_secret,
 )
-from sealift.evidence.session import (
-    Session,
-    TransportKeys,
+from sealift.evidence.formats.launch_session import Session, TransportKeys, parse_session
+from sealift.evidence.formats.sev_attestation_report import build_attestation_report, parse_attestation_report
+from sealift.evidence.launch.digest import legacy_digest
+from sealift.evidence.launch.kernel_hashes import hash_boot
+from sealift.evidence.launch.measurement import measure, measurement_holds
+from sealift.evidence.launch.secret import package_secret, unpack_secret
+from sealift.evidence.launch.session import (
     create_session,
     derive_key,
     derive_wrapping_keys,
-    key_fingerprints,
     open_session,
-    parse_session,
     policy_mac,
     wrap_session,
 )
-from sealift.evidence.verify_launch import LaunchEvidence, verify_attestation, verify_launch
+from sealift.evidence.verify.freshness import Nonce, key_fingerprints, nonce_reasons, transport_key_reasons
+from sealift.evidence.verify.policy import Policy, SevRules
+from sealift.evidence.verify.sev_launch import LaunchEvidence, verify_attestation, verify_launch
+from sealift.evidence.verify.signatures import attestation_report_signed_by
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,20 +8,16 @@ import pytest
 from evidence_lab import LegacyLab, flip, lab_ark, load
 
 from sealift.errors import UnusableInput
-from sealift.evidence.amd_certificate import (
-    AmdCertificate,
-    amd_certificate_signed_by,
-    parse_amd_certificate,
-)
-from sealift.evidence.platform_chain import collect_platform, split_certificates
-from sealift.evidence.roots import LEGACY_ROOTS
-from sealift.evidence.sev_certificate import (
+from sealift.evidence.formats.amd_certificate import AmdCertificate, parse_amd_certificate
+from sealift.evidence.formats.platform_chain import collect_platform, split_certificates
+from sealift.evidence.formats.sev_certificate import (
     SIGNED_BYTES,
     SevCertificate,
     add_signature,
     parse_sev_certificate,
-    sev_certificate_signed_by,
 )
+from sealift.evidence.verify.roots import LEGACY_ROOTS
+from sealift.evidence.verify.signatures import amd_certificate_signed_by, sev_certificate_signed_by
 
 if TYPE_CHECKING:
     from pathlib import Path

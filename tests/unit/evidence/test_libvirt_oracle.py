@@ -11,13 +11,15 @@ from uuid import UUID
 
 import pytest
 
-from sealift.evidence.firmware import parse_firmware
-from sealift.evidence.kernel_hashes import hash_boot
-from sealift.evidence.launch_digest import Mode, Processors, launch_digest
-from sealift.evidence.measurement import Firmware, measure, parse_measurement
-from sealift.evidence.secret import DISK_KEY_GUID, parse_secret_packet, parse_secret_table, unpack_secret
-from sealift.evidence.session import TransportKeys
-from sealift.evidence.vmsa import cpu_signature
+from sealift.evidence.formats.firmware import parse_firmware
+from sealift.evidence.formats.launch_measurement import Firmware, parse_measurement
+from sealift.evidence.formats.launch_secret import DISK_KEY_GUID, parse_secret_packet, parse_secret_table
+from sealift.evidence.formats.launch_session import TransportKeys
+from sealift.evidence.formats.vmsa import cpu_signature
+from sealift.evidence.launch.digest import Mode, Processors, launch_digest
+from sealift.evidence.launch.kernel_hashes import hash_boot
+from sealift.evidence.launch.measurement import measure
+from sealift.evidence.launch.secret import unpack_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,7 +143,8 @@ def test_libvirt_packages_the_secrets_that_we_package(
     tool: list[str], launch: tuple[Path, bytes], tmp_path: Path
 ) -> None:
     # Its own code, with our iv in place of its random one, must give our header and payload.
-    from sealift.evidence.secret import pack_secret_table, package_secret
+    from sealift.evidence.formats.launch_secret import pack_secret_table
+    from sealift.evidence.launch.secret import package_secret
 
     folder, image = launch
     blob = measured(image, Mode.SEVES, 1, 0xF, kernel=True)

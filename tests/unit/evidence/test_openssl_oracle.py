@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 from evidence_lab import SnpLab, rsa_key, vector_evidence
 
-from sealift.evidence.endorsement import Kind
-from sealift.evidence.formats import load_crls
-from sealift.evidence.tcb import Generation
-from sealift.evidence.verify_snp import SnpEvidence
+from sealift.evidence.formats.endorsement import Kind
+from sealift.evidence.formats.loading import load_crls
+from sealift.evidence.formats.tcb import Generation
+from sealift.evidence.verify.signatures import crl_signed_by, x509_signed_by
+from sealift.evidence.verify.snp import SnpEvidence
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sealift.evidence.crl import Crl
-    from sealift.evidence.x509_certificate import X509Certificate
+    from sealift.evidence.formats.crl import Crl
+    from sealift.evidence.formats.x509_certificate import X509Certificate
 
 pytestmark = pytest.mark.oracle
 
@@ -55,7 +56,7 @@ def agrees(openssl: str, folder: Path, evidence: SnpEvidence, crl: Crl | None = 
 def ours(evidence: SnpEvidence) -> bool:
     ask, ark = evidence.chain
     links: list[tuple[X509Certificate, X509Certificate]] = [(evidence.key, ask), (ask, ark), (ark, ark)]
-    return all(subject.signed_by(signer) for subject, signer in links)
+    return all(x509_signed_by(subject, signer) for subject, signer in links)
 
 
 @pytest.mark.parametrize("name", ["milan", "genoa"])
@@ -72,7 +73,7 @@ def test_openssl_agrees_on_the_real_chains(openssl: str, vectors: Path, tmp_path
 def test_openssl_agrees_on_the_real_crl(openssl: str, vectors: Path, tmp_path: Path) -> None:
     evidence = vector_evidence(vectors, "milan")
     (crl,) = load_crls((vectors / "snp/crl-milan.pem").read_bytes())
-    assert crl.signed_by(evidence.chain[1])
+    assert crl_signed_by(crl, evidence.chain[1])
     assert agrees(openssl, tmp_path, evidence, crl)
 
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 from evidence_lab import LegacyLab, checks, flip, lab_ark
 
-from sealift.evidence.formats import load_platform
-from sealift.evidence.policy import Policy, SevRules
-from sealift.evidence.roots import LEGACY_ROOTS, find_root
-from sealift.evidence.sev_certificate import parse_sev_certificate
-from sealift.evidence.verify_platform import verify_platform
+from sealift.evidence.formats.loading import load_platform
+from sealift.evidence.formats.sev_certificate import parse_sev_certificate
+from sealift.evidence.verify.policy import Policy, SevRules
+from sealift.evidence.verify.roots import LEGACY_ROOTS, find_root
+from sealift.evidence.verify.sev_platform import verify_platform
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sealift.evidence.platform_chain import PlatformChain
+    from sealift.evidence.formats.platform_chain import PlatformChain
 
 ROLES = ["pdh", "pek", "oca", "cek", "ask", "ark"]
 

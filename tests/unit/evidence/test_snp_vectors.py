@@ -10,16 +10,25 @@ import pytest
 from evidence_lab import checks, flip, load, vector_evidence
 
 from sealift.errors import UnusableInput
-from sealift.evidence.endorsement import read_endorsement
-from sealift.evidence.formats import load_certificates, load_crls, unarmour
-from sealift.evidence.id_block import parse_id_auth, parse_id_block
-from sealift.evidence.policy import Policy, SnpPolicy
-from sealift.evidence.roots import X509_ROOTS
-from sealift.evidence.signature import encode_key, verify_ecdsa
-from sealift.evidence.snp_report import SIGNED_BYTES, parse_snp_report
-from sealift.evidence.tcb import decode_tcb
-from sealift.evidence.verify_snp import SnpEvidence, verify_snp
-from sealift.evidence.x509_certificate import parse_x509
+from sealift.evidence.formats.armour import unarmour
+from sealift.evidence.formats.endorsement import read_endorsement
+from sealift.evidence.formats.id_block import parse_id_auth, parse_id_block
+from sealift.evidence.formats.loading import load_certificates, load_crls
+from sealift.evidence.formats.signature import encode_key
+from sealift.evidence.formats.snp_report import SIGNED_BYTES, parse_snp_report
+from sealift.evidence.formats.tcb import decode_tcb
+from sealift.evidence.formats.x509_certificate import parse_x509
+from sealift.evidence.verify.policy import Policy, SnpPolicy
+from sealift.evidence.verify.roots import X509_ROOTS
+from sealift.evidence.verify.signatures import (
+    crl_signed_by,
+    id_block_signed,
+    id_key_signed,
+    report_signed_by,
+    verify_ecdsa,
+    x509_signed_by,
+)
+from sealift.evidence.verify.snp import SnpEvidence, verify_snp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,14 +141,14 @@ def test_each_flipped_bit_in_the_signed_part_of_a_report_is_rejected(vectors: Pa
     # Each byte of each field, one bit of it; the whole verdict for one byte in eight.
     for offset in range(SIGNED_BYTES):
         changed = parse_snp_report(flip(evidence.report.raw, offset, 1 << offset % 8))
-        assert not changed.signed_by(key)  # type: ignore[arg-type]
+        assert not report_signed_by(changed, key)  # type: ignore[arg-type]
         if offset % 8 == 0:
             verdict = verify_snp(replace(evidence, report=changed), Policy(), at=at)
             assert not verdict.genuine
             assert not verdict.accepted
     for offset in range(SIGNED_BYTES, SIGNED_BYTES + 144, 5):
         changed = parse_snp_report(flip(evidence.report.raw, offset, 0x40))
-        assert not changed.signed_by(key)  # type: ignore[arg-type]
+        assert not report_signed_by(changed, key)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["vcek", "ask", "ark"])
@@ -170,9 +179,9 @@ def test_every_ca_chain_holds_and_ends_in_a_pinned_root(vectors: Path) -> None:
         assert ask.sha256 == case["ask_sha256_of_der_hex"]
         assert X509_ROOTS[ark.sha256] == case["name"]
         assert (ark.serial, ask.serial) == (case["ark_serial"], case["ask_serial"])
-        assert ark.signed_by(ark)
-        assert ask.signed_by(ark)
-        assert not ark.signed_by(ask)
+        assert x509_signed_by(ark, ark)
+        assert x509_signed_by(ask, ark)
+        assert not x509_signed_by(ark, ask)
         assert max(ask.not_before, ark.not_before) == moment(case["valid_from"])
         assert min(ask.not_after, ark.not_after) == moment(case["valid_to"])
 
@@ -206,7 +215,7 @@ def test_each_flipped_bit_of_a_crl_is_rejected(vectors: Path) -> None:
             (changed,) = load_crls(flip(crl.der, offset, 1 << offset % 8))
         except UnusableInput:
             continue
-        assert not changed.signed_by(root), offset
+        assert not crl_signed_by(changed, root), offset
 
 
 def test_a_demanded_field_of_a_real_report_is_checked(vectors: Path) -> None:
@@ -250,13 +259,13 @@ def test_the_real_id_block_and_its_keys_verify(vectors: Path) -> None:
     assert auth.id_key_signature[:72].hex() == keys["expected_id_key_sig_r_le_hex"]
     assert auth.id_key_digest.hex() == keys["recomputed_id_key_digest_sha384_hex"]
     assert auth.author_key_digest.hex() == keys["recomputed_author_key_digest_sha384_hex"]
-    assert auth.signs_block(raw)
-    assert auth.author_signs_id_key()
+    assert id_block_signed(auth, raw)
+    assert id_key_signed(auth)
     assert block.pack() == raw
     assert auth.pack() == raw_auth
     for offset in range(96):
-        assert not auth.signs_block(flip(raw, offset, 1 << offset % 8))
-    assert not replace(auth, id_key=auth.author_key).signs_block(raw)
+        assert not id_block_signed(auth, flip(raw, offset, 1 << offset % 8))
+    assert not id_block_signed(replace(auth, id_key=auth.author_key), raw)
 
 
 def test_every_signature_vector_of_the_id_block_is_judged_as_it_says(vectors: Path) -> None:

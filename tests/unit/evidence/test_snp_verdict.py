@@ -11,20 +11,29 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from evidence_lab import CA_VALID, NOW, TCBS, SnpLab, checks, rsa_key
 
 from sealift.errors import UnusableInput
-from sealift.evidence import der
-from sealift.evidence.endorsement import (
+from sealift.evidence.formats import der
+from sealift.evidence.formats.endorsement import (
     OID_CHIP,
     OID_PROVIDER,
     Kind,
     endorsement_extensions,
     read_endorsement,
 )
-from sealift.evidence.id_block import IdBlock, authenticate, disagreements
-from sealift.evidence.policy import ExtraRoot, Policy
-from sealift.evidence.snp_report import PlatformBit, PolicyBit, SnpReport, parse_snp_report, sign_snp_report
-from sealift.evidence.tcb import Generation, Tcb, decode_tcb, encode_tcb, generation_of_cpu
-from sealift.evidence.verify_snp import verify_snp
-from sealift.evidence.x509_certificate import Extension, ca_extensions, issue_x509, parse_x509
+from sealift.evidence.formats.id_block import IdBlock
+from sealift.evidence.formats.snp_report import (
+    PlatformBit,
+    PolicyBit,
+    SnpReport,
+    parse_snp_report,
+    sign_snp_report,
+)
+from sealift.evidence.formats.tcb import Generation, Tcb, decode_tcb, encode_tcb, generation_of_cpu
+from sealift.evidence.formats.x509_certificate import Extension, ca_extensions, issue_x509, parse_x509
+from sealift.evidence.launch.id_authentication import authenticate
+from sealift.evidence.verify.id_block_match import disagreements
+from sealift.evidence.verify.policy import ExtraRoot, Policy
+from sealift.evidence.verify.signatures import id_block_signed, id_key_signed
+from sealift.evidence.verify.snp import verify_snp
 
 MILAN = Generation.MILAN
 GOOD = TCBS[MILAN]
@@ -201,7 +210,7 @@ def test_unknown_platform_bits_are_the_policys_choice(snp_lab: SnpLab) -> None:
 def test_reserved_bytes_in_use_are_said_or_refused(snp_lab: SnpLab) -> None:
     body = bytearray(snp_lab.report().pack())
     body[0x280] = 1
-    from sealift.evidence.signature import sign_ecdsa
+    from sealift.evidence.formats.signature import sign_ecdsa
 
     raw = bytes(body) + sign_ecdsa(snp_lab.key, bytes(body), "sha384")
     evidence = replace(snp_lab.evidence(), report=parse_snp_report(raw.ljust(1184, b"\0")))
@@ -546,8 +555,8 @@ def test_an_id_block_and_its_keys_must_be_those_of_the_report() -> None:
     id_key, author = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
     block = IdBlock(launch_digest=b"m" * 48, family_id=b"f" * 16, guest_svn=3, policy=0x30000)
     auth = authenticate(block.pack(), id_key, author)
-    assert auth.signs_block(block.pack())
-    assert auth.author_signs_id_key()
+    assert id_block_signed(auth, block.pack())
+    assert id_key_signed(auth)
     report = SnpReport(
         measurement=b"m" * 48,
         family_id=b"f" * 16,
@@ -568,7 +577,7 @@ def test_an_id_block_and_its_keys_must_be_those_of_the_report() -> None:
     ]
     lone = authenticate(block.pack(), id_key)
     assert not lone.has_author
-    assert not lone.author_signs_id_key()
+    assert not id_key_signed(lone)
     assert lone.author_key_digest == bytes(48)
 
 

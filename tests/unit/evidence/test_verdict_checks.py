@@ -11,19 +11,19 @@ from evidence_lab import NOW, TCBS, SnpLab, checks, flip, rsa_key, vector_eviden
 from test_evidence_cli import AT, ask, real
 
 from sealift.errors import UnusableInput
-from sealift.evidence import certificate_table as table
-from sealift.evidence import der
-from sealift.evidence.formats import load_certificates
-from sealift.evidence.policy import Policy
-from sealift.evidence.tcb import Generation, encode_tcb
-from sealift.evidence.verify_snp import verify_snp
-from sealift.evidence.x509_certificate import parse_x509
+from sealift.evidence.formats import certificate_table as table
+from sealift.evidence.formats import der
+from sealift.evidence.formats.loading import load_certificates
+from sealift.evidence.formats.tcb import Generation, encode_tcb
+from sealift.evidence.formats.x509_certificate import parse_x509
+from sealift.evidence.verify.policy import Policy
+from sealift.evidence.verify.snp import verify_snp
 from sealift.processor.certificates import snp_evidence
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sealift.evidence.verdict import Verdict
+    from sealift.evidence.verify.verdict import Verdict
 
 MILAN = Generation.MILAN
 GOOD = TCBS[MILAN]
@@ -210,7 +210,7 @@ def test_what_no_signature_covers_cannot_be_added_to_a_certificate(vectors: Path
     assert "vek_certificate" in checks(verdict)
     (crl,) = vector_evidence(vectors, "milan", crl="crl-milan.pem").crls
     parts = [each.encoded for each in der.read_whole(crl.der, "it").sequence("it")]
-    from sealift.evidence.crl import parse_crl
+    from sealift.evidence.formats.crl import parse_crl
 
     with pytest.raises(UnusableInput):
         parse_crl(der.write(der.SEQUENCE, *parts, der.write(der.NULL)))

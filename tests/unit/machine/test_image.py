@@ -7,8 +7,8 @@ import time
 import pytest
 
 from sealift.errors import UnusableInput
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.policy import parse_policy, write_policy
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.verify.policy import parse_policy, write_policy
 from sealift.machine.disk import build_disk
 from sealift.machine.expected import expected_digests, expected_policy
 from sealift.machine.image import (

@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sealift.evidence.certificate_table import ARK, parse_certificate_table
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.measurement import parse_measurement
-from sealift.evidence.policy import ExtraRoot, Policy
-from sealift.evidence.session import Launch, create_session
-from sealift.evidence.verify_launch import LaunchEvidence, verify_launch
-from sealift.evidence.verify_platform import verify_platform
-from sealift.evidence.verify_snp import verify_snp
-from sealift.evidence.x509_certificate import parse_x509
+from sealift.evidence.formats.certificate_table import ARK, parse_certificate_table
+from sealift.evidence.formats.launch_measurement import parse_measurement
+from sealift.evidence.formats.x509_certificate import parse_x509
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.launch.session import Launch, create_session
+from sealift.evidence.verify.policy import ExtraRoot, Policy
+from sealift.evidence.verify.sev_launch import LaunchEvidence, verify_launch
+from sealift.evidence.verify.sev_platform import verify_platform
+from sealift.evidence.verify.snp import verify_snp
 from sealift.processor.certificates import snp_evidence
 from sealift.processor.interface import SevLaunch, SnpLaunch
 from sealift.processor.measured import MeasuredImage
@@ -24,7 +24,7 @@ from sealift.processor.measured import MeasuredImage
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sealift.evidence.verdict import Verdict
+    from sealift.evidence.verify.verdict import Verdict
     from sealift.processor.emulated.client import EmulatedProcessor
     from sealift_guest.processor import Guest, Report
 

@@ -15,9 +15,10 @@ from sealift.attestation import conversation
 from sealift.attestation.conversation import Answer, attest_snp, judge, result
 from sealift.attestation.demand import Demand
 from sealift.errors import CommandFailed, EvidenceRejected, HostUnreachable, UnusableInput
-from sealift.evidence import certificate_table, kds
-from sealift.evidence.policy import Policy, write_policy
-from sealift.evidence.report_data import Binding
+from sealift.evidence.fetch import kds
+from sealift.evidence.formats import certificate_table
+from sealift.evidence.formats.report_data import Binding
+from sealift.evidence.verify.policy import Policy, write_policy
 from sealift.host import ssh
 from sealift.inventory import Vm
 from sealift_guest import guest

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from processor_lab import Lab, reasons
 
-from sealift.evidence.guest_messages import TsmEntry, pack_response
+from sealift.evidence.formats.guest_messages import TsmEntry, pack_response
 from sealift_guest import processor as module
 from sealift_guest.processor import Guest, Unanswered
 

@@ -12,17 +12,17 @@ import pytest
 from processor_lab import Lab, reasons
 
 from sealift.errors import CommandFailed
-from sealift.evidence.attestation_report import parse_attestation_report
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.secret import (
+from sealift.evidence.formats.launch_secret import (
     DISK_KEY_GUID,
     SecretPacket,
     pack_secret_table,
-    package_secret,
     parse_secret_packet,
 )
-from sealift.evidence.session import create_session
-from sealift.evidence.verify_launch import verify_attestation
+from sealift.evidence.formats.sev_attestation_report import parse_attestation_report
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.launch.secret import package_secret
+from sealift.evidence.launch.session import create_session
+from sealift.evidence.verify.sev_launch import verify_attestation
 from sealift.processor.interface import SEV_POLICY_DEFAULT, LaunchState, SevLaunch
 from sealift_guest.processor import Unanswered
 

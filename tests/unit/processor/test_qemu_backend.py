@@ -16,11 +16,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from processor_lab import Lab, make_image
 
 from sealift.errors import CommandFailed, HostUnreachable, PrerequisiteMissing, UnusableInput
-from sealift.evidence.id_block import IdBlock, authenticate
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.measurement import Firmware, measure, measurement_holds, parse_measurement
-from sealift.evidence.secret import DISK_KEY_GUID, pack_secret_table, package_secret
-from sealift.evidence.session import TransportKeys
+from sealift.evidence.formats.id_block import IdBlock
+from sealift.evidence.formats.launch_measurement import Firmware, parse_measurement
+from sealift.evidence.formats.launch_secret import DISK_KEY_GUID, pack_secret_table
+from sealift.evidence.formats.launch_session import TransportKeys
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.launch.id_authentication import authenticate
+from sealift.evidence.launch.measurement import measure, measurement_holds
+from sealift.evidence.launch.secret import package_secret
 from sealift.machine.recipe import RECIPE
 from sealift.machine.tree import tree_path
 from sealift.processor.interface import LaunchState, SevLaunch, SnpLaunch

@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from processor_lab import Lab, make_firmware, reasons
 
 from sealift.errors import CommandFailed, UnusableInput
-from sealift.evidence.id_block import IdBlock, authenticate
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.report_data import Binding
-from sealift.evidence.snp_report import PolicyBit, parse_snp_report
+from sealift.evidence.formats.id_block import IdBlock
+from sealift.evidence.formats.report_data import Binding
+from sealift.evidence.formats.snp_report import PolicyBit, parse_snp_report
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.launch.id_authentication import authenticate
 from sealift.processor.certificates import snp_evidence
 from sealift.processor.derived_key import KeyField, KeyRequest, parse_key_response
 from sealift.processor.interface import LaunchState, SnpLaunch

@@ -17,8 +17,8 @@ from sealift.attestation import launch
 from sealift.attestation.demand import Demand
 from sealift.attestation.keystore import Directory
 from sealift.errors import CommandFailed, EvidenceRejected
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.policy import ExtraRoot, Policy, write_policy
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.verify.policy import ExtraRoot, Policy, write_policy
 from sealift.inventory import Vm
 from sealift.process import Completed
 from sealift.processor.interface import SEV_POLICY_DEFAULT, SevLaunch

@@ -17,7 +17,7 @@ import pytest
 
 import sealift
 from sealift.errors import CommandFailed, HostUnreachable, UnusableInput
-from sealift.evidence.launch_digest import Mode
+from sealift.evidence.launch.digest import Mode
 from sealift.host import ssh
 from sealift.inventory import Host
 from sealift.keys import make_ssh_key
@@ -67,7 +67,7 @@ def test_orders_are_admitted(asked: str) -> None:
     ],
 )
 def test_anything_else_is_not(asked: str | None) -> None:
-    with pytest.raises(UnusableInput, match="only takes"):
+    with pytest.raises(UnusableInput, match="accepts only"):
         gate.admit(asked)
 
 
@@ -121,7 +121,7 @@ class Direct:
         self, argv: Sequence[str], *, timeout_s: float = 0, stdin: bytes = b"", check: bool = True
     ) -> Completed:
         if self.provider is None:
-            return Completed(2, "", "sealift provider: this account only takes the provider's orders")
+            return Completed(2, "", "sealift provider: this account accepts only the provider's orders")
         heard = io.BytesIO()
         status = gate.answer(self.provider, gate.admit(" ".join(argv)), io.BytesIO(stdin), heard)
         return Completed(status, heard.getvalue().decode(), "")
@@ -139,7 +139,7 @@ def test_the_owners_client_speaks_the_same_orders(provider: Provider) -> None:
     client.stop("one")
     with pytest.raises(UnusableInput, match="no VM"):
         client.evidence(Mode.SNP, "one")
-    with pytest.raises(HostUnreachable, match="only takes"):
+    with pytest.raises(HostUnreachable, match="accepts only"):
         ProviderClient(Direct(None)).list()
 
 

@@ -16,16 +16,17 @@ from typing import Any
 import pytest
 
 from sealift.errors import CommandFailed, PrerequisiteMissing, UnusableInput
-from sealift.evidence.certificate_table import ARK, parse_certificate_table
-from sealift.evidence.launch_digest import Mode
-from sealift.evidence.measurement import parse_measurement
-from sealift.evidence.policy import ExtraRoot, Policy
-from sealift.evidence.secret import DISK_KEY_GUID, pack_secret_table, package_secret
-from sealift.evidence.session import create_session
-from sealift.evidence.verify_launch import LaunchEvidence, verify_launch
-from sealift.evidence.verify_platform import verify_platform
-from sealift.evidence.verify_snp import verify_snp
-from sealift.evidence.x509_certificate import parse_x509
+from sealift.evidence.formats.certificate_table import ARK, parse_certificate_table
+from sealift.evidence.formats.launch_measurement import parse_measurement
+from sealift.evidence.formats.launch_secret import DISK_KEY_GUID, pack_secret_table
+from sealift.evidence.formats.x509_certificate import parse_x509
+from sealift.evidence.launch.digest import Mode
+from sealift.evidence.launch.secret import package_secret
+from sealift.evidence.launch.session import create_session
+from sealift.evidence.verify.policy import ExtraRoot, Policy
+from sealift.evidence.verify.sev_launch import LaunchEvidence, verify_launch
+from sealift.evidence.verify.sev_platform import verify_platform
+from sealift.evidence.verify.snp import verify_snp
 from sealift.processor.certificates import snp_evidence
 from sealift.processor.interface import (
     SEV_POLICY_DEFAULT,
@@ -259,5 +260,5 @@ def test_without_evidence_there_is_no_processor(provider: Provider, tmp_path: Pa
 
 def test_only_the_listed_interfaces_are_given(provider: Provider) -> None:
     narrow = Provider(replace(provider.settings, taps=("tap7",)))
-    with pytest.raises(UnusableInput, match="no interface for VMs"):
+    with pytest.raises(UnusableInput, match="not an interface for VMs"):
         narrow.start(SNP)

@@ -1,0 +1,1 @@
+"""`sealift evidence …`: options, files and output around the library."""

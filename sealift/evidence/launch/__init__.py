@@ -1,0 +1,1 @@
+"""What the owner computes and makes for a launch: the expected digest, id blocks, sessions, measurements, secrets."""
