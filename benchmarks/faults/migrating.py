@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks import engine
 from benchmarks.faults.moments import Moment, moment
-from sealift import scheduler
+from flows import scheduler
 from sealift.errors import SealiftError
 from sealift.host import agents
 from sealift.inventory import lab_inventory

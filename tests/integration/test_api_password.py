@@ -198,7 +198,7 @@ def test_a_run_has_no_inventory_from_elsewhere_and_does_not_go_without_evidence_
 
 COMMAND_LINE = """
 import sys
-from sealift import scheduler
+from flows import scheduler
 scheduler.set_up()
 from flows.ephemeral import demand_password
 demand_password()

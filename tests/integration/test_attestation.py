@@ -375,7 +375,7 @@ def test_the_command_line_prints_the_verdict_alone(stage: Stage) -> None:
     import sys
 
     def sealift(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sealift.cli", *words]
+        command = [sys.executable, "-m", "cli", *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     said = sealift("attest", "destination")

@@ -149,7 +149,7 @@ def test_what_stays_is_named_with_its_remedy_all_at_once(stage: Stage) -> None:
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "sealift.cli", "check", *words]
+    line = [sys.executable, "-m", "cli", "check", *words]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
 

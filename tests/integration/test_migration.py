@@ -250,7 +250,7 @@ def test_command_line_migrates_and_prints_the_report_as_json(stage: Stage, prefe
     command = [
         sys.executable,
         "-m",
-        "sealift.cli",
+        "cli",
         "migrate",
         "redis",
         "--from",
