@@ -10,7 +10,8 @@ from sealift.migration import predump
 from sealift.migration import sync as files
 from sealift.migration.cutover import Cutover
 from sealift.migration.preflight import preflight
-from sealift.migration.session import Request, Session
+from sealift.migration.request import DEFAULTS, Options, Request
+from sealift.migration.session import Session
 from sealift.model import CUTOVER, Report, Step
 
 if TYPE_CHECKING:
@@ -48,9 +49,11 @@ def migrate(inventory: Inventory, request: Request, hooks: Hooks | None = None) 
         return ending.report(session)
 
 
-def alone(inventory: Path, **asked: Any) -> Report:
-    """Migrate, called as the flow is: `asked` are fields of a `Request`."""
-    return migrate(inventories.load(inventory), Request(**asked))
+def alone(
+    container: str, source: str, destination: str, options: Options = DEFAULTS, inventory: Path | None = None
+) -> Report:
+    """Migrate, called as the flow is."""
+    return migrate(inventories.load(inventory), Request(container, source, destination, options))
 
 
 def prepare(session: Session) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import JsonOption, evidence_kind
+from cli.options import JsonOption, read_options
 from cli.output import print_json, print_table, say
 from sealift.errors import UnusableInput
 
@@ -27,7 +27,7 @@ def lab_up(
     from sealift.lab import lab
     from sealift.lab.plan import kind_of
 
-    lab.up(kind_of(kind), say=say, evidence=evidence_kind(evidence))
+    lab.up(kind_of(kind), say=say, evidence=read_options(evidence=evidence).evidence)
 
 
 @app.command("down")

@@ -25,8 +25,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold keys
     help="Live migration of running Docker containers into attested, encrypted virtual machines.",
 )
-for command in (migrate.migrate, migrate.check, migrate.recover, demo.demo):
-    app.command()(command)
+app.command(cls=migrate.MigrateCommand)(migrate.migrate)
+app.command(cls=migrate.CheckCommand)(migrate.check)
+app.command()(migrate.recover)
+app.command()(demo.demo)
 app.command("attest")(attestation.attest_command)
 app.add_typer(lab.app, name="lab")
 app.add_typer(hosts.network_app, name="network")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import InventoryOption, JsonOption, byte_count, evidence_kind, strategy_named
+from cli.options import InventoryOption, JsonOption, WithOptions, options_of, retries_of
 from cli.output import print_json, print_report, print_table
 from flows import scheduler
 from sealift.errors import UnusableInput
@@ -19,19 +19,32 @@ if TYPE_CHECKING:
 ContainerArgument = Annotated[str, typer.Argument(help="Name or id of a running container.")]
 SourceOption = Annotated[str, typer.Option("--from", help="The host that it runs on.")]
 DestinationOption = Annotated[str, typer.Option("--to", help="The host that it is to run on.")]
-BandwidthOption = Annotated[
-    str | None, typer.Option(help="What may be sent while the container runs, in bytes a second: 100M, 1G.")
-]
-EvidenceOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What the destination must prove: snp, sev or none. Default: what the inventory says; "
-        "none only if it is asked for here."
-    ),
-]
+
+
+class MigrateCommand(WithOptions):
+    """It takes all options of a migration."""
+
+    names = (
+        "strategy",
+        "max_rounds",
+        "max_downtime",
+        "bandwidth",
+        "throttle",
+        "compress",
+        "streams",
+        "retries",
+        "evidence",
+    )
+
+
+class CheckCommand(WithOptions):
+    """It takes those that a check depends on."""
+
+    names = ("bandwidth", "evidence")
 
 
 def migrate(
+    ctx: typer.Context,
     source: SourceOption,
     destination: DestinationOption,
     containers: Annotated[
@@ -43,43 +56,6 @@ def migrate(
     project: Annotated[
         str | None, typer.Option(help="All running containers of a Docker Compose project, together.")
     ] = None,
-    strategy: Annotated[
-        str, typer.Option(help="auto, pre-copy, post-copy or stop-and-copy: how memory gets across.")
-    ] = "auto",
-    max_rounds: Annotated[
-        int, typer.Option(min=1, max=30, help="Most pre-dump rounds, but for one while hosts arm.")
-    ] = 5,
-    max_downtime: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001, help="Longest freeze, in seconds: refused if more is predicted of all strategies."
-        ),
-    ] = None,
-    bandwidth: BandwidthOption = None,
-    throttle: Annotated[
-        bool,
-        typer.Option(
-            "--throttle", help="Slow a writer down that gets memory dirty faster than the link carries it."
-        ),
-    ] = False,
-    compress: Annotated[
-        bool,
-        typer.Option(
-            "--compress", help="Compress pages on their way (zstd): for links slower than a CPU compresses."
-        ),
-    ] = False,
-    streams: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=16,
-            help="Connections that pages go over. Default: several if the way is long and one is slow.",
-        ),
-    ] = None,
-    retries: Annotated[
-        int, typer.Option(min=0, max=10, help="How often to try again after a cutover that was rolled back.")
-    ] = 0,
-    evidence: EvidenceOption = None,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -94,8 +70,7 @@ def migrate(
     known = inventories.load(inventory)
     for host in (source, destination):
         known.host(host)  # a slip of the pen is answered before Prefect is loaded
-    limits = (max_rounds, evidence_kind(evidence), max_downtime, byte_count(bandwidth))
-    asked = (*limits, throttle, compress, streams, retries)
+    asked = (options_of(ctx), inventory, retries_of(ctx))
     scheduler.set_up()
     from flows.ending import run
     from flows.ephemeral import demand_password
@@ -103,19 +78,16 @@ def migrate(
     from sealift.migration.display import Display
 
     demand_password()
-    chosen = strategy_named(strategy)
     together = project is not None or len(named) > 1
     with progress.listening(Display(sys.stderr, named=together)):
         if together:
             from flows.migrate_group import migrate_group
 
-            reports: list[Report] = run(
-                migrate_group, source, destination, named, project, inventory, chosen, *asked
-            )
+            reports: list[Report] = run(migrate_group, source, destination, named, project, *asked)
         else:
             from flows.migrate import migrate as flow
 
-            reports = [run(flow, named[0], source, destination, inventory, chosen, *asked)]
+            reports = [run(flow, named[0], source, destination, *asked)]
     if together and as_json:
         print_json([report.model_dump(mode="json") for report in reports])
         return
@@ -124,11 +96,10 @@ def migrate(
 
 
 def check(
+    ctx: typer.Context,
     container: ContainerArgument,
     source: SourceOption,
     destination: DestinationOption,
-    bandwidth: BandwidthOption = None,
-    evidence: EvidenceOption = None,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -136,11 +107,9 @@ def check(
     from sealift import inventory as inventories
     from sealift.migration.check import check as look
     from sealift.migration.display import estimate_lines
-    from sealift.migration.session import Request
+    from sealift.migration.request import Request
 
-    request = Request(
-        container, source, destination, evidence=evidence_kind(evidence), bandwidth=byte_count(bandwidth)
-    )
+    request = Request(container, source, destination, options_of(ctx))
     checked = look(inventories.load(inventory), request)
     if as_json:
         print_json(checked.as_dict())

@@ -74,7 +74,7 @@ def report(session: Session) -> Report:
         rounds=found.rounds,
         throttled_cpus=found.throttled_cpus,
         packed_bytes=found.packed_bytes + cutover.fact("dumped", "packed_bytes")
-        if request.compress
+        if request.options.compress
         else None,
         frozen_ms=cutover.between_ms("frozen", "restored"),
         cut_ms=cutover.between_ms("go", "committed"),
@@ -108,7 +108,7 @@ def _learn(session: Session, made: Report, frozen_page_bytes: int) -> None:
     if estimate is None or estimate.link_bytes_s is None or made.outcome != "committed":
         return
     link = estimate.link_bytes_s
-    live = min(link, session.request.bandwidth or link)
+    live = min(link, session.request.options.bandwidth or link)
     rounds_ms = sum(one.duration_ms for one in made.rounds)
     moved_ms = 1000 * (made.file_bytes + made.image_bytes) / live + 1000 * session.found.fetched_bytes / link
     with suppress(OSError, SealiftError):

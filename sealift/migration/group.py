@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sealift.inventory import Inventory
-    from sealift.migration.session import Request
+    from sealift.migration.request import Request
 
 PROJECT_LABEL = "com.docker.compose.project"
 """What Docker Compose writes on a container: the project that it belongs to."""

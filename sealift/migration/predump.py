@@ -109,8 +109,10 @@ def pre_dump(session: Session) -> None:
     """
     request, rounds = session.request, session.found.rounds
     budget = _budget(session)
-    while another_pays(rounds, request.max_rounds, budget) or (
-        request.throttle and would_converge(rounds, request.max_rounds, budget) and _slow_down(session)
+    while another_pays(rounds, request.options.max_rounds, budget) or (
+        request.options.throttle
+        and would_converge(rounds, request.options.max_rounds, budget)
+        and _slow_down(session)
     ):
         pre_dump_round(session)
     predicted = budget.predicted_ms(rounds) if budget is not None else None
@@ -171,7 +173,7 @@ def _slow_down(session: Session) -> bool:
 
 
 def _budget(session: Session) -> Budget | None:
-    asked, estimate = session.request.max_downtime_s, session.found.estimate
+    asked, estimate = session.request.options.max_downtime, session.found.estimate
     if asked is None or estimate is None or estimate.link_bytes_s is None:
         return None
     return Budget(1000 * asked, estimate.floor_ms, estimate.link_bytes_s)

@@ -41,14 +41,16 @@ def preflight(session: Session) -> list[str]:
     found.memory_bytes, found.image_at_destination = look.uses["memory_bytes"], look.image_there
     both = {request.source: look.here, request.destination: look.there or {}}
     missing = [name for name, facts in both.items() if not facts["lazy"]]
-    found.estimate = survey(scene, look, bandwidth=request.bandwidth, max_rounds=request.max_rounds)
+    found.estimate = survey(
+        scene, look, bandwidth=request.options.bandwidth, max_rounds=request.options.max_rounds
+    )
     found.estimated_ns = time.monotonic_ns()
     found.choice = choose(
-        request.strategy,
+        request.options.strategy,
         look.here["dirty_tracking"],
         missing,
         estimate=found.estimate,
-        max_downtime_s=request.max_downtime_s,
+        max_downtime_s=request.options.max_downtime,
     )
     found.lazy_restore = both[request.destination]["lazy"] and found.memory_bytes >= LAZY_FROM_BYTES
     found.warnings += container.warnings(look.container)

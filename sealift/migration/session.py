@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from sealift.attestation.record import Record
     from sealift.inventory import Inventory
     from sealift.migration.cutover import Cutover
+    from sealift.migration.request import Request
     from sealift.model import Estimate
 
 
@@ -63,28 +64,6 @@ UNKNOWN = "unknown"
 
 ASK_AGAIN_S = 0.2
 """How often a migration that waits for its turn asks for it."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for. `evidence`: snp, sev, none; None is what the inventory says of the destination.
-
-    `max_downtime_s` bounds the predicted freeze, `bandwidth` what the live phases send, in bytes a second.
-    `throttle`: whether a writer that never converges may be slowed down. `compress`: whether pages are, on their way.
-    `streams`: over how many connections they go; None is as many as were measured to be worth it.
-    """
-
-    container: str
-    source: str
-    destination: str
-    strategy: Strategy = Strategy.AUTO
-    max_rounds: int = 5
-    evidence: str | None = None
-    max_downtime_s: float | None = None
-    bandwidth: int | None = None
-    throttle: bool = False
-    compress: bool = False
-    streams: int | None = None
 
 
 @dataclass(frozen=True)
@@ -230,12 +209,12 @@ class Session:
     @property
     def streams(self) -> int:
         """Over how many connections pages go."""
-        return self.request.streams or (self.found.estimate.streams if self.found.estimate else 1)
+        return self.request.options.streams or (self.found.estimate.streams if self.found.estimate else 1)
 
     def start_page_server(self, name: str) -> int:
         """The destination takes the pages of the next dump, as `name`. Returns the port."""
         return self.receiver.call(
-            StartPageServer(name, self.found.last_images, self.request.compress, self.streams)
+            StartPageServer(name, self.found.last_images, self.request.options.compress, self.streams)
         )
 
     def attest(self) -> str:
@@ -244,7 +223,7 @@ class Session:
         if self._arrived is not None:
             self._arrived.close()
             self._arrived = None
-        if self.request.evidence == "none":
+        if self.request.options.evidence == "none":
             self._arrived = ssh.connect(name, self.inventory.host(name))
             self.source  # noqa: B018 - raises if it could not be opened
             return "none, as asked for: nothing vouches for this host but its pinned SSH key"
@@ -444,7 +423,7 @@ class Session:
 
 def check_evidence(inventory: Inventory, request: Request) -> None:
     """What is asked for and what the inventory says of the destination go together. Touches nothing."""
-    host, asked = inventory.host(request.destination), request.evidence
+    host, asked = inventory.host(request.destination), request.options.evidence
     if asked == "none":
         return
     if host.vm is None:

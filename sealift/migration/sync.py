@@ -34,7 +34,7 @@ def sync_image(session: Session) -> int:
     reference = container["Config"]["Image"] if _is_named(session) else container["Image"]
     address = str(session.inventory.host(session.request.destination).tunnel_address)
     door = session.receiver.call(ReceiveImage(address))
-    bandwidth = session.request.bandwidth
+    bandwidth = session.request.options.bandwidth
     return session.sender.call(SendImage(reference, door, bandwidth))
 
 
@@ -123,8 +123,8 @@ def open_doors(session: Session, plan: Counterpart) -> None:
             peer=peer,
             trees=sources,
             log=logs[0] if logs else None,
-            bandwidth=session.request.bandwidth,
-            compress=session.request.compress,
+            bandwidth=session.request.options.bandwidth,
+            compress=session.request.options.compress,
             streams=session.streams,
         )
     )

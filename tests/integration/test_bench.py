@@ -43,10 +43,10 @@ def testbed(netns_lab: Inventory) -> Iterator[Testbed]:
         yield opened
 
 
-def migrating(**arguments: Any) -> Any:
+def migrating(*arguments: Any) -> Any:
     from flows.migrate import migrate
 
-    return migrate(**arguments)
+    return migrate(*arguments)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import pytest
 
 from sealift.errors import CommandFailed, MigrationFailed
 from sealift.migration import predump
+from sealift.migration.request import Options, Request
 from sealift.model import Round
 from sealift_agent.protocol import SlowDown
 
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def session(sent_mb: Callable[[float], float], *, max_rounds: int = 8, **request: Any) -> Mock:
+def session(
+    sent_mb: Callable[[float], float], *, max_rounds: int = 8, throttle: bool = True, **options: Any
+) -> Mock:
     """A session whose rounds send what a writer with so many CPUs gets dirty."""
     made = Mock()
-    made.request = Mock(max_rounds=max_rounds, max_downtime_s=None, throttle=True, **request)
+    asked = Options(max_rounds=max_rounds, throttle=throttle, **options)
+    made.request = Request("box", "source", "destination", asked)
     made.found = Mock(rounds=[], throttled_cpus=None, warnings=[])
     made.cpus = 1.0
     made.sent_mb = sent_mb
@@ -61,8 +65,7 @@ def test_nobody_is_slowed_down_who_converges() -> None:
 
 
 def test_nobody_is_slowed_down_unasked() -> None:
-    made = session(lambda cpus: 120 * cpus)
-    made.request.throttle = False
+    made = session(lambda cpus: 120 * cpus, throttle=False)
     predump.pre_dump(made)
     assert made.found.throttled_cpus is None
     assert len(made.found.rounds) == 2
@@ -86,9 +89,7 @@ def test_a_kernel_without_quotas_is_a_warning() -> None:
 
 
 def test_what_does_not_keep_to_the_limit_after_all_rounds_fails_before_the_freeze() -> None:
-    made = session(lambda _: 100)
-    made.request.throttle = False
-    made.request.max_downtime_s = 0.5
+    made = session(lambda _: 100, throttle=False, max_downtime=0.5)
     made.found.estimate = Mock(link_bytes_s=1e8, floor_ms=200)
     made.source.name = "source"
     with pytest.raises(MigrationFailed, match=r"after 2 rounds a freeze of 1200 ms .* nothing was frozen"):
