@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from benchmarks.workloads import redis
 from flows.migrate import migrate
 from sealift.host import ssh
 from sealift.inventory import lab_inventory
 from sealift.lab import lab
+from sealift.migration.request import Options
 from sealift.network import gateway
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def run_demo(kind: Kind, memory_mb: int, *, say: Callable[[str], None]) -> Demon
         ):
             say("a client increments a counter over one TCP connection, without pause; migrating")
             time.sleep(BEFORE_S)
-            asked: Literal["none"] | None = None if inventory.host("destination").vm else "none"
-            report = migrate("redis", "source", "destination", lab_inventory(), evidence=asked)
+            options = Options(evidence=None if inventory.host("destination").vm else "none")
+            report = migrate("redis", "source", "destination", options, lab_inventory())
             time.sleep(AFTER_S)
             return Demonstration(report, client.findings())
     finally:

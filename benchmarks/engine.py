@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sealift import inventory as inventories
 from sealift.migration import progress, steps
-from sealift.migration.request import Request
+from sealift.migration.request import DEFAULTS, Options, Request
 from sealift.migration.results import Memory, Ready
 from sealift.migration.session import Session
 
@@ -54,9 +54,11 @@ def migrate(inventory: Inventory, request: Request, hooks: Hooks | None = None) 
             return steps.migrate([session], hooked)[0]
 
 
-def alone(inventory: Path, **asked: Any) -> Report:
-    """Migrate, called as the flow is: `asked` are fields of a `Request`."""
-    return migrate(inventories.load(inventory), Request(**asked))
+def alone(
+    container: str, source: str, destination: str, options: Options = DEFAULTS, inventory: Path | None = None
+) -> Report:
+    """Migrate, called as the flow is."""
+    return migrate(inventories.load(inventory), Request(container, source, destination, options))
 
 
 def prepare(session: Session) -> Ready:

@@ -7,19 +7,27 @@ evidence where they do not say otherwise, and it runs nothing for an API that an
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import httpx
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL
+from pydantic import Field
 
 from sealift import inventory as inventories
 from sealift.errors import Refused
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sealift.inventory import Inventory
+
+InventoryFile = Annotated[
+    Path | None,
+    Field(
+        description="The inventory file. A worker takes one of /etc/sealift. Default: sealift.toml, or the lab's."
+    ),
+]
+"""A flow's parameter."""
 
 STEP = "admission"
 RUN = "PREFECT__FLOW_RUN_ID"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from httpx import TransportError
 
-from sealift import scheduler
+from flows import scheduler
 from sealift.errors import HostUnreachable, SealiftError
 
 if TYPE_CHECKING:

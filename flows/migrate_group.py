@@ -7,15 +7,14 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows import parameters  # noqa: TC001 - Prefect reads the annotations
-from flows.admission import admit
+from flows.admission import InventoryFile, admit
 from flows.ending import keep
 from flows.publish import Progress, publish
 from flows.recover import end_what_was_left
 from sealift.migration import group, progress
 from sealift.migration.again import again_after_rollback
-from sealift.migration.request import Request
-from sealift.model import Report, Strategy
+from sealift.migration.request import DEFAULTS, Options, Request, Retries
+from sealift.model import Report  # noqa: TC001 - Prefect reads the annotations
 from tasks.runs import TaskRuns
 
 
@@ -34,16 +33,9 @@ def migrate_group(
     project: Annotated[
         str | None, Field(description="A Docker Compose project: all of its running containers.")
     ] = None,
-    inventory: parameters.Inventory = None,
-    strategy: parameters.Strategy = Strategy.AUTO,
-    max_rounds: parameters.Rounds = 5,
-    evidence: parameters.Evidence = None,
-    max_downtime: parameters.Downtime = None,
-    bandwidth: parameters.Bandwidth = None,
-    throttle: parameters.Throttle = False,
-    compress: parameters.Compress = False,
-    streams: parameters.Streams = None,
-    retries: parameters.Retries = 0,
+    options: Annotated[Options, Field(description="How to migrate each of them.")] = DEFAULTS,
+    inventory: InventoryFile = None,
+    retries: Retries = 0,
 ) -> list[Report]:
     """Migrate several running containers together.
 
@@ -52,26 +44,17 @@ def migrate_group(
         destination: The host that they are to run on, by its name in the inventory.
         containers: Names or ids of running containers.
         project: A Docker Compose project instead: all of its running containers.
+        options: How to migrate each of them, as with one container.
         inventory: The inventory file. Default: ./sealift.toml, or the running lab's.
-        strategy: How memory gets across, as with one container.
-        max_rounds: Most pre-dump rounds of each.
-        evidence: What the destination must prove, as with one container.
-        max_downtime: Longest freeze that may be predicted of any, in seconds.
-        bandwidth: What may be sent before the freeze for each, in bytes a second.
-        throttle: Whether writers that never converge may be slowed down until the freeze.
-        compress: Whether pages are compressed on their way, by zstd. Post-copy's are not.
-        streams: Over how many connections pages go. By default several where the way is long and they carry more than
-            one. Post-copy's go over one.
         retries: How often to try again after a cutover that was rolled back.
 
     Returns a report for each. Raises as `migrate` does, for all of them: a MigrationFailed means that all were rolled
     back.
 
     """
-    known = admit(inventory, destination, evidence)
+    known = admit(inventory, destination, options.evidence)
     names = [*(containers or []), *(group.of_project(known, source, project) if project else [])]
-    asked = (strategy, max_rounds, evidence, max_downtime, bandwidth, throttle, compress, streams)
-    requests = [Request(name, source, destination, *asked) for name in names]
+    requests = [Request(name, source, destination, options) for name in names]
     with progress.listening(Progress(len(names))):
         made, rollbacks = again_after_rollback(lambda: group.migrate(known, requests, TaskRuns()), retries)
     made = [one.model_copy(update={"warnings": [*rollbacks, *one.warnings]}) for one in made]

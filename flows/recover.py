@@ -9,8 +9,7 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from pydantic import Field
 
-from flows import parameters  # noqa: TC001 - Prefect reads the annotations
-from flows.admission import admit
+from flows.admission import InventoryFile, admit
 from sealift.errors import SealiftError
 from sealift.migration import recovery
 from sealift.plain_text import in_markdown
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 @flow(name="recover")
 def recover(
-    inventory: parameters.Inventory = None,
+    inventory: InventoryFile = None,
     migration: Annotated[str | None, Field(description="One migration by its id. Default: all.")] = None,
 ) -> list[str]:
     """End every migration on the gateway's record that nobody is at any more.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -31,9 +30,8 @@ from sealift.inventory import lab_inventory
 from sealift.lab import images, lab
 from sealift.lab.layout import SOURCE
 from sealift.migration import recovery, steps
-from sealift.migration.request import Request
+from sealift.migration.request import Options, Request
 from sealift.migration.session import Session
-from sealift.model import Strategy
 from sealift_agent.protocol import Assign, Release, ShowRecord
 
 if TYPE_CHECKING:
@@ -129,16 +127,21 @@ class Stage:
         """Migrate by the flow, in this process."""
         from flows.migrate import migrate as flow
 
-        report: Report = flow(container, source, destination, self.path, evidence=self.evidence(destination))
+        options = Options(evidence=self.evidence(destination))
+        report: Report = flow(container, source, destination, options, self.path)
         return report
 
     def evidence(self, destination: str, inventory: Inventory | None = None) -> Literal["none"] | None:
         """What to ask of a destination: all that the inventory says, or nothing, by name, where it says nothing."""
         return None if (inventory or self.inventory).host(destination).vm else "none"
 
-    def request(self, container: str, source: str = "source", destination: str = "destination") -> Request:
-        """What is asked for in a migration without Prefect."""
-        return Request(container, source, destination, evidence=self.evidence(destination))
+    def request(
+        self, container: str, source: str = "source", destination: str = "destination", **options: Any
+    ) -> Request:
+        """What is asked for in a migration without Prefect. `options`: fields of `Options`."""
+        return Request(
+            container, source, destination, Options(evidence=self.evidence(destination), **options)
+        )
 
     def engine(
         self,
@@ -146,19 +149,17 @@ class Stage:
         hooks: Mapping[str, Callable[[Session], object]] | None = None,
         source: str = "source",
         destination: str = "destination",
-        strategy: Strategy = Strategy.AUTO,
-        **limits: Any,
+        **options: Any,
     ) -> Report:
-        """Migrate without Prefect. Hooks: see `benchmarks.engine`; `limits`: max_downtime_s, bandwidth."""
-        asked = self.request(container, source, destination)
-        return migrate(self.inventory, dataclasses.replace(asked, strategy=strategy, **limits), hooks)
+        """Migrate without Prefect. Hooks: see `benchmarks.engine`; `options`: fields of `Options`."""
+        return migrate(self.inventory, self.request(container, source, destination, **options), hooks)
 
     def refuse(self, container: str, inventory: Inventory | None = None) -> Refused:
         """Run the preflight alone; the refusal that it must end in."""
         from sealift.errors import SealiftError
 
-        evidence = self.evidence("destination", inventory)
-        request = Request(container, "source", "destination", evidence=evidence)
+        options = Options(evidence=self.evidence("destination", inventory))
+        request = Request(container, "source", "destination", options)
 
         def look() -> None:
             with Session.open(inventory or self.inventory, request) as session:

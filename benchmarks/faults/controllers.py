@@ -107,7 +107,7 @@ class InWorker(Migration):
             "source": "source",
             "destination": "destination",
             "inventory": str(lab_inventory()),
-            "evidence": None if lab.running().host("destination").vm else "none",
+            "options": {"evidence": None if lab.running().host("destination").vm else "none"},
         }
         deployment = orchestrator.employ()
         run = orchestrator.ask(

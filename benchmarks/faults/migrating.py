@@ -12,18 +12,17 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import engine
 from benchmarks.faults.moments import Moment, moment
-from sealift import scheduler
+from flows import scheduler
 from sealift.errors import SealiftError
 from sealift.host import agents
 from sealift.inventory import lab_inventory
 from sealift.lab import lab
 from sealift.migration import progress
-from sealift.migration.request import Request
+from sealift.migration.request import Options, Request
 from sealift_agent import points
 from sealift_agent.protocol import Note, Order
 
@@ -85,16 +84,15 @@ def held(at: Moment) -> Iterator[None]:
 
 
 def _migrate(container: str, driver: str) -> Report:
-    evidence: Literal["none"] | None = None if lab.running().host("destination").vm else "none"
+    options = Options(evidence=None if lab.running().host("destination").vm else "none")
     if driver == "flow":
         scheduler.set_up()
         from flows.ending import run  # noqa: PLC0415 - Prefect takes seconds to import
         from flows.migrate import migrate  # noqa: PLC0415 - as above
 
-        flow = partial(migrate, inventory=lab_inventory(), evidence=evidence)
-        report: Report = run(flow, container, "source", "destination")
+        report: Report = run(migrate, container, "source", "destination", options, lab_inventory())
         return report
-    return engine.migrate(lab.running(), Request(container, "source", "destination", evidence=evidence))
+    return engine.migrate(lab.running(), Request(container, "source", "destination", options))
 
 
 def main(container: str, name: str, driver: str) -> int:

@@ -11,6 +11,7 @@ from benchmarks.peers.system import Move
 from benchmarks.testbed import DESTINATION, DOCKER_HOSTS, SOURCE
 from benchmarks.workloads import workload as workloads
 from sealift import inventory as inventories
+from sealift.migration.request import Options
 from sealift.model import Report, Step, Strategy
 
 if TYPE_CHECKING:
@@ -50,13 +51,15 @@ class Sealift:
             chosen = Path(folder) / inventories.FILE_NAME
             inventories.save(plain(testbed.inventory) if wish.plain else testbed.inventory, chosen)
             report = wish.migrate(
-                container=name,
-                source=SOURCE,
-                destination=DESTINATION,
-                inventory=chosen,
-                strategy=Strategy(wish.strategy),
-                # All that the inventory says; where it says nothing, nothing has to be asked for by name.
-                evidence=None if testbed.inventory.host(DESTINATION).vm else "none",
+                name,
+                SOURCE,
+                DESTINATION,
+                Options(
+                    strategy=Strategy(wish.strategy),
+                    # All that the inventory says; where it says nothing, nothing has to be asked for by name.
+                    evidence=None if testbed.inventory.host(DESTINATION).vm else "none",
+                ),
+                chosen,
             )
         return Move(report.strategy.value, facts(report), report)
 

@@ -64,7 +64,9 @@ def check(inventory: Inventory, request: Request) -> Checked:
     """Judge every resource, and estimate times. Refused if there is no such container that runs."""
     with _scene(inventory, request) as (scene, evidence):
         look = examine(scene)
-        estimate = survey(scene, look, bandwidth=request.bandwidth, max_rounds=request.max_rounds)
+        estimate = survey(
+            scene, look, bandwidth=request.options.bandwidth, max_rounds=request.options.max_rounds
+        )
     name = look.container["Name"].lstrip("/")
     return Checked(name, request.source, request.destination, (evidence, *look.findings), estimate)
 
@@ -99,7 +101,7 @@ def _arrive(inventory: Inventory, request: Request) -> tuple[Finding, Connection
     host = pinned(inventory).host(name)
     try:
         check_evidence(inventory, request)
-        if request.evidence != "none":
+        if request.options.evidence != "none":
             record, connection = attest(inventory, name)
             return Finding(Resource.EVIDENCE, Answer.YES, name, record.sentences()[0]), connection
         what = "not verified, as asked for: nothing vouches for this host but its pinned SSH key"

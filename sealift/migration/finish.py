@@ -73,7 +73,9 @@ def report(session: Session, ready: Ready, moved: Moved, finished: Finished) -> 
         steps=[*ready.steps, *moved.steps, finished.step],
         rounds=list(memory.rounds),
         throttled_cpus=memory.throttled_cpus,
-        packed_bytes=memory.packed_bytes + heard.fact("dumped", "packed_bytes") if request.compress else None,
+        packed_bytes=memory.packed_bytes + heard.fact("dumped", "packed_bytes")
+        if request.options.compress
+        else None,
         frozen_ms=heard.between_ms("frozen", "restored"),
         cut_ms=heard.between_ms("go", "committed"),
         restore_ms=heard.fact("restored", "restore_ns") / 1e6,
@@ -103,7 +105,7 @@ def _learn(session: Session, made: Report, frozen_page_bytes: int, fetched_bytes
     if estimate is None or estimate.link_bytes_s is None:
         return
     link = estimate.link_bytes_s
-    live = min(link, session.request.bandwidth or link)
+    live = min(link, session.request.options.bandwidth or link)
     rounds_ms = sum(one.duration_ms for one in made.rounds)
     moved_ms = 1000 * (made.file_bytes + made.image_bytes) / live + 1000 * fetched_bytes / link
     with suppress(OSError, SealiftError):

@@ -70,7 +70,9 @@ class Rounds:
     def start_page_server(self, name: str) -> int:
         """The destination takes the pages of the next dump, as `name`. Returns the port."""
         return self._destination.call(
-            StartPageServer(name, self._memory.last_images, self._request.compress, self._plan.streams)
+            StartPageServer(
+                name, self._memory.last_images, self._request.options.compress, self._plan.streams
+            )
         )
 
     def catch_up(self) -> None:
@@ -86,9 +88,11 @@ class Rounds:
 
     def _send_rounds(self) -> None:
         """Rounds as long as they pay, with a slower writer if that may be."""
-        most, budget = self._request.max_rounds, self._budget()
+        most, budget = self._request.options.max_rounds, self._budget()
         while another_pays(self._memory.rounds, most, budget) or (
-            self._request.throttle and would_converge(self._memory.rounds, most, budget) and self._slow_down()
+            self._request.options.throttle
+            and would_converge(self._memory.rounds, most, budget)
+            and self._slow_down()
         ):
             self._send_round()
         rounds = self._memory.rounds
@@ -144,7 +148,7 @@ class Rounds:
         return True
 
     def _budget(self) -> Budget | None:
-        asked, estimate = self._request.max_downtime_s, self._plan.estimate
+        asked, estimate = self._request.options.max_downtime, self._plan.estimate
         if asked is None or estimate is None or estimate.link_bytes_s is None:
             return None
         return Budget(1000 * asked, estimate.floor_ms, estimate.link_bytes_s)

@@ -57,13 +57,13 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Judge
     missing = [
         name for name, facts in ((request.source, here), (request.destination, there)) if not facts["lazy"]
     ]
-    estimate = survey(scene, look, bandwidth=request.bandwidth, max_rounds=request.max_rounds)
+    estimate = survey(scene, look, bandwidth=request.options.bandwidth, max_rounds=request.options.max_rounds)
     choice = choose(
-        request.strategy,
+        request.options.strategy,
         here["dirty_tracking"],
         missing,
         estimate=estimate,
-        max_downtime_s=request.max_downtime_s,
+        max_downtime_s=request.options.max_downtime,
     )
     memory_bytes = look.uses["memory_bytes"]
     return Judged(

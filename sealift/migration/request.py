@@ -1,9 +1,12 @@
-"""What is asked for in one migration, and whether it goes together with the inventory."""
+"""What is asked for in a migration. Options of the command line and of the flows' forms come from here."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sealift.errors import Refused, UnusableInput
 from sealift.model import Step, Strategy
@@ -11,32 +14,103 @@ from sealift.model import Step, Strategy
 if TYPE_CHECKING:
     from sealift.inventory import Inventory
 
+EvidenceKind = Literal["snp", "sev", "none"]
+
+UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+BYTES = r"^(\d+(?:\.\d+)?)([kMG]?)(?:B(?:/s)?)?$"
+
+
+def byte_count(value: Any) -> Any:
+    """A number of bytes from a text such as 500k, 100M, 1G, 1.5GB/s. ValueError for a text that is none."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(BYTES, value)
+    amount = int(float(found[1]) * UNITS[found[2]]) if found else 0
+    if not amount:
+        raise ValueError(f"{value!r} is no amount of bytes: write it as 500k, 100M or 1G")
+    return amount
+
+
+ByteCount = Annotated[
+    int,
+    Field(ge=1),
+    BeforeValidator(
+        byte_count, json_schema_input_type=Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=BYTES)]
+    ),
+]
+
+
+class Options(BaseModel):
+    """How to migrate. Each field is an option of the command line, by the same name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strategy: Strategy = Field(
+        default=Strategy.AUTO,
+        description="How memory gets across: auto, pre-copy, post-copy or stop-and-copy. auto chooses by what the "
+        "hosts can do.",
+    )
+    max_rounds: int = Field(
+        default=5,
+        ge=1,
+        le=30,
+        description="Most pre-dump rounds, not counting one while the hosts are armed.",
+    )
+    evidence: EvidenceKind | None = Field(
+        default=None,
+        description="What the destination must prove: snp, sev or none. Default: what the inventory says. none has to "
+        "be asked for by name, and a worker's run may ask for it only for hosts that the inventory lists as "
+        "without_evidence.",
+    )
+    max_downtime: float | None = Field(
+        default=None,
+        ge=0.001,
+        description="Longest freeze that may be predicted, in seconds. auto takes the least risky strategy that keeps "
+        "to it; refused if none does.",
+    )
+    bandwidth: ByteCount | None = Field(
+        default=None,
+        description="Most that is sent while the container runs, in bytes a second: 500k, 100M, 1G, or a number.",
+    )
+    throttle: bool = Field(
+        default=False,
+        description="Slow a writer down that dirties memory faster than the link carries it, until the freeze.",
+    )
+    compress: bool = Field(
+        default=False,
+        description="Compress pages on their way (zstd), for links slower than a processor compresses. Post-copy's "
+        "pages are not compressed.",
+    )
+    streams: int | None = Field(
+        default=None,
+        ge=1,
+        le=16,
+        description="Connections that pages go over. Default: several where the round trip is long and they carry "
+        "more than one. Post-copy's pages go over one.",
+    )
+
+
+DEFAULTS = Options()
+
+Retries = Annotated[
+    int, Field(ge=0, le=10, description="How often to try again after a cutover that was rolled back.")
+]
+"""Not an option of one migration: each try is a migration of its own."""
+
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. `evidence`: snp, sev, none; None is what the inventory says of the destination.
-
-    `max_downtime_s` bounds the predicted freeze, `bandwidth` what the live phases send, in bytes a second.
-    `throttle`: whether a writer that never converges may be slowed down. `compress`: whether pages are, on their way.
-    `streams`: over how many connections they go; None is as many as were measured to be worth it.
-    """
+    """Which container to migrate, by name or id; from where to where, by the inventory's names; and how."""
 
     container: str
     source: str
     destination: str
-    strategy: Strategy = Strategy.AUTO
-    max_rounds: int = 5
-    evidence: str | None = None
-    max_downtime_s: float | None = None
-    bandwidth: int | None = None
-    throttle: bool = False
-    compress: bool = False
-    streams: int | None = None
+    options: Options = DEFAULTS
 
 
 def check_evidence(inventory: Inventory, request: Request) -> None:
     """What is asked for and what the inventory says of the destination go together. Touches nothing."""
-    host, asked = inventory.host(request.destination), request.evidence
+    host, asked = inventory.host(request.destination), request.options.evidence
     if asked == "none":
         return
     if host.vm is None:

@@ -110,7 +110,7 @@ def attest(session: Session) -> Attested:
     request = session.request
     with _timed(session, Step.ATTEST) as timed:
         record, known, name = None, session.inventory, request.destination
-        if request.evidence == "none":
+        if request.options.evidence == "none":
             connection = ssh.connect(name, known.host(name))
             timed.note = "none, as asked for: nothing vouches for this host but its pinned SSH key"
         else:
@@ -152,7 +152,7 @@ def preflight(session: Session, destination: Provisioned) -> Plan:
         estimate=found.estimate,
         estimated_ns=time.monotonic_ns(),
         lazy_restore=found.lazy_restore,
-        streams=session.request.streams or found.estimate.streams,
+        streams=session.request.options.streams or found.estimate.streams,
         warnings=found.warnings,
     )
 

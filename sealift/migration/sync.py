@@ -69,7 +69,7 @@ class Sync:
         container = self._plan.container
         reference = container["Config"]["Image"] if self._is_named() else container["Image"]
         endpoint = self._destination.agent.call(ReceiveImage(self._address()))
-        return self._source.agent.call(SendImage(reference, endpoint, self._request.bandwidth))
+        return self._source.agent.call(SendImage(reference, endpoint, self._request.options.bandwidth))
 
     def create_copy(self) -> Counterpart:
         """Create the container's counterpart and its volumes at the destination, not started."""
@@ -117,8 +117,8 @@ class Sync:
                 peer=peer,
                 trees=sources,
                 log=logs[0] if logs else None,
-                bandwidth=self._request.bandwidth,
-                compress=self._request.compress,
+                bandwidth=self._request.options.bandwidth,
+                compress=self._request.options.compress,
                 streams=self._plan.streams,
             )
         )

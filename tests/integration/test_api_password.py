@@ -185,8 +185,8 @@ def test_a_run_has_no_inventory_from_elsewhere_and_does_not_go_without_evidence_
     allowing.write_text(f'{INVENTORY}\n[worker]\nwithout_evidence = ["destination"]\n')
     runs = [
         served.start(inventory=str(elsewhere)),
-        served.start(evidence="none"),
-        served.start(evidence="none", inventory="allowing.toml"),
+        served.start(options={"evidence": "none"}),
+        served.start(options={"evidence": "none"}, inventory="allowing.toml"),
     ]
     outside, unasked, asked = [served.failure(run) for run in runs]
     assert f"{elsewhere} is not below {served.inventories}" in outside, outside
@@ -198,7 +198,7 @@ def test_a_run_has_no_inventory_from_elsewhere_and_does_not_go_without_evidence_
 
 COMMAND_LINE = """
 import sys
-from sealift import scheduler
+from flows import scheduler
 scheduler.set_up()
 from flows.ephemeral import demand_password
 demand_password()

@@ -39,7 +39,7 @@ from sealift.host import ssh, stranger
 from sealift.keys import make_wireguard_key
 from sealift.lab import lab
 from sealift.migration import steps
-from sealift.migration.request import Request
+from sealift.migration.request import Options, Request
 from sealift.migration.session import Session
 from sealift.model import Evidence, Step
 from sealift.processor.interface import SNP_POLICY_DEFAULT, SnpLaunch
@@ -88,7 +88,7 @@ def go(stage: Stage, inventory: Inventory | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sealift.toml"
         inventories.save(inventory or stage.inventory, path)
-        migrate("redis", "source", "destination", path)
+        migrate("redis", "source", "destination", inventory=path)
 
 
 def names(error: EvidenceRejected, *checks: str) -> None:
@@ -250,7 +250,7 @@ def test_a_destination_that_nothing_vouches_for_needs_none_by_name(stage: Stage)
         with pytest.raises(Refused, match="--evidence none") as raised, Session.open(plain, plainly):
             pass
         assert not isinstance(raised.value, EvidenceRejected)
-        otherwise = Request("redis", "source", "destination", evidence="sev")
+        otherwise = Request("redis", "source", "destination", Options(evidence="sev"))
         with pytest.raises(Refused, match="sev is asked for"), Session.open(stage.inventory, otherwise):
             pass
 
@@ -259,7 +259,7 @@ def test_a_migration_without_evidence_says_so(stage: Stage) -> None:
     from flows.migrate import migrate
 
     stage.redis("redis")
-    report = migrate("redis", "source", "destination", stage.path, evidence="none")
+    report = migrate("redis", "source", "destination", Options(evidence="none"), stage.path)
     assert report.evidence is Evidence.ABSENT
     assert report.verified == []
 
@@ -370,7 +370,7 @@ def test_the_command_line_prints_the_verdict_alone(stage: Stage) -> None:
     import sys
 
     def sealift(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sealift.cli", *words]
+        command = [sys.executable, "-m", "cli", *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     said = sealift("attest", "destination")

@@ -19,7 +19,7 @@ from benchmarks.faults.orchestrator import Orchestrator
 from benchmarks.peers import ssh_path
 from benchmarks.point import Point
 from benchmarks.testbed import DOCKER_HOSTS, Testbed
-from sealift import scheduler
+from flows import scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,10 +43,10 @@ def testbed(netns_lab: Inventory) -> Iterator[Testbed]:
         yield opened
 
 
-def migrating(**arguments: Any) -> Any:
+def migrating(*arguments: Any) -> Any:
     from flows.migrate import migrate
 
-    return migrate(**arguments)
+    return migrate(*arguments)
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(stage: Stage, tmp_path: Pat
     command = [
         sys.executable,
         "-m",
-        "sealift.cli",
+        "cli",
         "bench",
         "run",
         str(plan),

@@ -149,7 +149,7 @@ def test_what_stays_is_named_with_its_remedy_all_at_once(stage: Stage) -> None:
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "sealift.cli", "check", *words]
+    line = [sys.executable, "-m", "cli", "check", *words]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -173,8 +173,8 @@ def test_a_freeze_that_is_predicted_too_long_is_refused_before_anything_is_touch
         untouched(stage, "redis", address),
         pytest.raises(Refused, match=r"longer than the 1 ms allowed \(stop-and-copy \d+ ms.*--max-downtime"),
     ):
-        stage.engine("redis", max_downtime_s=0.001)
-    report = stage.engine("redis", max_downtime_s=60)
+        stage.engine("redis", max_downtime=0.001)
+    report = stage.engine("redis", max_downtime=60)
     assert report.strategy is Strategy.STOP_AND_COPY, "the least risky of those that keep to the limit"
     assert "60000 ms are allowed" in report.why
     assert report.estimate is not None

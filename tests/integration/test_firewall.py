@@ -313,7 +313,7 @@ def test_prepare_brings_script_and_rules(stage: Stage) -> None:
     content = stage.sh("gateway", f"cat {script}")
     for host in ("source", "gateway"):
         stage.sh(host, f"nft delete table ip sealift; echo 'exit 1' >{script}")
-        command = [sys.executable, "-m", "sealift.cli", "host", "prepare", host]
+        command = [sys.executable, "-m", "cli", "host", "prepare", host]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         assert f"{host}: {script} written" in done.stderr
         assert stage.sh(host, f"cat {script}") == content

@@ -12,6 +12,7 @@ from benchmarks.engine import prepare
 from sealift.errors import MigrationFailed, SealiftError, UnusableInput
 from sealift.migration import group, steps
 from sealift.migration.group import PROJECT_LABEL, of_project
+from sealift.migration.request import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +46,8 @@ def test_two_that_are_connected_move_together_and_their_connection_with_them(sta
             "source",
             "destination",
             ["master", "replica"],
+            options=Options(evidence=stage.evidence("destination")),
             inventory=stage.path,
-            evidence=stage.evidence("destination"),
         )
     assert found[0].intact, found[0].summary()
     assert [report.outcome for report in reports] == ["committed", "committed"]

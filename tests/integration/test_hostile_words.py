@@ -43,7 +43,7 @@ def start(stage: Stage, name: str, mode: str, *options: str) -> None:
 
 
 def cli(*words: str, api: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "sealift.cli", *words]
+    command = [sys.executable, "-m", "cli", *words]
     environment = {**os.environ, "PREFECT_API_URL": api}
     return subprocess.run(command, capture_output=True, env=environment, timeout=200, check=False)
 

@@ -38,7 +38,7 @@ class OwnLab:
     def command(self, *words: str) -> list[str]:
         """The command line of `sealift lab …` in there."""
         enter = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "env", f"SEALIFT_RUN={self.run}"]
-        return [*enter, sys.executable, "-m", "sealift.cli", "lab", *words]
+        return [*enter, sys.executable, "-m", "cli", "lab", *words]
 
     def sealift(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `sealift lab …` to its end."""

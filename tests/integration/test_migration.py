@@ -16,6 +16,7 @@ from stage import DOCKER_HOSTS, counting, until_same
 
 from benchmarks.workloads import nginx, postgresql, service
 from sealift.lab import images
+from sealift.migration.request import Options
 from sealift.model import Step
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def test_command_line_migrates_and_prints_the_report_as_json(stage: Stage, prefe
     command = [
         sys.executable,
         "-m",
-        "sealift.cli",
+        "cli",
         "migrate",
         "redis",
         "--from",
@@ -313,7 +314,12 @@ def test_a_cutover_that_was_rolled_back_is_tried_again_if_asked_for(stage: Stage
     stage["destination"].put("/usr/local/sbin/criu", BREAKS_ONCE.encode(), mode=0o755)
     with counting(stage, address) as found:
         report = migrate(
-            "redis", "source", "destination", stage.path, evidence=stage.evidence("destination"), retries=1
+            "redis",
+            "source",
+            "destination",
+            Options(evidence=stage.evidence("destination")),
+            stage.path,
+            retries=1,
         )
     assert found[0].intact, found[0].summary()
     assert report.outcome == "committed"

@@ -74,7 +74,7 @@ def test_a_host_that_is_away_keeps_the_record_open_until_it_is_back(stage: Stage
 def test_the_command_line_ends_one_by_its_name(stage: Stage) -> None:
     stage.redis("redis", memory_mb=5)
     doomed(stage, "redis")
-    command = [sys.executable, "-m", "sealift.cli", "recover"]
+    command = [sys.executable, "-m", "cli", "recover"]
     environment = {**os.environ, "SEALIFT_INVENTORY": str(stage.path)}
 
     def sealift(*words: str) -> subprocess.CompletedProcess[str]:

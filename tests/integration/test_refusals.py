@@ -279,7 +279,7 @@ def test_all_reasons_come_at_once(stage: Stage) -> None:
 def cli(*words: str, api: str | None = None) -> subprocess.CompletedProcess[str]:
     """The real command line, in a process of its own."""
     environment = {**os.environ, **({"PREFECT_API_URL": api} if api else {})}
-    command = [sys.executable, "-m", "sealift.cli", *words]
+    command = [sys.executable, "-m", "cli", *words]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
 
 

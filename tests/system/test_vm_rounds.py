@@ -6,7 +6,6 @@ Only a VM's kernel tracks dirty pages here.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,7 +124,7 @@ def test_rounds_end_once_the_freeze_keeps_to_what_was_allowed(stage: Stage) -> N
     start_writer(stage, 0.2)
     estimate = estimated(stage)
     allowed_s = (estimate.floor_ms + 20_000) / 1000
-    report = stage.engine("writer", strategy=Strategy.PRE_COPY, max_downtime_s=allowed_s, max_rounds=8)
+    report = stage.engine("writer", strategy=Strategy.PRE_COPY, max_downtime=allowed_s, max_rounds=8)
     print(said(report))
     assert len(report.rounds) in {2, 3}, "the second tells of the dirty rate; a third may make up for arming"
     assert report.frozen_ms < 1000 * allowed_s
@@ -139,10 +138,10 @@ def test_a_writer_that_speeds_up_after_the_preflight_is_not_frozen_for_longer_th
     estimate = estimated(stage)
     assert estimate.link_bytes_s is not None
     half_of_it_ms = 1000 * SIZE_BYTES / 2 / estimate.link_bytes_s
-    request = replace(
-        stage.request("writer"),
+    request = stage.request(
+        "writer",
         strategy=Strategy.PRE_COPY,
-        max_downtime_s=(estimate.floor_ms + half_of_it_ms) / 1000,
+        max_downtime=(estimate.floor_ms + half_of_it_ms) / 1000,
         bandwidth=LINK_BYTES_S,
     )
     with untouched(stage, "writer"), Session.open(stage.inventory, request) as session:

@@ -115,7 +115,7 @@ def test_a_legacy_launch_is_refused_for_one_bit_and_proved_without(
     address = stage.redis("redis", memory_mb=5)
     inventories.save(legacy, tmp_path / "sealift.toml")
     with counting(stage, address, 0.02) as found:
-        report = migrate("redis", "source", HOST, tmp_path / "sealift.toml")
+        report = migrate("redis", "source", HOST, inventory=tmp_path / "sealift.toml")
     assert found[0].intact, found[0].summary()
     assert report.evidence is Evidence.EMULATED
     assert "SEV launch measurement" in report.verified[0]

@@ -285,7 +285,7 @@ def test_the_command_line_ends_with_1_on_a_regression_and_with_0_without(tmp_pat
     frames.write(rows([1600, 1605, 1610, 1600]), tmp_path / "after.parquet")
 
     def ends(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "sealift.cli", "bench", "compare", *words]
+        command = [sys.executable, "-m", "cli", "bench", "compare", *words]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     before, after = str(tmp_path / "before.parquet"), str(tmp_path / "after.parquet")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def cli(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sealift.cli", *words]
+    command = [sys.executable, "-m", "cli", *words]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
 
@@ -32,7 +32,7 @@ def test_help_comes_within_half_a_second() -> None:
 
 
 def test_help_imports_neither_prefect_nor_docker_nor_paramiko() -> None:
-    script = "import sys\nfrom sealift import cli\ntry:\n cli.app(['--help'])\nexcept SystemExit: pass\n"
+    script = "import sys\nfrom cli import main\ntry:\n main.app(['--help'])\nexcept SystemExit: pass\n"
     script += "sys.stderr.write(' '.join({name.partition('.')[0] for name in sys.modules}))"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, check=True)
@@ -70,14 +70,14 @@ def test_unusable_input_is_one_sentence_and_exit_status_1(
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give it up")
 def test_a_lab_without_root_is_one_sentence_and_exit_status_2(tmp_path: Path) -> None:
     script = "import os,sys; os.setuid(65534); sys.argv=['sealift','lab','up','--kind','netns']\n"
-    script += "from sealift.cli import main; main()"
+    script += "from cli.main import main; main()"
     env = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "SEALIFT_RUN": str(tmp_path),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    load = f"import sealift.cli, sealift.lab.lab\n{script}"
+    load = f"import cli.main, sealift.lab.lab\n{script}"
     done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip() == (

@@ -8,8 +8,8 @@ import sys
 import httpx
 import pytest
 
+from flows import scheduler
 from flows.ending import UNTOLD, keep, run
-from sealift import scheduler
 from sealift.errors import HostUnreachable, MigrationFailed
 
 AWAY = httpx.ConnectError("Connection refused")
@@ -68,7 +68,7 @@ def test_nothing_is_kept_from_one_run_to_the_next(given_up: list[bool]) -> None:
 
 WAITING = """
 import threading, time
-from sealift import scheduler
+from flows import scheduler
 threading.Thread(target=time.sleep, args=(60,)).start()
 print("the report")
 scheduler.give_up()

@@ -66,7 +66,7 @@ def test_no_finding_and_no_report_carries_it() -> None:
 
 
 def test_a_traceback_does_not_either(capsys: pytest.CaptureFixture[str]) -> None:
-    from sealift.cli import say_unexpected
+    from cli.main import say_unexpected
 
     try:
         raise ValueError(HOSTILE)
@@ -78,9 +78,11 @@ def test_a_traceback_does_not_either(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_table_interprets_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    from sealift.cli import _table
+    from cli.output import print_table
 
-    _table(("name", "host"), [("[red]r[/red]", f"h{HOSTILE}"), ("[/nonsense]", "[link=http://h]l[/link]")])
+    print_table(
+        ("name", "host"), [("[red]r[/red]", f"h{HOSTILE}"), ("[/nonsense]", "[link=http://h]l[/link]")]
+    )
     said = capsys.readouterr().out
     assert "[red]r[/red]" in said
     assert "[/nonsense]" in said

@@ -9,7 +9,7 @@ import pytest
 
 from sealift.errors import CommandFailed, MigrationFailed
 from sealift.migration import predump
-from sealift.migration.request import Request
+from sealift.migration.request import Options, Request
 from sealift.migration.results import Memory, Plan
 from sealift.model import Choice, Estimate, Round, Step, StepRecord, Strategy
 from sealift_agent.constants import PAGE_BYTES
@@ -76,7 +76,8 @@ PLAN = Plan(
 
 
 def pre_dumped(hosts: Hosts, **asked: Any) -> Memory:
-    request = Request("box", "source", "destination", **{"max_rounds": 8, "throttle": True, **asked})
+    options = Options(**{"max_rounds": 8, "throttle": True, **asked})
+    request = Request("box", "source", "destination", options)
     made = predump.Rounds(request, PLAN, hosts, hosts, clock=lambda: hosts.now_ns)
     made.prepare()
     return made.result()
@@ -112,7 +113,7 @@ def test_a_kernel_without_quotas_is_a_warning() -> None:
 
 def test_what_does_not_keep_to_the_limit_after_all_rounds_fails_before_the_freeze() -> None:
     with pytest.raises(MigrationFailed, match=r"after 2 rounds a freeze of 1200 ms .* nothing was frozen"):
-        pre_dumped(Hosts(lambda _: 100), throttle=False, max_downtime_s=0.5)
+        pre_dumped(Hosts(lambda _: 100), throttle=False, max_downtime=0.5)
 
 
 def test_a_round_builds_on_the_images_of_the_one_before() -> None:

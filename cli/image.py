@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import JsonOption  # noqa: TC001 - typer reads the annotations
+from cli.output import say
 from sealift.errors import UnusableInput
-from sealift.options import JsonOption  # noqa: TC001 - typer reads the annotations
 
 if TYPE_CHECKING:
     from sealift.evidence.launch.digest import Mode
@@ -40,13 +41,13 @@ def build(
         raise UnusableInput(f"--evidence has no {evidence!r}", remedy="Take snp or sev")
     key = read_bounded(owner_key, _KEY_FILE_LIMIT).decode(errors="replace")
     image = build_image(
-        build_tree(RECIPE, say=_say),
+        build_tree(RECIPE, say=say),
         files_dir(),
         owner_key=key,
         evidence=GuestEvidence(evidence),
         emulated=emulated,
         into=output,
-        say=_say,
+        say=say,
     )
     sys.stdout.write(f"{image}\n")
 
@@ -96,7 +97,7 @@ def show(image: ImageArgument, as_json: JsonOption = False) -> None:
             sys.stdout.write(f"{name:9} {manifest.size_bytes[name]:>11} {digest}\n")
         sys.stdout.write(f"{manifest.append}\n")
     for name in damaged:
-        _say(f"sealift: the {name} of {image} is damaged: build or copy the image again")
+        say(f"sealift: the {name} of {image} is damaged: build or copy the image again")
     if damaged:
         raise SystemExit(1)
 
@@ -105,7 +106,3 @@ def _name(mode: Mode) -> str:
     from sealift.evidence.launch.digest import Mode
 
     return {Mode.SEV: "SEV", Mode.SEVES: "SEV-ES", Mode.SNP: "SEV-SNP"}[mode]
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")

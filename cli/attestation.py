@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sealift.options import InventoryOption, JsonOption  # noqa: TC001 - typer reads the annotations
+from cli.options import InventoryOption, JsonOption  # noqa: TC001 - typer reads the annotations
 from sealift.plain_text import json_text, printable
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`sealift bench`: measure, show, compare. Each command imports what it needs."""
+"""`sealift bench`: measure, show, compare."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sealift import scheduler
+from cli.options import JsonOption  # noqa: TC001 - typer reads the annotations
+from cli.output import print_json, say
+from flows import scheduler
 from sealift.errors import UnusableInput
-from sealift.options import JsonOption  # noqa: TC001 - typer reads the annotations
-from sealift.plain_text import json_text, one_line, printable
+from sealift.plain_text import one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,14 +100,14 @@ def faults(
     left = [one for one in chosen if not matrix.holds(verdicts.get(one.name), code())]
 
     def keep(found: Iterable[Verdict]) -> None:
-        for verdict in matrix.told(found, len(left), _say):
+        for verdict in matrix.told(found, len(left), say):
             verdicts[verdict.cell] = verdict
             if results is not None:
                 matrix.store((known | verdicts).values(), results)
 
     alone = bool(left) and jobs == 1
     if alone:
-        lab.up(lab_kind, say=_say)  # outside of the block: one that is up already is not ours to take down
+        lab.up(lab_kind, say=say)  # outside of the block: one that is up already is not ours to take down
     try:
         if alone:
             with Orchestrator.ready() as orchestrator:
@@ -139,10 +140,10 @@ def report(
     chosen = paths or [Path("results")]
     if readme is not None:
         reports.write_readme(chosen, readme)
-        _say(f"{readme} has the figures of {', '.join(map(str, chosen))}")
+        say(f"{readme} has the figures of {', '.join(map(str, chosen))}")
     else:
         reports.write_page(chosen, output)
-        _say(f"{output} is written")
+        say(f"{output} is written")
 
 
 @app.command()
@@ -158,7 +159,7 @@ def bounds(paths: Paths = None, as_json: JsonOption = False) -> None:
     if not found:
         raise UnusableInput("no bound can be told from these rows", remedy="`sealift bench peers` makes some")
     if as_json:
-        _print_json([bound.facts() for bound in found])
+        print_json([bound.facts() for bound in found])
     else:
         _print_matrix(list(held.HEADS), [list(line) for line in held.table(found)], [])
     if not all(bound.holds for bound in found):
@@ -179,7 +180,7 @@ def compare(
 
     found = changes(frames.load(before), frames.load(after))
     if as_json:
-        _print_json([asdict(change) | {"worse": change.worse, "better": change.better} for change in found])
+        print_json([asdict(change) | {"worse": change.worse, "better": change.better} for change in found])
     else:
         for change in found:
             sys.stdout.write(f"{'SLOWER ' if change.worse else 'faster ' if change.better else ''}{change}\n")
@@ -207,12 +208,12 @@ def _shipped(name: str, kind: str, results: Path | None, *, as_json: bool) -> No
 def _sweep(plan: Path, results: Path) -> pd.DataFrame:
     scheduler.set_up()
     from benchmarks import frames
+    from benchmarks.flows.sweep import sweep
     from flows.ephemeral import demand_password
-    from flows.sweep import sweep
 
     demand_password()
     made: Path = sweep(plan, results)
-    _say(f"results: {made}")
+    say(f"results: {made}")
     return frames.load(made)
 
 
@@ -250,11 +251,3 @@ def _print_matrix(heads: list[str], rows: list[list[str]], notes: list[str]) -> 
     console.print(table)
     for note in notes:
         console.print(one_line(note), markup=False)
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json_text(value) + "\n")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{printable(text)}\n")

@@ -13,10 +13,10 @@ from pydantic import Field
 
 from benchmarks import compare, frames
 from benchmarks import sweep as sweeps
+from benchmarks.flows.evaluate import evaluate
+from benchmarks.flows.publish import SweepProgress, publish_comparison, publish_rows
 from benchmarks.testbed import lab_of
 from flows.admission import admit_without_inventory
-from flows.evaluate import evaluate
-from flows.publish import SweepProgress, publish_comparison, publish_rows
 from sealift.errors import Refused
 from sealift.inventory import lab_inventory
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - Prefect reads the annotations
 from typing import Annotated
 
 from prefect import flow
@@ -12,7 +11,7 @@ from benchmarks.evaluate import Measured
 from benchmarks.evaluate import evaluate as measure
 from benchmarks.point import Point  # noqa: TC001 - Prefect reads the annotations
 from benchmarks.testbed import Testbed
-from flows.admission import admit
+from flows.admission import InventoryFile, admit
 from flows.migrate import migrate
 
 
@@ -20,9 +19,7 @@ from flows.migrate import migrate
 def evaluate(
     point: Annotated[Point, Field(description="What to measure.")],
     repeat: Annotated[int, Field(description="Number of the repeat.", ge=0)] = 0,
-    inventory: Annotated[
-        Path | None, Field(description="The inventory. Default: ./sealift.toml, or the running lab's.")
-    ] = None,
+    inventory: InventoryFile = None,
     sweep: Annotated[str, Field(description="Name of the sweep that the row belongs to.")] = "",
 ) -> Measured:
     """Measure one point once.

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from benchmarks import frames
 from benchmarks.compare import changes
-from flows.publish import publish_comparison
+from benchmarks.flows.publish import publish_comparison
 from sealift.errors import Refused
 
 

@@ -1,0 +1,1 @@
+"""The flows that measure: one point, a sweep of them, a comparison of two result sets."""

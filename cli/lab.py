@@ -1,0 +1,94 @@
+"""`sealift lab`: hosts on this one machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cli.options import JsonOption, read_options
+from cli.output import print_json, print_table, say
+from sealift.errors import UnusableInput
+
+app = typer.Typer(no_args_is_help=True, help="Hosts on this one machine, to try things on.")
+
+
+@app.command("up")
+def lab_up(
+    kind: Annotated[str, typer.Option("--kind", help="vm or netns.")] = "vm",
+    evidence: Annotated[
+        str | None,
+        typer.Option(help="snp (the default) or sev: hosts prove what they are. none: they do not."),
+    ] = None,
+) -> None:
+    """Bring a lab up and write its inventory."""
+    from sealift.lab import lab
+    from sealift.lab.plan import kind_of
+
+    lab.up(kind_of(kind), say=say, evidence=read_options(evidence=evidence).evidence)
+
+
+@app.command("down")
+def lab_down() -> None:
+    """End the lab; nothing of it stays, even if it was killed."""
+    from sealift.lab import lab
+
+    say("the lab is gone" if lab.down() else "there was no lab")
+
+
+@app.command("status")
+def lab_status(as_json: JsonOption = False) -> None:
+    """Show the lab's hosts and whether they answer. Exit status 1 if one does not."""
+    from sealift.lab import status
+
+    hosts = status.look()
+    if as_json:
+        print_json([host.as_dict() for host in hosts])
+    else:
+        print_table(
+            ("host", "address", "answers", "kernel"), [(h.name, h.address, h.answer, h.kernel) for h in hosts]
+        )
+    if not all(host.up for host in hosts):
+        raise SystemExit(1)
+
+
+@app.command("exec", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def lab_exec(
+    host: Annotated[str, typer.Argument(help="source, destination, gateway, provider or client.")],
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments, after --.")],
+) -> None:
+    """Run a command on a host of the lab; ends with its exit status."""
+    from sealift.host import ssh
+    from sealift.lab import lab
+
+    with ssh.connected(host, lab.machine(lab.running(), host)) as connection:
+        done = connection.run(command, check=False, timeout_s=3600)
+    sys.stdout.write(done.stdout)
+    sys.stderr.write(done.stderr)
+    raise SystemExit(done.status)
+
+
+@app.command("ssh")
+def lab_ssh(
+    host: Annotated[str, typer.Argument(help="source, destination, gateway, provider or client.")],
+) -> None:
+    """Log in to a host of the lab with OpenSSH."""
+    from sealift.lab import lab
+
+    entry = lab.machine(lab.running(), host)
+    known = lab.lab_dir() / "known_hosts"
+    known.write_text(f"{entry.address} {entry.host_key}\n")
+    options = [
+        "-i",
+        str(entry.key_file),
+        "-o",
+        f"UserKnownHostsFile={known}",
+        "-o",
+        "StrictHostKeyChecking=yes",
+    ]
+    try:
+        os.execvp("ssh", ["ssh", *options, "-p", str(entry.port), f"{entry.user}@{entry.address}"])  # noqa: S606 - becomes ssh
+    except FileNotFoundError as missing:
+        raise UnusableInput("ssh is not installed", remedy="`apt-get install openssh-client`") from missing
