@@ -2,8 +2,8 @@
 
 The root is the tree, our files over it, and `vm/` beside this module over both: units of a fast boot.
 The init mounts an overlay in memory above it, so data that a VM writes outside of `/data` is lost when it ends. After
-the file system comes the hash tree (verity.py), with which a measured VM checks every block that it reads. `/data` has the
-data of Docker, containerd and Sealift.
+the file system comes the hash tree (verity.py), with which a measured VM checks every block that it reads. `/data` has
+the data of Docker, containerd and Sealift.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The image that a measured VM boots: firmware, kernel, initrd, root and the kernel's whole command line.
 
 An image is a folder, in the cache under the hash of its manifest. Files that do not depend on the owner are shared by
-all images through hard links, and so are read-only. Everything that a VM's provider must not choose is on the command line,
-which is measured: the root disk's hash, the only key that can log in, and the backend of the secure processor. Nothing
-in an image is secret.
+all images through hard links, and so are read-only. Everything that a VM's provider must not choose is on the command
+line, which is measured: the root disk's hash, the only key that can log in, and the backend of the secure processor.
+Nothing in an image is secret.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The Debian tree: built once by mmdebstrap, kept in the cache under the hash of its recipe.
 
 It is the root of every namespaced host (read-only, below an overlay), and the source of the VMs' disk. The same
-packages give the same contents at any time and on any machine: logs, caches and backups of the installation are removed, and all
-dates in files are `FIXED_TIME`.
+packages give the same contents at any time and on any machine: logs, caches and backups of the installation are
+removed, and all dates in files are `FIXED_TIME`.
 """
 
 from __future__ import annotations
