@@ -1,4 +1,4 @@
-"""`sealift image`: make the image of a measured VM, say what its launch measures, look at it."""
+"""`sealift image`: make the image of a measured VM, print its launch digests, show it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from sealift.errors import UnusableInput
 if TYPE_CHECKING:
     from sealift.evidence.launch.digest import Mode
 
-app = typer.Typer(no_args_is_help=True, help="The image that an encrypted VM boots: all of it is measured.")
+app = typer.Typer(
+    no_args_is_help=True, help="The image that an encrypted VM boots. All its parts are measured."
+)
 
 ImageArgument = Annotated[Path, typer.Argument(help="The image's folder.")]
 
@@ -24,11 +26,15 @@ _KEY_FILE_LIMIT = 16 * 1024
 
 @app.command()
 def build(
-    owner_key: Annotated[Path, typer.Option(help="SSH public key of the owner: the only one that logs in.")],
-    evidence: Annotated[str, typer.Option(help="snp or sev: how the VM proves what it is.")] = "snp",
+    owner_key: Annotated[
+        Path, typer.Option(help="SSH public key of the owner, the only key that can log in.")
+    ],
+    evidence: Annotated[
+        str, typer.Option(help="snp or sev: the kind of evidence that the VM gives.")
+    ] = "snp",
     output: Annotated[Path | None, typer.Option(help="A new folder. Default: in the cache.")] = None,
     emulated: Annotated[
-        bool, typer.Option("--emulated", help="For VMs without KVM: no guards against speculation, faster.")
+        bool, typer.Option("--emulated", help="For VMs without KVM: no mitigations of speculation, faster.")
     ] = False,
 ) -> None:
     """Build an image and print its folder. The same recipe and key give the same bytes."""
@@ -38,7 +44,7 @@ def build(
     from sealift.machine.tree import build_tree
 
     if evidence not in set(GuestEvidence):
-        raise UnusableInput(f"--evidence has no {evidence!r}", remedy="Take snp or sev")
+        raise UnusableInput(f"--evidence has no {evidence!r}", remedy="Use snp or sev")
     key = read_bounded(owner_key, _KEY_FILE_LIMIT).decode(errors="replace")
     image = build_image(
         build_tree(RECIPE, say=say),
@@ -55,14 +61,14 @@ def build(
 @app.command()
 def measure(
     image: ImageArgument,
-    vcpus: Annotated[int, typer.Option(min=1, max=512, help="Processors of the VM.")] = 2,
-    cpu: Annotated[str, typer.Option(help="QEMU's name for them.")] = "EPYC-Milan",
+    vcpus: Annotated[int, typer.Option(min=1, max=512, help="Number of virtual processors.")] = 2,
+    cpu: Annotated[str, typer.Option(help="QEMU's model of the processors.")] = "EPYC-Milan",
     as_policy: Annotated[
         bool, typer.Option("--policy", help="Print a policy (TOML) that accepts these digests only.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the launch digests that the image must have, by generation of the processor."""
+    """Print the image's expected launch digests, by processor generation."""
     import json
 
     from sealift.evidence.verify.policy import write_policy
@@ -81,7 +87,7 @@ def measure(
 
 @app.command()
 def show(image: ImageArgument, as_json: JsonOption = False) -> None:
-    """Print what an image consists of, and check its files. Exit status 1 if one is damaged."""
+    """Print the parts of an image, and check its files. Exit status 1 if one is damaged."""
     import json
     from dataclasses import asdict
 

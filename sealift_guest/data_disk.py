@@ -4,17 +4,17 @@
 Keys come on standard input, 64 hexadecimal digits a line.
 
 open    opens the disk with the key of the first line and mounts it.
-format  the same, but a disk without content is formatted first: the owner says that there is none to be lost.
+format  the same, but a disk without content is formatted first: the owner says that no content can be lost.
 rekey   makes the key of the second line the only one, given that of the first line.
-status  says empty, locked or open.
+status  prints empty, locked or open.
 
-Ends with 0, or with a sentence on standard error and 3 (the disk does not open with this key), 4 (its content is
-not what was written to it), 5 (it has no content) or 1 (anything else). Whenever it is killed, the same call again goes
-on from there.
+Exit status 0, or a sentence on standard error and 3 (the disk does not open with this key), 4 (its content is not the
+content that was written), 5 (it has no content) or 1 (any other error). If it is killed at any point, the same call
+again completes the work.
 
-The provider can write to the disk at any time, also between two looks at it. So its header is copied to memory,
-checked there, and used from there: LUKS protects a header's contents by no key, and one that asks for no encryption
-at all would open with any key.
+The provider can write to the disk at any time, also between two reads. So its header is copied to memory, checked
+there, and used from there. LUKS does not authenticate a header by a key, and a header without any encryption would
+open with any key.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 NAME = "sealift-data"
 MAPPED = f"/dev/mapper/{NAME}"
-# Authenticated, with 128 bits of key, tag and random nonce. Under emulation AES-XTS with HMAC takes three times as
-# long, ChaCha20-Poly1305 too; AES-GCM's nonce of 96 bits is short for a random one.
+# Authenticated, with 128 bits of key, tag and random nonce. Under emulation AES-XTS with HMAC and ChaCha20-Poly1305
+# take three times as long. The nonce of AES-GCM has only 96 bits, which is short for a random nonce.
 CIPHER, KEY_BITS = "aegis128-random", 128
-# cryptsetup's own choice for slots beside an authenticated disk, which it lets nobody change.
+# cryptsetup's own choice for the key slots of an authenticated disk, which cannot be changed.
 SLOT_CIPHER, SLOT_KEY_BITS = "aes-xts-plain64", 512
 HEADER_BYTES = 1 << 20
-METADATA_BYTES = 32 << 10  # both copies of the header proper; the keys' places follow them
+METADATA_BYTES = 32 << 10  # both copies of the header itself; the key slots follow them
 SECTOR_BYTES = 4096
-GROUP_BYTES = 8 * SECTOR_BYTES * SECTOR_BYTES  # ext4: one block is a group's bitmap of blocks
+GROUP_BYTES = 8 * SECTOR_BYTES * SECTOR_BYTES  # ext4: the block bitmap of a group has one block
 MODULES = ("dm_crypt", "dm_integrity", "aegis128_aesni", "aesni_intel", "xts")
 MOUNT = Path("/data")
 FOLDERS = ("docker", "containerd", "sealift")
@@ -54,7 +54,7 @@ CRYPTSETUP_WRONG_KEY = 2  # cryptsetup(8), "RETURN CODES"
 
 
 class Refusal(Exception):
-    """Why it does not go on: exit status and sentence."""
+    """An error that ends the program: exit status and sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -62,7 +62,7 @@ class Refusal(Exception):
 
 
 def main(words: Sequence[str], keys: TextIO) -> None:
-    """Do what is asked for."""
+    """Execute the command."""
     match words:
         case ["open" | "format" as verb]:
             with alone():
@@ -77,7 +77,7 @@ def main(words: Sequence[str], keys: TextIO) -> None:
 
 
 def open_disk(disk: str, key: bytes, *, may_format: bool) -> None:
-    """From whatever state to the mounted one."""
+    """Open and mount the disk, from any state."""
     run(["modprobe", "-a", "-q", "-b", *MODULES], check=False)
     if os.path.ismount(MOUNT):
         with header_copy(disk) as header:
@@ -93,7 +93,7 @@ def open_disk(disk: str, key: bytes, *, may_format: bool) -> None:
 
 
 def unlocked(disk: str, key: bytes, *, whole: bool = True) -> bool:
-    """Map the disk by a header that is checked. False if it was not formatted, or, with `whole`, not to its end."""
+    """Map the disk with a checked header. False if it was not formatted, or, with `whole`, not completely."""
     with header_copy(disk) as header:
         content = metadata(header)
         if content is None or (whole and not is_marked(content)):
@@ -108,14 +108,14 @@ def unlocked(disk: str, key: bytes, *, whole: bool = True) -> bool:
 
 
 def format_disk(disk: str, key: bytes) -> None:
-    """Make header and file system, and leave it mapped. The mark that it is whole is written last."""
+    """Make header and file system, and leave the disk mapped. The mark of a complete format is written last."""
     cryptsetup(
         [
             *("luksFormat", "--type", "luks2", "--label", NAME),
             *("--cipher", CIPHER, "--key-size", str(KEY_BITS), "--integrity", "aead"),
-            # Sectors that were never written cannot be read; the file system below reads none.
+            # Sectors that were never written cannot be read; the file system below reads none of them.
             *("--integrity-no-wipe", "--sector-size", str(SECTOR_BYTES)),
-            # The key is random: there is nothing to be guessed that many rounds would make dearer.
+            # The key is random, so many rounds of key derivation would not make it safer.
             *("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--hash", "sha256"),
             *("--luks2-metadata-size", "16k", "--luks2-keyslots-size", "992k"),
             *("--offset", str(HEADER_BYTES // 512), disk),
@@ -143,7 +143,7 @@ def format_disk(disk: str, key: bytes) -> None:
                 "-i",
                 "65536",
             ),
-            # All that will ever be read before it is written has to be written now.
+            # Every block that may be read before it is written has to be written now.
             *("-J", "size=16", "-O", "^resize_inode"),
             *("-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", MAPPED),
         ]
@@ -154,9 +154,9 @@ def format_disk(disk: str, key: bytes) -> None:
 
 
 def write_group_starts(device: str) -> None:
-    """Make readable what mke2fs will not write in whole: blocks with a superblock's copy, and unused bitmaps.
+    """Make blocks readable that mke2fs does not write completely: copies of the superblock, and unused bitmaps.
 
-    The bitmaps of 16 groups stand together behind the first one's superblock and descriptors.
+    The bitmaps of 16 groups are together, after the superblock and descriptors of the first group.
     """
     handle = os.open(device, os.O_WRONLY)
     try:
@@ -167,7 +167,7 @@ def write_group_starts(device: str) -> None:
 
 
 def mount() -> None:
-    """Nothing on the disk but what containers have may be a device or change who runs it."""
+    """Mount the disk without devices and set-user-id programs. `bind_folders` allows both for containers only."""
     done = run(["mount", "-t", "ext4", "-o", "noatime,nosuid,nodev", MAPPED, MOUNT], check=False)
     if done.returncode:
         run(["cryptsetup", "close", NAME], check=False)
@@ -175,7 +175,7 @@ def mount() -> None:
 
 
 def bind_folders() -> None:
-    """As the init does it where the disk is a plain one."""
+    """Bind the folders, as the init does for a disk without encryption."""
     for name in FOLDERS:
         target = Path("/var/lib", name)
         (MOUNT / name).mkdir(exist_ok=True)
@@ -187,7 +187,7 @@ def bind_folders() -> None:
 
 
 def rekey(disk: str, old: bytes, new: bytes) -> None:
-    """First both keys open the disk, then only the new one does."""
+    """Change the key. First both keys open the disk, then only the new one."""
     with header_copy(disk) as header:
         check_header(written(header))
         if slot_of(header, new) is None:
@@ -204,14 +204,14 @@ def rekey(disk: str, old: bytes, new: bytes) -> None:
 
 
 def status(disk: str) -> str:
-    """One word."""
+    """The state of the disk, as one word."""
     if os.path.ismount(MOUNT):
         return "open"
     return "locked" if is_finished(disk) else "empty"
 
 
 def check_header(content: dict[str, Any]) -> None:
-    """Refuse a header that this program would not have written."""
+    """Refuse a header that this program has not written."""
     slots, segments = content.get("keyslots", {}), content.get("segments", {})
     wanted_slot = {"encryption": SLOT_CIPHER, "key_size": SLOT_KEY_BITS // 8}
     wanted_segment = {
@@ -238,26 +238,26 @@ def check_header(content: dict[str, Any]) -> None:
 
 
 def is_finished(disk: str) -> bool:
-    """Whether a disk was formatted to the end."""
+    """Whether a disk was formatted completely."""
     with header_copy(disk, f"header.{os.getpid()}") as header:
         return is_marked(metadata(header))
 
 
 def is_marked(content: dict[str, Any] | None) -> bool:
-    """The same, of what a header says; None where there is none."""
+    """The same for a parsed header; None without a header."""
     return content is not None and any(
         token.get("type") == NAME for token in content.get("tokens", {}).values()
     )
 
 
 def metadata(header: str) -> dict[str, Any] | None:
-    """What a header says, or None if it is none."""
+    """The content of a header, or None if it is not a header."""
     done = run(["cryptsetup", "luksDump", "--dump-json-metadata", header], check=False)
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
 def written(header: str) -> dict[str, Any]:
-    """The same of one that was written to its end. Refuses any other."""
+    """The content of a completely written header. Refuses any other."""
     content = metadata(header)
     if content is None or not is_marked(content):
         raise Refusal(EMPTY, "nothing that was written to the disk is there")
@@ -265,13 +265,13 @@ def written(header: str) -> dict[str, Any]:
 
 
 def require_key(header: str, key: bytes) -> None:
-    """Refuse a key that opens none of a header's slots."""
+    """Refuse a key that opens no slot of a header."""
     if slot_of(header, key) is None:
         raise Refusal(WRONG_KEY, "the disk does not open with this key")
 
 
 def slot_of(header: str, key: bytes) -> str | None:
-    """Which slot of a header a key opens, or None."""
+    """The slot of a header that a key opens, or None."""
     done = cryptsetup(["open", "--test-passphrase", "-v", "--type", "luks2", header], key)
     found = re.search(rb"Key slot (\d+) unlocked", done.stdout + done.stderr)
     return found[1].decode() if found and done.returncode == 0 else None
@@ -279,7 +279,7 @@ def slot_of(header: str, key: bytes) -> str | None:
 
 @contextmanager
 def header_copy(disk: str, name: str = "header") -> Iterator[str]:
-    """A disk's header in a file in memory. Without content if the disk has nothing there."""
+    """A copy of a disk's header, as a file in memory. It is empty if the disk has no header."""
     path = RUN / name
     with Path(disk).open("rb") as source:
         path.write_bytes(source.read(HEADER_BYTES))
@@ -290,7 +290,7 @@ def header_copy(disk: str, name: str = "header") -> Iterator[str]:
 
 
 def write_back(header: str, disk: str, *, keys_first: bool) -> None:
-    """Bring what changed in a header's copy to the disk. In between, either of its states opens."""
+    """Write the changes of a header's copy to the disk. If it is interrupted, the old or the new state opens."""
     content = Path(header).read_bytes()
     proper = [(0, METADATA_BYTES // 2), (METADATA_BYTES // 2, METADATA_BYTES)]
     keys = [(METADATA_BYTES, len(content))]
@@ -307,7 +307,7 @@ def write_back(header: str, disk: str, *, keys_first: bool) -> None:
 
 
 def close_leftovers() -> None:
-    """Unmap what a killed call left."""
+    """Unmap the remains of a killed call."""
     for found in Path("/sys/block").glob("dm-*/dm/name"):
         with suppress(FileNotFoundError):
             name = found.read_text().strip()
@@ -316,7 +316,7 @@ def close_leftovers() -> None:
 
 
 def data_disk() -> str:
-    """The disk's node, by its serial number."""
+    """The disk's device node, by its serial number."""
     for found in sorted(Path("/sys/block").glob("vd*/serial")):
         if found.read_text().strip() == NAME:
             return f"/dev/{found.parent.name}"
@@ -324,7 +324,7 @@ def data_disk() -> str:
 
 
 def key_of(keys: TextIO) -> bytes:
-    """The next line's key."""
+    """The key in the next line."""
     line = keys.readline(130).strip()
     if not re.fullmatch("[0-9a-f]{64}", line):
         raise Refusal(1, "a key of 64 hexadecimal digits in a line is wanted on standard input")
@@ -333,7 +333,7 @@ def key_of(keys: TextIO) -> bytes:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """One call at a time. What it started keeps the lock, too: a killed call's cryptsetup is waited for."""
+    """One call at a time. Child processes keep the lock, too, so the next call waits for a killed call's cryptsetup."""
     RUN.mkdir(exist_ok=True)
     lock = os.open(RUN / "data-disk.lock", os.O_CREAT | os.O_RDWR, 0o600)
     os.set_inheritable(lock, True)
@@ -346,7 +346,7 @@ def alone() -> Iterator[None]:
 
 @contextmanager
 def handed_over(key: bytes) -> Iterator[str]:
-    """A key for a child of ours: a name under which it can read it once."""
+    """A path from which a child process can read the key once."""
     readable, writable = os.pipe()
     os.set_inheritable(readable, True)
     try:
@@ -360,14 +360,14 @@ def handed_over(key: bytes) -> Iterator[str]:
 def cryptsetup(
     words: Sequence[str], key: bytes, *, check: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run it with a key on its standard input."""
+    """Run a command with a key on its standard input."""
     return run(["cryptsetup", "-q", "--key-file", "-", *words], stdin=key, check=check)
 
 
 def run(
     words: Sequence[str | Path], *, stdin: bytes = b"", check: bool = True
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command; with `check`, one that fails is a refusal."""
+    """Run a command. With `check`, a failure is a refusal."""
     done = subprocess.run(
         words, input=stdin, capture_output=True, close_fds=False, env=ENVIRONMENT, check=False
     )
@@ -377,7 +377,7 @@ def run(
 
 
 def last_line(done: subprocess.CompletedProcess[bytes]) -> str:
-    """What a command said at last."""
+    """The last line of a command's output."""
     return (done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
 
 

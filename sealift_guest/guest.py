@@ -1,13 +1,13 @@
 #!/usr/bin/python3
-"""Inside the encrypted VM: makes this boot's keys, answers the owner's question, takes what he releases.
+"""Inside the encrypted VM: makes this boot's keys, answers the owner's question, receives the released keys.
 
-Standard library only: shipped into the VM as `/usr/libexec/sealift/guest`, with the secure processor's module beside
-it. `guest boot` runs before SSH, `guest serve` listens ever after, so that no interpreter starts while an owner waits;
-`guest live` is both, as a service of systemd's (`Type=notify`).
+Standard library only. In the VM it is `/usr/libexec/sealift/guest`, beside the module for the secure processor.
+`guest boot` runs before SSH. `guest serve` listens afterwards, so that no interpreter starts while an owner waits.
+`guest live` does both, as a systemd service (`Type=notify`).
 
-It listens on the loopback interface: the owner's SSH connection carries the question there, with no process between.
-Anybody on this machine may ask for a report, which says no more than the truth. What changes something wants the
-token, which only root can read.
+It listens on the loopback interface. The owner's SSH connection forwards the question there, without another process.
+Every program on this machine may ask for a report. An order that changes something needs the token, which only root can
+read.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ DISK_TIMEOUT_S = 600
 DISK_KEY = "736869e5-84f0-4973-92ec-06879ce3da0b"
 SSH_HOST_KEY = "5ea11f70-0001-4c0e-9b1a-2f6f0c7d8a51"
 WIREGUARD_KEY = "5ea11f70-0002-4c0e-9b1a-2f6f0c7d8a51"
-"""What a launch secret holds, by GUID: the disk key as 64 hexadecimal digits, the SSH host key in OpenSSH's format, the
-WireGuard key in base64."""
+"""The entries of a launch secret, by GUID: the disk key as 64 hexadecimal digits, the SSH host key in OpenSSH's format,
+the WireGuard key in base64."""
 
 WRONG_KEY, BROKEN_DISK, EMPTY_DISK = 3, 4, 5
 DISK_FAULTS = {
@@ -60,7 +60,7 @@ DISK_FAULTS = {
 
 
 class Refused(Exception):
-    """An order that cannot be carried out; the sentence goes to the owner, and `data-disk`'s status if it was that."""
+    """An order that failed. The owner gets the sentence, and the exit status of `data-disk` if that has failed."""
 
     def __init__(self, sentence: str, status: int | None = None) -> None:
         super().__init__(sentence)
@@ -69,13 +69,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Places:
-    """Where things are, below a root which is / anywhere but in tests."""
+    """The paths of files, below a root that is / except in tests."""
 
     root: Path = Path("/")
 
     @property
     def ssh_key(self) -> Path:
-        """The SSH host key; root's file system is memory."""
+        """The SSH host key, in a file system in memory."""
         return self.root / "etc/ssh/ssh_host_ed25519_key"
 
     @property
@@ -90,7 +90,7 @@ class Places:
 
     @property
     def token(self) -> Path:
-        """What an order that changes something must bring."""
+        """The token that an order needs if it changes something."""
         return self.root / "run/sealift/keys/token"
 
     @property
@@ -100,7 +100,7 @@ class Places:
 
 
 def binding_digest(owner_nonce: bytes, guest_nonce: bytes, ssh_key: str, wireguard_key: str) -> bytes:
-    """The 64 bytes to be signed: `sealift.evidence.report_data.Binding.digest`, once more without its imports."""
+    """The 64 bytes of report data: `Binding.digest` of `sealift.evidence.formats.report_data`, without its imports."""
     hashed = hashlib.sha512()
     for item in (DOMAIN, owner_nonce, guest_nonce, ssh_key.encode(), wireguard_key.encode()):
         hashed.update(struct.pack("<I", len(item)) + item)
@@ -114,7 +114,7 @@ class Guest:
     places: Places = Places()
 
     def boot(self, evidence: str | None = None) -> None:
-        """Make this boot's keys, or take those that were injected. A second call changes nothing."""
+        """Make this boot's keys, or use the injected ones. A second call changes nothing."""
         kind = evidence or self._evidence()
         places = self.places
         places.token.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ class Guest:
                 _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(places.ssh_key))
             if not places.wireguard_key.exists():
                 _write(places.wireguard_key, _run("wg", "genkey").encode())
-        # Read, not computed, at each question: a process costs a tenth of a second where the processor is emulated.
+        # Each question reads this file. A process would take a tenth of a second on an emulated processor.
         public = _run("ssh-keygen", "-y", "-f", str(places.ssh_key)).split()[:2]
         _write(_public(places.ssh_key), " ".join(public).encode())
         wireguard = _run("wg", "pubkey", stdin=places.wireguard_key.read_text()).strip()
@@ -140,7 +140,7 @@ class Guest:
             _write(places.token, secrets.token_hex(32).encode())
 
     def attest(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Answer with a report over the nonces and both public keys; with legacy SEV with the keys alone."""
+        """Answer with a report over the nonces and both public keys; with legacy SEV, only with the keys."""
         owner_nonce = _nonce(question.get("owner_nonce"))
         guest_nonce = secrets.token_bytes(NONCE_BYTES)
         ssh_key = _public(self.places.ssh_key).read_text()
@@ -166,7 +166,7 @@ class Guest:
         }
 
     def provision(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Open the disk and join the network. Begun again after a kill at any point it comes to the same."""
+        """Open the disk and join the network. After a kill at any point, another call gives the same result."""
         disk = self._open_disk(order.get("disk_key"), fresh=order.get("fresh_disk") is True)
         private = self.places.wireguard_key.read_text().strip()
         head = f"[Interface]\nPrivateKey = {private}\nListenPort = {int(order['wireguard_port'])}\n\n"
@@ -175,7 +175,7 @@ class Guest:
         _write(self.places.settings / "wireguard.conf", (head + str(order["wireguard_peers"])).encode())
         _run("/usr/libexec/sealift/network", "up")
         if Path("/run/systemd/system").is_dir():
-            # Not waited for: the owner sees by himself when Docker answers.
+            # It does not wait for Docker: the owner checks when Docker answers.
             _run("systemctl", "start", "--no-block", "docker.service")
         return {"disk": disk}
 
@@ -193,7 +193,7 @@ class Guest:
         return None
 
     def _has_disk(self) -> bool:
-        """A measured VM has one; a namespaced host has no device mapper to make one of."""
+        """Whether it has an encrypted disk. A measured VM has one; a namespaced host has no device mapper."""
         return self._evidence() in {"snp", "sev"}
 
     def _open_disk(self, key: str | None, *, fresh: bool) -> str:
@@ -204,7 +204,7 @@ class Guest:
             key = self.places.disk_key.read_text().strip()
         if key is None and not was_open:
             raise Refused("no disk key came along, and none was injected")
-        # An open one is asked again if the owner has yet to learn that this is its key.
+        # An open disk is opened again if the owner does not know yet that this is its key.
         if key is not None and (fresh or not was_open):
             self._disk("format" if fresh else "open", f"{key}\n")
         self.places.disk_key.unlink(missing_ok=True)
@@ -229,7 +229,7 @@ _TURN = threading.Lock()
 
 
 def answer(guest: Guest, line: bytes) -> dict[str, Any]:
-    """Carry out one order, given as a line of JSON. One at a time, but for those that change nothing."""
+    """Execute one order, a line of JSON. Orders that change something run one at a time."""
     try:
         order = json.loads(line)
         name = order.pop("order")
@@ -243,12 +243,12 @@ def answer(guest: Guest, line: bytes) -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError) as failed:
         return {"error": str(failed)}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        # Not what was in it: an order may hold a key.
+        # The order is not quoted: it may contain a key.
         return {"error": "the order is not one that this guest understands"}
 
 
 def serve(guest: Guest, port: int = PORT, on_listening: Callable[[], object] | None = None) -> None:
-    """Answer for ever, one order a connection."""
+    """Answer until the end of the process, one order for each connection."""
     listener = socket.create_server(("127.0.0.1", port))
     if on_listening is not None:
         on_listening()
@@ -266,7 +266,7 @@ def serve(guest: Guest, port: int = PORT, on_listening: Callable[[], object] | N
 
 
 def _tell_systemd() -> None:
-    """The keys are there: what waits for them may start. sd_notify(3)."""
+    """Tell systemd that the keys are there, so that dependent units start. sd_notify(3)."""
     name = os.environ["NOTIFY_SOCKET"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.sendto(b"READY=1", f"\0{name[1:]}" if name.startswith("@") else name)
@@ -280,7 +280,7 @@ def _nonce(text: object) -> bytes:
 
 
 def _public(key: Path) -> Path:
-    """Where the public half of a key is: kind and key, without a comment or an end of line."""
+    """The public key in a file: kind and key, without a comment and an end of line."""
     return key.with_name(f"{key.name}.pub")
 
 
@@ -292,7 +292,7 @@ def _run(*words: str, stdin: str = "") -> str:
 
 
 def _write(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Whole or not at all, and never with a wider mode for a moment."""
+    """Write a file atomically. It never has a wider mode, even for a moment."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
     with suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""Inside the encrypted VM: ask the secure processor for a report, a derived key, or what was injected.
+"""Inside the encrypted VM: ask the secure processor for a report, a derived key, or an injected secret.
 
-Standard library only, nothing of the rest of Sealift: this file is shipped into the VM as it is, imported by
-what runs there or run as `python3 guest.py report HEX`. Three may answer, tried in this order:
+Standard library only, nothing of the rest of Sealift: the VM has this file unchanged. Programs there import it, or it
+is run as `python3 processor.py report HEX`. It tries three devices, in this order:
 
 - `tsm`: configfs, /sys/kernel/config/tsm/report (Linux 6.7; Documentation/ABI/testing/configfs-tsm)
 - `ioctl`: /dev/sev-guest (Linux 5.19; include/uapi/linux/sev-guest.h)
@@ -42,12 +42,12 @@ _GENERATION_TRIES = 5
 
 
 class Unanswered(Exception):
-    """No secure processor answers, or one says no."""
+    """No secure processor answers, or it refuses."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """1184 bytes of report, a certificate table or nothing, and who answered: tsm, ioctl, emulated."""
+    """1184 bytes of report, a certificate table or nothing, and the device: tsm, ioctl, emulated."""
 
     report: bytes
     certificate_table: bytes
@@ -56,13 +56,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Guest:
-    """The devices below `root`, which is / anywhere but in tests."""
+    """The devices below `root`, which is / except in tests."""
 
     root: Path = Path("/")
     timeout_s: float = TIMEOUT_S
 
     def report(self, report_data: bytes) -> Report:
-        """A report over 64 bytes. Raises Unanswered with what each device said."""
+        """A report over 64 bytes. Raises Unanswered with each device's message."""
         if len(report_data) != 64:
             raise Unanswered(f"report data has 64 bytes, and this has {len(report_data)}")
         faults = []
@@ -77,7 +77,7 @@ class Guest:
         raise Unanswered("; ".join(faults) or "this machine has no secure processor's device")
 
     def derived_key(self, request: bytes) -> tuple[bytes, str]:
-        """The 64 bytes of response to 32 bytes of request (struct snp_derived_key_req), and who answered."""
+        """The response (64 bytes) to a request of 32 bytes (struct snp_derived_key_req), and the device."""
         if (device := self._device()) is not None:
             response = ctypes.create_string_buffer(64)
             try:
@@ -91,7 +91,7 @@ class Guest:
         return base64.b64decode(answer["payload"]), "emulated"
 
     def secret(self, guid: str) -> tuple[bytes, str]:
-        """What was injected under a GUID before this machine ran, and who had it: "coco" or "emulated"."""
+        """The secret that was injected with a GUID before this machine ran, and its source: "coco" or "emulated"."""
         folder = self.root / "sys/kernel/security/secrets/coco"
         with suppress(FileNotFoundError):
             return (folder / guid.lower()).read_bytes(), "coco"
@@ -111,7 +111,7 @@ class Guest:
         try:
             if (provider := (entry / "provider").read_text().strip()) != "sev_guest":
                 raise OSError(errno.ENODEV, f"its provider is {provider!r}")
-            # Another writer between our write and our read would have us read his report.
+            # Another writer between our write and our read would give us another report.
             for _ in range(_GENERATION_TRIES):
                 (entry / "inblob").write_bytes(report_data)
                 before = (entry / "generation").read_text()
@@ -158,7 +158,7 @@ class Guest:
 
     def _emulated(self, request: dict[str, str]) -> dict[str, str] | None:
         number = secrets.token_hex(8)
-        # The newline before it ends what a program that died may have left half written.
+        # The newline before it ends a line that a program may have left incomplete when it died.
         line = b"\n" + json.dumps({"id": number, **request}).encode() + b"\n"
         deadline = time.monotonic() + self.timeout_s
         if (port := self._port()) is not None:
@@ -183,7 +183,7 @@ class Guest:
         named = self.root / "dev/virtio-ports" / PORT
         if named.exists():
             return named
-        # Without udev there are no names below /dev, but the kernel tells them here.
+        # Without udev there are no names below /dev, but the kernel lists them here.
         for entry in (self.root / "sys/class/virtio-ports").glob("*/name"):
             if entry.read_text().strip() == PORT:
                 return self.root / "dev" / entry.parent.name
@@ -236,7 +236,7 @@ def _open_port(port: Path, deadline: float) -> int:
         try:
             return os.open(port, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            # One program at a time: another one's request takes milliseconds.
+            # One program at a time. Another program's request takes milliseconds.
             if error.errno != errno.EBUSY or time.monotonic() >= deadline:
                 raise
             time.sleep(0.02)
@@ -253,11 +253,11 @@ def _exchange(handle: int, line: bytes, number: str, deadline: float) -> dict[st
         if readable and not line:
             piece = os.read(handle, 65536)
             if not piece:
-                # Behind a port: the host's end is away, perhaps for a moment. Behind a socket: for good.
+                # At a port, the host's side is disconnected, perhaps for a moment. At a socket, it is closed for good.
                 time.sleep(0.05)
             received += piece
         elif readable:
-            os.read(handle, 65536)  # an answer to somebody before us
+            os.read(handle, 65536)  # an answer to an earlier program
         *lines, received = received.split(b"\n")
         for each in lines:
             with suppress(ValueError, RecursionError):

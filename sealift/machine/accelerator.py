@@ -1,8 +1,8 @@
-"""Does KVM really run a guest here? `/dev/kvm` alone does not say so.
+"""Whether KVM really runs a guest here. `/dev/kvm` alone does not prove this.
 
-A paravirtual host (a VM without nested virtualisation, whose kernel still offers the device) starts a guest
-and then stops with an internal error. So the recipe's own kernel is booted for a moment, without any disk:
-reaching its panic for want of a root is success. The answer holds until the machine boots again.
+A paravirtual host (a VM without nested virtualisation, whose kernel still has the device) starts a guest and then
+stops with an internal error. So the recipe's own kernel is booted for a moment without a disk. If it reaches the panic
+about a missing root, KVM works. The answer is valid until the machine boots again.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ for node in kvm null urandom; do
 done
 exec chroot "$@"
 """
-"""Only the nodes that QEMU needs, never all of the machine's `/dev`: a slip below it would hit everybody."""
+"""Only the device nodes that QEMU needs. With all of the machine's `/dev`, a mistake would damage the machine."""
 
 
 def choose_accelerator(tree: Path, *, say: Callable[[str], None]) -> Accelerator:
-    """KVM where a trial guest runs under it, else TCG. Takes up to 3 s once per boot of this machine."""
+    """KVM if a trial guest runs with it, else TCG. It takes up to 3 s, once per boot of this machine."""
     answer = cache_dir() / "accelerator.json"
     boot = _BOOT_ID.read_text(encoding="ascii").strip()
     try:
@@ -46,7 +46,7 @@ def choose_accelerator(tree: Path, *, say: Callable[[str], None]) -> Accelerator
         if kept["boot"] == boot:
             return Accelerator(kept["accelerator"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not asked yet since this machine's boot
+        pass  # not tried yet since this machine's boot
     chosen = Accelerator.KVM if _KVM.exists() and kvm_runs(tree) else Accelerator.TCG
     say(
         "KVM runs a trial guest"
@@ -74,6 +74,6 @@ def kvm_runs(tree: Path) -> bool:
             timeout_s=TRIAL_TIMEOUT_S,
             check=False,
         )
-    except CommandFailed:  # it hangs: a guest that KVM gave up on stays there
+    except CommandFailed:  # it hangs: QEMU keeps a guest that KVM has stopped
         return False
     return _REACHED in done.stdout

@@ -1,9 +1,9 @@
-"""The ACPI tables of a measured VM: the image brings them, so that its kernel runs none of the provider's.
+"""The ACPI tables of a measured VM. They are part of the image, so that its kernel does not run the provider's.
 
-AML, the code in ACPI tables, runs in the guest's kernel and reaches all of its memory. QEMU's tables come from the
-provider and nothing measures them. So the kernel is handed these instead, by a program that is measured with it
-(`loader.c`): they describe what every q35 machine has, and the only code in them is constants. Which processors
-there are comes from the firmware; PCI is found without tables (`pci=nocrs` on the command line).
+AML, the code in ACPI tables, runs in the guest's kernel and can access all of its memory. QEMU's tables come from the
+provider and are not measured. So a program that is measured with the kernel gives it these tables instead (`loader.c`).
+They describe the hardware of every q35 machine, and their only code is constants. The list of processors comes from the
+firmware. PCI is found without tables (`pci=nocrs` on the command line).
 
 Layouts: ACPI specification 6.5, chapter 5.2. Ports: QEMU's q35 as OVMF sets it up.
 """
@@ -15,9 +15,9 @@ import struct
 from sealift.evidence.formats.layout import PAGE_BYTES
 
 BLOCK_BYTES = 3 * PAGE_BYTES
-"""With what follows the tables: up to 16 bytes for each processor."""
+"""The tables and the entries after them: up to 16 bytes for each processor."""
 RSDP_AT, XSDT_AT, FADT_AT, FACS_AT, DSDT_AT, MADT_AT = 0x000, 0x040, 0x100, 0x200, 0x240, 0x400
-"""Where each is in the block. `loader.c` names the same."""
+"""The offset of each table in the block. `loader.c` has the same numbers."""
 
 _OEM = b"SEALFT"
 _OEM_TABLE = b"SEALIFT "
@@ -35,9 +35,9 @@ _LEVEL_HIGH = 0x0D
 
 
 def table_block() -> bytes:
-    """The tables one behind the other, as if at address 0: `loader.c` adds the address, processors and checksums."""
+    """The tables in a row, as if at address 0. `loader.c` adds the address, processors and checksums."""
     block = bytearray(BLOCK_BYTES)
-    # A checksum over 20 bytes, then one over all 36.
+    # A checksum over 20 bytes, then a checksum over all 36.
     rsdp = struct.pack("<8sB6sBIIQB3x", b"RSD PTR ", 0, _OEM, 2, 0, 36, XSDT_AT, 0)
     for at, table in (
         (RSDP_AT, rsdp),
@@ -52,7 +52,7 @@ def table_block() -> bytes:
 
 
 def dsdt() -> bytes:
-    """The one table with AML: a PCI root without a method, and how the machine is switched off."""
+    """The only table with AML: a PCI root without a method, and the values that switch the machine off."""
     root = _named(b"_HID", _eisa_id("PNP0A08")) + _named(b"_CID", _eisa_id("PNP0A03"))
     device = b"\x5b\x82" + _packed(b"PCI0" + root)
     scope = b"\x10" + _packed(b"_SB_" + device)
@@ -61,7 +61,7 @@ def dsdt() -> bytes:
 
 
 def _fadt() -> bytes:
-    """No general-purpose events: there is no AML that could handle one. The power button is a fixed one."""
+    """It has no general-purpose events, since no AML could handle one. The power button is a fixed event."""
     body = bytearray(_FADT_BYTES - _HEADER_BYTES)
 
     def put(at: int, layout: str, *values: int) -> None:
@@ -72,7 +72,7 @@ def _fadt() -> bytes:
     put(56, "I4xI", _PM_EVENTS, _PM_CONTROL)
     put(76, "I", _PM_TIMER)
     put(88, "BBxB", 4, 2, 4)
-    put(96, "HH", 0xFFF, 0xFFF)  # no processor sleeps deeper than C1
+    put(96, "HH", 0xFFF, 0xFFF)  # no deeper sleep state than C1
     put(108, "B", _CENTURY)
     put(112, "I", _WBINVD | _NO_SLEEP_BUTTON | _CAN_RESET)
     put(116, "BBBBQB", *_port(_RESET, 8), _RESET_VALUE)
@@ -84,7 +84,7 @@ def _fadt() -> bytes:
 
 
 def _madt() -> bytes:
-    """The interrupt controllers, up to where the processors' entries follow."""
+    """The interrupt controllers. The processors' entries follow after them."""
     entries = struct.pack("<BBBxII", 1, 12, 0, _IO_APIC, 0)
     for source, line, flags in ((0, 2, 0), *((each, each, _LEVEL_HIGH) for each in (5, _SCI, 10, 11))):
         entries += struct.pack("<BBBBIH", 2, 10, 0, source, line, flags)
@@ -120,8 +120,8 @@ def _eisa_id(name: str) -> bytes:
 
 
 def _packed(content: bytes) -> bytes:
-    """Behind its length, which counts itself (20.2.4, PkgLength; one byte)."""
+    """The content after its length, which includes itself (20.2.4, PkgLength; one byte)."""
     length = len(content) + 1
     if length > 0x3F:
-        raise ValueError("longer than a length of one byte can say")
+        raise ValueError("longer than a length of one byte allows")
     return bytes([length]) + content

@@ -1,9 +1,9 @@
-"""What makes one VM of the many that boot the same disk: its name, addresses and keys.
+"""The configuration of one VM: its name, addresses and keys. Many VMs boot the same root disk.
 
-They reach the guest on a small read-only disk that holds a tar archive, which the init unpacks over its root.
-So kernel, initrd and root are the same bytes for every VM, as a measured boot needs, and no secret stands in
-QEMU's arguments. Whoever runs QEMU can read that disk: a VM that must keep its keys from its provider gets
-them another way, and on this disk only its addresses.
+The guest gets it on a small read-only disk with a tar archive, which the init unpacks over its root. So kernel, initrd
+and root are the same bytes for every VM, as a measured boot needs, and QEMU's arguments contain no secret. Anybody who
+runs QEMU can read that disk. A VM that must hide its keys from its provider gets them in another way, and only its
+addresses on this disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PRIVATE_FOLDERS = (PurePosixPath("root/.ssh"), PurePosixPath("etc/wireguard"))
 
 @dataclass(frozen=True)
 class NetworkInterface:
-    """One of the VM's interfaces, known by its hardware address, with what the init gives it."""
+    """One of the VM's interfaces, identified by its hardware address, with its IP configuration."""
 
     mac: str
     address: IPv4Interface
@@ -38,7 +38,7 @@ class NetworkInterface:
 
 @dataclass(frozen=True)
 class GuestFile:
-    """A file of the guest, owned by root. Its folders are made."""
+    """A file in the guest, owned by root. Its parent folders are made."""
 
     path: str
     content: bytes = field(repr=False)
@@ -47,9 +47,9 @@ class GuestFile:
 
 @dataclass(frozen=True)
 class GuestConfiguration:
-    """All that a VM is told when it starts. `host_key` is a private key in OpenSSH's format (ed25519).
+    """The configuration that a VM gets at its start. `host_key` is a private key in OpenSSH's format (ed25519).
 
-    A measured VM takes name and addresses only, so it gets neither keys nor files.
+    A measured VM uses only the name and addresses, so it gets neither keys nor files.
     """
 
     hostname: str
@@ -60,9 +60,9 @@ class GuestConfiguration:
 
 
 def write_configuration(path: Path, configuration: GuestConfiguration) -> None:
-    """Make the disk (raw, readable by its owner only) that carries a configuration into its VM.
+    """Make the disk (raw, readable by its owner only) with a VM's configuration.
 
-    Raises UnusableInput for a hostname that is none and for a file whose path is not an absolute one.
+    Raises UnusableInput for an invalid hostname, and for a file whose path is not absolute.
     """
     archive = configuration_bytes(configuration)
     path.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def write_configuration(path: Path, configuration: GuestConfiguration) -> None:
 
 
 def configuration_bytes(configuration: GuestConfiguration) -> bytes:
-    """The same, in memory: a tar archive in a multiple of 512 bytes."""
+    """The content of that disk: a tar archive, padded to a multiple of 512 bytes."""
     files = {_inside(file.path): file for file in (*_own_files(configuration), *configuration.files)}
     folders = sorted({folder for name in files for folder in name.parents if folder.name})
     archive = io.BytesIO()

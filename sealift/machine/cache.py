@@ -1,4 +1,4 @@
-"""How things get into the cache: by one builder at a time, whole or not at all, nothing left when killed."""
+"""Builds into the cache: one builder at a time, atomically, without remains after a kill."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ LEFTOVERS = "*.building"
 
 @contextmanager
 def only_builder(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a cache folder alone, waiting for whoever holds it; what a killed builder left in it is removed.
+    """Lock a cache folder, after waiting for another builder. Remains of a killed builder are removed.
 
-    A builder works in `folder`/NAME.building and renames the result when it is whole. It makes its mounts by
-    `contained` only, so that removing leftovers never meets one.
+    A builder works in `folder`/NAME.building and renames the complete result. It makes mounts only through `contained`,
+    so remains never contain a mount.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder / "lock", lambda: say(f"somebody else is building in {folder}; waiting for it")):
+    with alone(folder / "lock", lambda: say(f"another program is building in {folder}; waiting for it")):
         for leftover in folder.glob(LEFTOVERS):
             remove_folder(leftover)
         yield
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder of ours. Raises SealiftError where something is mounted below it: that is not ours."""
+    """Remove a folder of the cache. Raises SealiftError if something is mounted below it, which is not the cache's."""
     below = os.fsencode(f"{folder.resolve()}/")
     for line in MOUNTS.read_bytes().split(b"\n")[:-1]:
-        # Fifth field: where it is mounted, with blanks and such as octal numbers (proc_pid_mountinfo(5)).
+        # The fifth field is the mount point; blanks and other characters are octal numbers (proc_pid_mountinfo(5)).
         point = ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), line.split(b" ")[4])
         if (point + b"/").startswith(below):
             place = os.fsdecode(point)
@@ -49,9 +49,9 @@ def remove_folder(folder: Path) -> None:
 
 
 def contained(*, network: bool = True) -> list[str]:
-    """Words before a command whose mounts and processes end with it and with us, even when we are killed.
+    """A command prefix: the command's mounts and processes end with it and with this process, even after a kill.
 
-    With `network` off it has no network either.
+    Without `network` the command has no network.
     """
     namespaces = ["--mount", "--pid", "--mount-proc", "--kill-child"]
     return ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, *([] if network else ["--net"])]

@@ -1,9 +1,9 @@
 """The VM's disks: a read-only root made of the tree, shared by all VMs, and a data disk for each.
 
 The root is the tree, our files over it, and `vm/` beside this module over both: units of a fast boot.
-The init puts an overlay in memory above it: what a VM writes outside of `/data` is gone when it ends. Behind the
-file system stands the hash tree (verity.py) by which a measured VM checks what it reads. `/data` holds what
-Docker, containerd and Sealift keep.
+The init mounts an overlay in memory above it, so data that a VM writes outside of `/data` is lost when it ends. After
+the file system comes the hash tree (verity.py), with which a measured VM checks every block that it reads. `/data` has
+the data of Docker, containerd and Sealift.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DATA_DISK_BYTES = 16 << 30
-"""Sparse: it takes what is written to it."""
+"""A sparse file: it uses only the space of written data."""
 
 _REVISION = 3
-"""Goes up when a root disk of the same tree and files would come out different."""
+"""Increase it when the same tree and files give a different root disk."""
 
 _ROOT_ID = "5ea11f70-0000-4000-8000-000000000001"
 _FIXED_TIMES = {"E2FSPROGS_FAKE_TIME": FIXED_TIME, "SOURCE_DATE_EPOCH": FIXED_TIME}
@@ -49,13 +49,13 @@ mount -t overlay -o "lowerdir=$building/layer:$layers" root "$tree/mnt/view"
 exec chroot "$tree" mke2fs -q -t ext4 -d /mnt/view -L sealift-root -U "$id" -m 0 -b 4096 -i 16384 \\
     -O ^has_journal,^metadata_csum,^resize_inode -E "hash_seed=$id,lazy_itable_init=0" /mnt/disk "$blocks"
 """
-"""In a mount namespace of its own, with the tree's programs: this machine need not have them."""
+"""It runs in a mount namespace of its own with the tree's programs, so this machine does not need them."""
 
 
 def build_disk(tree: Path, files: Path, *, say: Callable[[str], None] = print) -> Path:
-    """The root disk (raw, ext4) of every VM with this tree and these files, made now if not in the cache.
+    """The root disk (raw, ext4) of every VM with this tree and these files. It is made if it is not in the cache.
 
-    What opens it as a verified one is in a file beside it (verity.py). Needs root. Takes about 15 s.
+    A file beside it has the parameters of dm-verity (verity.py). It needs root and takes about 15 s.
     """
     with resources.as_file(resources.files("sealift.machine") / "vm") as vm_files:
         name = _digest(tree.name, files_digest(files), files_digest(vm_files), *MASKED, *WANTED, *OWN_UNITS)
@@ -65,7 +65,7 @@ def build_disk(tree: Path, files: Path, *, say: Callable[[str], None] = print) -
         with only_builder(disk.parent, say):
             if disk.is_file() and has_beside(disk):
                 return disk
-            say("making the VMs' root disk of the Debian tree")
+            say("making the VMs' root disk from the Debian tree")
             building = disk.with_suffix(".building")
             (building / "view").mkdir(parents=True)
             _lay_over(building / "layer", vm_files, tree)
@@ -78,7 +78,7 @@ def build_disk(tree: Path, files: Path, *, say: Callable[[str], None] = print) -
 
 
 def create_data_disk(path: Path, size_bytes: int = DATA_DISK_BYTES) -> None:
-    """An empty data disk (raw, ext4, sparse) for one VM. Overwrites what is there."""
+    """Make an empty data disk (raw, ext4, sparse) for one VM. An existing file is overwritten."""
     path.unlink(missing_ok=True)
     with path.open("xb") as disk:
         disk.truncate(size_bytes)
@@ -86,14 +86,14 @@ def create_data_disk(path: Path, size_bytes: int = DATA_DISK_BYTES) -> None:
     run(
         [
             *("mke2fs", "-q", "-F", "-t", "ext4", "-L", "sealift-data", "-m", "0", "-i", "65536"),
-            # Nothing is left to do at mount: the kernel would else initialise a fresh disk for minutes.
+            # Initialise everything now. Otherwise the kernel would initialise a new disk for minutes after its mount.
             *("-J", "size=16", "-O", "^resize_inode", "-E", "lazy_itable_init=0,lazy_journal_init=1", path),
         ]
     )
 
 
 def _lay_over(layer: Path, vm_files: Path, tree: Path) -> None:
-    """What a VM has on top of tree and files: units, masks, modules as the initrd has them, mount points."""
+    """The VM's own layer over tree and files: units, masks, modules as in the initrd, mount points."""
     layer.mkdir(mode=0o755)
     copy_files(vm_files, layer)
     system = layer / "etc/systemd/system"
@@ -134,7 +134,7 @@ def _unpack_modules(layer: Path, tree: Path) -> None:
 
 
 def _hide(path: Path) -> None:
-    """Make what lower layers have under this name vanish (a whiteout, in overlayfs' words)."""
+    """Hide this name of lower layers (an overlayfs whiteout)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
 

@@ -1,4 +1,4 @@
-"""What the launch of an image must measure, and the policy that says so."""
+"""The expected launch digests of an image, and a policy that demands them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def expected_digests(image: Path, vcpus: int, cpu: str) -> dict[Mode, bytes]:
-    """The launch digests of an image (a folder) with that many processors of that QEMU model."""
+    """The launch digests of an image (a folder) with that number of processors of that QEMU model."""
     measured = MeasuredImage(
         firmware=image / "firmware",
         kernel=image / "kernel",
@@ -28,7 +28,7 @@ def expected_digests(image: Path, vcpus: int, cpu: str) -> dict[Mode, bytes]:
 
 
 def expected_policy(digests: Mapping[Mode, bytes]) -> Policy:
-    """A policy as strict as the default one that accepts nothing but these launches."""
+    """A policy that is as strict as the default, and accepts only these launches."""
     legacy = tuple(digest.hex() for mode, digest in digests.items() if mode is not Mode.SNP)
     snp = tuple(digest.hex() for mode, digest in digests.items() if mode is Mode.SNP)
     return Policy(snp=SnpPolicy(measurements=snp), sev=SevRules(launch_digests=legacy))

@@ -1,9 +1,9 @@
 """The image that a measured VM boots: firmware, kernel, initrd, root and the kernel's whole command line.
 
-A folder, in the cache under the hash of its manifest. What does not depend on the owner is the same file for
-all images, by hard links: hence read-only. Everything about a VM that its provider must not choose is on the
-command line, which is measured: the root disk's hash, the one key that may log in, and who answers for the
-secure processor. Nothing in an image is secret.
+An image is a folder, in the cache under the hash of its manifest. Files that do not depend on the owner are shared by
+all images through hard links, and so are read-only. Everything that a VM's provider must not choose is on the command
+line, which is measured: the root disk's hash, the only key that can log in, and the backend of the secure processor.
+Nothing in an image is secret.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ if TYPE_CHECKING:
 FIRMWARE = "usr/share/ovmf/OVMF.amdsev.fd"
 
 _SEALED = (
-    # The console shows a kernel's last words, nothing else, and listens to nobody.
+    # The console shows only the kernel's last messages, and accepts no input.
     "loglevel=1 systemd.show_status=no "
-    # systemd would take users, keys and units from whoever wrote the firmware's tables.
+    # Otherwise systemd would accept users, keys and units from the firmware's tables, which the provider writes.
     "systemd.import_credentials=no systemd.dump_core=no "
-    # The image's ACPI tables say nothing of PCI (acpi.py): it is where the firmware has put it.
+    # The image's ACPI tables do not describe PCI (acpi.py): the kernel uses the addresses that the firmware has set.
     "pci=nocrs"
 )
 _OWNER_KEY = re.compile(
     r"(ssh-[a-z0-9-]{1,20}|ecdsa-sha2-nistp(?:256|384|521)) ([A-Za-z0-9+/]{32,1200}={0,2})( .*)?"
 )
 _APPEND_LIMIT = 2047
-"""Bytes without the zero at the end; COMMAND_LINE_SIZE of Linux on x86 is 2048."""
+"""Bytes without the final zero; COMMAND_LINE_SIZE of Linux on x86 is 2048."""
 
 
 class GuestEvidence(StrEnum):
-    """Which protocol the guest takes part in."""
+    """The attestation protocol that the guest uses."""
 
     SNP = "snp"
     SEV = "sev"
@@ -69,11 +69,11 @@ def build_image(
     into: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """The image's folder: in the cache, or the new folder `into`, as links to the cache where that is possible.
+    """Make an image. Returns its folder: in the cache, or the new folder `into`, with links to the cache if possible.
 
-    `owner_key` is an SSH public key in a line, as in authorized_keys, without options. `emulated` is for
-    processors that are emulated: the kernel then leaves out what guards against the real ones' speculation.
-    Takes well under a second if the cache has the tree's root disk; making that takes root and half a minute.
+    `owner_key` is an SSH public key in a line, as in authorized_keys, without options. `emulated` is for emulated
+    processors: the kernel then runs without mitigations of speculation. It takes well under a second if the cache has
+    the tree's root disk. Making that disk needs root and half a minute.
     """
     command_line = _command_line(owner_key, evidence, emulated=emulated)
     root = build_disk(tree, files, say=say)
@@ -87,7 +87,7 @@ def build_image(
     append = f"{command_line} sealift.root={verity}"
     if len(append) > _APPEND_LIMIT:
         raise UnusableInput(
-            "the owner's key is too long for the kernel's command line", remedy="Take an ed25519 key"
+            "the owner's key is too long for the kernel's command line", remedy="Use an ed25519 key"
         )
     hashes = {name: hash_file(path).hex() for name, path in parts.items() if name != "root"}
     manifest = {
@@ -110,7 +110,7 @@ def build_image(
 
 
 def copy_image(image: Path, into: Path) -> Path:
-    """A new folder with the image's files: links to them where the file system allows, else copies."""
+    """A new folder with the image's files: as links if the file system allows them, else as copies."""
     if into.exists():
         raise UnusableInput(f"{into} is there already", remedy="Choose another place or remove it")
     into.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def copy_image(image: Path, into: Path) -> Path:
 
 
 def damaged_files(image: Path, manifest: Manifest) -> list[str]:
-    """Files that are not what the manifest says, or not there. Reads all of them: 1 s for a gigabyte."""
+    """The names of files that are missing or differ from the manifest. It reads all files: 1 s for a gigabyte."""
     return [
         name
         for name in FILES
@@ -135,7 +135,7 @@ def damaged_files(image: Path, manifest: Manifest) -> list[str]:
 
 
 def checked_owner_key(line: str) -> tuple[str, str]:
-    """Kind and base64 of an SSH public key. UnusableInput for what is none, or has options before it."""
+    """Kind and base64 of an SSH public key. UnusableInput if it is not one, or has options before it."""
     found = _OWNER_KEY.fullmatch(line.strip())
     if found is not None:
         kind, encoded = found[1], found[2]
@@ -143,12 +143,12 @@ def checked_owner_key(line: str) -> tuple[str, str]:
             blob = base64.b64decode(encoded, validate=True)
         except binascii.Error:
             blob = b""
-        # RFC 4253, section 6.6: it starts with its own kind, as a string behind its length.
+        # RFC 4253, section 6.6: it starts with its own kind, as a string after its length.
         if blob.startswith(len(kind).to_bytes(4, "big") + kind.encode()):
             return kind, encoded
     raise UnusableInput(
         f"{line.strip()[:80]!r} is not an SSH public key",
-        remedy="Take the .pub file of a key, one line that starts with its kind",
+        remedy="Use the .pub file of a key, one line that starts with its kind",
     )
 
 
@@ -168,5 +168,5 @@ def _fill(folder: Path, parts: dict[str, Path], manifest: str) -> None:
 def _link(path: Path, to: Path) -> None:
     try:
         os.link(path, to)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, or a file system without links
         shutil.copyfile(path, to)

@@ -1,7 +1,7 @@
-"""The VM's initrd: the modules it needs before it has a root, busybox, dmsetup, and a short init.
+"""The VM's initrd: the modules that it needs before it has a root, busybox, dmsetup, and a short init.
 
-Made here instead of by initramfs-tools: a tenth of the size, nothing compressed (decompression is dear under
-emulation), no udev in it, and the same bytes for the same tree, as a measured boot needs.
+It is not made by initramfs-tools. So it has a tenth of the size, no compression (decompression is slow under
+emulation) and no udev, and the same tree gives the same bytes, as a measured boot needs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BOOT_MODULES = ("virtio_blk", "virtio_net", "overlay", "sha256_ssse3", "dm_verity")
-"""What the init needs that Debian's cloud kernel does not have built in. ext4 and virtio_pci are.
+"""Modules for the init that are not built into Debian's cloud kernel. ext4 and virtio_pci are built in.
 
-sha256_ssse3 has the processor's own instructions for SHA-256; dm_verity takes the best that is there when it starts."""
+sha256_ssse3 uses the processor's instructions for SHA-256. dm_verity chooses the best implementation when it starts."""
 
 EXPECTED_MODULES = (
     *("autofs4", "ip_tables"),  # systemd
@@ -42,11 +42,11 @@ EXPECTED_MODULES = (
     ),
     *("xt_MASQUERADE", "xt_addrtype", "xt_conntrack"),
 )
-"""What systemd and Docker load in any case. Each by a process of its own, which takes longer than loading it:
+"""Modules that systemd and Docker always load. Each load starts a process, which takes longer than the load itself:
 2 s of 29 until Docker answers."""
 
 PROGRAMS = ("usr/sbin/dmsetup",)
-"""What busybox does not have: it puts the verified root together."""
+"""A program that busybox does not have. It sets up the verified root."""
 
 _FOLDERS = ("bin", "dev", "modules", "new", "proc", "run", "sys")
 _CONSOLE = (5, 1)
@@ -77,15 +77,15 @@ def kernel_of(tree: Path) -> Path:
 
 
 def kernel_release(tree: Path) -> str:
-    """What `uname -r` says under that kernel."""
+    """The output of `uname -r` with that kernel."""
     found = sorted((tree / "boot").glob("vmlinuz-*"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise UnusableInput(f"{tree} holds no kernel")
+        raise UnusableInput(f"{tree} has no kernel")
     return found[-1].name.removeprefix("vmlinuz-")
 
 
 def initrd_bytes(tree: Path, modules: tuple[str, ...], programs: tuple[str, ...] = ()) -> bytes:
-    """The same as `build_initrd`, in memory: a `newc` cpio archive, not compressed."""
+    """The initrd as bytes: a `newc` cpio archive, not compressed."""
     folder = tree / "usr/lib/modules" / kernel_release(tree)
     order = load_order(_dependencies(folder), modules)
     contents = {name.rsplit("/", 1)[-1].removesuffix(".xz"): module_bytes(folder / name) for name in order}
@@ -109,13 +109,13 @@ def _program(tree: Path, name: str) -> tuple[str, tuple[int, bytes]]:
 
 
 def _libraries(tree: Path, program: str) -> list[str]:
-    """What a program of the tree loads, as its own loader says: names below `/` and below `/usr` alike."""
+    """The libraries of a program of the tree, according to its own loader. Names are below `/` or `/usr`."""
     listed = run(["chroot", tree, "/usr/bin/ldd", f"/{program}"]).stdout
     return re.findall(r"(?<=\s/)(lib\S*)(?= \()", listed)
 
 
 def load_order(dependencies: Mapping[str, list[str]], wanted: Iterable[str]) -> list[str]:
-    """Module files (as modules.dep names them) in an order in which each finds what it depends on loaded.
+    """Module files (as in modules.dep), in an order in which each comes after its dependencies.
 
     Raises UnusableInput for a module that the kernel does not have as a file.
     """
@@ -138,7 +138,7 @@ def load_order(dependencies: Mapping[str, list[str]], wanted: Iterable[str]) -> 
 def cpio(files: Mapping[str, tuple[int, bytes]]) -> bytes:
     """An archive as `Documentation/driver-api/early-userspace/buffer-format.rst` of Linux describes it.
 
-    `files` maps names to mode and content. Owner root, time 0: the same input, the same bytes.
+    `files` maps names to mode and content. Owner root, time 0: the same input gives the same bytes.
     """
     folders = {*_FOLDERS, *(str(folder) for name in files for folder in PurePosixPath(name).parents[:-1])}
     members = [
@@ -148,7 +148,7 @@ def cpio(files: Mapping[str, tuple[int, bytes]]) -> bytes:
             _S_IFCHR | 0o600,
             b"",
             _CONSOLE,
-        ),  # opened as the init's output before devtmpfs is there
+        ),  # opened as the init's output before devtmpfs is mounted
         *((name, _S_IFREG | mode, content, (0, 0)) for name, (mode, content) in sorted(files.items())),
         ("TRAILER!!!", 0, b"", (0, 0)),
     ]
@@ -179,11 +179,11 @@ def _name(path: str) -> str:
 
 
 def module_bytes(path: Path) -> bytes:
-    """A kernel module neither compressed nor signed.
+    """A kernel module without compression and signature.
 
-    The kernel would check the signature (ECDSA, and SHA-256 over the file) at each load: a tenth of a second
-    under emulation. Debian's kernel loads unsigned modules too, and these come from a root or an initrd that
-    can be measured as a whole. Format: Linux' include/linux/module_signature.h.
+    The kernel would check the signature (ECDSA, and SHA-256 over the file) at each load, which takes a tenth of a
+    second under emulation. Debian's kernel also loads unsigned modules, and these come from a root or an initrd that is
+    measured as a whole. Format: Linux' include/linux/module_signature.h.
     """
     content = path.read_bytes()
     if path.suffix == ".xz":

@@ -1,7 +1,7 @@
-"""What a measured VM's firmware starts: a UEFI program with ACPI tables, and the kernel that it starts with them.
+"""The program that a measured VM's firmware starts: a UEFI program with ACPI tables and the kernel that it starts.
 
-The same bytes for the same tree. QEMU takes it for the kernel that is inside: the kernel's own setup header stands
-where it stands in that one. Formats: Microsoft's PE specification; Linux' Documentation/arch/x86/boot.rst.
+The same tree gives the same bytes. QEMU accepts it as a kernel, because it has the setup header of the kernel inside
+at the same offset. Formats: Microsoft's PE specification; Linux' Documentation/arch/x86/boot.rst.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from sealift.process import run
 _SETUP_HEADER = slice(0x1F1, 0x280)
 _SETUP_MAGIC_AT, _SETUP_MAGIC = slice(0x202, 0x206), b"HdrS"
 _PAYLOAD_AT = PAGE_BYTES
-_PAYLOAD_BYTES = 4 * PAGE_BYTES  # `loader.c` finds it by that distance
+_PAYLOAD_BYTES = 4 * PAGE_BYTES  # `loader.c` finds it at this distance
 _CODE_AT = _PAYLOAD_AT + _PAYLOAD_BYTES
 _EXECUTABLE, _READABLE, _DATA, _CODE = 0x20000000, 0x40000000, 0x40, 0x20
 _UEFI_APPLICATION = 10
 _IMAGE_FLAGS = (
     0x0002 | 0x0004 | 0x0020
-)  # executable, no line numbers, addresses above 2 GiB; it can be put anywhere
+)  # executable, no line numbers, addresses above 2 GiB; it can be loaded anywhere
 
 
 def build_loader(tree: Path) -> Path:
@@ -45,7 +45,7 @@ def build_loader(tree: Path) -> Path:
 
 
 def compiled(tree: Path) -> bytes:
-    """`loader.c` as a flat program that begins with its first instruction, made by the tree's compiler."""
+    """`loader.c` as a flat program that begins with its first instruction, compiled by the tree's compiler."""
     libraries = tree / "usr/lib/x86_64-linux-gnu"
     with (
         resources.as_file(resources.files("sealift.machine") / "loader.c") as source,
@@ -54,7 +54,7 @@ def compiled(tree: Path) -> bytes:
         program = Path(folder) / "program"
         run(
             [
-                # By the tree's own loader and libraries: this works on any machine, and without root.
+                # With the tree's own loader and libraries this works on any machine and without root.
                 *(tree / "lib64/ld-linux-x86-64.so.2", "--library-path", libraries, tree / "usr/bin/tcc"),
                 *(f"-B{libraries}/tcc", "-static", "-nostdlib", "-nostdinc", "-Wall", "-Werror"),
                 *("-Wl,--oformat=binary", f"-Wl,-Ttext={_CODE_AT:#x}", "-Wl,-section-alignment=16"),
@@ -84,7 +84,7 @@ def loader_bytes(kernel: bytes, code: bytes) -> bytes:
 
 
 def _headers(sections: tuple[tuple[bytes, int, bytes, int], ...], code: bytes) -> bytes:
-    """DOS header, PE header, optional header and section table. Places in the file are those in memory."""
+    """DOS header, PE header, optional header and section table. Offsets in the file and in memory are the same."""
     end = sections[-1][1] + _up(len(sections[-1][2]))
     optional = struct.pack(
         "<HBBIIIIIQIIHHHHHHIIIIHHQQQQII",

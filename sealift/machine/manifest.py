@@ -1,4 +1,4 @@
-"""The manifest of an image: what whoever built it, whoever boots it and whoever measures it read."""
+"""The manifest of an image, which the programs read that build, boot and measure it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT = 64 * 1024
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says: the command line, and size and SHA-256 (hexadecimal) of each file."""
+    """The content of `manifest.json`: the command line, and size and SHA-256 (hexadecimal) of each file."""
 
     append: str
     sha256: dict[str, str]
@@ -29,7 +29,7 @@ class Manifest:
 
 
 def read_manifest(image: Path, called: str | None = None) -> Manifest:
-    """An image's manifest. UnusableInput, which names the image as it is `called`, by default by its folder."""
+    """Read an image's manifest. UnusableInput names the image by `called`, or by its folder."""
     try:
         content = json.loads(read_bounded(image / MANIFEST, LIMIT))
         append = content["append"]
@@ -44,7 +44,7 @@ def read_manifest(image: Path, called: str | None = None) -> Manifest:
             f"{called or image} has no usable {MANIFEST}: {error}", remedy="Build the image again"
         ) from error
     if named != list(FILES):
-        raise UnusableInput(f"{called or image} has files of other names", remedy="Build the image again")
+        raise UnusableInput(f"{called or image} has files with other names", remedy="Build the image again")
     if not isinstance(append, str) or "\0" in append:
         raise UnusableInput(f"{called or image} has no command line", remedy="Build the image again")
     return manifest

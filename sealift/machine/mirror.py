@@ -1,8 +1,8 @@
-"""Where Debian packages come from: the mirror of this machine's own APT configuration.
+"""The Debian mirror: the one in this machine's APT configuration.
 
-APT itself reads that configuration (one-line and deb822, options, disabled stanzas): `apt-get update
---print-uris` lists what it would fetch, and fetches nothing. Which of these is Debian's own archive is told
-by the Release file from an earlier `apt-get update`; where there is none yet, by the names.
+APT itself reads that configuration (one-line and deb822, options, disabled stanzas): `apt-get update --print-uris`
+lists the files that it would fetch, and fetches nothing. The Release file of an earlier `apt-get update` says which
+of them is Debian's own archive. If there is no Release file yet, the names decide.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FORWARDED_OPTION = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """A suite that APT fetches here; `origin` and `label` are None where its Release file is missing."""
+    """A suite that APT fetches here; `origin` and `label` are None if its Release file is missing."""
 
     uri: str
     suite: str
@@ -38,10 +38,10 @@ class Source:
 
 
 def debian_mirror(apt_options: Sequence[str] = ()) -> str:
-    """The base address of Debian's archive that this machine uses, without a slash at its end.
+    """The base address of the Debian archive that this machine uses, without a final slash.
 
-    `apt_options` go to APT as they are (tests point it at a configuration of their own).
-    Raises PrerequisiteMissing where APT names no such archive.
+    `apt_options` are passed to APT (tests use their own configuration). Raises PrerequisiteMissing if APT names no such
+    archive.
     """
     return choose(configured_sources(apt_options)).uri
 
@@ -57,7 +57,7 @@ def configured_sources(apt_options: Sequence[str] = ()) -> list[Source]:
 
 
 def choose(sources: Iterable[Source]) -> Source:
-    """Debian's main archive: not its security archive, nor somebody's that borrows a suite's name."""
+    """Debian's main archive: neither its security archive, nor another archive with a suite of the same name."""
     main = [source for source in sources if not _SIDE_SUITE.search(source.suite)]
     for source in main:
         if source.origin == "Debian" and source.label == "Debian":

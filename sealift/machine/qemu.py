@@ -1,7 +1,7 @@
 """QEMU's arguments for one VM.
 
-All paths are as the provider's processes see them. Starting and ending QEMU is the caller's; it ends by
-itself when the guest powers off, reboots or panics.
+All paths are as the provider's processes see them. The caller starts and ends QEMU. QEMU also ends when the guest
+powers off, reboots or panics.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ QEMU = "/usr/bin/qemu-system-x86_64"
 
 
 class Accelerator(StrEnum):
-    """What runs the guest's instructions."""
+    """The accelerator, which runs the guest's instructions."""
 
     KVM = "kvm"
     TCG = "tcg"
@@ -29,10 +29,10 @@ class Accelerator(StrEnum):
 
 @dataclass(frozen=True)
 class Measured:
-    """What makes a VM a measured one. `command_line` is the kernel's whole one: nothing is added to it.
+    """The arguments of a measured VM. `command_line` is the kernel's whole command line: nothing is added to it.
 
-    The VM starts paused: its secure processor has things to do first. `cpu` counts under KVM only, where
-    the registers that a processor starts with are measured.
+    The VM starts paused, so that its secure processor can launch it first. `cpu` is used with KVM only, where the start
+    registers of a processor are measured.
     """
 
     firmware: Path
@@ -43,7 +43,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class VirtualMachine:
-    """One VM as QEMU starts it. `tap` names an interface that exists where QEMU runs."""
+    """One VM, as QEMU starts it. `tap` names an interface of the machine on which QEMU runs."""
 
     name: str
     accelerator: Accelerator
@@ -65,18 +65,18 @@ class VirtualMachine:
 
 COMMAND_LINE = (
     "console=ttyS0 quiet panic=-1 net.ifnames=0 audit=0 "
-    # No security module does anything here, but systemd loads a BPF program for them: 2 s under emulation.
+    # Security modules are not used here, but systemd would load a BPF program for them: 2 s under emulation.
     "lsm= "
     "psi=0"
 )
 EMULATED_COMMAND_LINE = (
-    # An emulated processor does not speculate, and whoever runs it can read its memory anyway.
+    # An emulated processor does not speculate, and anybody who runs it can read its memory anyway.
     "mitigations=off init_on_alloc=0 nokaslr"
 )
 
 
 def kernel_command_line(machine: VirtualMachine) -> str:
-    """What the kernel is told; part of what a measured boot measures."""
+    """The kernel's command line, which a measured boot measures."""
     if machine.measured is not None:
         return machine.measured.command_line
     emulated = EMULATED_COMMAND_LINE if machine.accelerator is Accelerator.TCG else ""
@@ -84,7 +84,7 @@ def kernel_command_line(machine: VirtualMachine) -> str:
 
 
 def qemu_argv(machine: VirtualMachine) -> list[str]:
-    """The command that is the VM. It stays in the foreground; QMP listens on `qmp_socket`."""
+    """The command of the VM. It runs in the foreground; QMP listens on `qmp_socket`."""
     return [
         *(QEMU, "-name", f"guest={machine.name}", "-no-user-config", "-nodefaults", "-no-reboot"),
         *("-display", "none", "-machine", _machine_type(machine)),
@@ -97,7 +97,7 @@ def qemu_argv(machine: VirtualMachine) -> list[str]:
         *_disk("sealift-data", machine.data_disk, read_only=False),
         *_disk("sealift-config", machine.configuration_disk, read_only=True),
         *("-netdev", _json(type="tap", id="net", ifname=machine.tap, script="no", downscript="no")),
-        # Without the ROM from which it could boot.
+        # Without its boot ROM.
         *(
             "-device",
             _json(driver="virtio-net-pci", netdev="net", mac=machine.mac, host_mtu=machine.mtu, romfile=""),
@@ -138,7 +138,7 @@ def _processor(machine: VirtualMachine) -> list[str]:
     if machine.accelerator is Accelerator.KVM:
         cpu = machine.measured.cpu if machine.measured else "host"
         return ["-accel", "kvm", "-cpu", cpu, "-smp", str(machine.vcpus)]
-    # Without AVX: the kernel's WireGuard would use it, and emulating it halves the tunnel's rate.
+    # Without AVX: the kernel's WireGuard would use it, and its emulation halves the tunnel's rate.
     return ["-accel", "tcg,thread=multi", "-cpu", "max,avx=off", "-smp", str(machine.vcpus)]
 
 
@@ -156,5 +156,5 @@ def _json(options: Mapping[str, object] | None = None, **more: object) -> str:
 
 
 def _escaped(path: Path) -> str:
-    """A comma in a value is written twice in those options of QEMU that take no JSON."""
+    """A value for those options of QEMU that take no JSON: commas are doubled."""
     return str(path).replace(",", ",,")

@@ -1,10 +1,11 @@
-"""What the Debian tree is made of: packages from two suites, and files of our own.
+"""The recipe of the Debian tree: packages from two suites, and our own files.
 
-Two hashes, since they change at different rates: the packages take a minute to install and name the tree's
-folder in the cache; the files are laid over it in no time. Neither depends on the mirror.
+It has two hashes, because the two parts change at different rates. The hash of the packages names the tree's folder in
+the cache; installing them takes a minute. The files are laid over the tree, which takes no time. Neither depends on the
+mirror.
 
-`files/` beside this module mirrors `/`. `files_dir()` hands out a copy of it that root owns and whose modes
-are right, whoever owns the checkout or the wheel: it is used as an overlay lower directory above the tree.
+`files/` beside this module mirrors `/`. `files_dir()` returns a copy of it that root owns and that has the right modes,
+independent of the owner of the checkout or the wheel. It is used as an overlay lower directory above the tree.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXECUTABLE_FOLDERS = ("usr/libexec/sealift/", "usr/local/bin/", "usr/local/sbin/")
-"""Files under these get mode 0755, all others 0644: a wheel does not promise to keep modes."""
+"""Files below these get mode 0755, all others 0644, since a wheel may not keep modes."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Packages of one tree. `revision` goes up when tree.py makes something else of the same packages."""
+    """Packages of one tree. Increase `revision` when tree.py makes another tree from the same packages."""
 
     suite: str
     packages: tuple[str, ...]
@@ -74,7 +75,7 @@ RECIPE = Recipe(
         "docker.io",
         "python3",
         "runc",
-        "tcc",  # for sealift_agent.limits, where a host lacks CAP_SYS_RESOURCE
+        "tcc",  # for sealift_agent.limits, if a host has no CAP_SYS_RESOURCE
         "tini",
         # an encrypted disk in a VM, and a verified root below it
         "cryptsetup-bin",
@@ -99,13 +100,13 @@ RECIPE = Recipe(
 
 
 def files_dir() -> Path:
-    """Our own files for every tree, ready to be an overlay lower directory above it."""
+    """Our own files for every tree, as an overlay lower directory above it."""
     with resources.as_file(resources.files("sealift.machine") / "files") as source:
         return stage_files(source, cache_dir() / "files")
 
 
 def stage_files(source: Path, into: Path) -> Path:
-    """Copy a folder that mirrors `/` to `into`/HASH, owned by who runs this, with a host's modes."""
+    """Copy a folder that mirrors `/` to `into`/HASH, owned by the current user, with a host's modes."""
     staged = into / files_digest(source)
     if staged.is_dir():
         return staged
@@ -116,13 +117,13 @@ def stage_files(source: Path, into: Path) -> Path:
     copy_files(source, building)
     try:
         building.rename(staged)
-    except OSError:  # somebody else was faster with the very same content
+    except OSError:  # another program has made the same content first
         shutil.rmtree(building)
     return staged
 
 
 def copy_files(source: Path, into: Path) -> None:
-    """Copy all files below a folder, with a host's modes whatever modes they have."""
+    """Copy all files below a folder, and set a host's modes."""
     for path in _files(source):
         name = path.relative_to(source)
         target = into / name

@@ -1,8 +1,8 @@
 """The Debian tree: built once by mmdebstrap, kept in the cache under the hash of its recipe.
 
-It is the root of every namespaced host (read-only, below an overlay) and what the VMs' disk is made of. The
-same packages give the same contents, whenever and wherever it is built: logs, caches and backups of the
-installation are removed, and dates that it leaves in files come from `FIXED_TIME`.
+It is the root of every namespaced host (read-only, below an overlay), and the source of the VMs' disk. The same
+packages give the same contents at any time and on any machine: logs, caches and backups of the installation are
+removed, and all dates in files are `FIXED_TIME`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BUILD_TIMEOUT_S = 1200
 SPACE_NEEDED_BYTES = 2 << 30
 FIXED_TIME = "1700000000"
-"""Seconds since 1970: what programs take for the date where it would get into the result."""
+"""Seconds since 1970: the date that programs use when they write a date into the result."""
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
@@ -34,19 +34,19 @@ _TRACES = (
     "var/log/* var/cache/* var/lib/apt/lists/* tmp/* run/*",
     "etc/.pwd.lock etc/*- var/lib/dpkg/*-old var/lib/systemd/catalog/database",
 )
-"""What an installation leaves that says when and how it ran; nothing of a host needs it."""
+"""Files with the date and the log of the installation, which a host does not need."""
 
 
 def tree_path(recipe: Recipe) -> Path:
-    """Where the recipe's tree is, or will be once it is built."""
+    """The folder of the recipe's tree, which exists once the tree is built."""
     return cache_dir() / "trees" / recipe.digest
 
 
 def build_tree(recipe: Recipe, *, say: Callable[[str], None]) -> Path:
-    """The recipe's tree, built now if it is not in the cache.
+    """The recipe's tree. It is built if it is not in the cache.
 
-    Two builders do not collide: the second waits for the first and takes its tree. What a killed build left
-    is removed. Raises PrerequisiteMissing without root or mmdebstrap, CommandFailed when the build fails.
+    If two programs build at the same time, the second waits for the first and uses its tree. Remains of a killed build
+    are removed. Raises PrerequisiteMissing without root or mmdebstrap, CommandFailed when the build fails.
     """
     tree = tree_path(recipe)
     if tree.is_dir():
@@ -83,7 +83,7 @@ def _bootstrap(recipe: Recipe, building: Path, say: Callable[[str], None]) -> No
     say(f"building the Debian tree from {mirror}, once; this takes about a minute")
     deb = f"deb [signed-by={KEYRING}] {mirror}"
     (building / "sources").write_text(f"{deb} {recipe.suite} main\n{deb} testing main\n", encoding="utf-8")
-    # Nothing comes from testing unless it is asked for by name.
+    # No package comes from testing unless it is requested by name.
     (building / "preferences").write_text(
         "Package: *\nPin: release a=testing\nPin-Priority: 100\n", encoding="utf-8"
     )
@@ -113,12 +113,12 @@ def _mmdebstrap(recipe: Recipe, building: Path) -> list[str]:
         *(f"--dpkgopt={option}" for option in dpkg_options),
         f'--setup-hook=install -D -m 644 "{building}/preferences" "$1/etc/apt/preferences.d/sealift"',
         f"--include={','.join(recipe.packages)}",
-        # Their dependencies are in the suite above too, but too old: hence afterwards, and by this option.
+        # Their dependencies are also in the suite above, but too old. So they are installed later, with this option.
         '--customize-hook=chroot "$1" apt-get -y --no-install-recommends -t testing install '
         + " ".join(recipe.testing_packages),
-        # A host of the lab installs nothing, and no image names the mirror that it was made from.
+        # A host of the lab installs nothing, and an image does not name its mirror.
         '--customize-hook=rm -rf "$1"/etc/apt/sources.list* "$1"/etc/apt/apt.conf.d/99mmdebstrap',
-        # Each host gets its own.
+        # Each host gets its own files.
         '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/hostname "$1"/etc/resolv.conf',
         '--customize-hook=: > "$1"/etc/machine-id',
         *(f'--customize-hook=cd "$1" && rm -rf {what}' for what in _TRACES),
@@ -129,10 +129,10 @@ def _mmdebstrap(recipe: Recipe, building: Path) -> list[str]:
 
 
 def _trust_compiled(tree: Path) -> None:
-    """Let Python take its compiled modules as they are, without a look at their sources.
+    """Make Python use its compiled modules without a check of their sources.
 
-    With SOURCE_DATE_EPOCH it has compiled them to be checked by a hash of the source (PEP 552), at each import.
-    By the source's time, as usual, would not do: a root disk has other times.
+    With SOURCE_DATE_EPOCH it has compiled them with a hash of the source, which is checked at each import (PEP 552).
+    The usual check by the source's time would fail, since a root disk has other times.
     """
     for path in (tree / "usr").rglob("*.pyc"):
         with path.open("r+b") as compiled:

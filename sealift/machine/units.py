@@ -1,9 +1,9 @@
-"""What systemd starts in a VM: little, and all of it named here.
+"""The units that systemd starts in a VM. All of them are named here.
 
-Debian's packages enable some seventy units and a dozen generators. Under emulation each costs a tenth of a
-second or more, so a VM's root has none of their `wants` links but these, and no generators. The units stay:
-whatever asks for one by name gets it. What else they would do at boot, init.sh has done (mounts, modules,
-network, kernel variables) or the recipe did (users, linker cache, machine id).
+Debian's packages enable some seventy units and a dozen generators. Under emulation each takes a tenth of a second or
+more. So a VM's root has only these `wants` links, and no generators. The units themselves stay, and can be started by
+name. Their other work at boot is done by init.sh (mounts, modules, network, kernel variables) or by the recipe (users,
+linker cache, machine id).
 """
 
 WANTED = (
@@ -17,15 +17,15 @@ WANTED = (
 )
 
 OWN_UNITS = ("sealift-guest.service", "sealift-network.service")
-"""Ours, beside those. The first one is a measured VM's only."""
+"""Our own units. Only a measured VM has the first one."""
 
 MASKED = (
     "getty.target",
-    # No shell for whoever holds the console, whatever fails.
+    # No shell on the console, whatever fails.
     *("debug-shell.service", "emergency.service", "rescue.service", "ctrl-alt-del.target"),
     *("console-getty.service", "container-getty@.service", "getty@.service", "serial-getty@.service"),
     "systemd-logind.service",  # each SSH login would start it
-    "tmp.mount",  # basic.target asks for it; the whole root is in memory already
+    "tmp.mount",  # basic.target requires it; the whole root is in memory already
     "docker.socket",
 )
 

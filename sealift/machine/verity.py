@@ -1,7 +1,7 @@
-"""The hash tree below which Linux' dm-verity reads the root disk: what a VM reads is what was measured, or nothing.
+"""The hash tree with which Linux' dm-verity checks the root disk: a VM reads only what was measured.
 
-Format: Documentation/admin-guide/device-mapper/verity.rst of Linux, hash type 1, without a superblock: all that
-opens the disk stands on the measured command line, so nothing about it is read from the disk itself.
+Format: Documentation/admin-guide/device-mapper/verity.rst of Linux, hash type 1, without a superblock. All
+parameters are on the measured command line, so none of them is read from the disk itself.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 BLOCK = 4096
 SALT = hashlib.sha256(b"sealift root disk").digest()
-"""Always the same: it is to keep hashes computed for other disks from being of use, and is no secret."""
+"""A constant. It makes hashes that were computed for other disks useless, and is not secret."""
 
 _TEXT = re.compile(r"([0-9a-f]{64}),([0-9a-f]{64}),([1-9][0-9]{0,11})")
 
 
 @dataclass(frozen=True)
 class Verity:
-    """What opens a verified disk: root hash and salt (32 bytes each), and where the hash tree starts.
+    """The parameters of a verified disk: root hash and salt (32 bytes each), and the start of the hash tree.
 
     `data_blocks` counts blocks of 4096 bytes; the tree follows them in the same file.
     """
@@ -37,7 +37,7 @@ class Verity:
     data_blocks: int
 
     def __str__(self) -> str:
-        """As it stands on the command line, after `sealift.root=`."""
+        """As on the command line, after `sealift.root=`."""
         return f"{self.root_hash.hex()},{self.salt.hex()},{self.data_blocks}"
 
 
@@ -52,7 +52,7 @@ def parse_verity(text: str) -> Verity:
 
 
 def append_hash_tree(disk: Path) -> Verity:
-    """Put the hash tree behind the content of a disk. Takes about 3 s for a gigabyte."""
+    """Append the hash tree to the content of a disk. It takes about 3 s for a gigabyte."""
     with disk.open("r+b") as file:
         data_blocks, rest = divmod(file.seek(0, os.SEEK_END), BLOCK)
         if rest or data_blocks < 2:
@@ -65,20 +65,20 @@ def append_hash_tree(disk: Path) -> Verity:
 
 
 def write_beside(disk: Path, verity: Verity) -> None:
-    """Keep what opens a disk, and the hash of all its bytes, in a file of the same name."""
+    """Save a disk's parameters, and the hash of all its bytes, in a file of the same name."""
     with disk.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     _beside(disk).write_text(json.dumps({"verity": str(verity), "sha256": digest}) + "\n", encoding="ascii")
 
 
 def read_beside(disk: Path) -> tuple[Verity, str]:
-    """What `write_beside` kept: what opens the disk, and SHA-256 of its bytes in hexadecimal."""
+    """The parameters and the SHA-256 (hexadecimal) that `write_beside` saved."""
     kept = json.loads(_beside(disk).read_text(encoding="ascii"))
     return parse_verity(kept["verity"]), kept["sha256"]
 
 
 def has_beside(disk: Path) -> bool:
-    """Whether that file is there."""
+    """Whether that file exists."""
     return _beside(disk).is_file()
 
 
@@ -87,7 +87,7 @@ def _beside(disk: Path) -> Path:
 
 
 def _levels(file: BinaryIO) -> list[bytes]:
-    """From the hashes of the data up to the root hash, which is the last one."""
+    """All levels of hashes, from those of the data to the root hash, which is last."""
     salted = hashlib.sha256(SALT)
 
     def digest(block: bytes) -> bytes:
