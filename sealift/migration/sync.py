@@ -33,9 +33,9 @@ def sync_image(session: Session) -> int:
     container = session.found.container
     reference = container["Config"]["Image"] if _is_named(session) else container["Image"]
     address = str(session.inventory.host(session.request.destination).tunnel_address)
-    door = session.receiver.call(ReceiveImage(address))
+    endpoint = session.receiver.call(ReceiveImage(address))
     bandwidth = session.request.bandwidth
-    return session.sender.call(SendImage(reference, door, bandwidth))
+    return session.sender.call(SendImage(reference, endpoint, bandwidth))
 
 
 def _is_named(session: Session) -> bool:

@@ -7,19 +7,19 @@ import threading
 
 from .. import docker_api
 from ..admission import Admission
-from ..protocol import Door
+from ..protocol import Endpoint
 from ..wire import AgentError, Link
 
 IMAGE_S = 60
 """How long the source may take to connect."""
 
 
-def receive_image(address: str) -> Door:
+def receive_image(address: str) -> Endpoint:
     """Take one image from the source and load it. Returns where the source is to send it."""
     token = secrets.token_hex(16)
     admission = Admission(address, token)
     threading.Thread(target=_load_image, args=(admission,), daemon=True).start()
-    return Door(address, admission.port, token)
+    return Endpoint(address, admission.port, token)
 
 
 def _load_image(admission: Admission) -> None:

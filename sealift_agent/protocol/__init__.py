@@ -59,7 +59,19 @@ from .gateway import (
     TakeOver,
 )
 from .order import ORDERS, Answer, Order
-from .parts import Armed, Decider, Door, Dumped, Finished, LogPlace, LogSent, Move, Peer, Removed, VolumeFound
+from .parts import (
+    Armed,
+    Decider,
+    Dumped,
+    Endpoint,
+    Finished,
+    LogPlace,
+    LogSent,
+    Move,
+    Peer,
+    Removed,
+    VolumeFound,
+)
 from .source import (
     ArmSource,
     CloseSource,
@@ -125,9 +137,9 @@ __all__ = [
     "DescribeVolumes",
     "DestinationDecided",
     "Discard",
-    "Door",
     "Dumped",
     "End",
+    "Endpoint",
     "Enter",
     "Exist",
     "Finish",

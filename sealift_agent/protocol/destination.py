@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Optional
 
 from .order import Order, belongs_to
-from .parts import Armed, Decider, Door, Finished, LogPlace, Peer
+from .parts import Armed, Decider, Endpoint, Finished, LogPlace, Peer
 from .words import ARMED, CLOSED, NEW, OPENED, PREPARED, Json, Outcome, Role
 
 
-@belongs_to(Role.DESTINATION, "receive_image", Door, "Docker's images", allowed=(NEW, PREPARED))
+@belongs_to(Role.DESTINATION, "receive_image", Endpoint, "Docker's images", allowed=(NEW, PREPARED))
 @dataclass(frozen=True)
-class ReceiveImage(Order[Door]):
+class ReceiveImage(Order[Endpoint]):
     """Take one image from the source and load it. Answers where the source is to send it."""
 
     address: str

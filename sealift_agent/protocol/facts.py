@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from .order import Order, belongs_to
-from .parts import Door, VolumeFound
+from .parts import Endpoint, VolumeFound
 from .words import Json, Role
 
 
@@ -27,16 +27,16 @@ class DescribeContainer(Order[Json]):
 @belongs_to(Role.FACTS, "survey", Json)
 @dataclass(frozen=True)
 class Survey(Order[Json]):
-    """How much memory the container changes in a second, and meanwhile how much the link to `door` carries."""
+    """How much memory the container changes in a second, and meanwhile how much the link to `endpoint` carries."""
 
     container: str
     tracked: bool
-    door: Optional[Door]
+    endpoint: Optional[Endpoint]
 
 
-@belongs_to(Role.FACTS, "receive_rate", Door, "listens for one measurement")
+@belongs_to(Role.FACTS, "receive_rate", Endpoint, "listens for one measurement")
 @dataclass(frozen=True)
-class ReceiveRate(Order[Door]):
+class ReceiveRate(Order[Endpoint]):
     """Wait for a measurement of the link. Answers where."""
 
     address: str

@@ -7,7 +7,7 @@ from typing import Optional
 
 
 @dataclass(frozen=True)
-class Door:
+class Endpoint:
     """Where one connection is expected, and the token by which it is admitted."""
 
     address: str

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from .order import Order, belongs_to
-from .parts import Decider, Door, Dumped, LogSent, Peer, Removed
+from .parts import Decider, Dumped, Endpoint, LogSent, Peer, Removed
 from .words import ARMED, CLOSED, CUTOVER, NEW, OPENED, Json, Outcome, Role
 
 
@@ -44,7 +44,7 @@ class SendImage(Order[int]):
     """Send the container's image (`docker save`) to the destination. Answers the bytes sent."""
 
     reference: str
-    door: Door
+    endpoint: Endpoint
     bandwidth: Optional[int] = None
 
 

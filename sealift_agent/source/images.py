@@ -11,13 +11,13 @@ from ..memory.relay import CHUNK_BYTES, Pace
 from ..wire import AgentError, Link
 
 if TYPE_CHECKING:
-    from ..protocol import Door
+    from ..protocol import Endpoint
 
 
-def send_image(reference: str, door: Door, bandwidth: int | None = None) -> int:
+def send_image(reference: str, endpoint: Endpoint, bandwidth: int | None = None) -> int:
     """Stream an image (`docker save`) to the destination. Returns the bytes sent; `bandwidth` limits their rate."""
     pace = Pace(bandwidth)
-    link = Link.connect(door.address, door.port, door.token)
+    link = Link.connect(endpoint.address, endpoint.port, endpoint.token)
     connection, response = docker_api.request("GET", f"/images/{reference}/get", timeout=600)
     sent = 0
     try:
