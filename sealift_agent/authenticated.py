@@ -18,15 +18,51 @@ from typing import TYPE_CHECKING, Any
 
 from . import messages
 from .messages import AgentError
+from .wire import Link
 
 if TYPE_CHECKING:
-    from .wire import Link
+    from .protocol import Decider
 
 NONCE_BYTES = 16
 
 
 class Unproved(AgentError):
     """It came from somebody who does not have the key, or is the answer to something else."""
+
+
+class Gateway:
+    """The gateway's agent, as a host asks it about one migration: over a connection, or over another (`connect`).
+
+    Connected when it is made; OSError if there is nobody.
+    """
+
+    def __init__(self, decider: Decider, migration: str, answer_timeout_s: float) -> None:
+        self._decider, self._migration = decider, migration
+        self._answer_timeout_s = answer_timeout_s
+        self._link = Link.connect(decider.address, decider.port, decider.token)
+
+    @property
+    def decides_together(self) -> bool:
+        """Whether several migrations are decided together: all others wait for each."""
+        return self._decider.group
+
+    def ask(self, question: str) -> dict[str, Any]:
+        """What it answers. An error in the answer is no answer to the question: see `messages.refusal`."""
+        return ask(self._link, self._decider.key, self._migration, question, self._answer_timeout_s)
+
+    def put(self, question: str) -> None:
+        """Put a question whose answer nobody waits for."""
+        put(self._link, self._decider.key, self._migration, question)
+
+    def connect(self, timeout_s: float) -> None:
+        """Take another connection: this one is lost, or an answer may still come that is to another question."""
+        self._link.close()
+        where = self._decider
+        self._link = Link.connect(where.address, where.port, where.token, timeout=timeout_s)
+
+    def close(self) -> None:
+        """Ask no more. A thread that waits for an answer is told."""
+        self._link.close()
 
 
 def ask(link: Link, key: str, migration: str, question: str, timeout: float) -> dict[str, Any]:

@@ -25,22 +25,24 @@ class NotThere(AgentError):
     """Docker knows nothing of that name."""
 
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-
-    def connect(self) -> None:
-        deadline = time.monotonic() + BACK_S
-        while True:
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(self.timeout)
-            try:
-                return self.sock.connect(SOCKET)
-            except (ConnectionRefusedError, FileNotFoundError):
-                self.sock.close()
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+def _connect(timeout: float) -> socket.socket:
+    """A connection to the daemon, which is waited for while it is started again."""
+    deadline = time.monotonic() + BACK_S
+    while True:
+        there = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        there.settimeout(timeout)
+        try:
+            there.connect(SOCKET)
+        except (ConnectionRefusedError, FileNotFoundError):
+            there.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        except OSError:
+            there.close()
+            raise
+        else:
+            return there
 
 
 def call(
@@ -86,8 +88,9 @@ def request(
         payload = body
     deadline = time.monotonic() + BACK_S
     while True:
-        connection = _Connection(timeout)
+        connection = http.client.HTTPConnection("localhost", timeout=timeout)
         try:
+            connection.sock = _connect(timeout)
             connection.request(method, f"/{VERSION}{path}", payload, sent)
             return connection, connection.getresponse()
         except OSError as failure:

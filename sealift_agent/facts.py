@@ -55,14 +55,14 @@ def container(container: str) -> dict[str, Any]:
     }
 
 
-def survey(container: str, tracked: bool, door: protocol.Door | None) -> dict[str, Any]:
-    """What the container's processes dirty (`dirty.sample`), and meanwhile what the link to `door` carries.
+def survey(container: str, tracked: bool, endpoint: protocol.Endpoint | None) -> dict[str, Any]:
+    """What the container's processes dirty (`dirty.sample`), and meanwhile what the link to `endpoint` carries.
 
     `link_bytes_s` is None where that could not be measured; `link_problem` says why. `link_sent_bytes` is what it took,
     `link_streams` over how many connections it is carried.
     """
     with ThreadPoolExecutor(1) as pool:
-        rate = pool.submit(link.send, door.address, door.port, door.token) if door else None
+        rate = pool.submit(link.send, endpoint.address, endpoint.port, endpoint.token) if endpoint else None
         found = dirty.sample(container, tracked)
     found |= {"link_bytes_s": None, "link_sent_bytes": 0, "link_streams": 1, "link_problem": ""}
     try:
@@ -144,7 +144,7 @@ def main(controller: Controller) -> None:
     orders = Orders(Role.FACTS)
     orders.on(protocol.DescribeHost, lambda _: host())
     orders.on(protocol.DescribeContainer, lambda order: container(order.container))
-    orders.on(protocol.Survey, lambda order: survey(order.container, order.tracked, order.door))
+    orders.on(protocol.Survey, lambda order: survey(order.container, order.tracked, order.endpoint))
     orders.on(protocol.ReceiveRate, lambda order: link.receive(order.address))
     orders.on(protocol.Exist, lambda order: exists(order.paths))
     orders.on(protocol.DescribeVolumes, lambda order: volume_marks.look(order.names))

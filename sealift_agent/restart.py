@@ -24,6 +24,27 @@ ON_FAILURE = "on-failure"
 KILL = "9"
 
 
+class Policy:
+    """One container's restart policy in a migration: in force, or out of force until it is `put_back`.
+
+    `was` is what is to be put back; None while the policy is in force.
+    """
+
+    def __init__(self, container: str, was: Mapping[str, Any] | None = None) -> None:
+        self._container, self._was = container, was
+
+    def suspend(self, was: Mapping[str, Any]) -> None:
+        """Out of force from now on. Noted first: what fails half-way is put back, too."""
+        self._was = was
+        suspend(self._container)
+
+    def put_back(self) -> None:
+        """In force again. Nothing if it is; tried again by the next call if it fails."""
+        if self._was is not None:
+            put_back(self._container, self._was)
+            self._was = None
+
+
 def policy(container: str) -> dict[str, Any]:
     """The policy as Docker describes it: `Name` and `MaximumRetryCount`."""
     described = docker_api.call("GET", f"/containers/{container}/json")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args
 
 from . import protocol
 from .protocol import ORDERS, PHASES, VERSION, Order, Outcome, Role
+from .protocol import parts as made_of
 
 HEAD = f"""# Protocol
 
@@ -20,7 +22,7 @@ on with it.
 A field that is missing, unknown or of another type makes the order an error before anything is done. So does an order
 in a phase that it is not for.
 
-This page is made from `sealift_agent/protocol.py` by `python -m sealift_agent.table >docs/protocol.md`.
+This page is made from `sealift_agent/protocol/` by `python -m sealift_agent.table >docs/protocol.md`.
 
 ## Phases of a host's agent
 
@@ -31,6 +33,7 @@ ROLES = {
     Role.DESTINATION: "Gets the container.",
     Role.GATEWAY: "Has the record: whose the addresses are, what was decided, the journal of migrations.",
 }
+MODULE = re.compile(r"(typing|sealift_agent\.protocol(\.\w+)?)\.")
 
 
 def page() -> str:
@@ -47,8 +50,8 @@ def page() -> str:
     parts.append("| name | fields | what it is |\n|---|---|---|\n")
     parts += [
         f"| `{name}` | {_fields(kind)} | {_first_paragraph(kind)} |\n"
-        for name, kind in vars(protocol).items()
-        if is_dataclass(kind) and isinstance(kind, type) and not issubclass(kind, Order)
+        for name, kind in vars(made_of).items()
+        if isinstance(kind, type) and is_dataclass(kind)
     ]
     return "".join(parts)
 
@@ -85,8 +88,7 @@ def _type(kind: Any) -> str:
     if named is Outcome:
         return " or ".join(f"`{word.value}`" for word in Outcome)
     name = str(kind) if isinstance(kind, str) or get_args(kind) else kind.__name__
-    for module in ("typing.", "sealift_agent.protocol."):
-        name = name.replace(module, "")
+    name = MODULE.sub("", name)
     return f"`{name.replace('dict[str, Any]', 'Json')}`"
 
 

@@ -20,8 +20,10 @@ PRE_DUMPED = (
 
 def survey(scene: Scene, look: Look, *, bandwidth: int | None, max_rounds: int) -> Estimate:
     """Sample for a moment, and predict for every strategy that can be had. `bandwidth` in bytes a second."""
-    door, problem = _door(scene)
-    found = scene.source.facts.call(protocol.Survey(look.container["Id"], look.here["dirty_tracking"], door))
+    endpoint, problem = _endpoint(scene)
+    found = scene.source.facts.call(
+        protocol.Survey(look.container["Id"], look.here["dirty_tracking"], endpoint)
+    )
     measured = found["link_bytes_s"] or None
     problem = found["link_problem"] or problem
     constants = history.recall(scene.inventory, scene.source.name, scene.destination_name)
@@ -55,7 +57,7 @@ def survey(scene: Scene, look: Look, *, bandwidth: int | None, max_rounds: int) 
     )
 
 
-def _door(scene: Scene) -> tuple[protocol.Door | None, str]:
+def _endpoint(scene: Scene) -> tuple[protocol.Endpoint | None, str]:
     """Where the destination waits for a measurement, or why it does not."""
     if scene.destination is None:
         return None, "the destination could not be looked at"

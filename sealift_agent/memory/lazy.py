@@ -27,7 +27,7 @@ WORD_S, RESTORED_S = 60, 10
 """A busy host may take seconds to start a program. Clients wait for the word that all is restored."""
 
 
-class Filler:
+class LazyPagesDaemon:
     """A pager for one restore, which waits for its word. It outlives this process: nobody else could bring the pages.
 
     `directory` is the migration's, `images` the last dump's, `work` that of CRIU's restore.

@@ -1,7 +1,7 @@
 """Memory that follows: a restored process runs, and gets its pages as it needs them, and then all the others.
 
 A program of its own, in the place of CRIU's daemon for pages. It is started before the freeze, and outlives the agent,
-since without it memory would never be complete. CRIU's restore hands it each process's userfaultfd (`door`). It answers
+since without it memory would never be complete. CRIU hands it each process's userfaultfd (`lazy_socket`). It answers
 page faults from what a dump at the source has, or images that are here (`supply`), and puts the rest in by itself.
 
 What is needed goes first, with its neighbours. From a source small mappings are fetched before a process runs (stacks,
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from ..constants import PAGE_BYTES
 from ..images import lazy_ranges
 from ..wire import AgentError
-from .door import Door
+from .lazy_socket import LazyPagesSocket
 from .missing import Missing
 from .rounds import Rounds
 from .supply import Local, Pages, Remote
@@ -108,19 +108,19 @@ class Memory:
 
 
 class Pager:
-    """Brings all of it: what a restore hands over at the `door` lacks, from a `supply`."""
+    """Brings all of it: what a restore hands over (`handover`) lacks, from a `supply`."""
 
     def __init__(
         self,
         ranges: Iterable[tuple[int, int, int]],
         supply: Remote | Local,
-        door: Door,
+        handover: LazyPagesSocket,
         commit: Commit,
         controller: Controller,
     ) -> None:
         """`ranges` are what the images leave out: process, address, pages."""
         mappings = [Mapping(*found, supply.block_pages) for found in _joined(ranges)]
-        self._supply, self._door, self._commit, self._controller = supply, door, commit, controller
+        self._supply, self._handover, self._commit, self._controller = supply, handover, commit, controller
         self._by_address = sorted(mappings, key=lambda mapping: (mapping.process, mapping.address))
         self._addresses = [(mapping.process, mapping.address) for mapping in self._by_address]
         mappings.sort(key=lambda mapping: mapping.pages)
@@ -140,7 +140,7 @@ class Pager:
         The controller is told when all was `restored`, and how many memories that are; later by which descriptor there
         is another one, of a child that was `forked`.
         """
-        self._selector.register(self._door, selectors.EVENT_READ, self._open_door)
+        self._selector.register(self._handover, selectors.EVENT_READ, self._open_handover)
         self._selector.register(self._commit, selectors.EVENT_READ, self._grow_calm)
         self._selector.register(self._supply, selectors.EVENT_READ, self._take)
         while not (self._restored and self._calm) or any(memory.missing for memory in self._memories):
@@ -154,19 +154,19 @@ class Pager:
         while self._memories:
             self._drop(self._memories[0])
 
-    def _open_door(self) -> None:
+    def _open_handover(self) -> None:
         """The restore has come, or has something to hand over."""
-        if not self._door.came:
-            self._selector.unregister(self._door)
-            self._door.accept()
-            self._selector.register(self._door, selectors.EVENT_READ, self._open_door)
+        if not self._handover.came:
+            self._selector.unregister(self._handover)
+            self._handover.accept()
+            self._selector.register(self._handover, selectors.EVENT_READ, self._open_handover)
             self._commit.depend()
-        elif (handed := self._door.take()) is not None:
+        elif (handed := self._handover.take()) is not None:
             ranges = ((one.address, one.end) for one in self._by_address if one.process == handed.process)
             self._add(Memory(handed.process, Userfault(handed.descriptor), Missing(ranges)))
         else:
-            self._selector.unregister(self._door)
-            self._door.close()
+            self._selector.unregister(self._handover)
+            self._handover.close()
             self._all_restored()
             self._controller.tell(restored=len(self._memories))
 
@@ -362,7 +362,7 @@ def main(controller: Controller) -> None:
     """Say that it listens, read ahead if told, take one order, bring all memory."""
     spare(os.getpid())
     images, work = map(Path, sys.argv[3:5])
-    door, rounds = Door(work), Rounds(images)
+    handover, rounds = LazyPagesSocket(work), Rounds(images)
     controller.tell(listens=True)
     orders = controller.orders()
     order: dict[str, Any] | None = next(orders, None)
@@ -376,7 +376,7 @@ def main(controller: Controller) -> None:
         source = order["source"]
         supply = Remote(_connection(int(sys.argv[5]))) if source else Local(rounds)
         ranges = lazy_ranges(images) if source else rounds.lazy_ranges()
-        Pager(ranges, supply, door, commit, controller).serve()
+        Pager(ranges, supply, handover, commit, controller).serve()
     except (OSError, AgentError, KeyError, ValueError) as lost:
         sys.stderr.write(f"{lost}\n")
         sys.stderr.flush()

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .. import messages
 from ..admission import Admission
-from ..protocol import Door
+from ..protocol import Endpoint
 from ..wire import AgentError, Link
 
 DURATION_S, MOST_BYTES = 0.4, 24 << 20
@@ -33,12 +33,12 @@ STREAMS, WORTH_IT = 4, 1.25
 RTT_AT = 68
 
 
-def receive(address: str) -> Door:
-    """Wait for one measurement at this host's tunnel address. Returns the door: port and token."""
+def receive(address: str) -> Endpoint:
+    """Wait for one measurement at this host's tunnel address. Returns where."""
     token = secrets.token_hex(16)
     admission = Admission(address, token, slots=None)
     threading.Thread(target=_accept, args=(admission,), daemon=True, name="link").start()
-    return Door(address, admission.port, token)
+    return Endpoint(address, admission.port, token)
 
 
 def _accept(admission: Admission) -> None:

@@ -39,18 +39,20 @@ import json, subprocess, sys, tempfile, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from sealift_agent import authenticated, gateway, protocol
+from sealift_agent.gateway import keeper
 from sealift_agent.network import allowed
+from sealift_agent.routes import Routes
 from sealift_agent.wire import Link
 
 place = Path(tempfile.mkdtemp())
 allowed.NETWORK = place / "network.env"
 allowed.NETWORK.write_text("WORKLOADS=10.77.0.0/16\\n")
-gateway.APPLY_AGAIN_S = 0.1
+keeper.APPLY_AGAIN_S = 0.1
 a, b = (Path(f"/run/{host}.key").read_text().strip() for host in "ab")
 routes = {f"10.77.9.{n}": {"peer": a, "host": "source"} for n in (1, 2)}
 routes["10.77.9.9"] = {"peer": "A" * 43 + "=", "host": "nowhere"}
 (place / "routes.json").write_text(json.dumps({"routes": routes, "decisions": {}}))
-record = gateway.Routes(place)
+record = Routes(place)
 gateway.Keeper(record).start()
 
 

@@ -1,7 +1,7 @@
 """Stands for what CRIU's restore does with a process of which pages are to follow, and is that process.
 
 Run as `python3 restored.py DIRECTORY START:PAGES…`: it maps these pages, has the kernel tell of faults in them
-(userfaultfd(2)), hands itself over as process 7 at the door in the directory, and says that all are restored. Then it
+(userfaultfd(2)), hands itself over as process 7 at the socket in the directory, and says that all are restored. Then it
 does what its standard input says, a line each, and answers each with a line.
 """
 
@@ -44,12 +44,12 @@ def hand_over(directory: str, ranges: list[tuple[int, int]]) -> None:
         assert got == start
         fcntl.ioctl(faults, REGISTER, bytearray(struct.pack("QQQQ", start, pages * PAGE_BYTES, 1, 0)))
     os.chdir(directory)
-    with socket.socket(socket.AF_UNIX) as door:
-        door.connect("lazy-pages.socket")
-        door.sendall(struct.pack("=i", -3))
-        door.sendall(struct.pack("=i", 7))
-        socket.send_fds(door, [b"x"], [faults])
-        door.sendall(struct.pack("=I", FINISHED))
+    with socket.socket(socket.AF_UNIX) as pager:
+        pager.connect("lazy-pages.socket")
+        pager.sendall(struct.pack("=i", -3))
+        pager.sendall(struct.pack("=i", 7))
+        socket.send_fds(pager, [b"x"], [faults])
+        pager.sendall(struct.pack("=I", FINISHED))
     os.close(faults)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sealift.errors import HostUnreachable
 from sealift.host.agents import Agent
-from sealift_agent.protocol import DescribeHost
+from sealift_agent.protocol import VERSION, DescribeHost
 
 
 class Channel(io.BytesIO):
@@ -72,9 +72,11 @@ def test_an_agent_that_says_nonsense_is_lost(said: bytes) -> None:
 
 
 def test_an_agent_of_another_version_is_refused_in_one_sentence() -> None:
-    agent = Agent(Connection(b'{"hello": 2}\n{"number": 1, "result": {}}\n'), "facts")  # type: ignore[arg-type]
+    said = b'{"hello": %d}\n{"number": 1, "result": {}}\n' % (VERSION + 1)
+    agent = Agent(Connection(said), "facts")  # type: ignore[arg-type]
     agent._reader.join(10)
     with pytest.raises(
-        HostUnreachable, match="it speaks version 2 of the protocol, and this Sealift speaks 1"
+        HostUnreachable,
+        match=f"it speaks version {VERSION + 1} of the protocol, and this Sealift speaks {VERSION}",
     ):
         agent.call(DescribeHost())

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift_agent import cgroup, destination, dumps, proc
+from sealift_agent import cgroup, dumps, proc
+from sealift_agent.destination import afterwards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,7 @@ def test_a_criu_and_the_runc_that_waits_for_it_end_also_where_they_are_frozen(
     if frozen:
         cgroup.freeze(group)
     try:
-        destination._end_restore(place)
+        afterwards._end_restore(place)
         assert dumps.workers(place) == []
         assert proc.stat(criu)[1][:1] in ([], ["Z"])
     finally:
@@ -82,4 +83,4 @@ def test_a_criu_and_the_runc_that_waits_for_it_end_also_where_they_are_frozen(
 
 
 def test_nothing_is_waited_for_where_nothing_is_restored(tmp_path: Path) -> None:
-    destination._end_restore(tmp_path)
+    afterwards._end_restore(tmp_path)

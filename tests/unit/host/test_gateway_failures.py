@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sealift_agent import gateway
+from sealift_agent.gateway import decider, keeper
 from sealift_agent.network import allowed
 from sealift_agent.protocol import Move
 from sealift_agent.routes import Routes
+from sealift_agent.wire import Controller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,14 +110,14 @@ AFTERWARDS = [("m", "call_off"), ("m", "switch")]
 
 def ask(bench: Bench, questions: list[tuple[str, str]], tell: Callable[[str], object]) -> None:
     """What the hosts ask, in the agent's process; each answer as it is given."""
-    routes = gateway.Routes(bench.state)
-    gateway.WAIT_FOR_OTHERS_S = 0
+    routes = Routes(bench.state)
+    decider.WAIT_FOR_OTHERS_S = 0
     for migration, question in questions:
         move = Move(migration, MOVES[migration], "a=", "b=", "there")
-        decider = gateway.Decider.__new__(gateway.Decider)  # no door: only what is behind it
-        decider.routes, decider.move, decider.hold = routes, move, None
-        decider.questions = {"switch": decider._switch, "call_off": decider._call_off}
-        tell(json.dumps([migration, decider.say(question)]) + "\n")
+        one = decider.Decider.__new__(decider.Decider)  # it listens nowhere
+        one.routes, one.move, one.hold = routes, move, None
+        one.questions = {"switch": one._switch, "call_off": one._call_off}
+        tell(json.dumps([migration, one.say(question)]) + "\n")
 
 
 def trial(bench: Bench, questions: list[tuple[str, str]], inject: str | None) -> Answers:
@@ -185,16 +186,16 @@ def wait_until_traced(child: int, tracer: subprocess.Popen[str]) -> None:
 def judge(bench: Bench, group: bool, answers: Answers) -> str | None:
     """The outcome, by the record and by all who were told or ask now, once it is sure that they agree."""
     members = list(MOVES) if group else ["m"]
-    recorded = {gateway.Routes(bench.state).show()["decisions"].get(member) for member in members}
+    recorded = {Routes(bench.state).show()["decisions"].get(member) for member in members}
     assert len(recorded) == 1, f"one decision for all: {recorded}"
     (outcome,) = recorded
     told = {answer.get("outcome") for _, answer in answers} & OUTCOMES
     assert told <= {outcome}, f"on record is {outcome}, and the hosts were told {answers}"
-    later = {gateway.Routes(bench.state).call_off(member) for member in members}
-    later |= {gateway.Routes(bench.state).switch(Move(m, MOVES[m], "a=", "b=", "there")) for m in members}
+    later = {Routes(bench.state).call_off(member) for member in members}
+    later |= {Routes(bench.state).switch(Move(m, MOVES[m], "a=", "b=", "there")) for m in members}
     assert len(later) == 1, later
     assert outcome in {*later, None}, f"on record was {outcome}, and now it is {later}"
-    assert gateway.Routes(bench.state).restore() == {}
+    assert Routes(bench.state).restore() == {}
     committed = later == {"committed"}
     before = {line.split()[0]: set(line.split()[1:]) for line in TUNNELS.splitlines()}
     assert bench.peers() == ((BOTH_MOVED if group else MOVED) if committed else before)
@@ -272,12 +273,12 @@ def test_what_wireguard_did_not_do_is_done_as_soon_as_it_can(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.lay(group=False)
-    monkeypatch.setattr(gateway, "APPLY_AGAIN_S", 0.05)
+    monkeypatch.setattr(keeper, "APPLY_AGAIN_S", 0.05)
     monkeypatch.setenv("FAKE_WG_FAILS", "2")
-    routes = gateway.Routes(bench.state)
+    routes = Routes(bench.state)
     assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
     assert "10.77.0.9/32" in bench.peers()["a="]
-    gateway.Keeper(routes).start()
+    keeper.Keeper(routes).start()
     deadline = time.monotonic() + 5
     while bench.peers() != MOVED:
         assert time.monotonic() < deadline
@@ -288,11 +289,11 @@ def test_what_wireguard_did_not_do_is_done_though_the_controller_has_gone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.lay(group=False)
-    monkeypatch.setattr(gateway, "STATE", bench.state)
-    monkeypatch.setattr(gateway, "KEEP_ON_PAUSE_S", 0.01)
-    monkeypatch.setattr(gateway, "Routes", lambda: Routes(bench.state))
-    gateway.Routes().switch(Move("m", "10.77.0.9", "a=", "b=", "there"))
+    monkeypatch.setattr(keeper, "STATE", bench.state)
+    monkeypatch.setattr(keeper, "KEEP_ON_PAUSE_S", 0.01)
+    monkeypatch.setattr(keeper, "Routes", lambda: Routes(bench.state))
+    keeper.Routes().switch(Move("m", "10.77.0.9", "a=", "b=", "there"))
     bench.table.write_text(TUNNELS)
     monkeypatch.setenv("FAKE_WG_FAILS", "4")
-    gateway.keep_on(gateway.Controller())
+    keeper.keep_on(Controller())
     assert bench.peers() == MOVED

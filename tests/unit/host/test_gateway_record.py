@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift_agent import gateway
 from sealift_agent.network import allowed
 from sealift_agent.protocol import Move
-from sealift_agent.wire import AgentError
+from sealift_agent.routes import Routes
+from sealift_agent.wire import WAITING, AgentError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,21 +75,19 @@ def wireguard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeWireGuard:
 
 
 @pytest.fixture
-def routes(tmp_path: Path, wireguard: FakeWireGuard) -> gateway.Routes:
-    made = gateway.Routes(tmp_path / "state")
+def routes(tmp_path: Path, wireguard: FakeWireGuard) -> Routes:
+    made = Routes(tmp_path / "state")
     made.assign("10.77.0.9", "a=", "here")
     return made
 
 
 def test_an_assigned_address_is_the_peer_s_besides_its_tunnel_address(
-    routes: gateway.Routes, wireguard: FakeWireGuard
+    routes: Routes, wireguard: FakeWireGuard
 ) -> None:
     assert wireguard.table() == {"a=": ["10.78.0.10/32", "10.77.0.9/32"], "b=": ["10.78.0.20/32"]}
 
 
-def test_a_switch_moves_the_address_and_nothing_else(
-    routes: gateway.Routes, wireguard: FakeWireGuard
-) -> None:
+def test_a_switch_moves_the_address_and_nothing_else(routes: Routes, wireguard: FakeWireGuard) -> None:
     routes.assign("10.77.0.8", "a=", "here")
     assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
     assert wireguard.table() == {
@@ -98,7 +96,7 @@ def test_a_switch_moves_the_address_and_nothing_else(
     }
 
 
-def test_whoever_asks_first_decides(routes: gateway.Routes) -> None:
+def test_whoever_asks_first_decides(routes: Routes) -> None:
     assert routes.call_off("m") == "rolled back"
     assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "rolled back"
     assert routes.show()["routes"]["10.77.0.9"]["peer"] == "a="
@@ -106,16 +104,16 @@ def test_whoever_asks_first_decides(routes: gateway.Routes) -> None:
     assert routes.call_off("n") == "committed"
 
 
-def test_asking_again_gets_the_same_answer(routes: gateway.Routes) -> None:
+def test_asking_again_gets_the_same_answer(routes: Routes) -> None:
     for _ in range(2):
         assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
 
 
-def test_many_who_ask_at_once_get_one_answer(routes: gateway.Routes) -> None:
+def test_many_who_ask_at_once_get_one_answer(routes: Routes) -> None:
     answers: list[str] = []
 
     def ask(number: int) -> None:
-        own = gateway.Routes(routes.state)
+        own = Routes(routes.state)
         switch = number % 2
         answers.append(
             own.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) if switch else own.call_off("m")
@@ -131,19 +129,17 @@ def test_many_who_ask_at_once_get_one_answer(routes: gateway.Routes) -> None:
 
 
 @pytest.fixture
-def group(routes: gateway.Routes) -> gateway.Routes:
+def group(routes: Routes) -> Routes:
     routes.assign("10.77.0.8", "a=", "here")
     routes.bind(["m", "n"])
     return routes
 
 
-def test_a_group_commits_when_the_last_of_it_has_asked(
-    group: gateway.Routes, wireguard: FakeWireGuard
-) -> None:
-    assert group.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == gateway.WAITING
-    assert group.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == gateway.WAITING
+def test_a_group_commits_when_the_last_of_it_has_asked(group: Routes, wireguard: FakeWireGuard) -> None:
+    assert group.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == WAITING
+    assert group.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == WAITING
     assert wireguard.table()["a="] == ["10.78.0.10/32", "10.77.0.9/32", "10.77.0.8/32"]
-    again = gateway.Routes(group.state)  # the gateway's agent died meanwhile
+    again = Routes(group.state)  # the gateway's agent died meanwhile
     assert again.switch(Move("n", "10.77.0.8", "a=", "b=", "there")) == "committed"
     assert again.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
     assert wireguard.table() == {
@@ -154,7 +150,7 @@ def test_a_group_commits_when_the_last_of_it_has_asked(
 
 
 @pytest.mark.parametrize("asked", [[], ["m"], ["n"]])
-def test_one_of_a_group_calls_off_all_of_it(group: gateway.Routes, asked: list[str]) -> None:
+def test_one_of_a_group_calls_off_all_of_it(group: Routes, asked: list[str]) -> None:
     addresses = {"m": "10.77.0.9", "n": "10.77.0.8"}
     for migration in asked:
         group.switch(Move(migration, addresses[migration], "a=", "b=", "there"))
@@ -166,7 +162,7 @@ def test_one_of_a_group_calls_off_all_of_it(group: gateway.Routes, asked: list[s
     assert group.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "rolled back"
 
 
-def test_an_address_that_is_no_longer_the_source_s_is_not_moved(routes: gateway.Routes) -> None:
+def test_an_address_that_is_no_longer_the_source_s_is_not_moved(routes: Routes) -> None:
     routes.assign("10.77.0.9", "b=", "there")
     with pytest.raises(AgentError, match="does not belong to the source any more"):
         routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there"))
@@ -174,51 +170,51 @@ def test_an_address_that_is_no_longer_the_source_s_is_not_moved(routes: gateway.
 
 
 def test_a_gateway_that_dies_between_record_and_deed_does_the_deed_when_it_is_back(
-    routes: gateway.Routes, wireguard: FakeWireGuard, monkeypatch: pytest.MonkeyPatch
+    routes: Routes, wireguard: FakeWireGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_WG_FAILS", "yes")
     assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
     assert "`wg set` failed" in routes.behind["10.77.0.9"]
     monkeypatch.delenv("FAKE_WG_FAILS")
     assert "10.77.0.9/32" in wireguard.table()["a="]
-    again = gateway.Routes(routes.state)
+    again = Routes(routes.state)
     assert again.call_off("m") == "committed"
     again.restore()
     assert wireguard.table() == {"a=": ["10.78.0.10/32"], "b=": ["10.78.0.20/32", "10.77.0.9/32"]}
 
 
 def test_a_gateway_that_was_restarted_gives_wireguard_what_its_record_says(
-    routes: gateway.Routes, wireguard: FakeWireGuard
+    routes: Routes, wireguard: FakeWireGuard
 ) -> None:
     wireguard.file.write_text(json.dumps(TUNNELS))
-    gateway.Routes(routes.state).restore()
+    Routes(routes.state).restore()
     assert "10.77.0.9/32" in wireguard.table()["a="]
 
 
-def test_a_half_written_record_does_not_count(routes: gateway.Routes) -> None:
+def test_a_half_written_record_does_not_count(routes: Routes) -> None:
     (routes.state / "routes.new").write_text('{"routes": {')
-    assert gateway.Routes(routes.state).show()["routes"]["10.77.0.9"]["host"] == "here"
+    assert Routes(routes.state).show()["routes"]["10.77.0.9"]["host"] == "here"
 
 
-def test_a_released_address_is_nobody_s(routes: gateway.Routes, wireguard: FakeWireGuard) -> None:
+def test_a_released_address_is_nobody_s(routes: Routes, wireguard: FakeWireGuard) -> None:
     routes.release("10.77.0.9")
     assert wireguard.table() == TUNNELS
     routes.release("10.77.0.9")
 
 
 @pytest.mark.parametrize("address", ["10.77.0", "nonsense", "10.77.0.9/32", ""])
-def test_an_address_that_is_none_is_refused(routes: gateway.Routes, address: str) -> None:
+def test_an_address_that_is_none_is_refused(routes: Routes, address: str) -> None:
     with pytest.raises(AgentError, match="is not an IPv4 address"):
         routes.assign(address, "a=", "here")
 
 
-def test_a_peer_that_wireguard_does_not_know_is_refused(routes: gateway.Routes) -> None:
+def test_a_peer_that_wireguard_does_not_know_is_refused(routes: Routes) -> None:
     with pytest.raises(AgentError, match="WireGuard has no peer c="):
         routes.assign("10.77.0.7", "c=", "nowhere")
     assert "10.77.0.7" not in routes.show()["routes"], "what was refused is not on record"
 
 
-def on_record(routes: gateway.Routes, address: str, peer: str) -> None:
+def on_record(routes: Routes, address: str, peer: str) -> None:
     """A route that an older version left behind when it refused it."""
     record = routes.show()
     record["routes"][address] = {"peer": peer, "host": "nowhere"}
@@ -226,7 +222,7 @@ def on_record(routes: gateway.Routes, address: str, peer: str) -> None:
 
 
 def test_a_route_whose_peer_wireguard_does_not_have_keeps_no_other_from_its_own(
-    routes: gateway.Routes, wireguard: FakeWireGuard
+    routes: Routes, wireguard: FakeWireGuard
 ) -> None:
     on_record(routes, "10.77.0.7", "c=")
     assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
@@ -239,14 +235,14 @@ def test_a_route_whose_peer_wireguard_does_not_have_keeps_no_other_from_its_own(
 def test_a_key_that_is_none_is_refused_before_it_is_on_record(
     wireguard: FakeWireGuard, tmp_path: Path, peer: str
 ) -> None:
-    routes = gateway.Routes(tmp_path)
+    routes = Routes(tmp_path)
     with pytest.raises(AgentError, match="is no WireGuard key"):
         routes.adopt("destination", peer, "10.78.0.20", "192.0.2.1:51820")
     assert "peers" not in routes.show()
 
 
 def test_nothing_is_put_on_record_for_a_wireguard_that_does_not_answer(
-    routes: gateway.Routes, wireguard: FakeWireGuard
+    routes: Routes, wireguard: FakeWireGuard
 ) -> None:
     wireguard.file.write_text("not its table")
     for change in (
@@ -261,7 +257,7 @@ def test_nothing_is_put_on_record_for_a_wireguard_that_does_not_answer(
 
 
 def test_a_key_that_wireguard_does_not_take_keeps_no_other_host_from_its_own(
-    routes: gateway.Routes, wireguard: FakeWireGuard
+    routes: Routes, wireguard: FakeWireGuard
 ) -> None:
     record = routes.show()
     good = {"peer": NEW, "tunnel": "10.78.0.20", "endpoint": "192.0.2.1:51820"}
@@ -271,8 +267,8 @@ def test_a_key_that_wireguard_does_not_take_keeps_no_other_host_from_its_own(
     assert wireguard.table()[NEW] == ["10.78.0.20/32"]
 
 
-def test_an_address_that_was_given_away_while_a_group_waited_is_not_moved(group: gateway.Routes) -> None:
-    assert group.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == gateway.WAITING
+def test_an_address_that_was_given_away_while_a_group_waited_is_not_moved(group: Routes) -> None:
+    assert group.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == WAITING
     group.assign("10.77.0.9", "b=", "elsewhere")
     with pytest.raises(AgentError, match=r"10\.77\.0\.9 does not belong to the source any more"):
         group.switch(Move("n", "10.77.0.8", "a=", "b=", "there"))
@@ -282,7 +278,7 @@ def test_an_address_that_was_given_away_while_a_group_waited_is_not_moved(group:
 def test_a_new_key_of_a_host_takes_the_place_of_the_one_before(
     wireguard: FakeWireGuard, tmp_path: Path
 ) -> None:
-    routes = gateway.Routes(tmp_path)
+    routes = Routes(tmp_path)
     routes.assign("10.77.0.5", "b=", "destination")
     routes.assign("10.77.0.6", "a=", "source")
     for _ in range(2):  # doing it again changes nothing
@@ -297,7 +293,7 @@ def test_a_new_key_of_a_host_takes_the_place_of_the_one_before(
 def test_a_new_key_is_on_record_before_it_is_carried_out_and_comes_back_with_the_gateway(
     wireguard: FakeWireGuard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    routes = gateway.Routes(tmp_path)
+    routes = Routes(tmp_path)
     routes.assign("10.77.0.5", "b=", "destination")
     with monkeypatch.context() as patch:
         patch.setenv("FAKE_WG_FAILS", "1")

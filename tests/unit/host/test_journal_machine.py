@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sealift.migration import recovery
-from sealift_agent import codec, gateway, journal, protocol
+from sealift_agent import codec, journal, protocol
 from sealift_agent.network import allowed, userspace
 from sealift_agent.orders import Orders
 from sealift_agent.protocol import Move
+from sealift_agent.routes import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,8 +75,8 @@ class World:
         self.copies[host] = copy
         assert list(self.copies.values()).count("live") <= 1, f"two live copies: {self.copies}"
 
-    def routes(self) -> gateway.Routes:
-        return gateway.Routes(self.state)
+    def routes(self) -> Routes:
+        return Routes(self.state)
 
     def switch(self) -> str:
         """The destination asks for the address; what it does with the answer."""

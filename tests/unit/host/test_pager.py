@@ -21,7 +21,7 @@ from protobuf import field
 from sealift_agent.constants import PAGE_BYTES
 from sealift_agent.images import HEAD_BYTES, LAZY, PRESENT, lazy_ranges
 from sealift_agent.memory import pager, supply
-from sealift_agent.memory.door import Door
+from sealift_agent.memory.lazy_socket import LazyPagesSocket
 from sealift_agent.memory.rounds import Rounds
 from sealift_agent.wire import AgentError
 
@@ -112,9 +112,9 @@ class Scene:
     ) -> None:
         self.said: list[dict[str, Any]] = []
         self.failure: Exception | None = None
-        self._door = Door(directory)
+        self._handover = LazyPagesSocket(directory)
         self._committed, self._say_committed = os.pipe()
-        self._pager = pager.Pager(ranges, supplied, self._door, self, self)  # type: ignore[arg-type]
+        self._pager = pager.Pager(ranges, supplied, self._handover, self, self)  # type: ignore[arg-type]
         self._directory = directory
         self.process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)

@@ -7,11 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from parties import asked_at, connected
 
 from sealift_agent.admission import Admission
-from sealift_agent.destination import Destination
-from sealift_agent.protocol import Decider
-from sealift_agent.wire import LOOPBACK, Controller, Link
+from sealift_agent.destination.decision import Decision
+from sealift_agent.wire import LOOPBACK, Controller
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("outcome", ["committed", "rolled back"])
 def test_it_asks_no_more_once_it_was_told(outcome: str, tmp_path: Path) -> None:
-    with Admission(LOOPBACK, "token") as gateway:
-        destination = Destination(Controller())
-        destination.gateway = Decider(LOOPBACK, gateway.port, "token", "11" * 32, group=False)
-        destination.migration, destination.directory = "m", tmp_path
-        destination.decider = Link.connect(LOOPBACK, gateway.port, "token")
+    with Admission(LOOPBACK, "t") as gateway:
+        here, _there = connected()
+        decision = Decision(asked_at(gateway.port, timeout_s=30), Controller(), here, tmp_path)
         heard: list[bool] = []
-        asking = threading.Thread(target=lambda: heard.append(destination._switch()), daemon=True)
+        asking = threading.Thread(target=lambda: heard.append(decision.switch()), daemon=True)
         asking.start()
         time.sleep(0.2)
         assert not heard, "nobody has answered"
-        destination.decided(outcome)
+        decision.tell(outcome)
         asking.join(5)
         assert heard == [outcome == "committed"]

@@ -30,7 +30,7 @@ class Handed(NamedTuple):
     descriptor: int
 
 
-class Door:
+class LazyPagesSocket:
     """Listens in a restore's working directory, and then has its connection."""
 
     def __init__(self, work: Path) -> None:

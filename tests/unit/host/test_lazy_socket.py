@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sealift_agent.memory.door import FINISHED, SOCKET, Door
+from sealift_agent.memory.lazy_socket import FINISHED, SOCKET, LazyPagesSocket
 from sealift_agent.wire import AgentError
 
 
@@ -22,14 +22,14 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def connected(work: Path) -> tuple[Door, socket.socket]:
-    door = Door(work)
+def connected(work: Path) -> tuple[LazyPagesSocket, socket.socket]:
+    handover = LazyPagesSocket(work)
     restore = socket.socket(socket.AF_UNIX)
     restore.connect(SOCKET)
-    assert not door.came
-    door.accept()
-    assert door.came
-    return door, restore
+    assert not handover.came
+    handover.accept()
+    assert handover.came
+    return handover, restore
 
 
 def say(restore: socket.socket, number: int) -> None:
@@ -37,7 +37,7 @@ def say(restore: socket.socket, number: int) -> None:
 
 
 def test_all_that_is_said_at_once_is_taken_one_by_one(work: Path) -> None:
-    door, restore = connected(work)
+    handover, restore = connected(work)
     for number in (17, -18, 19):
         say(restore, number)
         if number > 0:
@@ -45,20 +45,20 @@ def test_all_that_is_said_at_once_is_taken_one_by_one(work: Path) -> None:
                 socket.send_fds(restore, [b"x"], [file.fileno()])
     say(restore, FINISHED)
     for number in (17, 19):
-        handed = door.take()
+        handed = handover.take()
         assert handed is not None
         assert handed.process == number
         assert Path(f"/proc/self/fd/{handed.descriptor}").readlink().name == str(number)
         os.close(handed.descriptor)
-    assert door.take() is None
+    assert handover.take() is None
     restore.close()
-    door.close()
+    handover.close()
 
 
 def test_a_restore_that_ends_without_a_word_has_failed(work: Path) -> None:
-    door, restore = connected(work)
+    handover, restore = connected(work)
     say(restore, -17)
     threading.Timer(0.1, restore.close).start()
     with pytest.raises(AgentError, match="ended before all was restored"):
-        door.take()
-    door.close()
+        handover.take()
+    handover.close()

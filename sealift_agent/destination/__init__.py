@@ -1,0 +1,132 @@
+"""The destination: takes pages, images and files; restores under Docker; asks the gateway for the address.
+
+One module for each phase of the protocol (`protocol.Phase`), and what each opens is there until `close`:
+
+========== ============= ==========================================================================================
+phase      module        state
+========== ============= ==========================================================================================
+new        `copy`        `Copy`: volumes and a container are made; `images` loads the container's image
+prepared   `live`        `Listening`: files may come, and the source
+opened     `live`        `Live`: the source is connected; a page server for each dump
+armed      `cutover`     `Armed`: Docker's `start` of the container waits, then its `restore` and the `decision`
+closed                   nothing but a copy that has won
+========== ============= ==========================================================================================
+
+`afterwards` is for an agent whose predecessor has died. Docker's own start of the container is under way before the
+source freezes: it hangs in the runtime wrapper, which waits at a pipe for the word that the images are there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import protocol
+from ..orders import Orders
+from ..protocol import Role
+from ..wire import AgentError
+from .afterwards import complete, sweep, sweep_unnamed
+from .copy import Copy
+from .cutover import Armed, arm
+from .images import receive_image
+from .live import Listening, Live
+
+if TYPE_CHECKING:
+    from ..wire import Controller
+
+__all__ = ["Destination", "main"]
+
+
+class Destination:
+    """One migration, seen from where the container goes: what its phases have made so far."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.copy = Copy()
+        self._controller = controller
+        self._listening: Listening | None = None
+        self._live: Live | None = None
+        self._armed: Armed | None = None
+
+    @property
+    def live(self) -> Live:
+        """From `accept` to `close`."""
+        if self._live is None:
+            raise AgentError("the destination has no source yet")
+        return self._live
+
+    @property
+    def armed(self) -> Armed:
+        """From `arm` to `close`."""
+        if self._armed is None:
+            raise AgentError("the destination has not been armed")
+        return self._armed
+
+    def prepare(self, order: protocol.Prepare) -> protocol.Peer:
+        """New → prepared. Returns where the source is expected."""
+        self._listening = Listening(order)
+        return self._listening.peer
+
+    def accept(self) -> None:
+        """Prepared → opened."""
+        if self._listening is None:
+            raise AgentError("the destination does not listen yet")
+        self._live = self._listening.accept()
+
+    def start_page_server(self, order: protocol.StartPageServer) -> int:
+        """A page server for the next dump. Returns its port."""
+        port = self.live.start_page_server(order)
+        if self._armed is not None:
+            self._armed.read_ahead()
+        return port
+
+    def arm(self, order: protocol.ArmDestination) -> protocol.Armed:
+        """Opened → armed."""
+        self._armed = arm(self.live, self.copy, order, self._controller)
+        return protocol.Armed(self._armed.external_network)
+
+    def close(self, *, called_off: bool = False) -> None:
+        """→ closed, from any phase: images wiped; without a commit, the copy goes too. What fails is tried by the next.
+
+        `called_off` is said by who has it from the gateway: then nothing needs to be asked any more.
+        """
+        if self._armed is not None:
+            self._armed.end(called_off=called_off)
+        self.copy.give_up()
+        if self._listening is not None:
+            self._listening.close()
+        if self._armed is not None:
+            self._armed.put_policy_back()
+        self._listening = self._live = self._armed = None
+
+    def gone(self) -> None:
+        """The controller is gone: what was armed is decided between the hosts, then everything is put away."""
+        if self._armed is not None:
+            self._armed.join()
+        self.close()
+
+
+def main(controller: Controller) -> None:
+    """Serve one controller for one migration."""
+    here = Destination(controller)
+    orders = Orders(Role.DESTINATION)
+    orders.on(protocol.ReceiveImage, lambda order: receive_image(order.address))
+    orders.on(protocol.Adopt, lambda order: here.copy.adopt(order.container, order.volumes))
+    orders.on(
+        protocol.TakeVolumes,
+        lambda order: here.copy.take_volumes(order.migration, order.lineages, order.created),
+    )
+    orders.on(protocol.Prepare, here.prepare)
+    orders.on(protocol.Accept, lambda _: here.accept())
+    orders.on(protocol.StartPageServer, here.start_page_server)
+    orders.on(protocol.FinishPageServer, lambda _: here.live.finish_page_server())
+    orders.on(protocol.ArmDestination, here.arm)
+    orders.on(protocol.ReadPages, lambda _: here.armed.read_pages())
+    orders.on(protocol.DestinationDecided, lambda order: here.armed.decided(order.outcome))
+    orders.on(protocol.Finish, lambda _: here.armed.finish())
+    orders.on(protocol.CloseDestination, lambda order: here.close(called_off=order.called_off))
+    orders.on(protocol.SweepCopy, lambda order: sweep(order.migration, order.container, order.volumes))
+    orders.on(
+        protocol.SweepUnnamed,
+        lambda order: sweep_unnamed(order.migration, order.name, order.image, order.volumes),
+    )
+    orders.on(protocol.Complete, complete)
+    orders.serve(controller, here.gone)

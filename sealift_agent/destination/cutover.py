@@ -1,0 +1,296 @@
+"""The cutover at the destination: from the last images to the commit, and what follows it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import authenticated, breakpoints, criu, messages, points, restart, volume_marks
+from ..admission import Admission
+from ..files import links
+from ..files.flush import Flush
+from ..files.log import TAIL, cut
+from ..files.printing import Printer
+from ..memory import rounds
+from ..memory.lazy import LazyPagesDaemon
+from ..memory.transfer import purpose
+from ..network import bridge_port, sandbox
+from ..points import Point
+from ..protocol import Finished, Outcome
+from ..routes import ROLLED_BACK
+from ..wire import AgentError, Alive
+from .decision import ANSWER_TIMEOUT_S, Decision
+from .restore import Restore
+from .start import RESTORE_TIMEOUT_S, RESTORES, Start, alone, follow_links
+
+if TYPE_CHECKING:
+    from ..network.bridge_port import BridgePort
+    from ..protocol import ArmDestination
+    from ..trigger import Trigger
+    from ..wire import Controller
+    from .copy import Copy
+    from .live import Live
+
+FLUSH_TIMEOUT_S = 10
+PAGES_S = 1
+"""How long the source may take to connect for the pages of a post-copy, which are asked for on that connection."""
+
+NETWORK_DESCRIPTOR = 9
+"""CRIU gets the network namespace as this one: see `armed/criu`."""
+
+
+def arm(live: Live, copy: Copy, order: ArmDestination, controller: Controller) -> Armed:
+    """Start the container under Docker up to where the images are needed; detach its port from the bridge.
+
+    Until it has won Docker must not start it again if it ends: it gets its restart policy then. Whatever fails, what
+    was opened so far is closed with `live`, and what was made goes with `copy`.
+    """
+    held, container = live.resources, order.container
+    flushed = Flush(live.order.trees.values())
+    copy.container = container  # what is started now is what goes
+    held.callback(breakpoints.Ready().close)
+    gateway = authenticated.Gateway(order.gateway, live.order.migration, ANSWER_TIMEOUT_S)
+    held.callback(gateway.close)
+    live.images.mkdir(exist_ok=True)
+    (live.images / "descriptors.json").write_text(json.dumps(order.descriptors))
+    work = RESTORES / container
+    work.mkdir(parents=True, mode=0o700)
+    held.callback(shutil.rmtree, work, ignore_errors=True)
+    pager = None
+    if order.lazy:
+        pager = LazyPagesDaemon(live.directory, live.images, work)
+        copy.after.append(pager.stop)
+    (work / "options").write_text("--lazy-pages\n" if order.lazy else "")
+    start = Start(container, work, pager)
+    _closes_early(start.trigger, live, copy)
+    if order.log is not None:
+        cut(Path(order.log.path), order.log.marked)
+    printer = None
+    with alone():
+        others = bridge_port.unclaimed(order.bridge)
+        paused = start.begin()
+        if order.log is not None:
+            printer = Printer(container)
+            _closes_early(printer, live, copy)
+        # Docker moves the other end of the veth pair into the container only when runc calls its hook.
+        mine = bridge_port.unclaimed(order.bridge) - others
+    if len(mine) != 1:
+        raise AgentError(
+            f"{len(mine)} new ports in the bridge {order.bridge}: which is the container's?", "restore"
+        )
+    port = bridge_port.BridgePort(mine.pop(), order.bridge)
+    copy.after.append(port.delete)
+    port.detach()
+    external_network = _put_in_order(paused.bundle / "config.json", work, live)
+    start.prepare(live.images)
+    flushed.wait()
+    armed = Armed(
+        live,
+        copy,
+        controller,
+        Restore(container, start, paused, printer),
+        Decision(gateway, controller, live.link, live.directory),
+        port,
+        order.address,
+        restart.Policy(container, order.restart_policy),
+        external_network=external_network,
+    )
+    armed.begin()
+    return armed
+
+
+def _closes_early(held: Trigger | Printer, live: Live, copy: Copy) -> None:
+    """Docker waits for the end of what the wrapper is told, and of what is printed."""
+    live.resources.callback(held.close)
+    copy.before.append(held.close)
+
+
+def _put_in_order(config: Path, work: Path, live: Live) -> bool:
+    """Make a bundle fit for a restore. Returns whether its network is filled beforehand, where that can be had."""
+    spec = json.loads(config.read_text())
+    follow_links(spec)
+    filled = sandbox.fill(spec)
+    settings = ""
+    if filled is not None:
+        live.resources.callback(filled.close)
+        (work / "network").symlink_to(filled.path)
+        settings = f"inherit-fd fd[{NETWORK_DESCRIPTOR}]:{criu.NETWORK}\n"
+    config.write_text(json.dumps(spec))
+    (work / "criu.conf").write_text(settings)
+    return filled is not None
+
+
+class Armed:
+    """The destination, ready for the last images. From `begin` on a thread goes through with it, without a controller.
+
+    =========== ============================================ ======================================================
+    state       what happens                                 the copy
+    =========== ============================================ ======================================================
+    armed       the last images come, then all is restored   cut off; any failure gives it up
+    restored    the gateway is asked                         cut off, until there is an outcome: see `Decision`
+    rolled back it is given up                               goes
+    committed   bridge port attached, packets released       is kept, whatever fails from here on
+    =========== ============================================ ======================================================
+    """
+
+    def __init__(
+        self,
+        live: Live,
+        copy: Copy,
+        controller: Controller,
+        restore: Restore,
+        decision: Decision,
+        port: BridgePort,
+        address: str,
+        policy: restart.Policy,
+        *,
+        external_network: bool,
+    ) -> None:
+        """`external_network`: whether the images are to have no network namespace."""
+        self.external_network = external_network
+        self._live, self._copy, self._controller = live, copy, controller
+        self._restore, self._decision = restore, decision
+        self._port, self._address, self._policy = port, address, policy
+        self._pages: Admission | None = None
+        self._thread = threading.Thread(target=self._take_over, daemon=True, name="cutover")
+
+    def begin(self) -> None:
+        """Wait for the source's last images, and go through with it."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for its end."""
+        self._thread.join()
+
+    def read_ahead(self) -> None:
+        """A page server for the last dump is there: all earlier images are."""
+        self._restore.read_ahead()
+
+    def read_pages(self) -> int:
+        """Pages will be asked for at the source (post-copy). Returns the port where it is to connect for that."""
+        live = self._live
+        self._pages = Admission(live.order.address, live.token, purpose(live.images.name))
+        live.resources.callback(self._pages.close)
+        return self._pages.port
+
+    def _take_over(self) -> None:
+        """From the last images to the commit. Before the commit, any failure gives up this copy."""
+        step = "transfer"
+        link = self._live.link
+        alive: Alive | None = None
+        try:
+            sent = self._hear()
+            alive = Alive(lambda: link.send(alive=True))
+            flush = Flush(self._live.order.trees.values() if sent.files else ())
+            self._receive(sent)
+            step = "restore"
+            self._run(sent)
+            flush.wait(FLUSH_TIMEOUT_S)
+            step = "network switch"
+            self._switch()
+        except Exception as failure:  # noqa: BLE001 - the other side waits for a word, whatever went wrong
+            if self._copy.kept:
+                return
+            with contextlib.suppress(OSError):
+                link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
+            with contextlib.suppress(AgentError):  # tried again, and said, by `close`
+                self._copy.give_up()
+        finally:
+            if alive is not None:
+                alive.end()
+
+    def _hear(self) -> messages.Sent:
+        """What was printed since the log was copied, as often as there is any; then the list of the last images."""
+        link = self._live.link
+        while (size := messages.printed(message := link.receive())) is not None:
+            self._restore.print(link.receive_bytes(size))
+            link.send(printed=True)
+        points.passed(Point.SENT)
+        return messages.sent(message, frozenset(self._live.order.trees))
+
+    def _receive(self, sent: messages.Sent) -> None:
+        live, images = self._live, self._live.images
+        for name, size in sent.images:
+            live.link.receive_file(images / name, size, criu.STANDSTILL_S)
+        live.finish_page_server()
+        pages = sum(path.stat().st_size for path in images.glob("pages-*.img"))
+        live.link.send(phase="received", facts={"page_bytes": pages})
+        points.passed(Point.RECEIVED)
+
+    def _run(self, sent: messages.Sent) -> None:
+        live, images = self._live, self._live.images
+        links.make([links.Link(*link) for link in sent.links], live.order.trees)
+        if (images / TAIL).exists():
+            self._restore.print((images / TAIL).read_bytes())
+        started_ns = time.monotonic_ns()
+        if self._restore.is_lazy:
+            rounds.leave_out(images)
+            self._restore.begin_memory(self._pages.take(PAGES_S) if self._pages is not None else None)
+        statistics = self._restore.run()
+        took_ns = time.monotonic_ns() - started_ns
+        live.link.send(phase="restored", facts={"restore_ns": took_ns, **statistics})
+        points.passed(Point.RESTORED)
+        self._restore.make_sure()
+
+    def _switch(self) -> None:
+        """The decision, and what follows a commit."""
+        if not self._decision.switch():
+            why = f": {self._decision.refused}" if self._decision.refused else ""
+            raise AgentError(f"the gateway had it {ROLLED_BACK}{why}", "network switch")
+        self._copy.keep()
+        facts = self._connect()
+        self._live.link.send(phase="committed", facts=facts)
+        points.passed(Point.COMMITTED)
+        self._controller.event("committed")
+
+    def _connect(self) -> dict[str, int]:
+        """After the commit: the container is reached, and the rest of its memory may come. Returns `held_packets`."""
+        facts: dict[str, int] = {}
+        self._restore.watch_memory()
+        self._port.attach()
+        self._port.introduce(self._address)
+        # A gateway that dies now holds nothing either; one that can't be reached lets go when the controller says so.
+        with contextlib.suppress(AgentError, OSError, ValueError):
+            facts["held_packets"] = self._decision.release()
+        self._restore.complete_memory()
+        return facts
+
+    def decided(self, outcome: Outcome) -> None:
+        """The controller has it from the gateway. Once it is known here, too, there is one more thing to ask."""
+        if outcome is not Outcome.UNDECIDED:
+            self._decision.tell(outcome.value, interrupt=not self._copy.kept)
+
+    def finish(self) -> Finished:
+        """After the commit: wait for Docker to have noticed, and look at the container."""
+        volume_marks.arrive(self._live.order.migration)
+        state = self._restore.finish()
+        self._policy.put_back()
+        return Finished(state["Status"], state["Pid"], state.get("Health", {}).get("Status"))
+
+    def end(self, *, called_off: bool) -> None:
+        """The cutover is over when this returns. Of a copy that is kept, the volumes are its own and memory complete.
+
+        `called_off`: it was rolled back, as the gateway has told somebody. AgentError if the gateway still does not
+        answer.
+        """
+        if self._thread.is_alive():
+            self._live.link.close()
+            if called_off:
+                self.decided(Outcome.ROLLED_BACK)
+            self._thread.join(RESTORE_TIMEOUT_S + 10)
+            if self._thread.is_alive():
+                raise AgentError("it still asks the gateway whether the container is to run here", "finish")
+        self._decision.stop_asking()
+        if self._copy.kept:
+            volume_marks.arrive(self._live.order.migration)
+            self._restore.stay()
+
+    def put_policy_back(self) -> None:
+        """Of a copy that is kept: from now on Docker starts it again as its owner wished."""
+        if self._copy.kept:
+            self._policy.put_back()

@@ -1,0 +1,43 @@
+"""The container's image, on its way into this host's Docker."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+
+from .. import docker_api
+from ..admission import Admission
+from ..protocol import Endpoint
+from ..wire import AgentError, Link
+
+IMAGE_S = 60
+"""How long the source may take to connect."""
+
+
+def receive_image(address: str) -> Endpoint:
+    """Take one image from the source and load it. Returns where the source is to send it."""
+    token = secrets.token_hex(16)
+    admission = Admission(address, token)
+    threading.Thread(target=_load_image, args=(admission,), daemon=True).start()
+    return Endpoint(address, admission.port, token)
+
+
+def _load_image(admission: Admission) -> None:
+    with admission:
+        try:
+            link = Link(admission.take(IMAGE_S))
+        except OSError:
+            return  # the source says why
+    try:
+        headers = {"Content-Type": "application/x-tar"}  # of unknown length: http.client sends it in chunks
+        connection, response = docker_api.request("POST", "/images/load?quiet=1", link.rest(), 600, headers)
+        answer = response.read().decode(errors="replace")
+        connection.close()
+        if response.status != 200 or '"error"' in answer:
+            link.send(error=f"Docker refuses to load the image: {answer[-300:]}")
+        else:
+            link.send(loaded=True)
+    except (AgentError, OSError) as failure:
+        link.send(error=str(failure))
+    finally:
+        link.close()

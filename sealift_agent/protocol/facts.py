@@ -1,0 +1,75 @@
+"""Orders to the agent of facts: what a host and a container are like. They change nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from .order import Order, belongs_to
+from .parts import Endpoint, VolumeFound
+from .words import Json, Role
+
+
+@belongs_to(Role.FACTS, "host", Json)
+@dataclass(frozen=True)
+class DescribeHost(Order[Json]):
+    """Kernel, CRIU, processor, memory, space of the host."""
+
+
+@belongs_to(Role.FACTS, "container", Json)
+@dataclass(frozen=True)
+class DescribeContainer(Order[Json]):
+    """What the processes of a container hold that matters for a dump, and how large they are."""
+
+    container: str
+
+
+@belongs_to(Role.FACTS, "survey", Json)
+@dataclass(frozen=True)
+class Survey(Order[Json]):
+    """How much memory the container changes in a second, and meanwhile how much the link to `endpoint` carries."""
+
+    container: str
+    tracked: bool
+    endpoint: Optional[Endpoint]
+
+
+@belongs_to(Role.FACTS, "receive_rate", Endpoint, "listens for one measurement")
+@dataclass(frozen=True)
+class ReceiveRate(Order[Endpoint]):
+    """Wait for a measurement of the link. Answers where."""
+
+    address: str
+
+
+@belongs_to(Role.FACTS, "exists", list[bool])
+@dataclass(frozen=True)
+class Exist(Order[list[bool]]):
+    """Which of these are directories on the host."""
+
+    paths: list[str]
+
+
+@belongs_to(Role.FACTS, "volumes", dict[str, Optional[VolumeFound]])
+@dataclass(frozen=True)
+class DescribeVolumes(Order[dict[str, Optional[VolumeFound]]]):
+    """What is to be known of volumes before a migration; null for one that is not there."""
+
+    names: list[str]
+
+
+@belongs_to(Role.FACTS, "tree_bytes", int)
+@dataclass(frozen=True)
+class TreeBytes(Order[int]):
+    """How much directories hold, in bytes on disk."""
+
+    paths: list[str]
+
+
+@belongs_to(Role.FACTS, "too_deep", list[str])
+@dataclass(frozen=True)
+class TooDeep(Order[list[str]]):
+    """Which of the directories hold a file whose name, relative to them, is longer than `name_bytes`."""
+
+    paths: list[str]
+    name_bytes: int

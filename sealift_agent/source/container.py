@@ -1,0 +1,87 @@
+"""The source's copy of the container, from the freeze on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import cgroup, criu, docker_api
+from ..network import bridge_port, repair
+from ..wire import AgentError
+from .afterwards import remove
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..network.bridge_port import BridgePort
+
+
+class Container:
+    """running → frozen and cut off (`freeze`) → running (`go_on`), or gone (`remove`). One that is gone stays so.
+
+    `first` is its first process, `group` its freezer group, `freezer` what CRIU is to take for the group, if something
+    else: see `cgroup.stand_in`.
+    """
+
+    def __init__(
+        self, container: str, first: int, group: Path, port: BridgePort, freezer: Path | None
+    ) -> None:
+        self.id, self.first, self.group, self.freezer = container, first, group, freezer
+        self._port = port
+        self._frozen_at: int | None = None
+
+    @classmethod
+    def find(cls, container: str, address: str, bridge: str, directory: Path) -> Container:
+        """The container as it runs now, with what its freeze needs. AgentError if it does not run."""
+        state = docker_api.call("GET", f"/containers/{container}/json")["State"]
+        if not state["Running"] or not state["Pid"]:
+            raise AgentError("the container has stopped meanwhile", "final dump")
+        first = int(state["Pid"])
+        group = cgroup.of_process(first)
+        port = bridge_port.find(f"/proc/{first}/ns/net", address, bridge)
+        freezer = cgroup.stand_in(group, directory / "freezer") if cgroup.stopped(group) else None
+        return cls(container, first, group, port, freezer)
+
+    @property
+    def processes(self) -> list[int]:
+        """All of its processes."""
+        return cgroup.pids(self.group)
+
+    @property
+    def network(self) -> int:
+        """The inode of its network namespace, by which CRIU knows it."""
+        return Path(f"/proc/{self.first}/ns/net").stat().st_ino
+
+    def freeze(self) -> list[int]:
+        """Freeze it and remove its bridge port. Returns the processes that were stopped by a signal, if it matters.
+
+        Frozen first, cut off then: an answer that was dropped at a port without a bridge would have to wait for the
+        restored socket's retransmission timer, a whole second. What arrives in between is part of the dump.
+        """
+        stopped = cgroup.stopped(self.group) if self.freezer is not None else []
+        cgroup.freeze(self.group)
+        self._frozen_at = time.monotonic_ns()
+        self._port.detach()
+        return stopped
+
+    def set_aside(self, stopped: Sequence[int]) -> None:
+        """Take those out of the freezer that CRIU could not trace in it: see `cgroup.set_aside`."""
+        if self.freezer is not None:
+            cgroup.set_aside(self.group, stopped, self.freezer)
+
+    def go_on(self) -> int | None:
+        """Let it run and be reached. Returns for how many nanoseconds it was frozen; None if it was not."""
+        self._port.attach()
+        if self._frozen_at is None:
+            return None
+        repair.end(self.processes)
+        cgroup.thaw(self.group)
+        frozen_at, self._frozen_at = self._frozen_at, None
+        criu.forget_checkpoint(self.id)
+        return time.monotonic_ns() - frozen_at
+
+    def remove(self) -> None:
+        """The other copy has won: end this one without letting it run, and remove it."""
+        remove(self.id)
+        self._frozen_at = None

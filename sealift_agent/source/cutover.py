@@ -1,0 +1,350 @@
+"""The cutover at the source. From the freeze on this process alone decides when the container may run again.
+
+At once as long as the other side can't have everything that it needs; afterwards only when the gateway has called the
+migration off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import authenticated, breakpoints, criu, dumps, limits, messages, points, timerfd, volume_marks
+from ..files import links, watches
+from ..files.log import TAIL
+from ..files.printing import Drained
+from ..images import dump_stats
+from ..memory import pipes
+from ..points import Point
+from ..protocol import Outcome, Removed
+from ..routes import COMMITTED, ROLLED_BACK
+from ..trigger import Trigger
+from ..wire import SILENT_S, AgentError, Alive
+from .container import Container
+from .dump import Dump, LazyDump, Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ..authenticated import Gateway
+    from ..protocol import ArmSource
+    from ..wire import Controller
+    from .live import Live
+
+RESTORE_TIMEOUT_S = 120
+GROUP_TIMEOUT_S = 600
+"""How long the destination may take, and how long it may wait for the others of a group besides."""
+
+ASK_AGAIN_S = 1
+ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S = 10, 5
+HAND_OVER_S = 15
+"""How long the gateway is asked before the controller, if it lives, is told that it has to: it has a way of its own."""
+
+STEPS = {"received": "transfer", "restored": "restore", "committed": "network switch"}
+"""The phases that the destination comes to, in their order, each with the step that fails if it does not."""
+
+METADATA_EXCEPT = {".log", ".pid"}
+
+
+def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
+    """Find bridge port and control group, and start runc up to where CRIU looks at the processes.
+
+    In a post-copy the pages stay here until they are asked for. The restart policy, which the journal has by now, is
+    out of force until this side has won. Whatever fails, what was opened so far is closed with `live`.
+    """
+    held = live.resources
+    live.policy.suspend(order.restart_policy)
+    held.callback(breakpoints.Ready().close)
+    gateway = authenticated.Gateway(order.gateway, live.order.migration, ANSWER_TIMEOUT_S)
+    held.callback(gateway.close)
+    container = Container.find(live.order.container, order.address, order.bridge, live.directory)
+    trigger = Trigger(live.directory / "armed", "final dump")
+    held.callback(trigger.close)
+    env = limits.environment(container.processes)
+    settings = watches.settings(container.processes)
+    if order.external_network:
+        settings += f"external net[{container.network}]:{criu.NETWORK}\n"
+    outgoing = live.outgoing(order.pages_port, live.images.name, plain=order.post_copy)
+    held.callback(outgoing.close)
+    if order.post_copy:
+        pipes.make_room(live.order.migration)
+    wanted = Wanted(
+        container.id,
+        container.group,
+        live.images,
+        settings + outgoing.settings,
+        env,
+        container.freezer,
+        live.on_top,
+    )
+    dump = (LazyDump if order.post_copy else Dump)(wanted, trigger, outgoing)
+    held.callback(dump.end)
+    files_sent = live.sender.catch_up() > 0
+    dump.wait_until_ready()
+    live.print_again()
+    ports = [live.order.peer.rsync_port]
+    if not order.post_copy:  # else its end is the pager's to judge
+        ports.append(order.pages_port)
+    armed = Armed(live, controller, gateway, container, dump, ports, files_sent=files_sent)
+    armed.prepare()
+    return armed
+
+
+class Armed:
+    """The source, ready for the freeze: what is done from `go` to the end.
+
+    ========================= ================================== =================================================
+    state                     what may happen                    the container here
+    ========================= ================================== =================================================
+    armed                     `go`                               runs
+    not everything sent       any failure: rolled back           frozen; thawed at once, without asking anybody
+    everything sent           the gateway is asked               frozen until the gateway's answer
+    undecided                 `decided`, or asked at `close`     stays frozen
+    rolled back               nothing more                       runs, with its restart policy
+    committed                 `remove_container`                 never runs again
+    ========================= ================================== =================================================
+    """
+
+    def __init__(
+        self,
+        live: Live,
+        controller: Controller,
+        gateway: Gateway,
+        container: Container,
+        dump: Dump,
+        ports: Sequence[int],
+        *,
+        files_sent: bool,
+    ) -> None:
+        """`ports`: where the destination takes files and pages. `files_sent`: whether it has some to flush by now."""
+        self._live, self._controller, self._gateway = live, controller, gateway
+        self._container, self._dump = container, dump
+        self._ports, self._files_sent = ports, files_sent
+        self._everything_sent = False
+        self._outcome: str | None = None
+        self._removed: Removed | None = None
+
+    @property
+    def _committed(self) -> bool:
+        """Whether the gateway has said so, to this agent or to the controller: nobody else's word counts."""
+        return self._outcome == COMMITTED
+
+    def prepare(self) -> None:
+        """Have the gateway get ready to hold packets."""
+        self._ask("prepare")
+
+    def go(self) -> Outcome:
+        """The cutover. Returns the outcome, by the gateway's own word; tells every phase as it passes.
+
+        UNDECIDED if the gateway gives none for so long: then the copy here stays frozen until `decided` or `close`.
+        AgentError if it was rolled back: why.
+        """
+        alive = Alive(lambda: self._controller.event("alive"))
+        try:
+            return self._cut_over()
+        finally:
+            alive.end()
+
+    def _cut_over(self) -> Outcome:
+        step = "final dump"
+        committed: dict[str, Any] = {}
+        try:
+            self._freeze()
+            self._send(self._dump_all())
+            for phase, step in STEPS.items():
+                said = messages.progress(self._hear())
+                if isinstance(said, messages.Failed):
+                    raise AgentError(said.why, said.step or step)
+                if said.phase != phase:
+                    raise AgentError(f"the destination said {said.phase} instead of {phase}", step)
+                if phase == "committed":
+                    committed = {**said.facts, "at_ns": time.monotonic_ns()}
+                else:
+                    self._controller.event(phase, **said.facts)
+        except Exception as failure:
+            outcome = self._settle()
+            self._controller.event("settled", outcome=outcome.value)
+            if outcome is not Outcome.ROLLED_BACK:
+                return outcome
+            raise AgentError(f"{failure}", getattr(failure, "step", None) or step) from failure
+        # The container runs there by now. But what ends it here is the gateway's word alone.
+        outcome = self._settle()
+        if outcome is Outcome.ROLLED_BACK:
+            self._controller.event("settled", outcome=outcome.value)
+            raise AgentError(
+                "the destination said that it has the container, and the gateway denies it", step
+            )
+        self._controller.tell(event="committed", **committed)
+        return outcome
+
+    def _freeze(self) -> None:
+        """Packets are held at the gateway, then nothing runs here, then nothing comes in."""
+        tell = self._controller.event
+        tell("go")
+        self._live.print_again()
+        self._ask("hold")
+        stopped = self._container.freeze()
+        tell("frozen")
+        points.passed(Point.FROZEN)
+        self._container.set_aside(stopped)
+
+    def _dump_all(self) -> Last:
+        """The rest of memory and files, at the same time. What is left to send are the images, but for the pages."""
+        live, container, images = self._live, self._container, self._live.images
+        live.sender.begin_dump()
+        self._dump.begin()
+        drained = None
+        if live.log is not None:
+            drained = Drained(container.id, container.first, live.descriptors, live.log.path)
+        with live.watched(*self._ports), self._dump.pushed():
+            try:
+                file_bytes = live.sender.final_pass(container.processes)
+            finally:
+                self._dump.wait()
+            timerfd.start_again(images)
+            names = links.needed(images, container.processes, live.sender.trees)
+        self._controller.event("dumped", file_bytes=file_bytes, **dump_stats(images), **self._dump.sent())
+        points.passed(Point.DUMPED)
+        if live.log is not None and drained is not None:
+            drained.wait()
+            (images / TAIL).write_bytes(b"".join(iter(live.log.take, b"")))
+        metadata = [path for path in sorted(images.iterdir()) if _travels(path)]
+        sizes = {path: path.stat().st_size for path in metadata}
+        return Last(sizes, names, files=self._files_sent or file_bytes > 0)
+
+    def _send(self, last: Last) -> None:
+        """From its first byte on the other side may have everything."""
+        link = self._live.link
+        self._everything_sent = True
+        link.socket.settimeout(criu.STANDSTILL_S)
+        listed = [{"name": path.name, "size": size} for path, size in last.images.items()]
+        with link.together():
+            link.send(images=listed, links=last.links, files=last.files)
+            for path, size in last.images.items():
+                link.send_file(path, size)
+        self._controller.event("sent", metadata_bytes=sum(last.images.values()))
+
+    def _hear(self) -> dict[str, Any]:
+        """What the destination says next. AgentError if it is silent, though one that is at work says so."""
+        together = self._gateway.decides_together
+        deadline = time.monotonic() + (GROUP_TIMEOUT_S if together else RESTORE_TIMEOUT_S)
+        while messages.is_alive(answer := self._live.link.receive(SILENT_S)):
+            if time.monotonic() > deadline:
+                raise AgentError("the destination has not come to an end with it in time")
+        return answer
+
+    def _settle(self) -> Outcome:
+        """The outcome, or that there is none yet. Thaws when, and only when, this side has the container."""
+        if not self._everything_sent:
+            self._outcome = ROLLED_BACK  # nobody else can have the container
+            self._go_on()
+            with contextlib.suppress(OSError, AgentError):
+                if self._gateway.decides_together:  # the others wait for this one
+                    self._gateway.connect(CONNECT_TIMEOUT_S)
+                    self._call_off()
+                else:  # what is held need not wait for all to be put in order
+                    self._gateway.put("release")
+        else:
+            self._outcome = self._ask_for_outcome(HAND_OVER_S)
+            if self._outcome == ROLLED_BACK:
+                self._go_on()
+        if self._outcome == ROLLED_BACK:
+            with contextlib.suppress(OSError, AgentError):  # tried again, and said, by `close`
+                self._live.policy.put_back()
+        return Outcome.UNDECIDED if self._outcome is None else Outcome(self._outcome)
+
+    def _ask(self, question: str) -> dict[str, Any]:
+        answer = self._gateway.ask(question)
+        if (refused := messages.refusal(answer)) is not None:
+            raise AgentError(refused, "final dump")
+        return answer
+
+    def _call_off(self) -> str:
+        """Have it called off, unless it has committed. Returns the outcome on record."""
+        return messages.outcome(self._ask("call_off"))
+
+    def _ask_for_outcome(self, patience_s: float | None = None) -> str | None:
+        """What the gateway has on record; from now on that is something. None after so long without an answer.
+
+        An error is no answer, nor is what does not come from the gateway: see `authenticated`.
+        """
+        until = None if patience_s is None else time.monotonic() + patience_s
+        asked = 0
+        while True:
+            try:
+                if asked:
+                    self._gateway.connect(CONNECT_TIMEOUT_S)
+                return self._call_off()
+            except Exception as silent:  # noqa: BLE001 - whatever it is, it is no answer
+                if asked == 0:
+                    self._controller.event("undecided", reason=f"the gateway does not answer: {silent}")
+            asked += 1
+            if (said := dumps.told(self._live.directory)) is not None:
+                return said
+            if until is not None and time.monotonic() > until:
+                return None
+            time.sleep(ASK_AGAIN_S)
+
+    def decided(self, outcome: Outcome) -> None:
+        """The controller has it from the gateway, over a way of its own."""
+        if self._outcome is None and outcome is not Outcome.UNDECIDED:
+            self._outcome = outcome.value
+            if outcome is Outcome.ROLLED_BACK:
+                self._release()
+
+    def _release(self) -> None:
+        """Let the container run on here, as if nothing had happened."""
+        self._go_on()
+        self._live.policy.put_back()
+
+    def _go_on(self) -> None:
+        self._dump.end()
+        self._live.put_quota_back()
+        frozen_ns = self._container.go_on()
+        if frozen_ns is not None:
+            self._controller.event("thawed", frozen_ns=frozen_ns)
+
+    def remove_container(self) -> Removed:
+        """After the commit: end this copy and remove it, once its memory is on the other side.
+
+        Returns how much of it was fetched, in bytes. A second order is answered as the first was.
+        """
+        if self._removed is not None:
+            return self._removed
+        if not self._committed:
+            raise AgentError(
+                "the gateway has not said that the container is the destination's", "network switch"
+            )
+        fetched = self._dump.wait_until_fetched()
+        self._container.remove()
+        volume_marks.leave(self._live.order.migration)
+        self._removed = Removed(fetched)
+        return self._removed
+
+    def close(self) -> None:
+        """Come to an end. Unless it has committed the container goes on; if it may have, the gateway tells.
+
+        Once all is sent, that may take as long as the gateway is silent.
+        """
+        if self._outcome is None and self._everything_sent:
+            self._outcome = self._ask_for_outcome()
+        if not self._committed:
+            self._release()
+        self._dump.end(committed=self._committed)
+
+
+class Last(NamedTuple):
+    """What goes to the destination behind the last dump: images with their sizes, and names that the restore needs.
+
+    `files`: whether the destination has files to flush.
+    """
+
+    images: dict[Path, int]
+    links: list[links.Link]
+    files: bool
+
+
+def _travels(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and path.suffix not in METADATA_EXCEPT
