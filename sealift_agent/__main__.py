@@ -4,14 +4,21 @@ import contextlib
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 
-from sealift_agent import destination, facts, gateway, source
-from sealift_agent.memory import pager
 from sealift_agent.wire import Controller
 
-ROLES = {"source": source.main, "destination": destination.main, "gateway": gateway.main, "facts": facts.main}
-ROLES |= {"pager": pager.main, "routes": gateway.restore_routes, "keep": gateway.keep_on}
+ROLES = {
+    "source": ("source", "main"),
+    "destination": ("destination", "main"),
+    "gateway": ("gateway", "main"),
+    "facts": ("facts", "main"),
+    "pager": ("memory.pager", "main"),
+    "routes": ("gateway", "restore_routes"),
+    "keep": ("gateway", "keep_on"),
+}
+"""Of each role its module, which is imported for it alone, and the function that serves the controller."""
 
 signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the controller's end is seen as the end of standard input
 NICE = -10
@@ -21,4 +28,5 @@ with contextlib.suppress(OSError):  # a host may not let us
     os.nice(NICE)
     # Where the kernel shares processors among sessions first (sched(7), autogroup), the session's own word counts.
     Path("/proc/self/autogroup").write_text(f"{NICE}")
-ROLES[sys.argv[1]](Controller())
+module, function = ROLES[sys.argv[1]]
+getattr(import_module(f"sealift_agent.{module}"), function)(Controller())

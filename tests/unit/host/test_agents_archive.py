@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import shutil
 import subprocess
@@ -43,6 +44,15 @@ def test_the_archive_holds_every_module_and_runs(tmp_path: Path) -> None:
     path.write_bytes(content)
     done = subprocess.run([sys.executable, path, "facts"], input=ORDER, capture_output=True, check=True)
     assert done.stdout == ANSWER
+
+
+def test_every_role_is_a_function_that_is_there() -> None:
+    """`__main__` imports a role's module when it is asked for, so a wrong name would be found on a host only."""
+    tree = ast.parse((AGENT / "__main__.py").read_text())
+    roles = ast.literal_eval(next(node.value for node in tree.body if isinstance(node, ast.Assign)))
+    for module, function in roles.values():
+        assert callable(getattr(importlib.import_module(f"sealift_agent.{module}"), function))
+    assert {"source", "destination", "gateway", "facts", "pager"} <= roles.keys()
 
 
 def installed(path: Path, content: bytes) -> dict[str, bytes]:
