@@ -149,6 +149,37 @@ def kill_frozen(group: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def of_container(container: str) -> list[Path]:
+    """The groups that Docker has made for a container, by its id: one, or one for each controller (version 1)."""
+    names = {container, f"docker-{container}.scope"}
+    return [Path(place, name) for place, inner, _ in os.walk(ROOT) for name in names.intersection(inner)]
+
+
+def end_container(container: str, timeout_s: float) -> int:
+    """Kill what Docker has forgotten of a container that it has removed, and remove its groups.
+
+    Returns how many processes there were. AgentError if they do not end.
+    """
+    deadline = time.monotonic() + timeout_s
+    seen: set[int] = set()
+    groups = of_container(container)
+    while left := {pid for group in groups for pid in pids(group)}:
+        if time.monotonic() > deadline:
+            raise AgentError(f"processes of the copy do not end: {sorted(left)}", "finish")
+        seen |= left
+        for group in groups:
+            kill_frozen(group)
+            with contextlib.suppress(OSError):  # not one of the freezer's, or gone
+                if is_frozen(group):
+                    thaw(group)
+        time.sleep(0.02)
+    for group in groups:
+        for place, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):  # Docker's runtime has been faster, or needs it still
+                Path(place).rmdir()
+    return len(seen)
+
+
 def _aside(group: Path) -> Path:
     return group.with_name(group.name + ASIDE)
 

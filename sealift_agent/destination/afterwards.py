@@ -61,7 +61,12 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
                 timeout_s = REMOVE_TIMEOUT_S
             time.sleep(0.1)
     _end_restore(restore)
+    # A containerd that dies in a start lets its shim go on with it. Docker takes the start for failed, and removes the
+    # container without a look at processes that are restored just then.
+    forgotten = cgroup.end_container(container, REMOVE_TIMEOUT_S)
     criu.clear_restore(container)
+    if forgotten:
+        kill_shim(container)
     for volume, created in volumes.items():
         remove_volume(volume, created)
     shutil.rmtree(restore, ignore_errors=True)

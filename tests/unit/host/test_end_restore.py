@@ -84,3 +84,41 @@ def test_a_criu_and_the_runc_that_waits_for_it_end_also_where_they_are_frozen(
 
 def test_nothing_is_waited_for_where_nothing_is_restored(tmp_path: Path) -> None:
     afterwards._end_restore(tmp_path)
+
+
+@pytest.fixture
+def forgotten() -> Iterator[tuple[str, int]]:
+    """A container's groups, as Docker names them, with a process in a group that the container has made inside."""
+    container = f"{os.getpid():064x}"
+    controllers = [place for place in (cgroup.ROOT / "freezer", cgroup.ROOT / "pids") if place.is_dir()]
+    groups = [root / "sealift-test" / container for root in controllers or [cgroup.ROOT]]
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            for group in groups:
+                (group / "inner").mkdir(parents=True)
+                (group / "inner" / "cgroup.procs").write_text(str(process.pid))
+        except OSError as refused:
+            process.kill()
+            pytest.skip(f"no control group can be made here: {refused}")
+        yield container, process.pid
+        process.kill()
+        process.wait()
+    for group in groups:
+        for place in (group / "inner", group, group.parent):
+            if place.exists():
+                place.rmdir()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_of_a_container_that_docker_has_forgotten_no_process_and_no_group_is_left(
+    forgotten: tuple[str, int], frozen: bool
+) -> None:
+    container, pid = forgotten
+    groups = cgroup.of_container(container)
+    assert groups
+    if frozen:
+        cgroup.freeze(next(group for group in groups if "pids" not in group.parts))
+    assert cgroup.end_container(container, 10) == 1
+    assert proc.stat(pid)[1][:1] in ([], ["Z"])
+    assert cgroup.of_container(container) == []
+    assert cgroup.end_container(container, 10) == 0
