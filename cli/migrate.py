@@ -14,6 +14,9 @@ from sealift.errors import UnusableInput
 from sealift.plain_text import printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sealift.migration.request import Options
     from sealift.model import Report
 
 ContainerArgument = Annotated[str, typer.Argument(help="Name or id of a running container.")]
@@ -70,29 +73,56 @@ def migrate(
     known = inventories.load(inventory)
     for host in (source, destination):
         known.host(host)  # a slip of the pen is answered before Prefect is loaded
-    asked = (options_of(ctx), inventory, retries_of(ctx))
-    scheduler.set_up()
-    from flows.ending import run
-    from flows.ephemeral import demand_password
     from sealift.migration import progress
     from sealift.migration.display import Display
 
-    demand_password()
     together = project is not None or len(named) > 1
-    with progress.listening(Display(sys.stderr, named=together)):
-        if together:
-            from flows.migrate_group import migrate_group
+    display = Display(sys.stderr, named=together)
+    display.begin(f"{source} to {destination}: {', '.join([*named, *([project] if project else [])])}")
+    try:
+        with progress.listening(display):
+            if scheduler.is_configured():
+                reports = _by_flow(
+                    named, source, destination, project, options_of(ctx), inventory, retries_of(ctx)
+                )
+            else:
+                from sealift.migration import group
+                from sealift.migration.concurrently import Concurrently
+                from sealift.migration.request import Request
 
-            reports: list[Report] = run(migrate_group, source, destination, named, project, *asked)
-        else:
-            from flows.migrate import migrate as flow
-
-            reports = [run(flow, named[0], source, destination, *asked)]
+                if project:
+                    named += group.of_project(known, source, project)
+                requests = [Request(name, source, destination, options_of(ctx)) for name in named]
+                reports = group.migrate(known, requests, Concurrently(), retries_of(ctx))
+    finally:
+        display.end()
     if together and as_json:
         print_json([report.model_dump(mode="json") for report in reports])
         return
     for report in reports:
         print_report(report, as_json=as_json)
+
+
+def _by_flow(
+    named: list[str],
+    source: str,
+    destination: str,
+    project: str | None,
+    options: Options,
+    inventory: Path | None,
+    retries: int,
+) -> list[Report]:
+    """The same as flow runs of the Prefect API that is configured."""
+    scheduler.set_up()
+    from flows.ending import run
+
+    if project is None and len(named) == 1:
+        from flows.migrate import migrate as flow
+
+        return [run(flow, named[0], source, destination, options, inventory, retries)]
+    from flows.migrate_group import migrate_group
+
+    return run(migrate_group, source, destination, named, project, options, inventory, retries)
 
 
 def check(

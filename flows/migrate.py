@@ -12,7 +12,6 @@ from flows.ending import keep
 from flows.publish import Progress, publish
 from flows.recover import end_what_was_left
 from sealift.migration import group, progress
-from sealift.migration.again import again_after_rollback
 from sealift.migration.request import DEFAULTS, Options, Request, Retries
 from sealift.model import Report  # noqa: TC001 - Prefect reads the annotations
 from tasks.runs import TaskRuns
@@ -50,7 +49,6 @@ def migrate(
     known = admit(inventory, destination, options.evidence)
     with progress.listening(Progress()):
         # The steps, top to bottom: `sealift.migration.steps.migrate`. Each is a task run here (`tasks.runs`).
-        [made], rollbacks = again_after_rollback(lambda: group.migrate(known, [request], TaskRuns()), retries)
-    made = made.model_copy(update={"warnings": [*rollbacks, *made.warnings]})
+        [made] = group.migrate(known, [request], TaskRuns(), retries)
     publish(made)
     return keep(made)

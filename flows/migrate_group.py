@@ -12,7 +12,6 @@ from flows.ending import keep
 from flows.publish import Progress, publish
 from flows.recover import end_what_was_left
 from sealift.migration import group, progress
-from sealift.migration.again import again_after_rollback
 from sealift.migration.request import DEFAULTS, Options, Request, Retries
 from sealift.model import Report  # noqa: TC001 - Prefect reads the annotations
 from tasks.runs import TaskRuns
@@ -56,8 +55,7 @@ def migrate_group(
     names = [*(containers or []), *(group.of_project(known, source, project) if project else [])]
     requests = [Request(name, source, destination, options) for name in names]
     with progress.listening(Progress(len(names))):
-        made, rollbacks = again_after_rollback(lambda: group.migrate(known, requests, TaskRuns()), retries)
-    made = [one.model_copy(update={"warnings": [*rollbacks, *one.warnings]}) for one in made]
+        made = group.migrate(known, requests, TaskRuns(), retries)
     for one in made:
         publish(one)
     return keep(made)

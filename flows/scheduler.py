@@ -28,7 +28,37 @@ SETTINGS = {
     "PREFECT_CLIENT_MAX_RETRIES": "2",
 }
 
+SETTINGS_FILES = ("prefect.toml", "pyproject.toml", ".env")
+"""Where Prefect looks for settings in the working directory, besides its profiles (prefect/settings)."""
+
+SETTINGS_LIMIT = 1 << 20
+"""Bytes of such a file that are looked at."""
+
 _gone = threading.Event()
+
+
+def is_configured() -> bool:
+    """Whether a Prefect API is configured: then migrations are flow runs there.
+
+    Prefect itself is asked, which takes seconds, only where one of its files of settings names it.
+    """
+    if "PREFECT_API_URL" in os.environ:
+        return bool(os.environ["PREFECT_API_URL"])
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    if not any(map(_names_prefect, (profiles, *map(Path, SETTINGS_FILES)))):
+        return False
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - see above
+
+    return bool(PREFECT_API_URL.value())
+
+
+def _names_prefect(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return b"prefect" in file.read(SETTINGS_LIMIT).lower()
+    except OSError:
+        return False
 
 
 def set_up() -> None:

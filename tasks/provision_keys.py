@@ -13,8 +13,8 @@ from tasks.retrying import if_unreachable
 
 @task(
     name="provision keys",
-    retries=2,
-    retry_delay_seconds=2,
+    retries=steps.RETRIES,
+    retry_delay_seconds=steps.RETRY_DELAY_S,
     retry_condition_fn=if_unreachable,
     cache_policy=NO_CACHE,
     persist_result=False,

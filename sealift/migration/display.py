@@ -27,6 +27,18 @@ class Display(progress.Listener):
         self._console = Console(file=stream, highlight=False)
         self._status = self._console.status("") if self._console.is_terminal else None
 
+    def begin(self, what: str) -> None:
+        """Say at once what is under way: the first step ends only after logins and agents' starts."""
+        self._console.print(f"migrating {one_line(what)}", markup=False)
+        if self._status is not None:
+            self._status.update(Text("connecting …"))
+            self._status.start()
+
+    def end(self) -> None:
+        """Nothing runs any more, however it has ended: the terminal is as it was."""
+        if self._status is not None:
+            self._status.stop()
+
     def began(self, container: str, step: Step) -> None:
         """Show the step as running."""
         if self._status is not None:

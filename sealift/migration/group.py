@@ -14,6 +14,7 @@ from sealift.attestation.record import pinned
 from sealift.errors import UnusableInput
 from sealift.host import docker
 from sealift.migration import steps
+from sealift.migration.again import again_after_rollback
 from sealift.migration.session import Session
 from sealift.model import Step
 
@@ -28,11 +29,19 @@ PROJECT_LABEL = "com.docker.compose.project"
 """What Docker Compose writes on a container: the project that it belongs to."""
 
 
-def migrate(inventory: Inventory, requests: Sequence[Request], run: steps.Runner) -> list[Report]:
+def migrate(
+    inventory: Inventory, requests: Sequence[Request], run: steps.Runner, retries: int = 0
+) -> list[Report]:
     """Migrate one container, or several together. Returns a report for each.
 
-    UnusableInput if one is named twice; else raises what the steps do, for all of them.
+    A cutover that was rolled back is tried again, `retries` times at most. UnusableInput if a container is named twice;
+    else raises what the steps do, for all of them.
     """
+    reports, rollbacks = again_after_rollback(lambda: _once(inventory, requests, run), retries)
+    return [one.model_copy(update={"warnings": [*rollbacks, *one.warnings]}) for one in reports]
+
+
+def _once(inventory: Inventory, requests: Sequence[Request], run: steps.Runner) -> list[Report]:
     with ExitStack() as stack:
         sessions = open_sessions(inventory, requests, stack)
         reports = steps.migrate(sessions, run)

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from sealift.migration.session import Session
     from sealift.model import Report
 
+RETRIES, RETRY_DELAY_S = 2, 2
+"""How often a step that changes nothing on the hosts is tried again where one does not answer, and after how long."""
+
 Result = TypeVar("Result")
 Inputs = TypeVarTuple("Inputs")
 
@@ -198,8 +201,12 @@ def finish(session: Session, ready: Ready) -> Finished:
     return Finished(timed.record(), fetched_bytes, warnings)
 
 
+TRIED_AGAIN: tuple[Callable[..., object], ...] = (attest, provision_keys, preflight)
+"""The steps that are tried again where a host does not answer: what they do a second time is what they did before."""
+
+
 class InTurn:
-    """Runs each step here, one member after the other."""
+    """Runs each step here, one member after the other, once."""
 
     def in_turn(self, step: Callable[[*Inputs], Result], members: Iterable[tuple[*Inputs]]) -> list[Result]:
         """See `Runner`."""

@@ -246,7 +246,21 @@ def test_each_step_is_a_task_run_and_the_artifacts_are_there(stage: Stage) -> No
     assert [record.step for record in report.steps] == list(Step)
 
 
-def test_command_line_migrates_and_prints_the_report_as_json(stage: Stage, prefect_api: str) -> None:
+WITHOUT_PREFECT = """
+import sys
+from cli.main import main
+try:
+    main()
+finally:
+    assert "prefect" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("scheduled", [True, False], ids=["a flow run", "without Prefect"])
+def test_command_line_migrates_and_prints_the_report_as_json(
+    stage: Stage, prefect_api: str, scheduled: bool, tmp_path: Path
+) -> None:
+    """Where no API is configured Prefect is not loaded at all: its start takes longer than the migration."""
     address = stage.redis("redis")
     command = [
         sys.executable,
@@ -259,10 +273,15 @@ def test_command_line_migrates_and_prints_the_report_as_json(stage: Stage, prefe
         "--to",
         "destination",
     ]
-    environment = {**os.environ, "PREFECT_API_URL": prefect_api}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    if scheduled:
+        environment["PREFECT_API_URL"] = prefect_api
+    else:
+        environment |= {"PREFECT_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+        command[1:3] = ["-c", WITHOUT_PREFECT]
     with counting(stage, address) as found:
         done = subprocess.run(
-            [*command, "--json"], capture_output=True, text=True, env=environment, check=False
+            [*command, "--json"], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
         )
     assert done.returncode == 0, done.stderr
     assert found[0].intact, found[0].summary()
