@@ -56,7 +56,7 @@ def write_page(paths: Sequence[Path], output: Path) -> None:
 
 
 def write_readme(paths: Sequence[Path], readme: Path) -> None:
-    """Rewrite the block between the two marks of a README, and the pictures that it shows, under docs/figures.
+    """Rewrite the block between the two marks of a page, and the pictures that it shows, in `figures` beside it.
 
     UnusableInput where the marks are missing.
     """
@@ -66,7 +66,7 @@ def write_readme(paths: Sequence[Path], readme: Path) -> None:
         raise UnusableInput(
             f"{readme} has no place for figures", remedy=f"Put {BEGIN} and {END} where they shall stand"
         )
-    folder = readme.parent / "docs" / "figures"
+    folder = readme.parent / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     shown = []
     drawn = plots.pictures(rows)
@@ -74,7 +74,7 @@ def write_readme(paths: Sequence[Path], readme: Path) -> None:
         if name in drawn:
             title, figure = drawn[name]
             (folder / f"{name}.png").write_bytes(plots.png(figure))
-            shown.append(f"![{title}](docs/figures/{name}.png)\n")
+            shown.append(f"![{title}](figures/{name}.png)\n")
     origin = "\n".join(f"- {in_markdown(line)}" for line in summary.provenance(rows))
     named = " ".join(map(str, paths))
     command = f"`sealift bench report {named} --readme {readme.name}` writes this section.\n"

@@ -131,7 +131,10 @@ def report(
     output: Annotated[Path, typer.Option("--output", help="The page to write.")] = Path("report.html"),
     readme: Annotated[
         Path | None,
-        typer.Option("--readme", help="Rewrite this README's figures and their pictures, instead of a page."),
+        typer.Option(
+            "--readme",
+            help="Rewrite the figures of this Markdown page, and their pictures in `figures` beside it.",
+        ),
     ] = None,
 ) -> None:
     """Write a page with all tables and pictures, that needs nothing beside it."""

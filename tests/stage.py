@@ -18,10 +18,11 @@ import pytest
 from benchmarks.engine import arrive, migrate
 from benchmarks.faults.controllers import InProcess
 from benchmarks.faults.faults import agent, kill_script, power_off, power_on
+from benchmarks.faults.hosts import inside, patience
 from benchmarks.faults.judge import IMAGE, SETTLE_S, differences
 from benchmarks.faults.moments import moment
 from benchmarks.faults.orchestrator import Orchestrator
-from benchmarks.faults.scene import Scene, inside, patience
+from benchmarks.faults.trial import Trial
 from benchmarks.workloads import redis
 from sealift.errors import PrerequisiteMissing
 from sealift.host import ssh
@@ -169,9 +170,9 @@ class Stage:
             look()
         return raised.value  # type: ignore[return-value]
 
-    def look(self, host: str) -> dict[str, list[str]]:
+    def state(self, host: str) -> dict[str, list[str]]:
         """What is on a host, by sections."""
-        script = files("benchmarks.faults").joinpath("look.py").read_bytes()
+        script = files("benchmarks.faults").joinpath("host_state.py").read_bytes()
         sections: dict[str, list[str]] = json.loads(
             self.connections[host].run(["python3", "-"], stdin=script).stdout
         )
@@ -229,9 +230,9 @@ def set_up(inventory: Inventory) -> Iterator[Stage]:
 def until_same(
     stage: Stage, host: str, before: dict[str, list[str]], *, allow: frozenset[str] = frozenset()
 ) -> dict[str, tuple[list[str], list[str]]]:
-    """Differences of a host to a former look, given time to settle."""
+    """Differences of a host to a former state, given time to settle."""
     deadline = time.monotonic() + SETTLE_S
-    while left := differences(before, stage.look(host), allow=allow):
+    while left := differences(before, stage.state(host), allow=allow):
         if time.monotonic() > deadline:
             return left
         time.sleep(0.5)
@@ -258,7 +259,7 @@ def counting(stage: Stage, address: str, pause_s: float = 0) -> Iterator[list[Fi
 def untouched(stage: Stage, container: str, address: str | None = None) -> Iterator[None]:
     """Whatever the block tries: the container goes on at the source, its client notices nothing, nothing is left."""
     before = stage.inspect("source", container)["State"]
-    hosts = {host: stage.look(host) for host in (*DOCKER_HOSTS, "gateway")}
+    hosts = {host: stage.state(host) for host in (*DOCKER_HOSTS, "gateway")}
     if address:
         with counting(stage, address) as found:
             yield
@@ -270,8 +271,8 @@ def untouched(stage: Stage, container: str, address: str | None = None) -> Itera
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     if after["Running"]:
         assert not frozen(stage, after["Pid"]), "the container was left frozen"
-    for host, look in hosts.items():
-        left = until_same(stage, host, look, allow=IMAGE)
+    for host, state in hosts.items():
+        left = until_same(stage, host, state, allow=IMAGE)
         assert not left, f"{host}: {left}"
 
 
@@ -344,10 +345,10 @@ def check_restart_policy_after_power_loss(stage: Stage, at: str, owner: str) -> 
         InProcess.of("box", moment(at), "engine", log) as migration,
     ):
         assert migration.arrive(), log.read_text()
-        scene = Scene(stage.inventory, migration, unused)
-        power_off(SOURCE)(scene)
+        trial = Trial(stage.inventory, migration, unused)
+        power_off(SOURCE)(trial)
         migration.kill()
-        power_on(SOURCE)(scene)
+        power_on(SOURCE)(trial)
     time.sleep(patience(3))  # Docker has done all that it does after a boot
     there = inside("source", "docker ps -a --filter name=^box$ --format '{{.State}}'").stdout.strip()
     assert there == "exited", "nobody but who knows the decision starts it"

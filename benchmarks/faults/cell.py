@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from benchmarks.faults import judge
 from benchmarks.faults.controllers import controller
 from benchmarks.faults.faults import ROLES
+from benchmarks.faults.hosts import inside, patience
 from benchmarks.faults.moments import NAMES
-from benchmarks.faults.scene import Scene, inside, patience
+from benchmarks.faults.trial import Trial
 from benchmarks.measure.origin import code
 from benchmarks.testbed import DOCKER_HOSTS
 from benchmarks.workloads import redis
@@ -86,7 +87,7 @@ def _try(
     if cell.moment.name == "sync":
         inside("destination", f"docker image rm -f {images.REDIS.tag} >/dev/null 2>&1", check=False)
     with ThreadPoolExecutor() as pool:
-        before = dict(zip(judge.LOOKED_AT, pool.map(judge.look, judge.LOOKED_AT), strict=True))
+        before = dict(zip(judge.INSPECTED, pool.map(judge.state, judge.INSPECTED), strict=True))
     gateway.assign(inventory, address, "source")
     with ssh.connected("source", inventory.machine("source")) as source:
         redis.start(
@@ -99,7 +100,7 @@ def _try(
         redis.client(host, address, PAUSE_S) as client,
     ):
         with controller(CONTAINER, cell.moment, cell.fault.driver, orchestrator) as migration:
-            wrong = _break(Scene(inventory, migration, orchestrator), cell, said)
+            wrong = _break(Trial(inventory, migration, orchestrator), cell, said)
         owner[0] = gateway.routes(inventory).get(address, {}).get("host")
         # A destination that loses its power before a container can be there may take it once it is back.
         there = cell.fault.power == "source" or NAMES.index(cell.moment.name) >= NAMES.index("armed")
@@ -126,16 +127,16 @@ def _try(
     return wrong + judge.leftovers(before)
 
 
-def _break(scene: Scene, cell: Cell, said: list[str]) -> list[str]:
+def _break(trial: Trial, cell: Cell, said: list[str]) -> list[str]:
     """From the migration's beginning to the end of its recovery."""
-    fault, migration = cell.fault, scene.migration
+    fault, migration = cell.fault, trial.migration
     if not migration.arrive():
         return [f"the migration ended before {cell.moment.name}: {migration.said or _log()}"]
     wrong = []
-    fault.inject(scene)
+    fault.inject(trial)
     migration.go_on()
     if fault.mend is not None and not fault.lasts:
-        fault.mend(scene)
+        fault.mend(trial)
         migration.go_on()  # a machine that was without power has forgotten the word
     if not migration.end(END_S):
         wrong.append(f"the migration did not end within {patience(END_S):.0f} s")
@@ -143,21 +144,21 @@ def _break(scene: Scene, cell: Cell, said: list[str]) -> list[str]:
     try:
         if fault.lasts:
             with contextlib.suppress(SealiftError):
-                said += [one.sentence() for one in recovery.recover(scene.inventory)]
+                said += [one.sentence() for one in recovery.recover(trial.inventory)]
     finally:
         if fault.lasts and fault.mend is not None:
-            fault.mend(scene)
-    return wrong + _recover(scene, said)
+            fault.mend(trial)
+    return wrong + _recover(trial, said)
 
 
-def _recover(scene: Scene, said: list[str]) -> list[str]:
+def _recover(trial: Trial, said: list[str]) -> list[str]:
     """Recover until nothing is left unfinished."""
     deadline = time.monotonic() + patience(RECOVER_S)
     while True:
-        ended = recovery.recover(scene.inventory)
+        ended = recovery.recover(trial.inventory)
         said += [one.sentence() for one in ended]
         with (
-            ssh.connected("gateway", scene.inventory.gateway) as connection,
+            ssh.connected("gateway", trial.inventory.gateway) as connection,
             Agent(connection, "gateway") as agent,
         ):
             left = agent.call(ListUnfinished())

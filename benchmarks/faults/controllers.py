@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.faults.moments import HELD_AT
-from benchmarks.faults.scene import Migration
+from benchmarks.faults.trial import Migration
 from sealift.errors import CommandFailed
 from sealift.inventory import lab_inventory
 from sealift.lab import lab

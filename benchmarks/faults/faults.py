@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from benchmarks.faults.hosts import inside, is_virtual, patience
 from benchmarks.faults.moments import MOMENTS
-from benchmarks.faults.scene import inside, is_virtual, patience
 from benchmarks.testbed import DOCKER_HOSTS
 from sealift.errors import CommandFailed, UnusableInput
 from sealift.lab import lab, power, virtual
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from benchmarks.faults.moments import Moment
-    from benchmarks.faults.scene import Scene
+    from benchmarks.faults.trial import Trial
     from sealift.lab.layout import LabHost
     from sealift.lab.plan import Kind
 
-    Deed = Callable[[Scene], object]
+    Deed = Callable[[Trial], object]
 
 ROLES = ("source", "destination", "gateway")
 SHORT_CUT_S = 1.0
@@ -63,7 +63,7 @@ class Fault:
 
 def kill(host: str, pattern: str) -> Deed:
     """Kill processes of a host by a shell pattern of their command line."""
-    return lambda _scene: inside(host, kill_script(pattern), check=False)
+    return lambda _trial: inside(host, kill_script(pattern), check=False)
 
 
 def kill_script(pattern: str) -> str:
@@ -83,26 +83,26 @@ ARMED = {
 }
 
 
-def kill_controller(scene: Scene) -> None:
+def kill_controller(trial: Trial) -> None:
     """SIGKILL of the process that runs the flow."""
-    scene.migration.kill()
+    trial.migration.kill()
 
 
-def kill_everybody(scene: Scene) -> None:
+def kill_everybody(trial: Trial) -> None:
     """SIGKILL of the controller and all three agents."""
     for host in ROLES:
-        kill(host, agent(host))(scene)
-    kill_controller(scene)
+        kill(host, agent(host))(trial)
+    kill_controller(trial)
 
 
-def cancel(scene: Scene) -> None:
+def cancel(trial: Trial) -> None:
     """SIGTERM of a process, or the run cancelled in Prefect's UI."""
-    scene.migration.cancel()
+    trial.migration.cancel()
 
 
-def kill_api(scene: Scene) -> None:
+def kill_api(trial: Trial) -> None:
     """SIGKILL of the Prefect server that the flow talks to. It stays away."""
-    scene.orchestrator.kill_server()
+    trial.orchestrator.kill_server()
 
 
 def kill_daemon(host: str, name: str) -> Deed:
@@ -113,7 +113,7 @@ def kill_daemon(host: str, name: str) -> Deed:
 def docker_answers(host: str) -> Deed:
     """Wait until a host's Docker answers again."""
 
-    def wait(_scene: Scene) -> None:
+    def wait(_trial: Trial) -> None:
         deadline = time.monotonic() + patience(DOCKER_BACK_S)
         while inside(host, "docker version >/dev/null 2>&1", check=False).status != 0:
             if time.monotonic() > deadline:
@@ -126,8 +126,8 @@ def docker_answers(host: str) -> Deed:
 def cut(one: str, other: str, action: str) -> Deed:
     """Take the link between two machines away, both ways (`-I`), or give it back (`-D`)."""
 
-    def do(scene: Scene) -> None:
-        address = CONTROLLER if other == "controller" else scene.inventory.machine(other).address
+    def do(trial: Trial) -> None:
+        address = CONTROLLER if other == "controller" else trial.inventory.machine(other).address
         for chain, way in (("INPUT", "-s"), ("OUTPUT", "-d")):
             inside(one, f"iptables -w {action} {chain} {way} {address} -j DROP")
 
@@ -137,11 +137,11 @@ def cut(one: str, other: str, action: str) -> Deed:
 def cut_briefly(one: str, other: str) -> Deed:
     """Take a link away for a second, while the migration goes on."""
 
-    def do(scene: Scene) -> None:
-        cut(one, other, "-I")(scene)
-        scene.migration.go_on()
+    def do(trial: Trial) -> None:
+        cut(one, other, "-I")(trial)
+        trial.migration.go_on()
         time.sleep(SHORT_CUT_S)
-        cut(one, other, "-D")(scene)
+        cut(one, other, "-D")(trial)
 
     return do
 
@@ -157,43 +157,43 @@ done
 """The file systems get no larger than what they hold."""
 
 
-def fill_disk(scene: Scene) -> None:
+def fill_disk(trial: Trial) -> None:
     """No more room for Docker's files at the destination, nor for images if their place is there already."""
-    scene.kept["full"] = inside("destination", FULL).stdout
+    trial.kept["full"] = inside("destination", FULL).stdout
 
 
-def empty_disk(scene: Scene) -> None:
+def empty_disk(trial: Trial) -> None:
     """Room again."""
-    for line in scene.kept.pop("full", "").splitlines():
+    for line in trial.kept.pop("full", "").splitlines():
         place, size = line.split()
         inside("destination", f"! mountpoint -q {place} || mount -o remount,size={size}k {place}")
 
 
 def power_off(host: LabHost) -> Deed:
     """The power of a host goes."""
-    return lambda scene: _supply(host, scene).off(host, lab.lab_dir())
+    return lambda trial: _supply(host, trial).off(host, lab.lab_dir())
 
 
 def power_on(host: LabHost) -> Deed:
     """The power of a host comes back, and it boots."""
 
-    def do(scene: Scene) -> None:
-        _supply(host, scene).on(host, lab.lab_dir(), scene.inventory)
+    def do(trial: Trial) -> None:
+        _supply(host, trial).on(host, lab.lab_dir(), trial.inventory)
         deadline = time.monotonic() + patience(BOOT_S)
         while not _listens(host):
             if time.monotonic() > deadline:
                 raise CommandFailed("it does not come up", host=host.name, step="fault")
             time.sleep(0.1)
         # A VM that proves itself has its disk opened, and Docker started, once it has: `recover` sees to that.
-        locked = is_virtual(scene.inventory) and scene.inventory.machine(host.name).vm is not None
+        locked = is_virtual(trial.inventory) and trial.inventory.machine(host.name).vm is not None
         if host.docker and not locked:
-            docker_answers(host.name)(scene)
+            docker_answers(host.name)(trial)
 
     return do
 
 
-def _supply(host: LabHost, scene: Scene) -> ModuleType:
-    return virtual if is_virtual(scene.inventory) and host in virtual.VIRTUAL else power
+def _supply(host: LabHost, trial: Trial) -> ModuleType:
+    return virtual if is_virtual(trial.inventory) and host in virtual.VIRTUAL else power
 
 
 def _listens(host: LabHost) -> bool:

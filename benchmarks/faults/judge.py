@@ -8,16 +8,16 @@ from collections import Counter
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from benchmarks.faults.scene import inside, inside_run, is_virtual, patience
+from benchmarks.faults.hosts import inside, inside_run, is_virtual, patience
 from benchmarks.testbed import DOCKER_HOSTS
 from sealift.lab import lab
 
 if TYPE_CHECKING:
     from benchmarks.workloads.client import Findings
 
-    Look = dict[str, list[str]]
+    State = dict[str, list[str]]
 
-LOOKED_AT = (*DOCKER_HOSTS, "gateway")
+INSPECTED = (*DOCKER_HOSTS, "gateway")
 SETTLE_S = 15
 REACH_S = 20
 
@@ -124,15 +124,15 @@ def acknowledged(found: Findings, kept: int | None) -> list[str]:
     return wrong
 
 
-def look(host: str) -> Look:
+def state(host: str) -> State:
     """What is on a host, by sections."""
-    script = files("benchmarks.faults").joinpath("look.py").read_text()
-    sections: Look = json.loads(inside_run(host, ["python3", "-"], stdin=script).stdout)
+    script = files("benchmarks.faults").joinpath("host_state.py").read_text()
+    sections: State = json.loads(inside_run(host, ["python3", "-"], stdin=script).stdout)
     return sections
 
 
 def differences(
-    before: Look, after: Look, *, allow: frozenset[str] = frozenset()
+    before: State, after: State, *, allow: frozenset[str] = frozenset()
 ) -> dict[str, tuple[list[str], list[str]]]:
     """Sections that are not as they were: what went, what came."""
     found = {}
@@ -148,11 +148,11 @@ def differences(
     return found
 
 
-def leftovers(before: dict[str, Look]) -> list[str]:
+def leftovers(before: dict[str, State]) -> list[str]:
     """What is on the hosts that was not there before, or the other way round, given time to settle."""
     deadline = time.monotonic() + patience(SETTLE_S)
     while True:
-        found = {host: differences(old, look(host), allow=IMAGE) for host, old in before.items()}
+        found = {host: differences(old, state(host), allow=IMAGE) for host, old in before.items()}
         if not any(found.values()) or time.monotonic() > deadline:
             break
         time.sleep(0.5)

@@ -18,7 +18,7 @@ from sealift.errors import HostUnreachable, Refused
 from sealift.host import docker, ssh
 from sealift.host.agents import Agent
 from sealift.migration.checks.finding import Answer, Finding, Resource
-from sealift.migration.checks.scene import Scene
+from sealift.migration.checks.inspection import Endpoints
 from sealift.migration.parties import Side
 from sealift.migration.preflight import examine
 from sealift.migration.request import check_evidence, check_hosts
@@ -62,17 +62,17 @@ class Checked:
 
 def check(inventory: Inventory, request: Request) -> Checked:
     """Judge every resource, and estimate times. Refused if there is no such container that runs."""
-    with _scene(inventory, request) as (scene, evidence):
-        look = examine(scene)
+    with _endpoints(inventory, request) as (endpoints, evidence):
+        inspection = examine(endpoints)
         estimate = survey(
-            scene, look, bandwidth=request.options.bandwidth, max_rounds=request.options.max_rounds
+            endpoints, inspection, bandwidth=request.options.bandwidth, max_rounds=request.options.max_rounds
         )
-    name = look.container["Name"].lstrip("/")
-    return Checked(name, request.source, request.destination, (evidence, *look.findings), estimate)
+    name = inspection.container["Name"].lstrip("/")
+    return Checked(name, request.source, request.destination, (evidence, *inspection.findings), estimate)
 
 
 @contextmanager
-def _scene(inventory: Inventory, request: Request) -> Iterator[tuple[Scene, Finding]]:
+def _endpoints(inventory: Inventory, request: Request) -> Iterator[tuple[Endpoints, Finding]]:
     check_hosts(inventory, request)
     with ExitStack() as stack:
         evidence, connection = _arrive(inventory, request)
@@ -90,7 +90,7 @@ def _scene(inventory: Inventory, request: Request) -> Iterator[tuple[Scene, Find
         line = stack.enter_context(ssh.connected("gateway", inventory.gateway))
         gateway = stack.enter_context(Agent(line, "gateway"))
         yield (
-            Scene(pinned(inventory), request.container, here, there, request.destination, gateway),
+            Endpoints(pinned(inventory), request.container, here, there, request.destination, gateway),
             evidence,
         )
 

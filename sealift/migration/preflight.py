@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sealift.errors import Refused
 from sealift.migration.checks import container, hosts, processes
 from sealift.migration.checks.finding import Answer, Finding, Resource
-from sealift.migration.checks.scene import Look, Scene
+from sealift.migration.checks.inspection import Endpoints, Inspection
 from sealift.migration.choice import choose
 from sealift.migration.survey import survey
 from sealift.model import Step
@@ -43,7 +43,7 @@ class Judged:
 
 def preflight(request: Request, inventory: Inventory, parties: Parties) -> Judged:
     """Look at the container and both hosts. Refused carries every reason."""
-    scene = Scene(
+    endpoints = Endpoints(
         inventory,
         request.container,
         parties.source.side,
@@ -51,13 +51,15 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Judge
         request.destination,
         parties.gateway,
     )
-    look = examine(scene)
-    refuse(request.container, look.findings)
-    here, there = look.here, look.there or {}
+    inspection = examine(endpoints)
+    refuse(request.container, inspection.findings)
+    here, there = inspection.here, inspection.there or {}
     missing = [
         name for name, facts in ((request.source, here), (request.destination, there)) if not facts["lazy"]
     ]
-    estimate = survey(scene, look, bandwidth=request.options.bandwidth, max_rounds=request.options.max_rounds)
+    estimate = survey(
+        endpoints, inspection, bandwidth=request.options.bandwidth, max_rounds=request.options.max_rounds
+    )
     choice = choose(
         request.options.strategy,
         here["dirty_tracking"],
@@ -65,47 +67,49 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Judge
         estimate=estimate,
         max_downtime_s=request.options.max_downtime,
     )
-    memory_bytes = look.uses["memory_bytes"]
+    memory_bytes = inspection.uses["memory_bytes"]
     return Judged(
-        container=look.container,
-        address=look.address,
+        container=inspection.container,
+        address=inspection.address,
         memory_bytes=memory_bytes,
-        image_at_destination=look.image_there,
+        image_at_destination=inspection.image_there,
         choice=choice,
         estimate=estimate,
         lazy_restore=there["lazy"] and memory_bytes >= LAZY_FROM_BYTES,
-        warnings=tuple(container.warnings(look.container)),
+        warnings=tuple(container.warnings(inspection.container)),
     )
 
 
-def examine(scene: Scene) -> Look:
+def examine(endpoints: Endpoints) -> Inspection:
     """Every finding, in the order of the resources. Looks at hosts and processes, and changes nothing."""
-    described = container.describe(scene)
+    described = container.describe(endpoints)
     with ThreadPoolExecutor(4) as pool:
-        here = pool.submit(scene.source.facts.call, DescribeHost())
-        there = pool.submit(scene.destination.facts.call, DescribeHost()) if scene.destination else None
-        overlaps = pool.submit(hosts.overlaps, scene)
-        guarded = pool.submit(scene.gateway.call, Guarded())
-        uses = scene.source.facts.call(DescribeContainer(described["Id"]))
-    look = Look(described, uses, here.result(), there.result() if there else None)
+        here = pool.submit(endpoints.source.facts.call, DescribeHost())
+        there = (
+            pool.submit(endpoints.destination.facts.call, DescribeHost()) if endpoints.destination else None
+        )
+        overlaps = pool.submit(hosts.overlaps, endpoints)
+        guarded = pool.submit(endpoints.gateway.call, Guarded())
+        uses = endpoints.source.facts.call(DescribeContainer(described["Id"]))
+    inspection = Inspection(described, uses, here.result(), there.result() if there else None)
     found = [
-        *container.network(scene, look),
-        *container.configuration(scene, look),
-        *processes.judge(scene.source.name, uses, look.here, look.there),
-        *hosts.source(scene.source, look.here, uses),
-        *container.taken(scene, look),
+        *container.network(endpoints, inspection),
+        *container.configuration(endpoints, inspection),
+        *processes.judge(endpoints.source.name, uses, inspection.here, inspection.there),
+        *hosts.source(endpoints.source, inspection.here, uses),
+        *container.taken(endpoints, inspection),
         *hosts.gateway(guarded.result()),
         *overlaps.result(),
-        *container.mounts(scene, look),
-        *hosts.space(scene, look),
+        *container.mounts(endpoints, inspection),
+        *hosts.space(endpoints, inspection),
     ]
-    if scene.destination is None:
-        found += _not_looked_at(scene)
-    elif look.there is not None:
-        found += hosts.destination(scene.destination, look.here, look.there)
+    if endpoints.destination is None:
+        found += _not_looked_at(endpoints)
+    elif inspection.there is not None:
+        found += hosts.destination(endpoints.destination, inspection.here, inspection.there)
     order = list(Resource)
-    look.findings = sorted(_without_contradictions(found), key=lambda one: order.index(one.resource))
-    return look
+    inspection.findings = sorted(_without_contradictions(found), key=lambda one: order.index(one.resource))
+    return inspection
 
 
 def refuse(name: str, findings: Sequence[Finding]) -> None:
@@ -125,11 +129,11 @@ def _without_contradictions(findings: Sequence[Finding]) -> list[Finding]:
     ]
 
 
-def _not_looked_at(scene: Scene) -> list[Finding]:
+def _not_looked_at(endpoints: Endpoints) -> list[Finding]:
     resources = [Resource.CPU, Resource.KERNEL, Resource.NETWORK, Resource.CRIU, Resource.DOCKER]
     resources += [Resource.SPACE, Resource.NAME]
-    remedy = f"`sealift attest {scene.destination_name} --provision`, then check again"
+    remedy = f"`sealift attest {endpoints.destination_name} --provision`, then check again"
     return [
-        Finding(resource, Answer.UNKNOWN, scene.destination_name, "could not be looked at", remedy)
+        Finding(resource, Answer.UNKNOWN, endpoints.destination_name, "could not be looked at", remedy)
         for resource in resources
     ]

@@ -264,7 +264,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(stage: Stage, tmp_path: Pat
     assert list(after["outcome"]) == ["committed"] * 3
     kept = after.set_index("row").loc[list(before["row"])]
     assert list(kept["started"]) == list(before["started"]), "measured again"
-    left = [line for line in stage.look("source")["containers"] if line]
+    left = [line for line in stage.state("source")["containers"] if line]
     assert not left
 
 

@@ -26,7 +26,7 @@ WAYS = (DOCKER_HOSTS, DOCKER_HOSTS[::-1])
 def test_many_at_once_go_back_and_forth(stage: Stage, containers: int, times: int) -> None:
     addresses = {name: stage.redis(name) for name in (f"redis-{number}" for number in range(containers))}
     there_and_back(stage, *addresses)  # the first time brings the image, and daemons load what they need
-    before = {host: stage.look(host) for host in (*DOCKER_HOSTS, "gateway")}
+    before = {host: stage.state(host) for host in (*DOCKER_HOSTS, "gateway")}
     with ExitStack() as stack:
         clients = [stack.enter_context(counting(stage, address, 0.01)) for address in addresses.values()]
         for _ in range(times):
@@ -42,7 +42,7 @@ def test_many_at_once_go_back_and_forth(stage: Stage, containers: int, times: in
 def test_a_hundred_in_a_row(stage: Stage) -> None:
     address = stage.redis("redis", memory_mb=5)
     there_and_back(stage, "redis")
-    before = {host: stage.look(host) for host in (*DOCKER_HOSTS, "gateway")}
+    before = {host: stage.state(host) for host in (*DOCKER_HOSTS, "gateway")}
     with counting(stage, address, 0.01) as found:
         for _ in range(50):
             there_and_back(stage, "redis")
@@ -70,6 +70,6 @@ def there_and_back(stage: Stage, *containers: str) -> None:
 
 
 def assert_nothing_left(stage: Stage, before: dict[str, dict[str, list[str]]]) -> None:
-    for host, look in before.items():
-        left = until_same(stage, host, look, allow=IMAGE)
+    for host, state in before.items():
+        left = until_same(stage, host, state, allow=IMAGE)
         assert not left, f"{host}: {left}"

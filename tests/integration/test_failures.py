@@ -87,7 +87,7 @@ def test_agent_of_the_gateway_is_killed_before_the_freeze(stage: Stage) -> None:
 
 def test_agent_of_the_gateway_is_killed_before_the_decision_and_the_next_one_decides(stage: Stage) -> None:
     address = stage.redis("redis", memory_mb=20)
-    gateway = stage.look("gateway")
+    gateway = stage.state("gateway")
     with counting(stage, address) as found:
         stage.engine("redis", {"frozen": kill_agent(stage, "gateway", "gateway")})
     assert found[0].intact, found[0].summary()

@@ -66,7 +66,7 @@ def test_two_that_are_connected_move_together_and_their_connection_with_them(sta
 
 def test_what_one_of_them_fails_in_all_are_rolled_back_from(stage: Stage) -> None:
     addresses = {name: stage.redis(name, memory_mb=5) for name in ("one", "two")}
-    before = {host: stage.look(host) for host in ("source", "destination", "gateway")}
+    before = {host: stage.state(host) for host in ("source", "destination", "gateway")}
     with (
         counting(stage, addresses["one"]) as first,
         counting(stage, addresses["two"]) as second,
@@ -78,8 +78,8 @@ def test_what_one_of_them_fails_in_all_are_rolled_back_from(stage: Stage) -> Non
         assert found.intact, found.summary()
     for address in addresses.values():
         assert stage.owner(address) == "source"
-    for host, look in before.items():
-        left = until_same(stage, host, look, allow=frozenset({"layers"}))
+    for host, state in before.items():
+        left = until_same(stage, host, state, allow=frozenset({"layers"}))
         assert not left, f"{host}: {left}"
 
 

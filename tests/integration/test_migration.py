@@ -41,12 +41,12 @@ def test_longest_gap_of_a_redis_of_100_mb_is_at_most_two_seconds(stage: Stage) -
 
 def test_ten_migrations_back_and_forth_leave_nothing_on_either_host(stage: Stage) -> None:
     address = stage.redis("redis", memory_mb=5)
-    before = {host: stage.look(host) for host in (*DOCKER_HOSTS, "gateway", "client")}
+    before = {host: stage.state(host) for host in (*DOCKER_HOSTS, "gateway", "client")}
     with counting(stage, address) as found:
         stage.migrate("redis")
         stage.migrate("redis", "destination", "source")
         # The image has come to the destination for good: what follows is compared with this.
-        after_two = {host: stage.look(host) for host in DOCKER_HOSTS}
+        after_two = {host: stage.state(host) for host in DOCKER_HOSTS}
         for _ in range(4):
             stage.engine("redis")
             stage.engine("redis", source="destination", destination="source")

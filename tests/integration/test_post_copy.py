@@ -82,7 +82,7 @@ def discard(stage: Stage, container: str) -> None:
 
 def test_memory_that_follows_is_the_memory_that_was(stage: Stage) -> None:
     address = stage.redis("redis", memory_mb=100)
-    before, hosts = digest(stage, "source"), {host: stage.look(host) for host in DOCKER_HOSTS}
+    before, hosts = digest(stage, "source"), {host: stage.state(host) for host in DOCKER_HOSTS}
     huge_kb: list[int] = []
 
     def look(_: Session) -> None:

@@ -16,7 +16,7 @@ from benchmarks.faults.controllers import InProcess
 from benchmarks.faults.faults import kill_everybody
 from benchmarks.faults.moments import moment
 from benchmarks.faults.orchestrator import Orchestrator
-from benchmarks.faults.scene import Scene
+from benchmarks.faults.trial import Trial
 from sealift.lab import lab
 from sealift.migration import recovery
 from sealift_agent.points import HOLD
@@ -35,7 +35,7 @@ def doomed(stage: Stage, container: str) -> None:
         InProcess.of(container, moment("frozen"), "engine", log) as migration,
     ):
         assert migration.arrive(), log.read_text()
-        kill_everybody(Scene(stage.inventory, migration, unused))
+        kill_everybody(Trial(stage.inventory, migration, unused))
     stage.sh("source", f"rm -r {HOLD}")
 
 

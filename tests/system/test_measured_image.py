@@ -213,7 +213,7 @@ def test_built_in_another_cache_the_image_is_the_same_bytes(tmp_path, monkeypatc
         shutil.rmtree(tmp_path / "cache")
 
 
-class Bench:
+class ProviderHost:
     """A provider's root with a bridge, an image, and a VM that boots it."""
 
     def __init__(self, folder):
@@ -317,81 +317,79 @@ class Bench:
         return done.returncode, (done.stdout + done.stderr).strip(), round(time.monotonic() - began, 1)
 
 
-def whole_life(bench):
+def whole_life(host):
     """Boot, fill the disk, pull the plug, boot again, and boot a root that was tampered with."""
     key, other = os.urandom(32).hex(), os.urandom(32).hex()
     canary = os.urandom(32).hex()
-    found = {"accelerator": bench.accelerator, "ssh_s": [bench.start()], "load": os.getloadavg()[0]}
-    found["ssh_processor_s"] = bench.processor_s()
-    found["owner"] = (bench.folder / "owner.pub").read_text().rsplit(" ", 1)[0]
-    found["planted_host_key"] = (bench.folder / "planted.pub").read_text().split()[1]
-    found["state"] = {name: bench.ask(command)[1] for name, command in STATE.items()}
-    found["intruder_status"] = bench.ask("true", key="intruder")[0]
-    found["first"] = first_use(bench, key, canary)
-    bench.stop()
-    found["found_in_clear"] = search(bench, canary)
-    found["ssh_s"].append(bench.start())
-    found["second"] = second_use(bench, key, other, canary)
-    found["console"] = bench.console()
-    bench.stop()
-    found["foreign_ran"] = ran(bench.folder).decode()
-    found["bare_ssh_s"] = bench.start(bare(bench))
-    found["bare_console"] = bench.console()[-2000:]
-    found["bare_ran"] = ran(bench.folder).decode()
-    bench.stop()
-    found["tampered_ssh_s"] = bench.start(tampered(bench))
-    found["tampered_console"] = bench.console()[-2000:]
-    bench.stop()
+    found = {"accelerator": host.accelerator, "ssh_s": [host.start()], "load": os.getloadavg()[0]}
+    found["ssh_processor_s"] = host.processor_s()
+    found["owner"] = (host.folder / "owner.pub").read_text().rsplit(" ", 1)[0]
+    found["planted_host_key"] = (host.folder / "planted.pub").read_text().split()[1]
+    found["state"] = {name: host.ask(command)[1] for name, command in STATE.items()}
+    found["intruder_status"] = host.ask("true", key="intruder")[0]
+    found["first"] = first_use(host, key, canary)
+    host.stop()
+    found["found_in_clear"] = search(host, canary)
+    found["ssh_s"].append(host.start())
+    found["second"] = second_use(host, key, other, canary)
+    found["console"] = host.console()
+    host.stop()
+    found["foreign_ran"] = ran(host.folder).decode()
+    found["bare_ssh_s"] = host.start(bare(host))
+    found["bare_console"] = host.console()[-2000:]
+    found["bare_ran"] = ran(host.folder).decode()
+    host.stop()
+    found["tampered_ssh_s"] = host.start(tampered(host))
+    found["tampered_console"] = host.console()[-2000:]
+    host.stop()
     return found
 
 
-def first_use(bench, key, canary):
-    before = bench.processor_s()
-    unformatted = bench.ask(f"{DATA_DISK} open", stdin=f"{key}\n")[:2]
-    opened = bench.ask(f"{DATA_DISK} format", stdin=f"{key}\n")
+def first_use(host, key, canary):
+    before = host.processor_s()
+    unformatted = host.ask(f"{DATA_DISK} open", stdin=f"{key}\n")[:2]
+    opened = host.ask(f"{DATA_DISK} format", stdin=f"{key}\n")
     said = {
-        "open_processor_s": round(bench.processor_s() - before, 1),
+        "open_processor_s": round(host.processor_s() - before, 1),
         "unformatted": unformatted,
         "open": opened,
-        "again": bench.ask(f"{DATA_DISK} format", stdin=f"{key}\n"),
-        "status": bench.ask(f"{DATA_DISK} status")[1],
-        "mounts": bench.ask("findmnt -no OPTIONS /data")[1],
-        "write": bench.ask(f"dd if=/dev/zero of={FILE} bs=1M count=64 conv=fsync")[1].splitlines()[-1],
-        "memory": bench.ask("dd if=/dev/zero of=/run/file bs=1M count=64 && rm /run/file")[1].splitlines()[
-            -1
-        ],
+        "again": host.ask(f"{DATA_DISK} format", stdin=f"{key}\n"),
+        "status": host.ask(f"{DATA_DISK} status")[1],
+        "mounts": host.ask("findmnt -no OPTIONS /data")[1],
+        "write": host.ask(f"dd if=/dev/zero of={FILE} bs=1M count=64 conv=fsync")[1].splitlines()[-1],
+        "memory": host.ask("dd if=/dev/zero of=/run/file bs=1M count=64 && rm /run/file")[1].splitlines()[-1],
     }
-    bench.ask(f"cp -a /usr/lib/python3.13/json /data/sealift; echo {canary} >/data/sealift/canary")
-    said["content"] = bench.ask(CONTENT)[1]
-    bench.ask("systemctl start docker; sync")
-    said["docker"] = bench.ask("echo $(systemctl is-active docker) $(docker info -f {{.DockerRootDir}})")[1]
-    said["unreadable"] = bench.ask(UNREADABLE)[1]
-    bench.ask("sync")
+    host.ask(f"cp -a /usr/lib/python3.13/json /data/sealift; echo {canary} >/data/sealift/canary")
+    said["content"] = host.ask(CONTENT)[1]
+    host.ask("systemctl start docker; sync")
+    said["docker"] = host.ask("echo $(systemctl is-active docker) $(docker info -f {{.DockerRootDir}})")[1]
+    said["unreadable"] = host.ask(UNREADABLE)[1]
+    host.ask("sync")
     return said
 
 
-def second_use(bench, key, other, canary):
-    said = {"status": bench.ask(f"{DATA_DISK} status")[1]}
-    said["other_key"] = bench.ask(f"{DATA_DISK} open", stdin=f"{other}\n")[:2]
-    said["null_cipher"] = bench.ask(NULL_CIPHER, stdin=f"{key}\n")[:2]
-    before = bench.processor_s()
-    said["open"] = bench.ask(f"{DATA_DISK} open", stdin=f"{key}\n")
-    said["open_processor_s"] = round(bench.processor_s() - before, 1)
-    said["content"] = bench.ask(CONTENT)[1]
-    said["rekey"] = bench.ask(f"{DATA_DISK} rekey", stdin=f"{key}\n{other}\n")
-    said["old_key"] = bench.ask(f"{DATA_DISK} open", stdin=f"{key}\n")[:2]
-    said["new_key"] = bench.ask(f"{DATA_DISK} open", stdin=f"{other}\n")[:2]
-    said["unreadable"] = bench.ask(UNREADABLE)[1]
-    said["checked"] = bench.ask("mount -o remount,ro /data && e2fsck -fn /dev/mapper/sealift-data")[0]
-    flip_bits(bench.provider.settings.disks / "vm")
-    said["changed"] = bench.ask(f"echo 3 >/proc/sys/vm/drop_caches; sha256sum {FILE}")[:2]
+def second_use(host, key, other, canary):
+    said = {"status": host.ask(f"{DATA_DISK} status")[1]}
+    said["other_key"] = host.ask(f"{DATA_DISK} open", stdin=f"{other}\n")[:2]
+    said["null_cipher"] = host.ask(NULL_CIPHER, stdin=f"{key}\n")[:2]
+    before = host.processor_s()
+    said["open"] = host.ask(f"{DATA_DISK} open", stdin=f"{key}\n")
+    said["open_processor_s"] = round(host.processor_s() - before, 1)
+    said["content"] = host.ask(CONTENT)[1]
+    said["rekey"] = host.ask(f"{DATA_DISK} rekey", stdin=f"{key}\n{other}\n")
+    said["old_key"] = host.ask(f"{DATA_DISK} open", stdin=f"{key}\n")[:2]
+    said["new_key"] = host.ask(f"{DATA_DISK} open", stdin=f"{other}\n")[:2]
+    said["unreadable"] = host.ask(UNREADABLE)[1]
+    said["checked"] = host.ask("mount -o remount,ro /data && e2fsck -fn /dev/mapper/sealift-data")[0]
+    flip_bits(host.provider.settings.disks / "vm")
+    said["changed"] = host.ask(f"echo 3 >/proc/sys/vm/drop_caches; sha256sum {FILE}")[:2]
     return said
 
 
-def search(bench, canary):
+def search(host, canary):
     """Whether the disk holds the canary, and one that is put there for the proof."""
-    disk = bench.provider.settings.disks / "vm"
-    planted = bench.folder / "planted-copy"
+    disk = host.provider.settings.disks / "vm"
+    planted = host.folder / "planted-copy"
     planted.write_text(f"{'x' * 5000}{canary}\n")
     return {
         name: subprocess.run(["grep", "-qaF", canary, path], check=False).returncode == 0
@@ -409,11 +407,11 @@ def flip_bits(disk):
             file.write(bytes([byte[0] ^ 1]))
 
 
-def bare(bench):
+def bare(host):
     """The image with its kernel alone in place of the loader, as if the loader had not done its work."""
-    image = bench.folder / "images/bare"
-    shutil.copytree(bench.image, image)
-    kernel = kernel_of(bench.tree)
+    image = host.folder / "images/bare"
+    shutil.copytree(host.image, image)
+    kernel = kernel_of(host.tree)
     shutil.copyfile(kernel, image / "kernel")
     manifest = json.loads((image / "manifest.json").read_text())
     manifest["sha256"]["kernel"] = hash_file(kernel).hex()
@@ -423,10 +421,10 @@ def bare(bench):
     return "bare"
 
 
-def tampered(bench):
+def tampered(host):
     """The image with one bit changed in the first program that its root runs."""
-    image = bench.folder / "images/tampered"
-    shutil.copytree(bench.image, image)
+    image = host.folder / "images/tampered"
+    shutil.copytree(host.image, image)
     root = image / "root"
     listed = subprocess.run(
         ["debugfs", "-R", "blocks /usr/lib/systemd/systemd", root], capture_output=True, text=True, check=True
@@ -442,5 +440,5 @@ def tampered(bench):
 
 if __name__ == "__main__":
     # No folder is removed here: below it are mounts of the machine's own, which end with the namespace.
-    bench = Bench(Path(sys.argv[1]))
-    sys.stdout.write(json.dumps(whole_life(bench)))
+    host = ProviderHost(Path(sys.argv[1]))
+    sys.stdout.write(json.dumps(whole_life(host)))

@@ -96,7 +96,7 @@ def test_two_vms_started_at_once_answer_in_time(accelerator, tmp_path):
     assert max(measured["docker_s"]) <= DOCKER_WITHIN_S
 
 
-class Bench:
+class ProviderHost:
     """A provider's root with a bridge, and VMs on it."""
 
     def __init__(self, folder):
@@ -167,10 +167,10 @@ def wait_for_banner(index):
         time.sleep(0.1)
 
 
-def wait_for_docker(bench, index):
+def wait_for_docker(host, index):
     """Ask its socket through SSH: a `docker info` in the guest takes seconds of its own."""
-    forwarded = bench.folder / f"{index}.docker"
-    forward = subprocess.Popen(bench.ssh(index, "-N", "-L", f"{forwarded}:/run/docker.sock"))
+    forwarded = host.folder / f"{index}.docker"
+    forward = subprocess.Popen(host.ssh(index, "-N", "-L", f"{forwarded}:/run/docker.sock"))
     try:
         while True:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
@@ -186,16 +186,16 @@ def wait_for_docker(bench, index):
 
 
 def measure(folder, count, checks):
-    bench = Bench(folder)
-    machines = [bench.machine(index) for index in range(count)]
+    host = ProviderHost(folder)
+    machines = [host.machine(index) for index in range(count)]
     started = time.monotonic()
-    running = [subprocess.Popen(["chroot", bench.root, *qemu_argv(machine)]) for machine in machines]
+    running = [subprocess.Popen(["chroot", host.root, *qemu_argv(machine)]) for machine in machines]
     ssh_s, docker_s = [0.0] * count, [0.0] * count
 
     def watch(index):
         wait_for_banner(index)
         ssh_s[index] = round(time.monotonic() - started, 1)
-        wait_for_docker(bench, index)
+        wait_for_docker(host, index)
         docker_s[index] = round(time.monotonic() - started, 1)
 
     threads = [threading.Thread(target=watch, args=(index,), daemon=True) for index in range(count)]
@@ -205,7 +205,7 @@ def measure(folder, count, checks):
         thread.join(200)
     said = {}
     for name in checks:
-        asked = bench.ssh(0, GUEST_CHECKS[name])
+        asked = host.ssh(0, GUEST_CHECKS[name])
         done = subprocess.run(asked, capture_output=True, text=True, timeout=90, check=False)
         said[name] = (done.stdout + done.stderr).strip()
     for machine in running:
@@ -214,7 +214,7 @@ def measure(folder, count, checks):
     if 0.0 in docker_s:
         sys.exit((folder / "0.console").read_text(errors="replace")[-3000:])
     return {
-        "accelerator": bench.accelerator,
+        "accelerator": host.accelerator,
         "vcpus": machines[0].vcpus,
         "ssh_s": ssh_s,
         "docker_s": docker_s,

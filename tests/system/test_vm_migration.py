@@ -60,7 +60,7 @@ def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) 
     address = stage.redis("redis", memory_mb=10)
     with counting(stage, address, PAUSE_S) as found:
         first = stage.migrate("redis")
-        after_first = {host: stage.look(host) for host in DOCKER_HOSTS}
+        after_first = {host: stage.state(host) for host in DOCKER_HOSTS}
         stage.migrate("redis", "destination", "source")
         stage.migrate("redis")
     print(found[0].summary())

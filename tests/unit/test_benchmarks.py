@@ -375,8 +375,11 @@ def test_the_readmes_figures_come_from_the_rows_and_stand_between_the_marks(tmp_
         assert text.endswith(f"{report.END}\nafter\n")
         assert "old" not in text
         assert "| netns | redis 100 MB | sealift | stop-and-copy | 810 |" in text
-        for picture in re.findall(r"\]\((docs/[^)]+)\)", text):
-            assert (tmp_path / picture).is_file()
+        pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+        assert pictures
+        for picture in pictures:
+            assert picture.startswith("figures/")
+            assert (tmp_path / picture).is_file(), "beside the page that links it"
     readme.write_text("no place\n")
     with pytest.raises(UnusableInput, match="no place for figures"):
         report.write_readme([tmp_path / "rows.parquet"], readme)

@@ -73,22 +73,22 @@ class Finding:
         return {name: str(value) for name, value in asdict(self).items()}
 
 
-class Bench:
+class Findings:
     """Collects the findings of one host. What was asked about and has nothing against it gets a `yes`."""
 
     def __init__(self, host: str) -> None:
         self.host = host
-        self.findings: list[Finding] = []
+        self.found: list[Finding] = []
 
     def no(self, resource: Resource, what: str, remedy: str) -> None:
         """Something stands in the way."""
-        self.findings.append(Finding(resource, Answer.NO, self.host, what, remedy))
+        self.found.append(Finding(resource, Answer.NO, self.host, what, remedy))
 
     def unknown(self, resource: Resource, what: str, remedy: str) -> None:
         """Something may stand in the way: it was not tried, or it comes and goes."""
-        self.findings.append(Finding(resource, Answer.UNKNOWN, self.host, what, remedy))
+        self.found.append(Finding(resource, Answer.UNKNOWN, self.host, what, remedy))
 
     def yes(self, resource: Resource, what: str) -> None:
         """Nothing stands in the way, as far as nothing was said against it before."""
-        if not any(one.resource is resource for one in self.findings):
-            self.findings.append(Finding(resource, Answer.YES, self.host, what))
+        if not any(one.resource is resource for one in self.found):
+            self.found.append(Finding(resource, Answer.YES, self.host, what))

@@ -9,14 +9,14 @@ import docker
 
 from sealift.host.docker import RUNTIME
 from sealift.migration.checks.cpu_flags import HARMLESS
-from sealift.migration.checks.finding import Bench, Resource
+from sealift.migration.checks.finding import Findings, Resource
 from sealift.model import Step
 from sealift.network import foreign
 from sealift_agent.protocol import TooDeep, TreeBytes
 
 if TYPE_CHECKING:
     from sealift.migration.checks.finding import Finding
-    from sealift.migration.checks.scene import Look, Scene
+    from sealift.migration.checks.inspection import Endpoints, Inspection
     from sealift.migration.parties import Side
 
 CRIU_LEAST = (4, 2)
@@ -35,156 +35,162 @@ IMAGES_PER_MEMORY = 2
 
 def source(side: Side, facts: dict[str, Any], uses: dict[str, Any]) -> list[Finding]:
     """What the source must be able to do."""
-    bench = Bench(side.name)
+    findings = Findings(side.name)
     if uses["limits_unreadable"]:
-        bench.no(
+        findings.no(
             Resource.CRIU,
             "it lacks CAP_SYS_RESOURCE, without which CRIU can't read the resource limits of other users' processes",
             "Grant it, or install tcc: Sealift then makes a library that reads them from /proc",
         )
-    _guarded(bench, stands=facts["guarded"])
+    _guarded(findings, stands=facts["guarded"])
     if _release(facts["kernel"]) < KERNEL_LEAST:
         least = ".".join(map(str, KERNEL_LEAST))
-        bench.no(
+        findings.no(
             Resource.KERNEL,
             f"its kernel {facts['kernel']} has no mounts that follow no link, out of which files could be sent",
             f"Start Linux {least} or later",
         )
-    _tools(bench, facts)
-    bench.yes(Resource.CRIU, f"{facts['criu']}; {_tracking(facts)}")
-    return bench.findings
+    _tools(findings, facts)
+    findings.yes(Resource.CRIU, f"{facts['criu']}; {_tracking(facts)}")
+    return findings.found
 
 
 def destination(side: Side, here: dict[str, Any], there: dict[str, Any]) -> list[Finding]:
     """What the destination must be and have, given the source's facts."""
-    bench = Bench(side.name)
+    findings = Findings(side.name)
     if here["machine"] != there["machine"]:
-        bench.no(Resource.CPU, f"it is {there['machine']}, the source {here['machine']}", "Take another")
+        findings.no(Resource.CPU, f"it is {there['machine']}, the source {here['machine']}", "Take another")
     if lacking := sorted(set(here["cpu_flags"]) - set(there["cpu_flags"]) - HARMLESS):
-        bench.no(
+        findings.no(
             Resource.CPU,
             f"its CPU lacks {', '.join(lacking)}",
             "Programs may be using what the source's CPU has: take a destination with at least the same",
         )
-    bench.yes(Resource.CPU, f"{there['machine']}, with every flag that a program of the source may be using")
-    _kernel(bench, here, there)
-    _guarded(bench, stands=there["guarded"])
-    _tools(bench, there)
+    findings.yes(
+        Resource.CPU, f"{there['machine']}, with every flag that a program of the source may be using"
+    )
+    _kernel(findings, here, there)
+    _guarded(findings, stands=there["guarded"])
+    _tools(findings, there)
     later = "memory can follow" if there["lazy"] else "memory can't follow afterwards (userfaultfd)"
-    bench.yes(Resource.CRIU, f"{there['criu']}; {later}")
+    findings.yes(Resource.CRIU, f"{there['criu']}; {later}")
     if not there["wrapper"] or RUNTIME not in side.docker.info()["Runtimes"]:
-        bench.no(
+        findings.no(
             Resource.DOCKER,
             f"Docker has no runtime {RUNTIME!r}",
             "Install /usr/libexec/sealift/runtime and register it in daemon.json (README, section Hosts)",
         )
-    bench.yes(Resource.DOCKER, f"{side.docker.version()['Version']}, with the runtime {RUNTIME!r}")
-    return bench.findings
+    findings.yes(Resource.DOCKER, f"{side.docker.version()['Version']}, with the runtime {RUNTIME!r}")
+    return findings.found
 
 
-def overlaps(scene: Scene) -> list[Finding]:
+def overlaps(endpoints: Endpoints) -> list[Finding]:
     """Whether an attested host's addresses, which its provider wrote, lead what is for the tunnel elsewhere."""
     found = []
-    for side in (scene.source, scene.destination):
-        if side is not None and scene.inventory.host(side.name).vm is not None:
-            bench, network = Bench(side.name), scene.inventory.network
+    for side in (endpoints.source, endpoints.destination):
+        if side is not None and endpoints.inventory.host(side.name).vm is not None:
+            findings, network = Findings(side.name), endpoints.inventory.network
             if claims := foreign.look(side.connection, network, Step.PREFLIGHT):
-                bench.no(Resource.NETWORK, foreign.sentence(network, claims), foreign.REMEDY)
-            found += bench.findings
+                findings.no(Resource.NETWORK, foreign.sentence(network, claims), foreign.REMEDY)
+            found += findings.found
     return found
 
 
 def gateway(stands: bool) -> list[Finding]:
     """What the gateway must have."""
-    bench = Bench("gateway")
-    _guarded(bench, stands=stands)
-    return bench.findings
+    findings = Findings("gateway")
+    _guarded(findings, stands=stands)
+    return findings.found
 
 
-def space(scene: Scene, look: Look) -> list[Finding]:
+def space(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
     """Room at the destination for image, files and memory, also for their names; fills in what is there already."""
-    paths = [look.container["GraphDriver"]["Data"]["UpperDir"]]
-    paths += [mount["Source"] for mount in look.container["Mounts"] if mount["Type"] in {"volume", "bind"}]
-    findings = _depth(scene, paths)
-    if scene.destination is None or look.there is None:
-        return findings
-    container, there = look.container, look.there
+    paths = [inspection.container["GraphDriver"]["Data"]["UpperDir"]]
+    paths += [
+        mount["Source"] for mount in inspection.container["Mounts"] if mount["Type"] in {"volume", "bind"}
+    ]
+    deep = _depth(endpoints, paths)
+    if endpoints.destination is None or inspection.there is None:
+        return deep
+    container, there = inspection.container, inspection.there
     try:
-        look.image_there = (
-            scene.destination.docker.inspect_image(container["Image"])["Id"] == container["Image"]
+        inspection.image_there = (
+            endpoints.destination.docker.inspect_image(container["Image"])["Id"] == container["Image"]
         )
     except docker.errors.ImageNotFound:
-        look.image_there = False
-    look.file_bytes = scene.source.facts.call(TreeBytes(paths))
-    if not look.image_there:
-        look.image_bytes = scene.source.docker.inspect_image(container["Image"])["Size"]
-    disk = SPACE_MARGIN_BYTES + look.file_bytes + look.image_bytes
-    memory = SPACE_MARGIN_BYTES + IMAGES_PER_MEMORY * look.uses["memory_bytes"]
-    bench = Bench(scene.destination.name)
+        inspection.image_there = False
+    inspection.file_bytes = endpoints.source.facts.call(TreeBytes(paths))
+    if not inspection.image_there:
+        inspection.image_bytes = endpoints.source.docker.inspect_image(container["Image"])["Size"]
+    disk = SPACE_MARGIN_BYTES + inspection.file_bytes + inspection.image_bytes
+    memory = SPACE_MARGIN_BYTES + IMAGES_PER_MEMORY * inspection.uses["memory_bytes"]
+    findings = Findings(endpoints.destination.name)
     for of_what, free, needed in (
         ("disk space for Docker", there["disk_free_bytes"], disk),
         ("memory", there["memory_available_bytes"], memory),
     ):
         if free < needed:
-            bench.no(
+            findings.no(
                 Resource.SPACE,
                 f"{free >> 20} MiB of {of_what} free, {needed >> 20} MiB needed",
                 "Free some, or take a larger host",
             )
-    bench.yes(Resource.SPACE, f"{disk >> 20} MiB of disk and {memory >> 20} MiB of memory are there")
-    return [*findings, *bench.findings]
+    findings.yes(Resource.SPACE, f"{disk >> 20} MiB of disk and {memory >> 20} MiB of memory are there")
+    return [*deep, *findings.found]
 
 
-def _depth(scene: Scene, paths: list[str]) -> list[Finding]:
+def _depth(endpoints: Endpoints, paths: list[str]) -> list[Finding]:
     """Whether every file can be sent by its name."""
-    bench = Bench(scene.source.name)
-    for path in scene.source.facts.call(TooDeep(paths, NAME_BYTES)):
-        bench.no(
+    findings = Findings(endpoints.source.name)
+    for path in endpoints.source.facts.call(TooDeep(paths, NAME_BYTES)):
+        findings.no(
             Resource.MOUNTS,
             f"in {path} there are files whose path is longer than {NAME_BYTES} bytes",
             f"rsync can't send them: `find {path} -mindepth {NAME_BYTES // 256}` shows them; move them up",
         )
-    return bench.findings
+    return findings.found
 
 
-def _guarded(bench: Bench, *, stands: bool) -> None:
+def _guarded(findings: Findings, *, stands: bool) -> None:
     if not stands:
-        bench.no(
+        findings.no(
             Resource.NETWORK,
             "its rules that let only the tunnel's peers in at its tunnel address are not loaded",
-            f"`sealift host prepare {bench.host}` brings them, and `/usr/libexec/sealift/network rules` there loads "
+            f"`sealift host prepare {findings.host}` brings them, and `/usr/libexec/sealift/network rules` there loads "
             "them again. Needs nftables",
         )
-    bench.yes(Resource.NETWORK, "its tunnel address is for the tunnel's peers only")
+    findings.yes(Resource.NETWORK, "its tunnel address is for the tunnel's peers only")
 
 
-def _tools(bench: Bench, facts: dict[str, Any]) -> None:
+def _tools(findings: Findings, facts: dict[str, Any]) -> None:
     version = tuple(int(part) for part in re.findall(r"\d+", facts["criu"] or "")[:2])
     if not version:
-        bench.no(Resource.CRIU, "CRIU is not installed", "Install CRIU 4.2 or later")
+        findings.no(Resource.CRIU, "CRIU is not installed", "Install CRIU 4.2 or later")
     elif version < CRIU_LEAST:
         least = ".".join(map(str, CRIU_LEAST))
-        bench.no(Resource.CRIU, f"CRIU {facts['criu']} is too old", f"Install CRIU {least} or later")
+        findings.no(Resource.CRIU, f"CRIU {facts['criu']} is too old", f"Install CRIU {least} or later")
     elif facts["criu_problem"]:
-        bench.no(Resource.CRIU, f"CRIU can't work: {facts['criu_problem']}", "`criu check` there says more")
+        findings.no(
+            Resource.CRIU, f"CRIU can't work: {facts['criu_problem']}", "`criu check` there says more"
+        )
     if not facts["rsync"]:
-        bench.no(Resource.DOCKER, "rsync is not installed", "Install it")
+        findings.no(Resource.DOCKER, "rsync is not installed", "Install it")
 
 
-def _kernel(bench: Bench, here: dict[str, Any], there: dict[str, Any]) -> None:
+def _kernel(findings: Findings, here: dict[str, Any], there: dict[str, Any]) -> None:
     if _release(there["kernel"]) < _release(here["kernel"]):
-        bench.unknown(
+        findings.unknown(
             Resource.KERNEL,
             f"its kernel is {there['kernel']}, older than the source's {here['kernel']}",
             "What the processes use of the newer one CRIU can't restore there: take a kernel at least as new",
         )
     if there["cgroup"] != here["cgroup"]:
-        bench.unknown(
+        findings.unknown(
             Resource.KERNEL,
             f"it has control groups of version {there['cgroup']}, the source of version {here['cgroup']}",
             "That has not been tried: start both with the same",
         )
-    bench.yes(Resource.KERNEL, f"{there['kernel']}, at least the source's")
+    findings.yes(Resource.KERNEL, f"{there['kernel']}, at least the source's")
 
 
 def _release(kernel: str) -> tuple[int, ...]:

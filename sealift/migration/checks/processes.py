@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from sealift.migration.checks.finding import Bench, Resource
+from sealift.migration.checks.finding import Findings, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,20 +44,20 @@ def judge(
     host: str, uses: Mapping[str, Any], here: Mapping[str, Any], there: Mapping[str, Any] | None
 ) -> list[Finding]:
     """The findings of a container's processes, given the facts of the source and, if known, of the destination."""
-    bench = Bench(host)
-    _processes(bench, uses)
-    _stopped(bench, uses["states"].get("stopped", []), here)
-    _groups(bench, uses["groups"])
-    _files(bench, uses["descriptors"], uses["unwatchable"])
-    _sockets(bench, uses["descriptors"], uses["multicast"])
-    _io_uring(bench, uses)
-    _terminals(bench, uses["descriptors"])
-    _devices(bench, uses)
-    _memory(bench, uses, there)
-    _timers(bench, uses)
-    _security(bench, uses, there)
-    bench.yes(Resource.PROCESSES, f"{uses['processes']} processes")
-    return bench.findings
+    findings = Findings(host)
+    _processes(findings, uses)
+    _stopped(findings, uses["states"].get("stopped", []), here)
+    _groups(findings, uses["groups"])
+    _files(findings, uses["descriptors"], uses["unwatchable"])
+    _sockets(findings, uses["descriptors"], uses["multicast"])
+    _io_uring(findings, uses)
+    _terminals(findings, uses["descriptors"])
+    _devices(findings, uses)
+    _memory(findings, uses, there)
+    _timers(findings, uses)
+    _security(findings, uses, there)
+    findings.yes(Resource.PROCESSES, f"{uses['processes']} processes")
+    return findings.found
 
 
 def _of(held: Held, prefix: str) -> dict[str, list[str]]:
@@ -72,51 +72,51 @@ def _holders(*lists: Iterable[str]) -> str:
     return ", ".join(sorted({name for names in lists for name in names}))
 
 
-def _processes(bench: Bench, uses: Mapping[str, Any]) -> None:
+def _processes(findings: Findings, uses: Mapping[str, Any]) -> None:
     states = uses["states"]
     if uses["outside"]:
-        bench.unknown(
+        findings.unknown(
             Resource.PROCESSES,
             f"started from outside, by `docker exec` or a health check: {', '.join(uses['outside'])}",
             "They do not move with the container: they end here",
         )
     if traced := states.get("traced"):
-        bench.no(
+        findings.no(
             Resource.PROCESSES,
             f"traced by a debugger: {_holders(traced)}",
             "CRIU has to trace them itself: detach the debugger",
         )
     if nested := {kind: who for kind, who in uses["namespaces"].items() if kind != "mnt"}:
-        bench.no(
+        findings.no(
             Resource.NAMESPACES,
             f"in namespaces of their own: {_said(nested)}",
             "Only those of the container itself are restored: have the program do without",
         )
-    bench.yes(Resource.NAMESPACES, "the container's own, and no others inside")
+    findings.yes(Resource.NAMESPACES, "the container's own, and no others inside")
 
 
-def _groups(bench: Bench, groups: Held) -> None:
+def _groups(findings: Findings, groups: Held) -> None:
     if groups:
-        bench.no(
+        findings.no(
             Resource.PROCESSES,
             f"in control groups made inside the container: {_said(groups)}",
             "They are not made again at the destination: have them back in the container's own",
         )
 
 
-def _stopped(bench: Bench, stopped: list[str], here: Mapping[str, Any]) -> None:
+def _stopped(findings: Findings, stopped: list[str], here: Mapping[str, Any]) -> None:
     """In rounds CRIU freezes by itself: on control groups of version 1 nobody sets stopped processes aside for it."""
     if stopped and here["cgroup"] == 1 and here["dirty_tracking"]:
-        bench.no(
+        findings.no(
             Resource.PROCESSES,
             f"stopped by a signal: {_holders(stopped)}",
             "On control groups of version 1 a round of pre-dump would wait for it: `kill -CONT` it",
         )
 
 
-def _files(bench: Bench, descriptors: Held, unwatchable: list[str]) -> None:
+def _files(findings: Findings, descriptors: Held, unwatchable: list[str]) -> None:
     if unwatchable:
-        bench.no(
+        findings.no(
             Resource.FILES,
             f"watched where CRIU can't find it again: {', '.join(unwatchable)}",
             "Have the program watch a volume, or a directory below /etc or /var/log",
@@ -124,23 +124,23 @@ def _files(bench: Bench, descriptors: Held, unwatchable: list[str]) -> None:
     unknown = {kind: who for kind, who in _of(descriptors, "anon_inode:").items() if kind not in ANONYMOUS}
     unknown.pop("[io_uring]", None)
     if unknown:
-        bench.no(Resource.FILES, f"open: {_said(unknown)}", CLOSE)
+        findings.no(Resource.FILES, f"open: {_said(unknown)}", CLOSE)
     if elsewhere := _of(descriptors, "elsewhere:"):
-        bench.no(Resource.FILES, f"open, in no file system of the container: {_said(elsewhere)}", CLOSE)
+        findings.no(Resource.FILES, f"open, in no file system of the container: {_said(elsewhere)}", CLOSE)
     if nameless := _of(descriptors, "nameless:"):
-        bench.no(
+        findings.no(
             Resource.FILES,
             f"open under a name that is gone, with no other in the container: {_said(nameless)}",
             "It can't be given a name again: have the program close it, or start it again",
         )
     if packets := descriptors.get("packet pipe"):
-        bench.no(Resource.FILES, f"a pipe in packet mode (O_DIRECT): {_holders(packets)}", CLOSE)
-    bench.yes(Resource.FILES, "files, pipes and the like that CRIU knows")
+        findings.no(Resource.FILES, f"a pipe in packet mode (O_DIRECT): {_holders(packets)}", CLOSE)
+    findings.yes(Resource.FILES, "files, pipes and the like that CRIU knows")
 
 
-def _sockets(bench: Bench, descriptors: Held, multicast: list[str]) -> None:
+def _sockets(findings: Findings, descriptors: Held, multicast: list[str]) -> None:
     if multicast:
-        bench.no(
+        findings.no(
             Resource.SOCKETS,
             f"multicast groups have been joined: {', '.join(multicast)}",
             "CRIU does not restore a socket's groups, and the program would hear nothing more: leave them first",
@@ -151,13 +151,13 @@ def _sockets(bench: Bench, descriptors: Held, multicast: list[str]) -> None:
     }
     multipath = {kind: unknown.pop(kind) for kind in list(unknown) if kind.endswith("/262")}
     if multipath:
-        bench.no(
+        findings.no(
             Resource.SOCKETS,
             f"multipath TCP: {_said(multipath)}",
             "CRIU can't dump it: have the program use plain TCP (Go: GODEBUG=multipathtcp=0)",
         )
     if unknown:
-        bench.no(Resource.SOCKETS, f"open: {_said(unknown)}", CLOSE)
+        findings.no(Resource.SOCKETS, f"open: {_said(unknown)}", CLOSE)
     for condition, what in (
         ("path of a socket", "a socket opened as a path (O_PATH)"),
         ("packet socket bound", "a packet socket bound to an interface, which has another number there"),
@@ -165,105 +165,105 @@ def _sockets(bench: Bench, descriptors: Held, multicast: list[str]) -> None:
         ("kernel TLS", "TLS in the kernel"),
     ):
         if who := descriptors.get(condition):
-            bench.no(Resource.SOCKETS, f"{what}: {_holders(who)}", CLOSE)
+            findings.no(Resource.SOCKETS, f"{what}: {_holders(who)}", CLOSE)
     for condition, what in (
         ("connection not accepted", "connections wait to be accepted right now"),
         ("netlink answer unread", "an answer of the kernel (netlink) waits to be read right now"),
     ):
         if who := descriptors.get(condition):
-            bench.unknown(
+            findings.unknown(
                 Resource.SOCKETS,
                 f"{what}: {_holders(who)}",
                 "If it is so at the freeze CRIU refuses and the migration is rolled back: try again then",
             )
-    bench.yes(Resource.SOCKETS, f"{', '.join(sorted({kind.split('/')[0] for kind in kinds})) or 'none'}")
+    findings.yes(Resource.SOCKETS, f"{', '.join(sorted({kind.split('/')[0] for kind in kinds})) or 'none'}")
 
 
-def _io_uring(bench: Bench, uses: Mapping[str, Any]) -> None:
+def _io_uring(findings: Findings, uses: Mapping[str, Any]) -> None:
     rings = [uses[group].get("anon_inode:[io_uring]", []) for group in ("descriptors", "mappings")]
     if any(rings):
-        bench.no(
+        findings.no(
             Resource.IO_URING,
             f"io_uring is in use by {_holders(*rings)}",
             "CRIU can't dump it: switch it off in the program, or with `sysctl kernel.io_uring_disabled=2`",
         )
-    bench.yes(Resource.IO_URING, "not in use")
+    findings.yes(Resource.IO_URING, "not in use")
 
 
-def _terminals(bench: Bench, descriptors: Held) -> None:
+def _terminals(findings: Findings, descriptors: Held) -> None:
     if outside := _of(descriptors, "terminal:"):
-        bench.no(
+        findings.no(
             Resource.TERMINALS,
             f"a terminal is open: {_said(outside)}",
             "End the `docker exec -t` session that it belongs to",
         )
     own = _of(descriptors, "pty:")
-    bench.yes(Resource.TERMINALS, "only with both ends inside" if own else "none")
+    findings.yes(Resource.TERMINALS, "only with both ends inside" if own else "none")
 
 
-def _devices(bench: Bench, uses: Mapping[str, Any]) -> None:
+def _devices(findings: Findings, uses: Mapping[str, Any]) -> None:
     devices = _of(uses["descriptors"], "device:")
     mapped = {kind: who for kind, who in uses["mappings"].items() if kind.startswith("/dev/")}
     every = {**devices, **mapped}
     gpus = {kind: every.pop(kind) for kind in list(every) if GPU.match(kind)}
     if gpus:
-        bench.no(Resource.GPUS, f"a GPU is open: {_said(gpus)}", "A device stays where it is: close it")
-    bench.yes(Resource.GPUS, "none")
+        findings.no(Resource.GPUS, f"a GPU is open: {_said(gpus)}", "A device stays where it is: close it")
+    findings.yes(Resource.GPUS, "none")
     if every:
-        bench.no(
+        findings.no(
             Resource.DEVICES, f"devices are open: {_said(every)}", "A device stays where it is: close it"
         )
-    bench.yes(Resource.DEVICES, "only such as every host has")
+    findings.yes(Resource.DEVICES, "only such as every host has")
 
 
-def _memory(bench: Bench, uses: Mapping[str, Any], there: Mapping[str, Any] | None) -> None:
+def _memory(findings: Findings, uses: Mapping[str, Any], there: Mapping[str, Any] | None) -> None:
     if secret := uses["mappings"].get("/secretmem") or uses["descriptors"].get("/secretmem"):
-        bench.no(
+        findings.no(
             Resource.MEMORY,
             f"memory that only its process may read (memfd_secret): {_holders(secret)}",
             CLOSE,
         )
     sockets = {kind: who for kind, who in uses["mappings"].items() if kind.startswith("anon_inode:[perf")}
     if sockets:
-        bench.no(Resource.MEMORY, f"mapped: {_said(sockets)}", CLOSE)
-    bench.yes(Resource.MEMORY, f"{uses['memory_bytes'] / 1e6:.1f} MB")
-    bench.yes(Resource.LOCKED, f"{uses['locked_bytes'] / 1e6:.1f} MB" if uses["locked_bytes"] else "none")
+        findings.no(Resource.MEMORY, f"mapped: {_said(sockets)}", CLOSE)
+    findings.yes(Resource.MEMORY, f"{uses['memory_bytes'] / 1e6:.1f} MB")
+    findings.yes(Resource.LOCKED, f"{uses['locked_bytes'] / 1e6:.1f} MB" if uses["locked_bytes"] else "none")
     huge = uses["huge_bytes"]
     if there is not None and huge > there["huge_free_bytes"]:
-        bench.no(
+        findings.no(
             Resource.HUGE_PAGES,
             f"{huge >> 20} MiB of huge pages are in use, and the destination has {there['huge_free_bytes'] >> 20} MiB",
             "Reserve them there (`sysctl vm.nr_hugepages`)",
         )
     if there is None and huge:
-        bench.unknown(
+        findings.unknown(
             Resource.HUGE_PAGES,
             f"{huge >> 20} MiB of huge pages are in use",
             "The destination must have as many free",
         )
-    bench.yes(Resource.HUGE_PAGES, f"{huge >> 20} MiB" if huge else "none")
+    findings.yes(Resource.HUGE_PAGES, f"{huge >> 20} MiB" if huge else "none")
 
 
-def _timers(bench: Bench, uses: Mapping[str, Any]) -> None:
+def _timers(findings: Findings, uses: Mapping[str, Any]) -> None:
     armed = "[timerfd]" in _of(uses["descriptors"], "anon_inode:")
     parts = [f"{uses['timers']} POSIX timers"] if uses["timers"] else []
-    bench.yes(Resource.TIMERS, ", ".join([*parts, *(["timerfd"] if armed else [])]) or "none")
+    findings.yes(Resource.TIMERS, ", ".join([*parts, *(["timerfd"] if armed else [])]) or "none")
 
 
-def _security(bench: Bench, uses: Mapping[str, Any], there: Mapping[str, Any] | None) -> None:
+def _security(findings: Findings, uses: Mapping[str, Any], there: Mapping[str, Any] | None) -> None:
     states, profiles = uses["states"], uses["profiles"]
     filtered = len(states.get("seccomp", []))
-    bench.yes(Resource.SECCOMP, f"filters on {filtered} processes" if filtered else "no filter")
+    findings.yes(Resource.SECCOMP, f"filters on {filtered} processes" if filtered else "no filter")
     if profiles and there is not None and not there["apparmor"]:
-        bench.no(
+        findings.no(
             Resource.APPARMOR,
             f"under the profile {_said(profiles)}, and the destination has no AppArmor",
             "CRIU restores none without it: start the container with `--security-opt apparmor=unconfined`",
         )
     elif profiles:
-        bench.unknown(
+        findings.unknown(
             Resource.APPARMOR,
             f"under the profile {_said(profiles)}",
             "The destination must have the same profile loaded; this was never tried",
         )
-    bench.yes(Resource.APPARMOR, "no profile")
+    findings.yes(Resource.APPARMOR, "no profile")

@@ -38,7 +38,7 @@ WRITES = 3
 
 
 @dataclass(frozen=True)
-class Bench:
+class DiskSetup:
     """A keystore, a disk in a file, and the data disk's program that changes its keys."""
 
     folder: Path
@@ -147,7 +147,7 @@ class Moments:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def disk_setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DiskSetup:
     tree = tree_path(RECIPE)
     libraries = tree / "usr/lib/x86_64-linux-gnu"
     if shutil.which("cryptsetup") is None and not (tree / "usr/sbin/cryptsetup").exists():
@@ -173,49 +173,51 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         return {}
 
     monkeypatch.setattr(provision, "give", give)
-    made = Bench(tmp_path, program)
+    made = DiskSetup(tmp_path, program)
     made.format(draw_key())
     return made
 
 
-def test_of_two_rotations_at_once_each_ends_well_and_the_stored_key_is_the_one_slot(bench: Bench) -> None:
-    first = bench.store.get("vm")
+def test_of_two_rotations_at_once_each_ends_well_and_the_stored_key_is_the_one_slot(
+    disk_setup: DiskSetup,
+) -> None:
+    first = disk_setup.store.get("vm")
     children = []
     for _ in range(3):
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                status = bench.rotate()
+                status = disk_setup.rotate()
             finally:
                 os._exit(status)
         children.append(child)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
-    assert bench.opening() == [bench.store.get("vm")]
-    assert bench.store.get("vm") != first
-    assert bench.slots() == 1
+    assert disk_setup.opening() == [disk_setup.store.get("vm")]
+    assert disk_setup.store.get("vm") != first
+    assert disk_setup.slots() == 1
 
 
 def test_killed_at_any_moment_a_stored_key_opens_the_disk_and_the_next_rotation_ends_well(
-    bench: Bench,
+    disk_setup: DiskSetup,
 ) -> None:
-    kept = bench.folder / "kept"
+    kept = disk_setup.folder / "kept"
     kept.mkdir()
     for name in ("disk", "keys"):
-        subprocess.run(["cp", "-a", bench.folder / name, kept], check=True)
+        subprocess.run(["cp", "-a", disk_setup.folder / name, kept], check=True)
     seen = set()
-    for moment in range(1, bench.moments() + 1):
-        shutil.rmtree(bench.folder / "keys")
+    for moment in range(1, disk_setup.moments() + 1):
+        shutil.rmtree(disk_setup.folder / "keys")
         for name in ("disk", "keys"):
-            subprocess.run(["cp", "-a", kept / name, bench.folder], check=True)
-        first = bench.store.get("vm")
-        assert bench.rotate(kill_at=moment) == -signal.SIGKILL, moment
-        opening, slots = bench.opening(), bench.slots()
+            subprocess.run(["cp", "-a", kept / name, disk_setup.folder], check=True)
+        first = disk_setup.store.get("vm")
+        assert disk_setup.rotate(kill_at=moment) == -signal.SIGKILL, moment
+        opening, slots = disk_setup.opening(), disk_setup.slots()
         assert opening, moment
         seen.add((len(opening), slots, opening[0] == first))
-        assert bench.rotate() == 0, moment
-        assert bench.opening() == [bench.store.get("vm")], moment
-        assert bench.store.get("vm") not in {first, *opening[1:]}, moment
-        assert (bench.slots(), bench.store.pending("vm")) == (1, None), moment
+        assert disk_setup.rotate() == 0, moment
+        assert disk_setup.opening() == [disk_setup.store.get("vm")], moment
+        assert disk_setup.store.get("vm") not in {first, *opening[1:]}, moment
+        assert (disk_setup.slots(), disk_setup.store.pending("vm")) == (1, None), moment
     # Nothing done yet; both slots; the old one gone but the new one not settled.
     assert {(1, 1, True), (2, 2, True), (1, 1, False)} <= seen

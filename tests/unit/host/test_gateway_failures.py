@@ -53,7 +53,7 @@ OUTCOMES = {"committed", "rolled back"}
 ATTACHED_S, ENDED_S = 10, 10
 
 
-class Bench:
+class GatewaySetup:
     """A gateway's state and its fake WireGuard, as they are before each trial."""
 
     def __init__(self, place: Path) -> None:
@@ -89,12 +89,12 @@ def running(cmdline: Path) -> bytes:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def gateway_setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GatewaySetup:
     program = tmp_path / "bin" / "wg"
     program.parent.mkdir()
     program.write_text(WG)
     program.chmod(0o755)
-    made = Bench(tmp_path)
+    made = GatewaySetup(tmp_path)
     network = tmp_path / "network.env"
     network.write_text("ROLE=gateway\nWORKLOADS=10.77.0.0/16\n")
     monkeypatch.setattr(allowed, "NETWORK", network)
@@ -108,9 +108,9 @@ SWITCH = {False: [("m", "switch")], True: [("m", "switch"), ("n", "switch")]}
 AFTERWARDS = [("m", "call_off"), ("m", "switch")]
 
 
-def ask(bench: Bench, questions: list[tuple[str, str]], tell: Callable[[str], object]) -> None:
+def ask(gateway_setup: GatewaySetup, questions: list[tuple[str, str]], tell: Callable[[str], object]) -> None:
     """What the hosts ask, in the agent's process; each answer as it is given."""
-    routes = Routes(bench.state)
+    routes = Routes(gateway_setup.state)
     decider.WAIT_FOR_OTHERS_S = 0
     for migration, question in questions:
         move = Move(migration, MOVES[migration], "a=", "b=", "there")
@@ -120,10 +120,10 @@ def ask(bench: Bench, questions: list[tuple[str, str]], tell: Callable[[str], ob
         tell(json.dumps([migration, one.say(question)]) + "\n")
 
 
-def trial(bench: Bench, questions: list[tuple[str, str]], inject: str | None) -> Answers:
+def trial(gateway_setup: GatewaySetup, questions: list[tuple[str, str]], inject: str | None) -> Answers:
     """The answers of an agent to which that happens. What it called is in the log."""
-    bench.lay(len({migration for migration, _ in questions}) > 1)
-    bench.log.unlink(missing_ok=True)
+    gateway_setup.lay(len({migration for migration, _ in questions}) > 1)
+    gateway_setup.log.unlink(missing_ok=True)
     go_read, go_write = os.pipe()
     told_read, told_write = os.pipe()
     ready_read, ready_write = os.pipe()
@@ -138,14 +138,14 @@ def trial(bench: Bench, questions: list[tuple[str, str]], inject: str | None) ->
                 with suppress(OSError):  # an answer that gets lost
                     os.write(told_write, line.encode())
 
-            ask(bench, questions, tell)
+            ask(gateway_setup, questions, tell)
         os._exit(0)
     for mine in (told_write, go_read, ready_write):
         os.close(mine)
     os.read(ready_read, 1)  # attached any earlier, the fault would hit what it does before the switch
     os.close(ready_read)
     fault = ["-e", f"inject={inject}"] if inject else []
-    command = ["strace", "-q", "-o", str(bench.log), *fault, "-p", str(child)]
+    command = ["strace", "-q", "-o", str(gateway_setup.log), *fault, "-p", str(child)]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     late = threading.Timer(ENDED_S, os.kill, (child, signal.SIGKILL))
     late.start()
@@ -161,14 +161,14 @@ def trial(bench: Bench, questions: list[tuple[str, str]], inject: str | None) ->
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         tracer.wait()
-    bench.wait_for_wg()
+    gateway_setup.wait_for_wg()
     return [(migration, answer) for migration, answer in map(json.loads, lines)]
 
 
-def calls(bench: Bench, questions: list[tuple[str, str]]) -> Iterator[tuple[str, int]]:
+def calls(gateway_setup: GatewaySetup, questions: list[tuple[str, str]]) -> Iterator[tuple[str, int]]:
     """Every system call between the first and the last of these, by its name and its number among those."""
-    trial(bench, questions, None)
-    names = re.findall(r"^(\w+)\(", bench.log.read_text(), re.MULTILINE)
+    trial(gateway_setup, questions, None)
+    names = re.findall(r"^(\w+)\(", gateway_setup.log.read_text(), re.MULTILINE)
     counted = Counter(names[names.index("read") + 1 :]) - Counter(["exit_group"])
     skipped = Counter(names[: names.index("read") + 1])
     for name, count in counted.items():
@@ -183,22 +183,22 @@ def wait_until_traced(child: int, tracer: subprocess.Popen[str]) -> None:
         time.sleep(0.002)
 
 
-def judge(bench: Bench, group: bool, answers: Answers) -> str | None:
+def judge(gateway_setup: GatewaySetup, group: bool, answers: Answers) -> str | None:
     """The outcome, by the record and by all who were told or ask now, once it is sure that they agree."""
     members = list(MOVES) if group else ["m"]
-    recorded = {Routes(bench.state).show()["decisions"].get(member) for member in members}
+    recorded = {Routes(gateway_setup.state).show()["decisions"].get(member) for member in members}
     assert len(recorded) == 1, f"one decision for all: {recorded}"
     (outcome,) = recorded
     told = {answer.get("outcome") for _, answer in answers} & OUTCOMES
     assert told <= {outcome}, f"on record is {outcome}, and the hosts were told {answers}"
-    later = {Routes(bench.state).call_off(member) for member in members}
-    later |= {Routes(bench.state).switch(Move(m, MOVES[m], "a=", "b=", "there")) for m in members}
+    later = {Routes(gateway_setup.state).call_off(member) for member in members}
+    later |= {Routes(gateway_setup.state).switch(Move(m, MOVES[m], "a=", "b=", "there")) for m in members}
     assert len(later) == 1, later
     assert outcome in {*later, None}, f"on record was {outcome}, and now it is {later}"
-    assert Routes(bench.state).restore() == {}
+    assert Routes(gateway_setup.state).restore() == {}
     committed = later == {"committed"}
     before = {line.split()[0]: set(line.split()[1:]) for line in TUNNELS.splitlines()}
-    assert bench.peers() == ((BOTH_MOVED if group else MOVED) if committed else before)
+    assert gateway_setup.peers() == ((BOTH_MOVED if group else MOVED) if committed else before)
     return outcome
 
 
@@ -215,20 +215,20 @@ DISK = {"openat", "write", "rename", "fsync", "flock"}
 @pytest.mark.parametrize("group", [False, True], ids=["alone", "group"])
 @pytest.mark.parametrize("fault", ["error=EIO", "error=ENOSPC", "signal=KILL"])
 def test_whatever_system_call_of_a_switch_fails_the_record_is_the_only_answer(
-    bench: Bench, strace: None, fault: str, group: bool
+    gateway_setup: GatewaySetup, strace: None, fault: str, group: bool
 ) -> None:
     outcomes: Counter[str | None] = Counter()
     tried: Counter[str] = Counter()
-    for name, number in calls(bench, SWITCH[group]):
+    for name, number in calls(gateway_setup, SWITCH[group]):
         if (group or fault == "error=ENOSPC") and name not in DISK:
             continue
-        answers = trial(bench, [*SWITCH[group], *AFTERWARDS], f"{name}:{fault}:when={number}")
-        log = bench.log.read_text()
+        answers = trial(gateway_setup, [*SWITCH[group], *AFTERWARDS], f"{name}:{fault}:when={number}")
+        log = gateway_setup.log.read_text()
         if "(INJECTED)" not in log and "killed by SIGKILL" not in log:
             continue  # of these there are not always as many: how often it waits for `wg`, for one
         tried[name] += 1
         try:
-            outcomes[judge(bench, group, answers)] += 1
+            outcomes[judge(gateway_setup, group, answers)] += 1
             assert "KILL" in fault or len(answers) > len(SWITCH[group]), "it hung"
         except AssertionError as wrong:
             raise AssertionError(f"{name} {number}: {wrong}; {answers}\n{log[-3000:]}") from wrong
@@ -241,59 +241,59 @@ def test_whatever_system_call_of_a_switch_fails_the_record_is_the_only_answer(
 
 @pytest.mark.parametrize("group", [False, True], ids=["alone", "group"])
 def test_whatever_program_of_a_switch_fails_the_record_is_the_only_answer(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, group: bool
+    gateway_setup: GatewaySetup, monkeypatch: pytest.MonkeyPatch, group: bool
 ) -> None:
     for number in range(1, 5):
-        bench.lay(group)
+        gateway_setup.lay(group)
         monkeypatch.setenv("FAKE_WG_FAILS", str(number))
         told: list[str] = []
-        ask(bench, [*SWITCH[group], *AFTERWARDS], told.append)
+        ask(gateway_setup, [*SWITCH[group], *AFTERWARDS], told.append)
         monkeypatch.delenv("FAKE_WG_FAILS")
         answers: Answers = [(migration, answer) for migration, answer in map(json.loads, told)]
-        assert judge(bench, group, answers) == "committed"
+        assert judge(gateway_setup, group, answers) == "committed"
         failed = any("routes" in answer for _, answer in answers)
         assert failed == (number <= 2), "a switch calls `wg` twice"
 
 
 def test_without_any_wireguard_the_outcome_is_the_record_s(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    gateway_setup: GatewaySetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.lay(group=False)
+    gateway_setup.lay(group=False)
     told: list[str] = []
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "/nowhere")
-        ask(bench, [("m", "switch"), ("m", "call_off")], told.append)
+        ask(gateway_setup, [("m", "switch"), ("m", "call_off")], told.append)
     answers = [answer for _, answer in map(json.loads, told)]
     assert [answer["outcome"] for answer in answers] == ["committed", "committed"]
     assert "could not be started" in answers[0]["routes"]
-    assert judge(bench, False, []) == "committed"
+    assert judge(gateway_setup, False, []) == "committed"
 
 
 def test_what_wireguard_did_not_do_is_done_as_soon_as_it_can(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    gateway_setup: GatewaySetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.lay(group=False)
+    gateway_setup.lay(group=False)
     monkeypatch.setattr(keeper, "APPLY_AGAIN_S", 0.05)
     monkeypatch.setenv("FAKE_WG_FAILS", "2")
-    routes = Routes(bench.state)
+    routes = Routes(gateway_setup.state)
     assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "committed"
-    assert "10.77.0.9/32" in bench.peers()["a="]
+    assert "10.77.0.9/32" in gateway_setup.peers()["a="]
     keeper.Keeper(routes).start()
     deadline = time.monotonic() + 5
-    while bench.peers() != MOVED:
+    while gateway_setup.peers() != MOVED:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 def test_what_wireguard_did_not_do_is_done_though_the_controller_has_gone(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    gateway_setup: GatewaySetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.lay(group=False)
-    monkeypatch.setattr(keeper, "STATE", bench.state)
+    gateway_setup.lay(group=False)
+    monkeypatch.setattr(keeper, "STATE", gateway_setup.state)
     monkeypatch.setattr(keeper, "KEEP_ON_PAUSE_S", 0.01)
-    monkeypatch.setattr(keeper, "Routes", lambda: Routes(bench.state))
+    monkeypatch.setattr(keeper, "Routes", lambda: Routes(gateway_setup.state))
     keeper.Routes().switch(Move("m", "10.77.0.9", "a=", "b=", "there"))
-    bench.table.write_text(TUNNELS)
+    gateway_setup.table.write_text(TUNNELS)
     monkeypatch.setenv("FAKE_WG_FAILS", "4")
     keeper.keep_on(Controller())
-    assert bench.peers() == MOVED
+    assert gateway_setup.peers() == MOVED

@@ -101,7 +101,7 @@ class Source(threading.Thread):
                 )
 
 
-class Scene:
+class Paged:
     """A pager, and the process that it brings pages for."""
 
     def __init__(
@@ -181,16 +181,16 @@ class Scene:
 
 
 @pytest.fixture
-def scene(images: Path) -> Iterator[Callable[..., Scene]]:
+def paged(images: Path) -> Iterator[Callable[..., Paged]]:
     made = []
 
-    def make(source: Source | Rounds, *ranges: tuple[int, int]) -> Scene:
+    def make(source: Source | Rounds, *ranges: tuple[int, int]) -> Paged:
         remote = isinstance(source, Source)
         if isinstance(source, Source):
             remote = supply.Remote(socket.create_connection(source.listener.getsockname()))
-            made.append(Scene(images, lazy_ranges(images), remote))
+            made.append(Paged(images, lazy_ranges(images), remote))
         else:
-            made.append(Scene(images, source.lazy_ranges(), supply.Local(source)))
+            made.append(Paged(images, source.lazy_ranges(), supply.Local(source)))
         if ranges:
             made[0].restore(*ranges)
         return made[0]
@@ -210,9 +210,9 @@ def test_only_what_the_images_leave_out_is_brought(images: Path) -> None:
     assert sorted(lazy_ranges(images)) == [(7, *HEAP), (7, *BESIDE), (7, *STACK)]
 
 
-def test_every_page_is_there_in_any_order_and_small_mappings_come_first(scene: Callable[..., Scene]) -> None:
+def test_every_page_is_there_in_any_order_and_small_mappings_come_first(paged: Callable[..., Paged]) -> None:
     source = Source()
-    made = scene(source, HEAP, BESIDE, STACK)
+    made = paged(source, HEAP, BESIDE, STACK)
     pages = [start + number * PAGE_BYTES for start, count in (HEAP, BESIDE, STACK) for number in range(count)]
     random.Random(1).shuffle(pages)
     assert [made.read(page, 1) for page in pages] == [[page] for page in pages]
@@ -224,9 +224,9 @@ def test_every_page_is_there_in_any_order_and_small_mappings_come_first(scene: C
     assert len(source.asked) == asked, "nothing was missing any more"
 
 
-def test_large_mappings_follow_once_the_container_has_found_its_feet(scene: Callable[..., Scene]) -> None:
+def test_large_mappings_follow_once_the_container_has_found_its_feet(paged: Callable[..., Paged]) -> None:
     source = Source()
-    made = scene(source, HEAP, BESIDE, STACK)
+    made = paged(source, HEAP, BESIDE, STACK)
     time.sleep(0.2)
     assert source.asked == [STACK[0]]
     assert made.read(HEAP[0] + 40 * PAGE_BYTES, 1) == [HEAP[0] + 40 * PAGE_BYTES]
@@ -239,14 +239,14 @@ def test_large_mappings_follow_once_the_container_has_found_its_feet(scene: Call
     assert len(source.asked) == len(set(source.asked)), "nothing was asked for twice"
 
 
-def test_what_it_never_had_is_zeroes(scene: Callable[..., Scene]) -> None:
-    made = scene(Source(), HEAP, BESIDE, NEVER_THERE, STACK)
+def test_what_it_never_had_is_zeroes(paged: Callable[..., Paged]) -> None:
+    made = paged(Source(), HEAP, BESIDE, NEVER_THERE, STACK)
     assert made.read(*NEVER_THERE) == [0] * NEVER_THERE[1]
     assert made.read(BESIDE[0], 8) == as_they_were(BESIDE[0], 8)
 
 
-def test_what_it_has_written_stays(scene: Callable[..., Scene]) -> None:
-    made = scene(Source(), HEAP, BESIDE, STACK)
+def test_what_it_has_written_stays(paged: Callable[..., Paged]) -> None:
+    made = paged(Source(), HEAP, BESIDE, STACK)
     made.do("write", HEAP[0] + 5 * PAGE_BYTES, 2, 99)
     made.calm()
     assert made.is_over()
@@ -258,8 +258,8 @@ def test_what_it_has_written_stays(scene: Callable[..., Scene]) -> None:
     ]
 
 
-def test_what_it_has_let_go_does_not_come_back(scene: Callable[..., Scene]) -> None:
-    made = scene(Source(), HEAP, BESIDE, STACK)
+def test_what_it_has_let_go_does_not_come_back(paged: Callable[..., Paged]) -> None:
+    made = paged(Source(), HEAP, BESIDE, STACK)
     made.do("drop", HEAP[0] + 100 * PAGE_BYTES, 200)
     made.do("unmap", HEAP[0] + 400 * PAGE_BYTES, 100)
     assert made.read(HEAP[0] + 100 * PAGE_BYTES, 8) == [0] * 8
@@ -269,8 +269,8 @@ def test_what_it_has_let_go_does_not_come_back(scene: Callable[..., Scene]) -> N
     assert made.read(HEAP[0] + 300 * PAGE_BYTES, 100) == as_they_were(HEAP[0] + 300 * PAGE_BYTES, 100)
 
 
-def test_what_it_has_moved_comes_to_the_new_place(scene: Callable[..., Scene]) -> None:
-    made = scene(Source(), HEAP, BESIDE, STACK)
+def test_what_it_has_moved_comes_to_the_new_place(paged: Callable[..., Paged]) -> None:
+    made = paged(Source(), HEAP, BESIDE, STACK)
     assert int(made.do("move", HEAP[0] + 40 * PAGE_BYTES, 100, ELSEWHERE)) == ELSEWHERE
     assert made.read(ELSEWHERE, 3) == as_they_were(HEAP[0] + 40 * PAGE_BYTES, 3)
     made.calm()
@@ -279,8 +279,8 @@ def test_what_it_has_moved_comes_to_the_new_place(scene: Callable[..., Scene]) -
     assert made.read(HEAP[0], 40) == as_they_were(HEAP[0], 40)
 
 
-def test_a_child_has_what_its_parent_had(scene: Callable[..., Scene]) -> None:
-    made = scene(Source(), HEAP, BESIDE, STACK)
+def test_a_child_has_what_its_parent_had(paged: Callable[..., Paged]) -> None:
+    made = paged(Source(), HEAP, BESIDE, STACK)
     made.read(HEAP[0] + 10 * PAGE_BYTES, 2)
     assert made.do("fork", *HEAP) == str(as_they_were(*HEAP))
     made.calm()
@@ -291,12 +291,12 @@ def test_a_child_has_what_its_parent_had(scene: Callable[..., Scene]) -> None:
 @pytest.mark.parametrize("here", [False, True], ids=["source", "images"])
 @pytest.mark.parametrize("calm", [False, True])
 def test_children_that_come_while_pages_do_lack_none(
-    scene: Callable[..., Scene], images: Path, here: bool, calm: bool
+    paged: Callable[..., Paged], images: Path, here: bool, calm: bool
 ) -> None:
     if here:
         write_pagemap(images, (HEAP, PRESENT | LAZY), (BESIDE, PRESENT | LAZY), (STACK, PRESENT | LAZY))
         (images / "pages-1.img").write_bytes(b"".join(content(*one) for one in (HEAP, BESIDE, STACK)))
-    made = scene(Rounds(images) if here else Source(), HEAP, BESIDE, STACK)
+    made = paged(Rounds(images) if here else Source(), HEAP, BESIDE, STACK)
     if calm:
         made.calm()
     assert made.do("family", *HEAP, BESIDE[0]) == "1", "all have found the same"
@@ -307,16 +307,16 @@ def test_children_that_come_while_pages_do_lack_none(
     assert made.read(BESIDE[0], 64) == [0] * 64
 
 
-def test_a_part_of_what_was_dumped_in_one_piece_may_have_no_mapping(scene: Callable[..., Scene]) -> None:
-    made = scene(Source(), (HEAP[0], 20), (HEAP[0] + 22 * PAGE_BYTES, 678), BESIDE, STACK)
+def test_a_part_of_what_was_dumped_in_one_piece_may_have_no_mapping(paged: Callable[..., Paged]) -> None:
+    made = paged(Source(), (HEAP[0], 20), (HEAP[0] + 22 * PAGE_BYTES, 678), BESIDE, STACK)
     assert made.read(HEAP[0] + 25 * PAGE_BYTES, 1) == [HEAP[0] + 25 * PAGE_BYTES]
     assert made.read(HEAP[0] + 19 * PAGE_BYTES, 1) == [HEAP[0] + 19 * PAGE_BYTES]
     made.calm()
     assert made.is_over()
 
 
-def test_a_process_that_ends_needs_nothing_more(scene: Callable[..., Scene]) -> None:
-    made = scene(Source(), HEAP, BESIDE, STACK)
+def test_a_process_that_ends_needs_nothing_more(paged: Callable[..., Paged]) -> None:
+    made = paged(Source(), HEAP, BESIDE, STACK)
     made.read(HEAP[0], 1)
     assert made.process
     made.process.kill()
@@ -325,10 +325,10 @@ def test_a_process_that_ends_needs_nothing_more(scene: Callable[..., Scene]) -> 
     assert made.is_over()
 
 
-def test_images_that_are_here_are_read(scene: Callable[..., Scene], images: Path) -> None:
+def test_images_that_are_here_are_read(paged: Callable[..., Paged], images: Path) -> None:
     write_pagemap(images, (HEAP, PRESENT | LAZY), (STACK, PRESENT | LAZY))
     (images / "pages-1.img").write_bytes(content(*HEAP) + content(*STACK))
-    made = scene(Rounds(images), HEAP, NEVER_THERE, STACK)
+    made = paged(Rounds(images), HEAP, NEVER_THERE, STACK)
     assert made.read(HEAP[0] + 300 * PAGE_BYTES, 3) == as_they_were(HEAP[0] + 300 * PAGE_BYTES, 3)
     assert made.read(*STACK) == as_they_were(*STACK)
     assert made.read(*NEVER_THERE) == [0] * NEVER_THERE[1]
@@ -337,15 +337,15 @@ def test_images_that_are_here_are_read(scene: Callable[..., Scene], images: Path
     assert made.read(*HEAP) == as_they_were(*HEAP)
 
 
-def test_a_source_that_is_lost_is_said_instead_of_waited_for(scene: Callable[..., Scene]) -> None:
-    made = scene(Source(answers=3), HEAP, BESIDE, STACK)
+def test_a_source_that_is_lost_is_said_instead_of_waited_for(paged: Callable[..., Paged]) -> None:
+    made = paged(Source(answers=3), HEAP, BESIDE, STACK)
     made.calm()
     assert not made.is_over()
     assert "page server was lost" in str(made.failure)
 
 
-def test_a_restore_that_fails_is_said(scene: Callable[..., Scene], images: Path) -> None:
-    made = scene(Source())
+def test_a_restore_that_fails_is_said(paged: Callable[..., Paged], images: Path) -> None:
+    made = paged(Source())
     with socket.socket(socket.AF_UNIX) as restore:
         held = os.open(images, os.O_PATH)
         restore.connect(f"/proc/self/fd/{held}/lazy-pages.socket")

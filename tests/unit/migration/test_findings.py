@@ -8,7 +8,7 @@ import pytest
 
 from sealift.errors import Refused
 from sealift.migration.checks import processes
-from sealift.migration.checks.finding import Answer, Bench, Finding, Resource
+from sealift.migration.checks.finding import Answer, Finding, Findings, Resource
 from sealift.migration.preflight import _without_contradictions, refuse
 
 WHO = ["python3, pid 7"]
@@ -142,23 +142,23 @@ def test_what_is_not_known_of_the_destination_is_no_yes() -> None:
 
 
 def test_a_refusal_carries_every_no_and_a_doubt_refuses_nothing() -> None:
-    bench = Bench("source")
-    bench.unknown(Resource.SOCKETS, "a doubt", "")
-    refuse("box", bench.findings)
-    bench.no(Resource.DEVICES, "one thing", "Close it")
-    bench.no(Resource.GPUS, "another", "Close it too")
+    findings = Findings("source")
+    findings.unknown(Resource.SOCKETS, "a doubt", "")
+    refuse("box", findings.found)
+    findings.no(Resource.DEVICES, "one thing", "Close it")
+    findings.no(Resource.GPUS, "another", "Close it too")
     with pytest.raises(Refused, match="box can't be migrated") as raised:
-        refuse("box", bench.findings)
+        refuse("box", findings.found)
     assert raised.value.reasons == ("source: one thing. Close it", "source: another. Close it too")
 
 
 def test_no_yes_stands_beside_a_no_on_the_same_resource_of_the_same_host() -> None:
-    here, there = Bench("source"), Bench("destination")
+    here, there = Findings("source"), Findings("destination")
     here.yes(Resource.CRIU, "4.2")
     there.yes(Resource.CRIU, "4.2")
-    again = Bench("source")
+    again = Findings("source")
     again.no(Resource.CRIU, "no limits", "Grant it")
-    kept = _without_contradictions([*here.findings, *there.findings, *again.findings])
+    kept = _without_contradictions([*here.found, *there.found, *again.found])
     assert [(one.host, one.answer) for one in kept] == [("destination", Answer.YES), ("source", Answer.NO)]
 
 

@@ -1,4 +1,4 @@
-"""What a fault happens to: the hosts of a lab, reached from below, and a migration that is held at its moment."""
+"""What a fault happens to: a migration that is held at its moment, and all that belongs to the trial of one cell."""
 
 from __future__ import annotations
 
@@ -10,68 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.faults.hosts import inside, is_virtual, patience
 from benchmarks.faults.migrating import halt_dir
 from benchmarks.testbed import DOCKER_HOSTS
 from sealift.errors import CommandFailed, SealiftError
-from sealift.host import ssh
 from sealift.lab import lab, namespaced
-from sealift.process import run
 from sealift_agent.points import HOLD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from benchmarks.faults.moments import Moment
     from benchmarks.faults.orchestrator import Orchestrator
     from sealift.inventory import Inventory
-    from sealift.process import Completed
 
 ARRIVE_S = 60
-BECOMING_S = 2
-"""While it boots, a host's first process becomes one program after the other."""
-
-EMULATED = 5
-"""How much longer everything may take where hosts are VMs."""
-
-
-def patience(seconds: float) -> float:
-    """How long to wait for something, in the lab that is up, that takes so long at most among namespaced hosts."""
-    return seconds * EMULATED if is_virtual(lab.running()) else seconds
-
-
-def is_virtual(inventory: Inventory) -> bool:
-    """Whether source and destination are VMs."""
-    return inventory.lab is not None and inventory.lab.kind == "vm"
-
-
-def inside(host: str, script: str, *arguments: str, check: bool = True, timeout_s: float = 60) -> Completed:
-    """Run a shell script on a host: see `inside_run`."""
-    return inside_run(host, ["sh", "-c", script, "sh", *arguments], check=check, timeout_s=timeout_s)
-
-
-def inside_run(
-    host: str, words: Sequence[str], *, stdin: str | None = None, check: bool = True, timeout_s: float = 60
-) -> Completed:
-    """Run a command on a host: a namespaced one from below, so that no network, no login, no agent is needed for it.
-
-    On a VM as its administrator, over SSH. HostUnreachable while it has no power.
-    """
-    inventory = lab.running()
-    if is_virtual(inventory) and host in DOCKER_HOSTS:
-        with ssh.connected(host, inventory.machine(host)) as connection:
-            given = (stdin or "").encode()
-            return connection.run(words, stdin=given, check=check, timeout_s=patience(timeout_s))
-    entered = ["nsenter", "--all", "--target", str(_first(host)), *words]
-    return run(entered, stdin=stdin, check=check, timeout_s=timeout_s)
-
-
-def _first(host: str) -> int:
-    deadline = time.monotonic() + BECOMING_S
-    while (pid := namespaced.first_process(host, str(lab.lab_dir()))) is None:
-        if time.monotonic() > deadline:
-            raise CommandFailed("it does not run", host=host, step="fault")
-        time.sleep(0.02)
-    return pid
 
 
 class Migration(ABC):
@@ -141,8 +92,8 @@ class Migration(ABC):
 
 
 @dataclass
-class Scene:
-    """One cell's surroundings: the lab, the migration, Prefect, and what a fault has to remember until it is mended."""
+class Trial:
+    """The trial of one cell: the lab, the migration, Prefect, and what a fault has to remember until it is mended."""
 
     inventory: Inventory
     migration: Migration

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Endpoints:
     """A container's name, the hosts and the gateway. `destination` is None where it could not be looked at."""
 
     inventory: Inventory
@@ -25,7 +25,7 @@ class Scene:
 
 
 @dataclass
-class Look:
+class Inspection:
     """All that was found: Docker's description, the processes' facts, the hosts' facts, and the findings.
 
     `file_bytes` is what the container's files hold, `image_bytes` what of its image the destination lacks.

@@ -1,6 +1,6 @@
 """Runs on a host (`python3 -`): prints as JSON everything that a migration could leave there, in sections.
 
-Identifiers that differ from one container to the next are masked, so that two looks can be compared line by line.
+Identifiers that differ from one container to the next are masked, so that two states can be compared line by line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MASKS = (
     (r" linkdown\b", ""),
 )
 OWN = re.compile(r"^(sshd\b|/usr/s?bin/sshd|/usr/lib/openssh/|python3 (-|/run/sealift/agent-)|wireguard-go)")
-"""The looking itself, the test's connections, agents (which have a section of their own), and what changes its threads
+"""This script, the test's connections, agents (which have a section of their own), and what changes its threads
 at will."""
 
 AGENT = re.compile(r"^python3 /run/sealift/agent-\S+ (?P<role>\w+)")
@@ -84,7 +84,7 @@ def entries(folder: str) -> list[str]:
     return [str(len(list(pathlib.Path(folder).glob("*"))))]
 
 
-def look() -> dict[str, list[str]]:
+def state() -> dict[str, list[str]]:
     """The sections."""
     mounts = os.fsdecode(pathlib.Path("/proc/self/mountinfo").read_bytes()).split("\n")[:-1]
     running = commands()
@@ -129,4 +129,4 @@ def look() -> dict[str, list[str]]:
     return sections
 
 
-print(json.dumps(look()))
+print(json.dumps(state()))
