@@ -21,7 +21,7 @@ from sealift.processor.wire import to_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.processor.measured import MeasuredTree
 
@@ -64,56 +64,56 @@ def configured(host: str, **settings: Any) -> Iterator[None]:
 
 
 @contextmanager
-def impostor(stage: Stage, host: str, *, redirect: bool = True, **behaviour: Any) -> Iterator[None]:
+def impostor(hosts: Hosts, host: str, *, redirect: bool = True, **behaviour: Any) -> Iterator[None]:
     """Somebody else answers on a host in place of the guest's own program; without `redirect` only beside it."""
     script = (Path(__file__).parent / "impostor.py").read_text()
-    stage[host].put("/run/impostor.py", script.encode())
-    channel = stage[host].open(["python3", "/run/impostor.py", str(IMPOSTOR_PORT), json.dumps(behaviour)])
+    hosts[host].put("/run/impostor.py", script.encode())
+    channel = hosts[host].open(["python3", "/run/impostor.py", str(IMPOSTOR_PORT), json.dumps(behaviour)])
     assert channel.makefile("rb").readline() == b"ready\n"
     # Whom the impostor itself asks on this host is the honest program: only SSH's connections are led astray.
     rule = [*("-o", "lo", "-p", "tcp", "--sport", "1024:65535", "--dport", str(GUEST_PORT))]
     rule += ["-j", "REDIRECT", "--to-ports", str(IMPOSTOR_PORT)]
     try:
         if redirect:
-            stage[host].run(["iptables", "-w", "-t", "nat", "-A", "OUTPUT", *rule])
+            hosts[host].run(["iptables", "-w", "-t", "nat", "-A", "OUTPUT", *rule])
         yield
     finally:
         if redirect:
-            stage[host].run(["iptables", "-w", "-t", "nat", "-D", "OUTPUT", *rule], check=False)
-        stage.sh(
+            hosts[host].run(["iptables", "-w", "-t", "nat", "-D", "OUTPUT", *rule], check=False)
+        hosts.sh(
             host,
             'kill $(ss -Hltnp "sport = :$1" | sed -n "s/.*pid=\\([0-9]*\\).*/\\1/p")',
             str(IMPOSTOR_PORT),
         )
-        stage.sh(host, "rm -f /run/impostor.py")
+        hosts.sh(host, "rm -f /run/impostor.py")
         channel.close()
 
 
 @contextmanager
-def other_ssh_key(stage: Stage, host: str) -> Iterator[None]:
+def other_ssh_key(hosts: Hosts, host: str) -> Iterator[None]:
     """SSH on a host shows another key: what a man in the middle has to do, who does not know the host's own."""
     path = "/etc/ssh/ssh_host_ed25519_key"
-    honest = stage[host].run(["cat", path]).stdout
+    honest = hosts[host].run(["cat", path]).stdout
     restart = "kill -HUP $(cat /run/sshd.pid)"
     other = make_ssh_key()
-    public = stage.sh(host, f"cat {path}.pub")
-    stage[host].put(path, other.private.encode(), mode=0o600)
-    stage.sh(host, restart)
-    until_shown(stage, host, other.public)
+    public = hosts.sh(host, f"cat {path}.pub")
+    hosts[host].put(path, other.private.encode(), mode=0o600)
+    hosts.sh(host, restart)
+    until_shown(hosts, host, other.public)
     try:
         yield
     finally:
-        stage[host].put(path, honest.encode(), mode=0o600)
-        stage.sh(host, restart)
-        until_shown(stage, host, public)
+        hosts[host].put(path, honest.encode(), mode=0o600)
+        hosts.sh(host, restart)
+        until_shown(hosts, host, public)
 
 
-def until_shown(stage: Stage, host: str, key: str) -> None:
+def until_shown(hosts: Hosts, host: str, key: str) -> None:
     """Wait until a host's SSH server shows this key."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         with suppress(HostUnreachable):
-            stranger = ssh.meet(host, stage.inventory.host(host))
+            stranger = ssh.meet(host, hosts.inventory.host(host))
             stranger.close()
             if stranger.shown_key == key:
                 return
@@ -122,7 +122,7 @@ def until_shown(stage: Stage, host: str, key: str) -> None:
 
 
 @contextmanager
-def counting_at_source(stage: Stage, *addresses: str) -> Iterator[dict[str, int]]:
+def counting_at_source(hosts: Hosts, *addresses: str) -> Iterator[dict[str, int]]:
     """What leaves the source for these addresses while the block runs, in bytes.
 
     Of WireGuard's own packets only those are counted that are long enough to carry data; what an impostor on the
@@ -137,15 +137,15 @@ def counting_at_source(stage: Stage, *addresses: str) -> Iterator[dict[str, int]
     table = (
         "add table inet counted\nadd chain inet counted out { type filter hook postrouting priority 300; }\n"
     )
-    stage["source"].run(["nft", "-f", "-"], stdin=(table + rules).encode())
+    hosts["source"].run(["nft", "-f", "-"], stdin=(table + rules).encode())
     counted: dict[str, int] = {}
     try:
         yield counted
-        listed = json.loads(stage["source"].run(["nft", "-j", "list", "table", "inet", "counted"]).stdout)
+        listed = json.loads(hosts["source"].run(["nft", "-j", "list", "table", "inet", "counted"]).stdout)
         for entry in listed["nftables"]:
             for part in entry.get("rule", {}).get("expr", []):
                 if "counter" in part:
                     match = entry["rule"]["expr"][0]["match"]["right"]
                     counted[str(match)] = int(part["counter"]["bytes"])
     finally:
-        stage["source"].run(["nft", "delete", "table", "inet", "counted"])
+        hosts["source"].run(["nft", "delete", "table", "inet", "counted"])

@@ -18,7 +18,7 @@ from sealift.provider.client import ProviderClient
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.inventory import Inventory
 
@@ -26,16 +26,16 @@ HOST = "destination"
 
 
 @contextmanager
-def provider(stage: Stage) -> Iterator[ssh.Connection]:
+def provider(hosts: Hosts) -> Iterator[ssh.Connection]:
     """The provider as its administrator."""
-    with ssh.connected("provider", lab.machine(stage.inventory, "provider")) as connection:
+    with ssh.connected("provider", lab.machine(hosts.inventory, "provider")) as connection:
         yield connection
 
 
-def pull_plug(stage: Stage) -> None:
+def pull_plug(hosts: Hosts) -> None:
     """The owner has the provider end the destination's VM, as pulling its plug would."""
-    assert stage.inventory.provider is not None
-    with ssh.connected("provider", stage.inventory.provider) as connection:
+    assert hosts.inventory.provider is not None
+    with ssh.connected("provider", hosts.inventory.provider) as connection:
         ProviderClient(connection).stop(HOST)
 
 
@@ -47,16 +47,16 @@ def changed(inventory: Inventory, **fields: Any) -> Inventory:
     return inventory.model_copy(update={"hosts": {**inventory.hosts, HOST: entry}})
 
 
-def raise_up(stage: Stage, inventory: Inventory) -> None:
-    """Attest, provision, wait for Docker; the stage goes on with the connection that came of it."""
+def raise_up(hosts: Hosts, inventory: Inventory) -> None:
+    """Attest, provision, wait for Docker; the test goes on with the connection that came of it."""
     record, connection = attest(inventory, HOST)
     known = pinned(inventory)
     provision(known, record, connection, keystore_of(known))
-    with Agent(stage["gateway"], "gateway") as gateway:
-        introduce(known, HOST, gateway, [stage["source"]])
-    stage.connections[HOST].close()
-    stage.connections[HOST] = connection
-    stage.inventory = known
+    with Agent(hosts["gateway"], "gateway") as gateway:
+        introduce(known, HOST, gateway, [hosts["source"]])
+    hosts.connections[HOST].close()
+    hosts.connections[HOST] = connection
+    hosts.inventory = known
 
 
 def plant_image(

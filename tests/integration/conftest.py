@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import own_run_directory, raised, set_up
+from hosts import own_run_directory, raised, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.inventory import Inventory
 
@@ -30,14 +30,14 @@ def netns_lab(run_directory: None) -> Iterator[Inventory]:
 
 
 @pytest.fixture(scope="session")
-def whole_stage(netns_lab: Inventory) -> Iterator[Stage]:
+def all_hosts(netns_lab: Inventory) -> Iterator[Hosts]:
     """Connections to all hosts, open for the session."""
     with set_up(netns_lab) as ready:
         yield ready
 
 
 @pytest.fixture
-def stage(whole_stage: Stage) -> Iterator[Stage]:
+def hosts(all_hosts: Hosts) -> Iterator[Hosts]:
     """The lab for one test, cleaned of its containers, volumes and addresses afterwards."""
-    yield whole_stage
-    whole_stage.clean()
+    yield all_hosts
+    all_hosts.clean()

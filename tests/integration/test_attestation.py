@@ -25,7 +25,7 @@ from attack import (
     relaunched,
     until_shown,
 )
-from stage import arrive, untouched
+from hosts import arrive, untouched
 
 from sealift import inventory as inventories
 from sealift.attestation.attest import attest, keystore_of
@@ -49,7 +49,7 @@ from sealift.processor.measured import MeasuredTree
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.inventory import Inventory
 
@@ -66,29 +66,29 @@ def changed(inventory: Inventory, host: str, **fields: Any) -> Inventory:
     return inventory.model_copy(update={"hosts": {**inventory.hosts, host: entry}})
 
 
-def rejection(stage: Stage, inventory: Inventory | None = None) -> EvidenceRejected:
+def rejection(hosts: Hosts, inventory: Inventory | None = None) -> EvidenceRejected:
     """Migrate by the flow, from its first step; the rejection that it must end in, with nothing sent."""
-    address = stage.redis("redis", memory_mb=5)
+    address = hosts.redis("redis", memory_mb=5)
     with (
-        untouched(stage, "redis", address),
-        counting_at_source(stage, *PLACES) as sent,
+        untouched(hosts, "redis", address),
+        counting_at_source(hosts, *PLACES) as sent,
         pytest.raises(EvidenceRejected) as raised,
     ):
-        go(stage, inventory)
+        go(hosts, inventory)
     assert sent == dict.fromkeys(PLACES, 0)
-    assert stage.owner(address) == "source"
+    assert hosts.owner(address) == "source"
     assert raised.value.step == Step.ATTEST
     assert raised.value.host == "destination"
     return raised.value
 
 
-def go(stage: Stage, inventory: Inventory | None) -> None:
+def go(hosts: Hosts, inventory: Inventory | None) -> None:
     """A migration by the flow: its evidence is asked for as the inventory says."""
     from flows.migrate import migrate
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sealift.toml"
-        inventories.save(inventory or stage.inventory, path)
+        inventories.save(inventory or hosts.inventory, path)
         migrate("redis", "source", "destination", inventory=path)
 
 
@@ -100,121 +100,121 @@ def names(error: EvidenceRejected, *checks: str) -> None:
         assert check in str(error)
 
 
-def asked(stage: Stage, host: str, nonce: bytes) -> str:
+def asked(hosts: Hosts, host: str, nonce: bytes) -> str:
     """A host's honest answer to somebody's nonce."""
     question = {"order": "attest", "owner_nonce": base64.b64encode(nonce).decode()}
-    return ssh.ask(stage[host], GUEST_PORT, json.dumps(question).encode(), timeout_s=20).decode()
+    return ssh.ask(hosts[host], GUEST_PORT, json.dumps(question).encode(), timeout_s=20).decode()
 
 
-def test_another_measurement(stage: Stage) -> None:
+def test_another_measurement(hosts: Hosts) -> None:
     with relaunched("destination", tree=MeasuredTree(b"something else")):
-        names(rejection(stage), "measurement")
+        names(rejection(hosts), "measurement")
 
 
-def test_a_policy_that_allows_debugging(stage: Stage) -> None:
+def test_a_policy_that_allows_debugging(hosts: Hosts) -> None:
     with relaunched("destination", SnpLaunch(policy=SNP_POLICY_DEFAULT | PolicyBit.DEBUG)):
-        names(rejection(stage), "guest_policy.debug")
+        names(rejection(hosts), "guest_policy.debug")
 
 
-def test_an_old_tcb(stage: Stage) -> None:
+def test_an_old_tcb(hosts: Hosts) -> None:
     old = {"boot_loader": 3, "tee": 0, "snp": 8, "microcode": 0x73, "fmc": None}
     assert Tcb(**old)
     with configured("destination", current_tcb=old):
-        error = rejection(stage)
+        error = rejection(hosts)
     assert any("tcb" in reason.partition(":")[0] for reason in error.reasons), error.reasons
 
 
-def test_a_replayed_answer(stage: Stage) -> None:
-    earlier = asked(stage, "destination", secrets.token_bytes(32))
-    with impostor(stage, "destination", replay=earlier):
-        names(rejection(stage), "report_data")
+def test_a_replayed_answer(hosts: Hosts) -> None:
+    earlier = asked(hosts, "destination", secrets.token_bytes(32))
+    with impostor(hosts, "destination", replay=earlier):
+        names(rejection(hosts), "report_data")
 
 
-def test_a_report_over_another_wireguard_key(stage: Stage) -> None:
-    with impostor(stage, "destination", alter={"wireguard_key": make_wireguard_key().public}):
-        names(rejection(stage), "report_data")
+def test_a_report_over_another_wireguard_key(hosts: Hosts) -> None:
+    with impostor(hosts, "destination", alter={"wireguard_key": make_wireguard_key().public}):
+        names(rejection(hosts), "report_data")
 
 
-def test_a_report_over_another_ssh_host_key(stage: Stage) -> None:
-    with other_ssh_key(stage, "destination"):
-        shown = ssh.meet("destination", stage.inventory.host("destination"))
+def test_a_report_over_another_ssh_host_key(hosts: Hosts) -> None:
+    with other_ssh_key(hosts, "destination"):
+        shown = ssh.meet("destination", hosts.inventory.host("destination"))
         shown.close()
-        with impostor(stage, "destination", alter={"ssh_host_key": shown.shown_key}):
-            names(rejection(stage), "report_data")
+        with impostor(hosts, "destination", alter={"ssh_host_key": shown.shown_key}):
+            names(rejection(hosts), "report_data")
 
 
-def test_a_man_in_the_middle_with_an_ssh_host_key_of_his_own(stage: Stage) -> None:
-    with other_ssh_key(stage, "destination"):
-        names(rejection(stage), "ssh_host_key")
+def test_a_man_in_the_middle_with_an_ssh_host_key_of_his_own(hosts: Hosts) -> None:
+    with other_ssh_key(hosts, "destination"):
+        names(rejection(hosts), "ssh_host_key")
 
 
-def test_evidence_swapped_between_two_hosts(stage: Stage) -> None:
-    source = stage.inventory.host("source").address
+def test_evidence_swapped_between_two_hosts(hosts: Hosts) -> None:
+    source = hosts.inventory.host("source").address
     with (
-        impostor(stage, "source", redirect=False),
-        impostor(stage, "destination", forward=f"{source}:{IMPOSTOR_PORT}"),
+        impostor(hosts, "source", redirect=False),
+        impostor(hosts, "destination", forward=f"{source}:{IMPOSTOR_PORT}"),
     ):
-        names(rejection(stage), "ssh_host_key", "other_host")
+        names(rejection(hosts), "ssh_host_key", "other_host")
 
 
-def test_a_provider_that_shows_the_evidence_of_an_honest_vm_and_routes_to_another(stage: Stage) -> None:
+def test_a_provider_that_shows_the_evidence_of_an_honest_vm_and_routes_to_another(hosts: Hosts) -> None:
     """The address leads to the provider's own machine, which lets the honest one answer."""
-    honest = stage.inventory.host("destination").address
-    provider = stage.inventory.provider
+    honest = hosts.inventory.host("destination").address
+    provider = hosts.inventory.provider
     assert provider is not None
-    elsewhere = changed(stage.inventory, "destination", address=provider.address)
-    with ssh.connected("provider", lab.machine(stage.inventory, "provider")) as connection:
-        stage.connections["provider"] = connection
+    elsewhere = changed(hosts.inventory, "destination", address=provider.address)
+    with ssh.connected("provider", lab.machine(hosts.inventory, "provider")) as connection:
+        hosts.connections["provider"] = connection
         with (
-            impostor(stage, "destination", redirect=False),
-            impostor(stage, "provider", forward=f"{honest}:{IMPOSTOR_PORT}"),
+            impostor(hosts, "destination", redirect=False),
+            impostor(hosts, "provider", forward=f"{honest}:{IMPOSTOR_PORT}"),
         ):
-            names(rejection(stage, elsewhere), "ssh_host_key")
-        del stage.connections["provider"]
+            names(rejection(hosts, elsewhere), "ssh_host_key")
+        del hosts.connections["provider"]
 
 
 @pytest.mark.whole
-def test_an_address_that_leads_to_another_attested_host(stage: Stage) -> None:
-    source = stage.inventory.host("source").address
+def test_an_address_that_leads_to_another_attested_host(hosts: Hosts) -> None:
+    source = hosts.inventory.host("source").address
     with pytest.raises(EvidenceRejected) as raised:
-        attest(changed(stage.inventory, "destination", address=source), "destination")
+        attest(changed(hosts.inventory, "destination", address=source), "destination")
     names(raised.value, "other_host")
 
 
 @pytest.mark.whole
-def test_a_root_that_the_policy_does_not_name(stage: Stage, tmp_path: Path) -> None:
-    vm = stage.inventory.host("destination").vm
+def test_a_root_that_the_policy_does_not_name(hosts: Hosts, tmp_path: Path) -> None:
+    vm = hosts.inventory.host("destination").vm
     assert vm is not None
     policy = parse_policy(vm.policy.read_text()).model_copy(update={"extra_roots": ()})
     (tmp_path / "policy.toml").write_text(write_policy(policy))
     strict = changed(
-        stage.inventory, "destination", vm=vm.model_copy(update={"policy": tmp_path / "policy.toml"})
+        hosts.inventory, "destination", vm=vm.model_copy(update={"policy": tmp_path / "policy.toml"})
     )
-    names(rejection(stage, strict), "root")
+    names(rejection(hosts, strict), "root")
 
 
-def test_no_processor_at_all(stage: Stage) -> None:
-    stage.sh("destination", "mount --bind /dev/null /run/sealift/sev-guest")
+def test_no_processor_at_all(hosts: Hosts) -> None:
+    hosts.sh("destination", "mount --bind /dev/null /run/sealift/sev-guest")
     try:
-        error = rejection(stage)
+        error = rejection(hosts)
     finally:
-        stage.sh("destination", "umount /run/sealift/sev-guest")
+        hosts.sh("destination", "umount /run/sealift/sev-guest")
     names(error, "answer")
 
 
-def test_a_man_in_the_middle_at_wireguard(stage: Stage) -> None:
+def test_a_man_in_the_middle_at_wireguard(hosts: Hosts) -> None:
     """Who stands at the endpoint without the attested key completes no handshake, and gets no byte of the container."""
-    address = stage.redis("redis", memory_mb=5)
+    address = hosts.redis("redis", memory_mb=5)
     with (
-        untouched(stage, "redis", address),
-        Session.open(stage.inventory, stage.request("redis")) as session,
+        untouched(hosts, "redis", address),
+        Session.open(hosts.inventory, hosts.request("redis")) as session,
     ):
         arrive(session)
         preflight(session)
-        with counting_at_source(stage, *PLACES[:1]) as sent, other_wireguard_key(stage):
+        with counting_at_source(hosts, *PLACES[:1]) as sent, other_wireguard_key(hosts):
             with pytest.raises(SealiftError):
                 go_on(session)
-            assert handshakes(stage) == "0"
+            assert handshakes(hosts) == "0"
         assert sent[PLACES[0]] == 0
 
 
@@ -223,88 +223,88 @@ def go_on(session: Session) -> None:
     files.open_doors(session, files.create_copy(session))
 
 
-def handshakes(stage: Stage) -> str:
+def handshakes(hosts: Hosts) -> str:
     """When the source last agreed on keys with the destination."""
-    key = stage.inventory.host("destination").wireguard_key
-    shown = stage["source"].run(["wg", "show", "sealift-wg", "latest-handshakes"]).stdout
+    key = hosts.inventory.host("destination").wireguard_key
+    shown = hosts["source"].run(["wg", "show", "sealift-wg", "latest-handshakes"]).stdout
     return next(line.split()[1] for line in shown.splitlines() if line.split()[0] == key)
 
 
 @contextmanager
-def other_wireguard_key(stage: Stage) -> Iterator[None]:
+def other_wireguard_key(hosts: Hosts) -> Iterator[None]:
     """Another key at the destination's endpoint, and the session from before gone, as with another machine there."""
     change = "wg set sealift-wg private-key /dev/stdin"
-    stage["destination"].run(["sh", "-c", change], stdin=make_wireguard_key().private.encode())
-    key = stage.inventory.host("destination").wireguard_key
-    endpoint = f"{stage.inventory.host('destination').address}:51820"
-    tunnel = f"{stage.inventory.host('destination').tunnel_address}/32"
-    stage["source"].run(["wg", "set", "sealift-wg", "peer", str(key), "remove"])
-    stage["source"].run(
+    hosts["destination"].run(["sh", "-c", change], stdin=make_wireguard_key().private.encode())
+    key = hosts.inventory.host("destination").wireguard_key
+    endpoint = f"{hosts.inventory.host('destination').address}:51820"
+    tunnel = f"{hosts.inventory.host('destination').tunnel_address}/32"
+    hosts["source"].run(["wg", "set", "sealift-wg", "peer", str(key), "remove"])
+    hosts["source"].run(
         ["wg", "set", "sealift-wg", "peer", str(key), "endpoint", endpoint, "allowed-ips", tunnel]
     )
     try:
         yield
     finally:
-        stage.sh("destination", "wg set sealift-wg private-key /run/sealift/keys/wireguard")
+        hosts.sh("destination", "wg set sealift-wg private-key /run/sealift/keys/wireguard")
 
 
-def test_a_destination_that_nothing_vouches_for_needs_none_by_name(stage: Stage) -> None:
-    address = stage.redis("redis")
-    plain = changed(stage.inventory, "destination", vm=None)
+def test_a_destination_that_nothing_vouches_for_needs_none_by_name(hosts: Hosts) -> None:
+    address = hosts.redis("redis")
+    plain = changed(hosts.inventory, "destination", vm=None)
     plainly = Request("redis", "source", "destination")
-    with untouched(stage, "redis", address):
+    with untouched(hosts, "redis", address):
         with pytest.raises(Refused, match="--evidence none") as raised, Session.open(plain, plainly):
             pass
         assert not isinstance(raised.value, EvidenceRejected)
         otherwise = Request("redis", "source", "destination", Options(evidence="sev"))
-        with pytest.raises(Refused, match="sev is asked for"), Session.open(stage.inventory, otherwise):
+        with pytest.raises(Refused, match="sev is asked for"), Session.open(hosts.inventory, otherwise):
             pass
 
 
-def test_a_migration_without_evidence_says_so(stage: Stage) -> None:
+def test_a_migration_without_evidence_says_so(hosts: Hosts) -> None:
     from flows.migrate import migrate
 
-    stage.redis("redis")
-    report = migrate("redis", "source", "destination", Options(evidence="none"), stage.path)
+    hosts.redis("redis")
+    report = migrate("redis", "source", "destination", Options(evidence="none"), hosts.path)
     assert report.evidence is Evidence.ABSENT
     assert report.verified == []
 
 
-def test_a_migration_with_evidence_says_what_was_verified_and_that_it_is_emulated(stage: Stage) -> None:
-    stage.redis("redis")
-    there = stage.migrate("redis")
+def test_a_migration_with_evidence_says_what_was_verified_and_that_it_is_emulated(hosts: Hosts) -> None:
+    hosts.redis("redis")
+    there = hosts.migrate("redis")
     assert there.evidence is Evidence.EMULATED
     assert [record.step for record in there.steps][:2] == [Step.ATTEST, Step.PROVISION_KEYS]
     assert "EMULATED" in there.verified[0]
     assert any("no disk encryption" in sentence for sentence in there.verified)
-    back = stage.migrate("redis", "destination", "source")
+    back = hosts.migrate("redis", "destination", "source")
     assert (back.outcome, back.evidence) == ("committed", Evidence.EMULATED)
 
 
-def test_attestation_costs_at_most_a_second(stage: Stage) -> None:
+def test_attestation_costs_at_most_a_second(hosts: Hosts) -> None:
     took = []
     for _ in range(3):
         started = time.monotonic()
-        attest(stage.inventory, "destination")[1].close()
+        attest(hosts.inventory, "destination")[1].close()
         took.append(time.monotonic() - started)
     print(f"attested in {min(took):.3f} to {max(took):.3f} s")
     assert min(took) <= ATTESTATION_S
 
 
-def patient(stage: Stage, folder: Path, lifetime_s: int) -> Inventory:
+def patient(hosts: Hosts, folder: Path, lifetime_s: int) -> Inventory:
     """The inventory with evidence of the destination's that may be used again for that long."""
-    vm = stage.inventory.host("destination").vm
+    vm = hosts.inventory.host("destination").vm
     assert vm is not None
     policy = parse_policy(vm.policy.read_text()).model_copy(update={"evidence_lifetime_s": lifetime_s})
     (folder / "policy.toml").write_text(write_policy(policy))
     lasting = vm.model_copy(update={"policy": folder / "policy.toml"})
-    return changed(stage.inventory, "destination", vm=lasting)
+    return changed(hosts.inventory, "destination", vm=lasting)
 
 
 def test_evidence_is_used_again_only_within_the_age_that_the_policy_sets(
-    stage: Stage, tmp_path: Path
+    hosts: Hosts, tmp_path: Path
 ) -> None:
-    inventory = patient(stage, tmp_path, 2)
+    inventory = patient(hosts, tmp_path, 2)
 
     def verified() -> Any:
         record, connection = attest(inventory, "destination")
@@ -317,29 +317,29 @@ def test_evidence_is_used_again_only_within_the_age_that_the_policy_sets(
     assert verified() > first
 
 
-def test_evidence_from_before_the_last_start_is_fetched_anew(stage: Stage, tmp_path: Path) -> None:
+def test_evidence_from_before_the_last_start_is_fetched_anew(hosts: Hosts, tmp_path: Path) -> None:
     """A VM that was started again has other keys: nobody answers to those on record, however young that is."""
-    inventory = patient(stage, tmp_path, 3600)
+    inventory = patient(hosts, tmp_path, 3600)
     first, connection = attest(inventory, "destination")
     connection.close()
     again = "cd /etc/ssh; cp -a ssh_host_ed25519_key ssh_host_ed25519_key.pub /run/; rm ssh_host_ed25519_key"
-    stage.sh("destination", f"{again}; /usr/libexec/sealift/guest boot snp; kill -HUP $(cat /run/sshd.pid)")
-    until_shown(stage, "destination", stage.sh("destination", "cat /etc/ssh/ssh_host_ed25519_key.pub"))
+    hosts.sh("destination", f"{again}; /usr/libexec/sealift/guest boot snp; kill -HUP $(cat /run/sshd.pid)")
+    until_shown(hosts, "destination", hosts.sh("destination", "cat /etc/ssh/ssh_host_ed25519_key.pub"))
     try:
         second, connection = attest(inventory, "destination")
         connection.close()
         assert second.verified_at > first.verified_at
         assert second.ssh_host_key != first.ssh_host_key
     finally:
-        stage.sh("destination", "mv /run/ssh_host_ed25519_key* /etc/ssh/; kill -HUP $(cat /run/sshd.pid)")
-        until_shown(stage, "destination", first.ssh_host_key)
-        attest(stage.inventory, "destination")[1].close()
-    assert Records.of(stage.inventory).read("destination").ssh_host_key == first.ssh_host_key
+        hosts.sh("destination", "mv /run/ssh_host_ed25519_key* /etc/ssh/; kill -HUP $(cat /run/sshd.pid)")
+        until_shown(hosts, "destination", first.ssh_host_key)
+        attest(hosts.inventory, "destination")[1].close()
+    assert Records.of(hosts.inventory).read("destination").ssh_host_key == first.ssh_host_key
 
 
-def kill_guest_program(stage: Stage) -> None:
+def kill_guest_program(hosts: Hosts) -> None:
     """The guest's program ends as by SIGKILL; the lab's init starts it again a second later."""
-    stage.sh(
+    hosts.sh(
         "destination",
         'kill -9 $(ss -Hltnp "sport = :$1" | sed -n "s/.*pid=\\([0-9]*\\).*/\\1/p")',
         str(GUEST_PORT),
@@ -351,14 +351,14 @@ def kill_guest_program(stage: Stage) -> None:
     "after_s",
     [0.0, 0.05, 0.2, *(pytest.param(more, marks=pytest.mark.whole) for more in (0.02, 0.1, 0.4))],
 )
-def test_provisioning_that_is_killed_succeeds_the_next_time(stage: Stage, after_s: float) -> None:
-    record, connection = attest(stage.inventory, "destination", patience_s=20)
-    known, store = pinned(stage.inventory), keystore_of(stage.inventory)
-    stage.sh("destination", "ip link delete sealift-wg")
+def test_provisioning_that_is_killed_succeeds_the_next_time(hosts: Hosts, after_s: float) -> None:
+    record, connection = attest(hosts.inventory, "destination", patience_s=20)
+    known, store = pinned(hosts.inventory), keystore_of(hosts.inventory)
+    hosts.sh("destination", "ip link delete sealift-wg")
     with connection, ThreadPoolExecutor(1) as pool:
         first = pool.submit(provision, known, record, connection, store)
         time.sleep(after_s)
-        kill_guest_program(stage)
+        kill_guest_program(hosts)
         assert first.exception() is None or isinstance(first.exception(), HostUnreachable)
         deadline = time.monotonic() + 20
         while True:
@@ -369,10 +369,10 @@ def test_provisioning_that_is_killed_succeeds_the_next_time(stage: Stage, after_
                 assert time.monotonic() < deadline
                 time.sleep(0.3)
     # From here: the gateway would go on for a while in the session that went with the interface.
-    stage.sh("destination", "for _ in 1 2 3 4 5; do ping -c 1 -W 2 10.78.0.1 && exit; done; exit 1")
+    hosts.sh("destination", "for _ in 1 2 3 4 5; do ping -c 1 -W 2 10.78.0.1 && exit; done; exit 1")
 
 
-def test_the_command_line_prints_the_verdict_alone(stage: Stage) -> None:
+def test_the_command_line_prints_the_verdict_alone(hosts: Hosts) -> None:
     import sys
 
     def sealift(*words: str) -> subprocess.CompletedProcess[str]:
@@ -423,36 +423,36 @@ with socket.create_connection(("198.18.0.20", 9999), timeout=10) as peer:
 """
 
 
-def test_nothing_of_the_container_is_on_the_wire_in_the_clear(stage: Stage) -> None:
+def test_nothing_of_the_container_is_on_the_wire_in_the_clear(hosts: Hosts) -> None:
     """A canary in memory, environment, writable layer and volume; the same search finds a copy sent in the clear."""
     from sealift.lab import images
 
     canary = secrets.token_hex(32)
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    network = ["--network", stage.network, "--ip", stage.address()]
+    tag = images.provide(hosts["source"], images.PYTHON, say=print)
+    network = ["--network", hosts.network, "--ip", hosts.address()]
     options = [*network, "--env", f"CANARY={canary}", "--volume", "kept:/data"]
-    stage.docker("source", "run", "-d", "--name", "bird", *options, tag, "python3", "-c", CANARY)
-    stage.sh("source", "until docker exec bird cat /data/kept >/dev/null 2>&1; do sleep 0.1; done")
-    with captured(stage, canary) as found:
-        report = stage.migrate("bird")
+    hosts.docker("source", "run", "-d", "--name", "bird", *options, tag, "python3", "-c", CANARY)
+    hosts.sh("source", "until docker exec bird cat /data/kept >/dev/null 2>&1; do sleep 0.1; done")
+    with captured(hosts, canary) as found:
+        report = hosts.migrate("bird")
     assert report.outcome == "committed"
-    assert stage.docker("destination", "exec", "bird", "cat", "/data/kept", "/home/written") == canary * 2
+    assert hosts.docker("destination", "exec", "bird", "cat", "/data/kept", "/home/written") == canary * 2
     assert found == {"packets": True, "canary": False}
-    with captured(stage, canary) as found:
-        listener = stage["destination"].open(["python3", "-c", LISTEN])
+    with captured(hosts, canary) as found:
+        listener = hosts["destination"].open(["python3", "-c", LISTEN])
         assert listener.makefile("rb").readline() == b"ready\n"
-        stage["source"].run(["python3", "-c", SEND, canary])
+        hosts["source"].run(["python3", "-c", SEND, canary])
         listener.close()
     assert found == {"packets": True, "canary": True}
 
 
 @contextmanager
-def captured(stage: Stage, canary: str) -> Iterator[dict[str, bool]]:
+def captured(hosts: Hosts, canary: str) -> Iterator[dict[str, bool]]:
     """Whether the canary was in what the source sent and got on the underlay while the block ran."""
     file = "/run/capture"
     # Without the immediate mode a packet stays in the kernel's ring for up to a second, and is lost with tcpdump.
     command = ["tcpdump", "-i", "eth0", "--immediate-mode", "-U", "-s", "0", "-B", "65536", "-w", file]
-    channel = stage["source"].open(command)
+    channel = hosts["source"].open(command)
     assert b"listening on" in channel.makefile_stderr("rb").readline()
     found: dict[str, bool] = {}
     yield found
@@ -461,6 +461,6 @@ def captured(stage: Stage, canary: str) -> Iterator[dict[str, bool]]:
         'kill $(pgrep -x tcpdump); sleep 0.3; test "$(stat -c %s "$1")" -gt 200 && echo packets; '
         'grep -a -c "$2" "$1"; rm "$1"'
     )
-    said = stage.sh("source", script, file, canary, check=False).split()
+    said = hosts.sh("source", script, file, canary, check=False).split()
     channel.close()
     found.update(packets="packets" in said, canary=said[-1] != "0")

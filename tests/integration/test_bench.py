@@ -24,7 +24,7 @@ from flows import scheduler
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.inventory import Inventory
 
@@ -126,23 +126,23 @@ def varints(data: bytes) -> dict[int, int | bytes]:
     return fields
 
 
-def statistics(stage: Stage, host: str, pattern: str) -> dict[int, int]:
+def statistics(hosts: Hosts, host: str, pattern: str) -> dict[int, int]:
     """The one message in a statistics file of CRIU (images/stats.proto), by field numbers."""
-    content = bytes.fromhex(stage.sh(host, f"od -An -v -tx1 {pattern} | tr -d ' \\n'"))
+    content = bytes.fromhex(hosts.sh(host, f"od -An -v -tx1 {pattern} | tr -d ' \\n'"))
     outer = varints(content[12:])
     (inner,) = outer.values()
     assert isinstance(inner, bytes)
     return {number: value for number, value in varints(inner).items() if isinstance(value, int)}
 
 
-def test_dump_and_restore_agree_with_the_statistics_that_criu_has_written(stage: Stage) -> None:
-    stage.redis("redis", memory_mb=40)
+def test_dump_and_restore_agree_with_the_statistics_that_criu_has_written(hosts: Hosts) -> None:
+    hosts.redis("redis", memory_mb=40)
     found: dict[str, dict[int, int]] = {}
 
     def look(name: str, host: str, pattern: str) -> Any:
-        return lambda _: found.update({name: statistics(stage, host, pattern)})
+        return lambda _: found.update({name: statistics(hosts, host, pattern)})
 
-    report = stage.engine(
+    report = hosts.engine(
         "redis",
         {
             "dumped": look("dump", "source", "/run/sealift/dumps/*/final/stats-dump"),
@@ -175,10 +175,10 @@ def test_peers_move_the_same_work_under_the_same_client(testbed: Testbed, system
         assert row["tunnel_mb_s"] > 0
 
 
-def test_the_way_between_the_hosts_ends_with_the_testbed(stage: Stage, netns_lab: Inventory) -> None:
+def test_the_way_between_the_hosts_ends_with_the_testbed(hosts: Hosts, netns_lab: Inventory) -> None:
     def left() -> str:
-        keys = stage.sh("destination", "cat /root/.ssh/authorized_keys")
-        return keys + "".join(stage.sh(host, "mount") for host in DOCKER_HOSTS)
+        keys = hosts.sh("destination", "cat /root/.ssh/authorized_keys")
+        return keys + "".join(hosts.sh(host, "mount") for host in DOCKER_HOSTS)
 
     with Testbed.open(netns_lab, say=print) as opened:
         ssh_path.open_path(opened)
@@ -203,7 +203,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @pytest.mark.whole
-def test_the_notebook_runs(stage: Stage, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs(hosts: Hosts, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
     from nbclient import NotebookClient
 
@@ -233,7 +233,7 @@ def until(check: Any, timeout_s: float) -> Any:
 
 
 @pytest.mark.whole
-def test_a_sweep_that_is_killed_goes_on_where_it_was(stage: Stage, tmp_path: Path) -> None:
+def test_a_sweep_that_is_killed_goes_on_where_it_was(hosts: Hosts, tmp_path: Path) -> None:
     plan, results = tmp_path / "plan.toml", tmp_path / "results"
     plan.write_text('name = "killed"\nrepeats = 3\n[[axes]]\nmemory_mb = [1]\n')
     command = [
@@ -264,13 +264,13 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(stage: Stage, tmp_path: Pat
     assert list(after["outcome"]) == ["committed"] * 3
     kept = after.set_index("row").loc[list(before["row"])]
     assert list(kept["started"]) == list(before["started"]), "measured again"
-    left = [line for line in stage.state("source")["containers"] if line]
+    left = [line for line in hosts.state("source")["containers"] if line]
     assert not left
 
 
 @pytest.mark.whole
 def test_schedules_are_deployed_and_a_worker_runs_one_to_its_end(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEALIFT_RESULTS", str(tmp_path / "results"))
     plan = tmp_path / "plan.toml"

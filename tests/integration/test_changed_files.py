@@ -9,7 +9,7 @@ import pytest
 from sealift.lab import images
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from hosts import Hosts
 
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
@@ -83,14 +83,14 @@ write("/usr/share/made/anew/file", "deep")
     [(BY_NAME, ""), (BY_NAME, IN_THE_IMAGE), (BY_DIRECTORY, "")],
     ids=["names", "image", "trees"],
 )
-def test_late_changes_come_along(stage: Stage, change: str, elsewhere: str) -> None:
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    run = ["run", "-d", "--name", "box", "--network", stage.network, "--ip", stage.address()]
+def test_late_changes_come_along(hosts: Hosts, change: str, elsewhere: str) -> None:
+    tag = images.provide(hosts["source"], images.PYTHON, say=print)
+    run = ["run", "-d", "--name", "box", "--network", hosts.network, "--ip", hosts.address()]
     command = ["python3", "-c", "import time; time.sleep(1e9)"]
-    stage.docker("source", *run, "--volume", "box:/home/workload", tag, *command)
+    hosts.docker("source", *run, "--volume", "box:/home/workload", tag, *command)
 
     def inside(host: str, script: str, *words: str) -> str:
-        return stage.docker(host, "exec", "box", "python3", "-B", "-c", BEGIN + script, *words)
+        return hosts.docker(host, "exec", "box", "python3", "-B", "-c", BEGIN + script, *words)
 
     for place in PLACES:
         inside("source", MAKE, place)
@@ -102,5 +102,5 @@ def test_late_changes_come_along(stage: Stage, change: str, elsewhere: str) -> N
         inside("source", elsewhere)
         before.append(inside("source", LISTING))
 
-    stage.engine("box", {"armed": late})
+    hosts.engine("box", {"armed": late})
     assert inside("destination", LISTING) == before[0]

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stage import untouched
+from hosts import untouched
 
 from sealift.errors import Refused
 from sealift.lab import images
@@ -18,7 +18,7 @@ from sealift.migration.checks.finding import Answer, Resource
 from sealift.model import Step, Strategy
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.migration.check import Checked
 
@@ -96,16 +96,16 @@ time.sleep(1e9)
 """
 
 
-def start(stage: Stage, name: str, program: str, word: str, *options: str) -> None:
+def start(hosts: Hosts, name: str, program: str, word: str, *options: str) -> None:
     """A Python program in a container of the workloads' network, up to where it prints a word."""
-    stage.python(name, program, options=options)
-    stage.sh(
+    hosts.python(name, program, options=options)
+    hosts.sh(
         "source", f"timeout 20 sh -c 'until docker logs {name} 2>&1 | grep -q {word}; do sleep 0.1; done'"
     )
 
 
-def look(stage: Stage, name: str) -> Checked:
-    return check(stage.inventory, stage.request(name))
+def look(hosts: Hosts, name: str) -> Checked:
+    return check(hosts.inventory, hosts.request(name))
 
 
 def against(checked: Checked) -> dict[Resource, str]:
@@ -118,25 +118,25 @@ def against(checked: Checked) -> dict[Resource, str]:
     return found
 
 
-def test_what_is_said_to_come_through_comes_through(stage: Stage) -> None:
-    start(stage, "box", COMES_THROUGH, "intact")
-    with untouched(stage, "box"):
-        checked = look(stage, "box")
+def test_what_is_said_to_come_through_comes_through(hosts: Hosts) -> None:
+    start(hosts, "box", COMES_THROUGH, "intact")
+    with untouched(hosts, "box"):
+        checked = look(hosts, "box")
     assert against(checked) == {}
     assert {one.answer for one in checked.findings if one.host == "source"} == {Answer.YES}
-    stage.engine("box")
+    hosts.engine("box")
     time.sleep(1)
-    before = stage.docker("destination", "logs", "box").count("intact")
+    before = hosts.docker("destination", "logs", "box").count("intact")
     time.sleep(1)
-    assert stage.docker("destination", "logs", "box").count("intact") > before
-    assert stage.inspect("destination", "box")["State"]["Status"] == "running"
+    assert hosts.docker("destination", "logs", "box").count("intact") > before
+    assert hosts.inspect("destination", "box")["State"]["Status"] == "running"
 
 
-def test_what_stays_is_named_with_its_remedy_all_at_once(stage: Stage) -> None:
-    start(stage, "box", STAYS, "holds", "--device", "/dev/net/tun")
-    stage.docker("source", "exec", "-d", "box", "python3", "-c", "import time; time.sleep(1e9)")
-    with untouched(stage, "box"):
-        checked = look(stage, "box")
+def test_what_stays_is_named_with_its_remedy_all_at_once(hosts: Hosts) -> None:
+    start(hosts, "box", STAYS, "holds", "--device", "/dev/net/tun")
+    hosts.docker("source", "exec", "-d", "box", "python3", "-c", "import time; time.sleep(1e9)")
+    with untouched(hosts, "box"):
+        checked = look(hosts, "box")
     found = against(checked)
     for part in ("inotify on inode", "packet mode"):
         assert part in found[Resource.FILES]
@@ -154,8 +154,8 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("options", [(), ("--device", "/dev/net/tun")])
-def test_the_command_says_it_in_its_status_and_as_json(stage: Stage, options: tuple[str, ...]) -> None:
-    start(stage, "box", "import time; print('up', flush=True); time.sleep(1e9)", "up", *options)
+def test_the_command_says_it_in_its_status_and_as_json(hosts: Hosts, options: tuple[str, ...]) -> None:
+    start(hosts, "box", "import time; print('up', flush=True); time.sleep(1e9)", "up", *options)
     where = ("--from", "source", "--to", "destination")
     done = command("box", *where, "--json")
     said: dict[str, Any] = json.loads(done.stdout)
@@ -167,28 +167,28 @@ def test_the_command_says_it_in_its_status_and_as_json(stage: Stage, options: tu
     assert said["findings"][0]["resource"] == "evidence"
 
 
-def test_a_freeze_that_is_predicted_too_long_is_refused_before_anything_is_touched(stage: Stage) -> None:
-    address = stage.redis("redis")
+def test_a_freeze_that_is_predicted_too_long_is_refused_before_anything_is_touched(hosts: Hosts) -> None:
+    address = hosts.redis("redis")
     with (
-        untouched(stage, "redis", address),
+        untouched(hosts, "redis", address),
         pytest.raises(Refused, match=r"longer than the 1 ms allowed \(stop-and-copy \d+ ms.*--max-downtime"),
     ):
-        stage.engine("redis", max_downtime=0.001)
-    report = stage.engine("redis", max_downtime=60)
+        hosts.engine("redis", max_downtime=0.001)
+    report = hosts.engine("redis", max_downtime=60)
     assert report.strategy is Strategy.STOP_AND_COPY, "the least risky of those that keep to the limit"
     assert "60000 ms are allowed" in report.why
     assert report.estimate is not None
     assert report.estimate.link_how == "measured"
     assert report.estimate.of(report.strategy) is not None
     assert 0 < report.since_estimate_ms < report.total_ms
-    stage.redis("other")
-    assert check(stage.inventory, stage.request("other")).estimate.learned, "the migration told the constants"
+    hosts.redis("other")
+    assert check(hosts.inventory, hosts.request("other")).estimate.learned, "the migration told the constants"
 
 
-def test_a_writer_is_told_from_a_container_at_rest(stage: Stage) -> None:
-    start(stage, "rest", "import time; print('up', flush=True); time.sleep(1e9)", "up")
-    start(stage, "writer", WRITES_10_MB_S, "up")
-    rest, writer = (look(stage, name).estimate for name in ("rest", "writer"))
+def test_a_writer_is_told_from_a_container_at_rest(hosts: Hosts) -> None:
+    start(hosts, "rest", "import time; print('up', flush=True); time.sleep(1e9)", "up")
+    start(hosts, "writer", WRITES_10_MB_S, "up")
+    rest, writer = (look(hosts, name).estimate for name in ("rest", "writer"))
     assert rest.dirty_bytes_s is not None
     assert writer.dirty_bytes_s is not None
     assert rest.dirty_bytes_s < 3e6
@@ -197,21 +197,21 @@ def test_a_writer_is_told_from_a_container_at_rest(stage: Stage) -> None:
 
 
 @pytest.mark.whole
-def test_a_bandwidth_is_kept_before_the_freeze(stage: Stage) -> None:
+def test_a_bandwidth_is_kept_before_the_freeze(hosts: Hosts) -> None:
     fill = "open('/tmp/filling', 'wb').write(__import__('os').urandom(6_000_000))"
-    start(stage, "box", f"{fill}; import time; print('up', flush=True); time.sleep(1e9)", "up")
-    images.provide(stage["destination"], images.PYTHON, say=print)
-    report = stage.engine("box", bandwidth=3_000_000)
+    start(hosts, "box", f"{fill}; import time; print('up', flush=True); time.sleep(1e9)", "up")
+    images.provide(hosts["destination"], images.PYTHON, say=print)
+    report = hosts.engine("box", bandwidth=3_000_000)
     assert report.file_bytes > 6_000_000
     assert report.step(Step.SYNC).duration_ms > 1800
 
 
-def test_a_destination_that_nothing_vouches_for_is_looked_at_and_said_to_be_unverified(stage: Stage) -> None:
-    start(stage, "box", "import time; print('up', flush=True); time.sleep(1e9)", "up")
-    plain = stage.inventory.hosts["destination"].model_copy(update={"vm": None})
-    hosts = {**stage.inventory.hosts, "destination": plain}
-    inventory = stage.inventory.model_copy(update={"hosts": hosts})
-    request = stage.request("box")
+def test_a_destination_that_nothing_vouches_for_is_looked_at_and_said_to_be_unverified(hosts: Hosts) -> None:
+    start(hosts, "box", "import time; print('up', flush=True); time.sleep(1e9)", "up")
+    plain = hosts.inventory.hosts["destination"].model_copy(update={"vm": None})
+    entries = {**hosts.inventory.hosts, "destination": plain}
+    inventory = hosts.inventory.model_copy(update={"hosts": entries})
+    request = hosts.request("box")
     checked = check(inventory, request)
     assert checked.findings[0].resource is Resource.EVIDENCE
     assert checked.findings[0].answer is Answer.NO

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stage import (
+from hosts import (
     DOCKER_HOSTS,
     SLEEPER,
     check_restart_policy_after_power_loss,
@@ -26,7 +26,7 @@ from sealift_agent.protocol import Assign
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.migration.session import Session
 
@@ -72,101 +72,101 @@ BACK = 'rm -f /run/refuse; cd /var/run/wireguard && [ -e real ] && mv real seali
 
 
 @pytest.fixture
-def told_by_wg(stage: Stage) -> Iterator[None]:
+def told_by_wg(hosts: Hosts) -> Iterator[None]:
     """The gateway's WireGuard is told of each switch by `wg`, as where the kernel has it."""
-    with ssh.connected("gateway", stage.inventory.machine("gateway")) as connection:
+    with ssh.connected("gateway", hosts.inventory.machine("gateway")) as connection:
         channel = connection.open(["sh", "-c", 'echo $$; exec python3 -c "$1"', "sh", IN_BETWEEN])
         lines = channel.makefile("rb")
         pid = lines.readline().decode().strip()
         assert lines.readline() == b"ready\n"
         yield
-        stage.sh("gateway", BACK, pid)
+        hosts.sh("gateway", BACK, pid)
         channel.close()
 
 
 @pytest.fixture
-def left_behind(stage: Stage) -> Iterator[None]:
+def left_behind(hosts: Hosts) -> Iterator[None]:
     """A route on record whose peer WireGuard does not have."""
     edit = "import json, sys; p = sys.argv[1]; r = json.load(open(p)); {}; json.dump(r, open(p, 'w'))"
     add = "r['routes']['10.77.250.1'] = {'peer': sys.argv[2], 'host': 'nowhere'}"
-    stage["gateway"].run(["python3", "-c", edit.format(add), RECORD, STRANGER])
+    hosts["gateway"].run(["python3", "-c", edit.format(add), RECORD, STRANGER])
     yield
-    stage["gateway"].run(["python3", "-c", edit.format("r['routes'].pop('10.77.250.1')"), RECORD])
+    hosts["gateway"].run(["python3", "-c", edit.format("r['routes'].pop('10.77.250.1')"), RECORD])
 
 
 def test_a_stale_route_that_wireguard_refuses_loses_no_container(
-    stage: Stage, told_by_wg: None, left_behind: None
+    hosts: Hosts, told_by_wg: None, left_behind: None
 ) -> None:
-    address = stage.redis("redis", memory_mb=5)
-    with counting(stage, address) as found:
-        report = stage.engine("redis")
+    address = hosts.redis("redis", memory_mb=5)
+    with counting(hosts, address) as found:
+        report = hosts.engine("redis")
     assert found[0].intact, found[0].summary()
     assert report.outcome == "committed"
-    assert stage.owner(address) == "destination"
-    assert copies(stage, "redis") == {"destination": "running"}
+    assert hosts.owner(address) == "destination"
+    assert copies(hosts, "redis") == {"destination": "running"}
     assert not any("does not send packets" in warning for warning in report.warnings)
 
 
-def test_a_switch_that_wireguard_refuses_is_done_as_soon_as_it_can(stage: Stage, told_by_wg: None) -> None:
-    address = stage.redis("redis", memory_mb=5)
+def test_a_switch_that_wireguard_refuses_is_done_as_soon_as_it_can(hosts: Hosts, told_by_wg: None) -> None:
+    address = hosts.redis("redis", memory_mb=5)
     hooks: dict[str, Callable[[Session], object]] = {
-        "restored": lambda _: stage.sh("gateway", "(sleep 3; rm /run/refuse) >/dev/null 2>&1 </dev/null &"),
-        "armed": lambda _: stage.sh("gateway", "touch /run/refuse"),
+        "restored": lambda _: hosts.sh("gateway", "(sleep 3; rm /run/refuse) >/dev/null 2>&1 </dev/null &"),
+        "armed": lambda _: hosts.sh("gateway", "touch /run/refuse"),
     }
-    with counting(stage, address) as found:
-        report = stage.engine("redis", hooks)
+    with counting(hosts, address) as found:
+        report = hosts.engine("redis", hooks)
         assert "yet" in report.warnings[-1], report.warnings
         time.sleep(6)
     assert found[0].intact, found[0].summary()
     assert report.outcome == "committed"
-    assert copies(stage, "redis") == {"destination": "running"}
-    assert "gateway" not in stage.sh("gateway", "pgrep -af ' keep$' || true"), "it has ended with its task"
+    assert copies(hosts, "redis") == {"destination": "running"}
+    assert "gateway" not in hosts.sh("gateway", "pgrep -af ' keep$' || true"), "it has ended with its task"
 
 
-def test_an_address_that_was_given_away_meanwhile_rolls_back(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=5)
-    key = stage.inventory.host("destination").wireguard_key
+def test_an_address_that_was_given_away_meanwhile_rolls_back(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=5)
+    key = hosts.inventory.host("destination").wireguard_key
 
     def give(to: str, peer: str | None) -> None:
-        with Agent(stage["gateway"], "gateway") as gateway:
+        with Agent(hosts["gateway"], "gateway") as gateway:
             gateway.call(Assign(address, peer, to))
 
-    with untouched(stage, "redis"):
+    with untouched(hosts, "redis"):
         with pytest.raises(SealiftError, match="does not belong to the source any more"):
-            stage.engine("redis", {"armed": lambda _: give("destination", key)})
-        give("source", stage.inventory.host("source").wireguard_key)
-    assert copies(stage, "redis") == {"source": "running"}
+            hosts.engine("redis", {"armed": lambda _: give("destination", key)})
+        give("source", hosts.inventory.host("source").wireguard_key)
+    assert copies(hosts, "redis") == {"source": "running"}
 
 
 ON_FAILURE = {"Name": "on-failure", "MaximumRetryCount": 7}
 
 
-def test_a_restart_policy_rests_from_arming_on_and_arrives_with_the_container(stage: Stage) -> None:
-    stage.python("box", SLEEPER, options=["--restart", "on-failure:7"])
+def test_a_restart_policy_rests_from_arming_on_and_arrives_with_the_container(hosts: Hosts) -> None:
+    hosts.python("box", SLEEPER, options=["--restart", "on-failure:7"])
     seen: list[Any] = []
 
     def look(_: Session) -> None:
-        assert policy(stage, "source")["Name"] == "no"
+        assert policy(hosts, "source")["Name"] == "no"
         # Docker says nothing of a container that it is starting. What it does after a reboot is by its files.
-        files = [stage.sh(host, "cat /var/lib/docker/containers/*/hostconfig.json") for host in DOCKER_HOSTS]
+        files = [hosts.sh(host, "cat /var/lib/docker/containers/*/hostconfig.json") for host in DOCKER_HOSTS]
         seen.extend(json.loads(file)["RestartPolicy"]["Name"] for file in files)
 
-    stage.engine("box", {"armed": look})
+    hosts.engine("box", {"armed": look})
     assert seen == ["no", "no"]
-    assert policy(stage, "destination") == ON_FAILURE
-    assert copies(stage, "box") == {"destination": "running"}
+    assert policy(hosts, "destination") == ON_FAILURE
+    assert copies(hosts, "box") == {"destination": "running"}
 
 
 @pytest.mark.parametrize("role", ["destination", "source"])
-def test_a_restart_policy_comes_back_with_a_roll_back(stage: Stage, role: str) -> None:
-    stage.python("box", SLEEPER, options=["--restart", "on-failure:7"])
-    with untouched(stage, "box"), pytest.raises(SealiftError):
-        stage.engine("box", {"armed": kill_agent(stage, role, role)})
-    assert policy(stage, "source") == ON_FAILURE
+def test_a_restart_policy_comes_back_with_a_roll_back(hosts: Hosts, role: str) -> None:
+    hosts.python("box", SLEEPER, options=["--restart", "on-failure:7"])
+    with untouched(hosts, "box"), pytest.raises(SealiftError):
+        hosts.engine("box", {"armed": kill_agent(hosts, role, role)})
+    assert policy(hosts, "source") == ON_FAILURE
 
 
 @pytest.mark.parametrize(("at", "owner"), [("armed", "source"), ("finish", "destination")])
 def test_a_source_that_loses_power_starts_no_copy_but_by_the_decision(
-    stage: Stage, at: str, owner: str
+    hosts: Hosts, at: str, owner: str
 ) -> None:
-    check_restart_policy_after_power_loss(stage, at, owner)
+    check_restart_policy_after_power_loss(hosts, at, owner)

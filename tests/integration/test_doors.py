@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stage import counting
+from hosts import counting
 
 from sealift.host.agents import Agent
 from sealift.model import Strategy
@@ -19,7 +19,7 @@ from sealift_agent.admission import GREETING_BYTES, VERSION
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift_agent.protocol import Order
 
@@ -42,15 +42,15 @@ Answers = dict[str, list[str]]
 
 
 @contextmanager
-def scanned(stage: Stage) -> Iterator[dict[str, Answers]]:
+def scanned(hosts: Hosts) -> Iterator[dict[str, Answers]]:
     """Somebody untrusting on each host tries all that begins to listen there. What he got: by host and port."""
     found: dict[str, Answers] = {}
     ready = threading.Barrier(len(HOSTS) + 1)
     channels = {}
 
     def scan(host: str) -> None:
-        stage[host].put(PLACE, SCANNER.read_bytes())
-        channels[host] = stage[host].open(["timeout", "300", "python3", PLACE, str(SCAN_S)])
+        hosts[host].put(PLACE, SCANNER.read_bytes())
+        channels[host] = hosts[host].open(["timeout", "300", "python3", PLACE, str(SCAN_S)])
         lines = channels[host].makefile("rb")
         assert lines.readline() == b"ready\n"
         ready.wait(20)
@@ -64,21 +64,21 @@ def scanned(stage: Stage) -> Iterator[dict[str, Answers]]:
         yield found
     finally:
         for host in HOSTS:
-            stage.sh(host, f"touch {PLACE}.end")
+            hosts.sh(host, f"touch {PLACE}.end")
         for each in scanners:
             each.join(30)
         for host in HOSTS:
             channels[host].close()
-            stage.sh(host, f"rm {PLACE}*")
+            hosts.sh(host, f"rm {PLACE}*")
     assert set(found) == set(HOSTS)
 
 
 @contextmanager
-def attacked(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Answers]]:
+def attacked(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Answers]]:
     """A neighbour in the tunnel is at each listener before whom it is for. What he got: by order and port."""
     found: dict[str, Answers] = {}
     call = Agent.call
-    neighbour = stage["source"].open(["timeout", "300", "python3", PLACE, "-"])
+    neighbour = hosts["source"].open(["timeout", "300", "python3", PLACE, "-"])
     lines = neighbour.makefile("rb")
     turn = threading.Lock()
 
@@ -86,8 +86,8 @@ def attacked(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
         result = call(agent, order, **limits)
         name = order.NAME
         if name in OPENED:
-            at_gateway = stage.inventory.gateway.tunnel_address
-            where = at_gateway if name == "decide" else stage.inventory.host("destination").tunnel_address
+            at_gateway = hosts.inventory.gateway.tunnel_address
+            where = at_gateway if name == "decide" else hosts.inventory.host("destination").tunnel_address
             ports = (
                 [result] if isinstance(result, int) else [result.port, getattr(result, "rsync_port", None)]
             )
@@ -116,12 +116,12 @@ def is_nothing(answer: bytes) -> bool:
     ("strategy", "streams"), [(Strategy.POST_COPY, None), (Strategy.STOP_AND_COPY, 3)], ids=str
 )
 def test_strangers_at_all_that_listens_get_nothing_and_the_migration_does_not_notice(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, strategy: Strategy, streams: int | None
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, strategy: Strategy, streams: int | None
 ) -> None:
-    address = stage.redis("redis", memory_mb=30)
-    with scanned(stage) as found:
-        with counting(stage, address) as counted, attacked(stage, monkeypatch) as besides:
-            report = stage.engine("redis", strategy=strategy, streams=streams)
+    address = hosts.redis("redis", memory_mb=30)
+    with scanned(hosts) as found:
+        with counting(hosts, address) as counted, attacked(hosts, monkeypatch) as besides:
+            report = hosts.engine("redis", strategy=strategy, streams=streams)
         assert counted[0].intact, counted[0].summary()
         assert report.strategy == strategy
     got = {

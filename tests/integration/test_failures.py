@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import DOCKER_HOSTS, counting, kill_agent, until_same, untouched
+from hosts import DOCKER_HOSTS, counting, kill_agent, until_same, untouched
 
 from sealift.errors import MigrationFailed, SealiftError
 from sealift.model import Strategy
@@ -15,7 +15,7 @@ from sealift.model import Strategy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.migration.session import Session
 
@@ -28,99 +28,99 @@ exit 1
 """
 
 
-def fails(stage: Stage, hooks: dict[str, Callable[[Session], object]] | None = None) -> SealiftError:
+def fails(hosts: Hosts, hooks: dict[str, Callable[[Session], object]] | None = None) -> SealiftError:
     """A migration of a Redis under a client's hands that must fail, and leave it untouched."""
-    address = stage.redis("redis", memory_mb=20)
-    with untouched(stage, "redis", address), pytest.raises(SealiftError) as raised:
-        stage.engine("redis", hooks)
-    assert stage.owner(address) == "source"
+    address = hosts.redis("redis", memory_mb=20)
+    with untouched(hosts, "redis", address), pytest.raises(SealiftError) as raised:
+        hosts.engine("redis", hooks)
+    assert hosts.owner(address) == "source"
     # What stood in the way is gone: the same container can be migrated now.
     return raised.value
 
 
-def test_destination_runs_out_of_room_for_the_pages(stage: Stage) -> None:
+def test_destination_runs_out_of_room_for_the_pages(hosts: Hosts) -> None:
     dumps = "/run/sealift/dumps"
     # With a file in it this file system is not taken for one of Sealift's own that is no longer needed.
-    stage.sh("destination", f"mkdir -p {dumps}; mount -t tmpfs -o size=4m full {dumps}; touch {dumps}/kept")
+    hosts.sh("destination", f"mkdir -p {dumps}; mount -t tmpfs -o size=4m full {dumps}; touch {dumps}/kept")
     try:
-        error = fails(stage)
+        error = fails(hosts)
     finally:
-        stage.sh("destination", f"umount {dumps}", check=False)
+        hosts.sh("destination", f"umount {dumps}", check=False)
     assert isinstance(error, MigrationFailed)
     assert "the container goes on at source" in str(error)
 
 
-def test_restore_fails_at_the_destination(stage: Stage) -> None:
+def test_restore_fails_at_the_destination(hosts: Hosts) -> None:
     def break_criu(_: Session) -> None:
-        stage["destination"].put("/usr/local/sbin/criu", BROKEN_CRIU.encode(), mode=0o755)
+        hosts["destination"].put("/usr/local/sbin/criu", BROKEN_CRIU.encode(), mode=0o755)
 
     try:
-        error = fails(stage, {"armed": break_criu})
+        error = fails(hosts, {"armed": break_criu})
     finally:
-        stage.sh("destination", "rm -f /usr/local/sbin/criu")
+        hosts.sh("destination", "rm -f /usr/local/sbin/criu")
     assert isinstance(error, MigrationFailed)
     assert error.step == "restore"
 
 
-def test_dump_fails_at_the_source(stage: Stage) -> None:
+def test_dump_fails_at_the_source(hosts: Hosts) -> None:
     def break_criu(_: Session) -> None:
-        stage["source"].put("/usr/local/sbin/criu", BROKEN_CRIU.encode(), mode=0o755)
+        hosts["source"].put("/usr/local/sbin/criu", BROKEN_CRIU.encode(), mode=0o755)
 
     try:
-        error = fails(stage, {"armed": break_criu})
+        error = fails(hosts, {"armed": break_criu})
     finally:
-        stage.sh("source", "rm -f /usr/local/sbin/criu")
+        hosts.sh("source", "rm -f /usr/local/sbin/criu")
     assert isinstance(error, MigrationFailed)
     assert error.step == "final dump"
 
 
 @pytest.mark.parametrize("moment", ["armed", "frozen", "sent"])
-def test_agent_of_the_destination_is_killed(stage: Stage, moment: str) -> None:
-    error = fails(stage, {moment: kill_agent(stage, "destination", "destination")})
+def test_agent_of_the_destination_is_killed(hosts: Hosts, moment: str) -> None:
+    error = fails(hosts, {moment: kill_agent(hosts, "destination", "destination")})
     assert isinstance(error, MigrationFailed)
 
 
-def test_agent_of_the_gateway_is_killed_before_the_freeze(stage: Stage) -> None:
-    error = fails(stage, {"armed": kill_agent(stage, "gateway", "gateway")})
+def test_agent_of_the_gateway_is_killed_before_the_freeze(hosts: Hosts) -> None:
+    error = fails(hosts, {"armed": kill_agent(hosts, "gateway", "gateway")})
     assert isinstance(error, MigrationFailed)
 
 
-def test_agent_of_the_gateway_is_killed_before_the_decision_and_the_next_one_decides(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=20)
-    gateway = stage.state("gateway")
-    with counting(stage, address) as found:
-        stage.engine("redis", {"frozen": kill_agent(stage, "gateway", "gateway")})
+def test_agent_of_the_gateway_is_killed_before_the_decision_and_the_next_one_decides(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=20)
+    gateway = hosts.state("gateway")
+    with counting(hosts, address) as found:
+        hosts.engine("redis", {"frozen": kill_agent(hosts, "gateway", "gateway")})
     assert found[0].intact, found[0].summary()
-    assert stage.owner(address) == "destination"
-    assert not until_same(stage, "gateway", gateway)
+    assert hosts.owner(address) == "destination"
+    assert not until_same(hosts, "gateway", gateway)
 
 
 @pytest.mark.parametrize("moment", ["armed", "frozen"])
-def test_agent_of_the_source_is_killed(stage: Stage, moment: str) -> None:
-    fails(stage, {moment: kill_agent(stage, "source", "source")})
+def test_agent_of_the_source_is_killed(hosts: Hosts, moment: str) -> None:
+    fails(hosts, {moment: kill_agent(hosts, "source", "source")})
 
 
-def test_agent_of_the_source_is_killed_when_all_is_sent_and_one_side_has_the_container(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=20)
-    with counting(stage, address) as found:
+def test_agent_of_the_source_is_killed_when_all_is_sent_and_one_side_has_the_container(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=20)
+    with counting(hosts, address) as found:
         with contextlib.suppress(MigrationFailed):
-            stage.engine("redis", {"sent": kill_agent(stage, "source", "source")})
+            hosts.engine("redis", {"sent": kill_agent(hosts, "source", "source")})
         time.sleep(0.5)
     assert found[0].intact, found[0].summary()
-    owner = stage.owner(address)
-    running = [h for h in DOCKER_HOSTS if stage.docker(h, "ps", "-q", "--filter", "name=redis")]
+    owner = hosts.owner(address)
+    running = [h for h in DOCKER_HOSTS if hosts.docker(h, "ps", "-q", "--filter", "name=redis")]
     assert running == [owner]
 
 
-def test_a_failed_migration_can_be_tried_again(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=5)
-    with counting(stage, address) as found:
+def test_a_failed_migration_can_be_tried_again(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=5)
+    with counting(hosts, address) as found:
         with pytest.raises(MigrationFailed):
-            stage.engine("redis", {"armed": kill_agent(stage, "destination", "destination")})
-        stage.engine("redis")
+            hosts.engine("redis", {"armed": kill_agent(hosts, "destination", "destination")})
+        hosts.engine("redis")
         time.sleep(0.3)
     assert found[0].intact, found[0].summary()
-    assert stage.owner(address) == "destination"
+    assert hosts.owner(address) == "destination"
 
 
 WITH_A_STOPPED_CHILD = """
@@ -140,27 +140,27 @@ echo $(cut -d' ' -f3 /proc/$child/stat) $(diff /proc/$p/cgroup /proc/$child/cgro
 
 
 @pytest.mark.parametrize("role", ["source", "destination"])
-def test_a_process_that_a_signal_had_stopped_is_as_it_was_after_a_roll_back(stage: Stage, role: str) -> None:
-    stage.python("box", WITH_A_STOPPED_CHILD)
-    while "up" not in stage.docker("source", "logs", "box"):
+def test_a_process_that_a_signal_had_stopped_is_as_it_was_after_a_roll_back(hosts: Hosts, role: str) -> None:
+    hosts.python("box", WITH_A_STOPPED_CHILD)
+    while "up" not in hosts.docker("source", "logs", "box"):
         time.sleep(0.1)
-    assert stage.sh("source", CHILD_S_STATE) == "T together"
-    with untouched(stage, "box"), pytest.raises(SealiftError):
-        stage.engine("box", {"frozen": kill_agent(stage, role, role)})
-    assert stage.sh("source", CHILD_S_STATE) == "T together"
-    stage.engine("box")
+    assert hosts.sh("source", CHILD_S_STATE) == "T together"
+    with untouched(hosts, "box"), pytest.raises(SealiftError):
+        hosts.engine("box", {"frozen": kill_agent(hosts, role, role)})
+    assert hosts.sh("source", CHILD_S_STATE) == "T together"
+    hosts.engine("box")
 
 
 @pytest.mark.whole
-def test_a_dump_that_stands_still_is_given_up_and_the_container_thawed(stage: Stage) -> None:
-    stage.redis("redis", memory_mb=5)
+def test_a_dump_that_stands_still_is_given_up_and_the_container_thawed(hosts: Hosts) -> None:
+    hosts.redis("redis", memory_mb=5)
 
     def stop(_: Session) -> None:
         # What stands in for CRIU, and becomes it at the word.
-        stage.sh("source", "pkill -STOP -f '^/bin/sh /usr/libexec/sealift/armed/criu swrk'")
+        hosts.sh("source", "pkill -STOP -f '^/bin/sh /usr/libexec/sealift/armed/criu swrk'")
 
-    with untouched(stage, "redis"), pytest.raises(MigrationFailed) as raised:
-        stage.engine("redis", {"armed": stop})
+    with untouched(hosts, "redis"), pytest.raises(MigrationFailed) as raised:
+        hosts.engine("redis", {"armed": stop})
     assert raised.value.step == "final dump"
     assert "has stood still" in str(raised.value)
 
@@ -171,11 +171,11 @@ pkill -STOP -f "^criu: dump --rpc"
 """
 
 
-def test_connections_of_a_dump_that_stood_still_in_the_middle_go_on(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=100)
+def test_connections_of_a_dump_that_stood_still_in_the_middle_go_on(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=100)
 
     def lie_in_wait(_: Session) -> None:
-        stage.sh("source", f"({STOP_DUMP}) >/dev/null 2>&1 </dev/null &")
+        hosts.sh("source", f"({STOP_DUMP}) >/dev/null 2>&1 </dev/null &")
 
-    with untouched(stage, "redis", address), pytest.raises(MigrationFailed, match="has stood still"):
-        stage.engine("redis", {"armed": lie_in_wait}, strategy=Strategy.STOP_AND_COPY)
+    with untouched(hosts, "redis", address), pytest.raises(MigrationFailed, match="has stood still"):
+        hosts.engine("redis", {"armed": lie_in_wait}, strategy=Strategy.STOP_AND_COPY)

@@ -17,7 +17,7 @@ from sealift.errors import UnusableInput
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
 DEAD = sorted({cell.name for cell in cells(["everybody@*"])} - {*SAMPLE})
 """Everybody who could put a migration right is killed: `recover` does it from the gateway's record."""
@@ -44,7 +44,7 @@ def orchestrator() -> Iterator[Orchestrator]:
     "name",
     [*SAMPLE[:3], *(pytest.param(name, marks=pytest.mark.whole) for name in (*SAMPLE[3:], *DEAD, *ONCE))],
 )
-def test_one_live_copy_stays_and_nothing_else(stage: Stage, orchestrator: Orchestrator, name: str) -> None:
+def test_one_live_copy_stays_and_nothing_else(hosts: Hosts, orchestrator: Orchestrator, name: str) -> None:
     (cell,) = cells([name])
     verdict = trial.run(cell, orchestrator)
     print(verdict)
@@ -55,7 +55,7 @@ def test_one_live_copy_stays_and_nothing_else(stage: Stage, orchestrator: Orches
 @pytest.mark.netns
 @pytest.mark.whole
 def test_prefect_s_api_goes_away_for_good_and_the_migration_goes_on(
-    stage: Stage, orchestrator: Orchestrator
+    hosts: Hosts, orchestrator: Orchestrator
 ) -> None:
     (cell,) = cells(["api@preflight"])
     verdict = trial.run(cell, orchestrator)
@@ -69,7 +69,7 @@ def test_prefect_s_api_goes_away_for_good_and_the_migration_goes_on(
 @pytest.mark.whole
 @pytest.mark.parametrize(("moment", "owner"), [("copied", "source"), ("received", "destination")])
 def test_a_run_that_is_cancelled_in_prefect_s_ui_ends_with_one_live_copy(
-    stage: Stage, orchestrator: Orchestrator, moment: str, owner: str
+    hosts: Hosts, orchestrator: Orchestrator, moment: str, owner: str
 ) -> None:
     (cell,) = cells([f"cancel@{moment}"])
     verdict = trial.run(cell, orchestrator)

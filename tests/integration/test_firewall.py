@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from attack import GUEST_PORT
-from stage import counting
+from hosts import counting
 
 from benchmarks.faults.faults import agent
 from sealift.attestation.attest import attest, keystore_of
@@ -27,7 +27,7 @@ from sealift.model import Strategy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.migration.session import Session
 
@@ -58,8 +58,8 @@ print(json.dumps(opened))
 class Scanner:
     """Connects to everything that listens, from where strangers are."""
 
-    def __init__(self, stage: Stage, neighbour: ssh.Connection) -> None:
-        self.stage, self.neighbour = stage, neighbour
+    def __init__(self, hosts: Hosts, neighbour: ssh.Connection) -> None:
+        self.hosts, self.neighbour = hosts, neighbour
         self.found: dict[str, set[tuple[str, int]]] = {}
         self.ports: dict[str, set[int]] = {}
 
@@ -67,10 +67,10 @@ class Scanner:
         """Each host's addresses with each port on which anything listens there."""
         pairs = []
         for host in GUARDED:
-            listening = self.stage.sh(host.name, "ss -Htln | awk '{ print $4 }'").split()
+            listening = self.hosts.sh(host.name, "ss -Htln | awk '{ print $4 }'").split()
             ports = {int(one.rpartition(":")[2]) for one in listening}
             self.ports.setdefault(host.name, set()).update(ports)
-            addresses = self.stage.sh(host.name, 'ip -4 -o addr | awk \'{ sub("/.*", "", $4); print $4 }\'')
+            addresses = self.hosts.sh(host.name, 'ip -4 -o addr | awk \'{ sub("/.*", "", $4); print $4 }\'')
             pairs += [(ip, port) for ip in addresses.split() if ip != "127.0.0.1" for port in ports]
         return pairs
 
@@ -79,11 +79,11 @@ class Scanner:
         pairs = json.dumps(self.targets())
         places: dict[str, tuple[ssh.Connection, list[str]]] = {
             "a neighbour": (self.neighbour, []),
-            "a client": (self.stage["client"], []),
+            "a client": (self.hosts["client"], []),
         }
         for host in ("source", "destination"):
             for box in ("on-bridge", "on-sealift"):
-                places[f"{box} at {host}"] = (self.stage[host], ["docker", "exec", box])
+                places[f"{box} at {host}"] = (self.hosts[host], ["docker", "exec", box])
         with ThreadPoolExecutor(len(places)) as pool:
             answers = {
                 name: pool.submit(where.run, [*how, "python3", "-c", SCAN, pairs])
@@ -103,25 +103,25 @@ class Scanner:
 
 
 @pytest.fixture
-def scanner(stage: Stage) -> Iterator[Scanner]:
+def scanner(hosts: Hosts) -> Iterator[Scanner]:
     """Strangers who know the way: a neighbour, a client, and containers on both networks of both hosts."""
     for host in ("source", "destination"):
-        tag = images.provide(stage[host], images.PYTHON, say=print)
+        tag = images.provide(hosts[host], images.PYTHON, say=print)
         sleep = [tag, "python3", "-c", "import time; time.sleep(1e9)"]
-        stage.docker(host, "run", "-d", "--name", "on-bridge", *sleep)
-        place = ["--network", stage.network, "--ip", stage.address(host)]
-        stage.docker(host, "run", "-d", "--name", "on-sealift", *place, *sleep)
-    network = str(stage.inventory.network.tunnel)
-    with ssh.connected("provider", lab.machine(stage.inventory, "provider")) as neighbour:
+        hosts.docker(host, "run", "-d", "--name", "on-bridge", *sleep)
+        place = ["--network", hosts.network, "--ip", hosts.address(host)]
+        hosts.docker(host, "run", "-d", "--name", "on-sealift", *place, *sleep)
+    network = str(hosts.inventory.network.tunnel)
+    with ssh.connected("provider", lab.machine(hosts.inventory, "provider")) as neighbour:
         for host in GUARDED:
             neighbour.run(["ip", "route", "replace", str(host.tunnel_address), "via", str(host.address)])
-        stage.sh("client", f"ip route replace {network} via {CLIENTS[1]}")
+        hosts.sh("client", f"ip route replace {network} via {CLIENTS[1]}")
         try:
-            yield Scanner(stage, neighbour)
+            yield Scanner(hosts, neighbour)
         finally:
             for host in GUARDED:
                 neighbour.run(["ip", "route", "del", str(host.tunnel_address)])
-            stage.sh("client", f"ip route del {network}")
+            hosts.sh("client", f"ip route del {network}")
 
 
 def judge(scanner: Scanner) -> None:
@@ -131,12 +131,12 @@ def judge(scanner: Scanner) -> None:
         assert found & {(str(GATEWAY.address), SSH_PORT), (str(GATEWAY.clients_address), SSH_PORT)}, name
 
 
-def test_nobody_but_a_peer_connects_to_a_door_of_a_migration(stage: Stage, scanner: Scanner) -> None:
-    address = stage.redis("redis", memory_mb=5)
-    with counting(stage, address) as found:
-        stage.engine("redis", {"armed": scanner.scan}, strategy=Strategy.STOP_AND_COPY, compress=True)
+def test_nobody_but_a_peer_connects_to_a_door_of_a_migration(hosts: Hosts, scanner: Scanner) -> None:
+    address = hosts.redis("redis", memory_mb=5)
+    with counting(hosts, address) as found:
+        hosts.engine("redis", {"armed": scanner.scan}, strategy=Strategy.STOP_AND_COPY, compress=True)
     assert found[0].intact, found[0].summary()
-    assert stage.owner(address) == "destination"
+    assert hosts.owner(address) == "destination"
     judge(scanner)
     assert len(scanner.ports["destination"] - {SSH_PORT}) >= 3, "rsync, where pages come in, the guest's"
     assert len(scanner.ports["gateway"] - {SSH_PORT}) == 1, "the decider"
@@ -150,31 +150,31 @@ done
 """
 
 
-def test_nobody_but_a_peer_gets_the_pages_of_a_post_copy(stage: Stage, scanner: Scanner) -> None:
-    address = stage.redis("redis", memory_mb=5)
+def test_nobody_but_a_peer_gets_the_pages_of_a_post_copy(hosts: Hosts, scanner: Scanner) -> None:
+    address = hosts.redis("redis", memory_mb=5)
     receiver = agent("destination")
 
     def scan() -> None:
         """While the source has dumped, and who is to fetch the pages does not come."""
         try:
             until = time.monotonic() + 10
-            while "Starting lazy pages server" not in stage.sh("source", DUMP_LOGS, check=False):
+            while "Starting lazy pages server" not in hosts.sh("source", DUMP_LOGS, check=False):
                 assert time.monotonic() < until, "the source has not dumped"
                 time.sleep(0.05)
             scanner.scan()
         finally:
-            stage.sh("destination", SIGNAL % (receiver, "CONT"))
+            hosts.sh("destination", SIGNAL % (receiver, "CONT"))
 
     def stop(_: Session) -> None:
-        stage.sh("destination", SIGNAL % (receiver, "STOP"))
+        hosts.sh("destination", SIGNAL % (receiver, "STOP"))
         scans.append(pool.submit(scan))
 
     scans: list[Future[None]] = []
-    with counting(stage, address) as found, ThreadPoolExecutor(1) as pool:
-        stage.engine("redis", {"armed": stop}, strategy=Strategy.POST_COPY)
+    with counting(hosts, address) as found, ThreadPoolExecutor(1) as pool:
+        hosts.engine("redis", {"armed": stop}, strategy=Strategy.POST_COPY)
         scans[0].result()
     assert found[0].intact, found[0].summary()
-    assert stage.owner(address) == "destination"
+    assert hosts.owner(address) == "destination"
     judge(scanner)
 
 
@@ -220,52 +220,52 @@ print(json.dumps(answered))
 
 @pytest.mark.parametrize("box", ["on-bridge", "on-sealift"])
 def test_a_container_does_not_reach_what_listens_on_the_hosts_loopback(
-    stage: Stage, scanner: Scanner, box: str
+    hosts: Hosts, scanner: Scanner, box: str
 ) -> None:
-    network = next(iter(stage.inspect("destination", box)["NetworkSettings"]["Networks"].values()))
+    network = next(iter(hosts.inspect("destination", box)["NetworkSettings"]["Networks"].values()))
     targets = [(network["Gateway"], SSH_PORT), ("127.0.0.1", GUEST_PORT), ("127.0.0.1", SSH_PORT)]
     where = [network["Gateway"], network["IPAddress"], json.dumps(targets)]
-    answered = json.loads(stage.docker("destination", "exec", box, "python3", "-c", RAW, *where))
+    answered = json.loads(hosts.docker("destination", "exec", box, "python3", "-c", RAW, *where))
     assert answered == [[network["Gateway"], SSH_PORT]]
 
 
-def test_what_may_pass_passes(stage: Stage, scanner: Scanner) -> None:
+def test_what_may_pass_passes(hosts: Hosts, scanner: Scanner) -> None:
     """Clients reach workloads, workloads reach the world, the gateway reaches workloads, and peers each other."""
-    address = stage.redis("redis")
+    address = hosts.redis("redis")
     ask = "exec 3<>/dev/tcp/$1/$2; printf 'PING\\r\\n' >&3; head -c 5 <&3"
     for asker in ("client", "gateway"):
-        done = stage[asker].run(["bash", "-c", ask, "bash", address, "6379"])
+        done = hosts[asker].run(["bash", "-c", ask, "bash", address, "6379"])
         assert done.stdout == "+PONG", asker
     for host, peer in (("source", DESTINATION), ("destination", GATEWAY), ("gateway", SOURCE)):
-        stage.sh(host, f"ping -c 1 -W 5 {peer.tunnel_address}")
-    stage.sh("gateway", f"ping -c 1 -W 5 {address}")
+        hosts.sh(host, f"ping -c 1 -W 5 {peer.tunnel_address}")
+    hosts.sh("gateway", f"ping -c 1 -W 5 {address}")
     reach = json.dumps([(str(CLIENT.clients_address), SSH_PORT)])
-    assert json.loads(stage.docker("source", "exec", "on-sealift", "python3", "-c", SCAN, reach))
+    assert json.loads(hosts.docker("source", "exec", "on-sealift", "python3", "-c", SCAN, reach))
 
 
 LISTED = "nft list table ip sealift; ip rule show; ip route show table 78"
 
 
 @pytest.mark.parametrize("host", ["destination", "gateway"])
-def test_the_rules_are_the_same_after_every_call_and_go_with_the_tunnel(stage: Stage, host: str) -> None:
+def test_the_rules_are_the_same_after_every_call_and_go_with_the_tunnel(hosts: Hosts, host: str) -> None:
     network = "/usr/libexec/sealift/network"
-    before, others = stage.sh(host, LISTED), stage.sh(host, "iptables-save | grep -v '^[#:]'")
+    before, others = hosts.sh(host, LISTED), hosts.sh(host, "iptables-save | grep -v '^[#:]'")
     assert "hook input" in before
     for call in ("up", "up", "rules"):
-        stage.sh(host, f"{network} {call}")
-        assert stage.sh(host, LISTED) == before
-    assert stage.sh(host, "iptables-save | grep -v '^[#:]'") == others
+        hosts.sh(host, f"{network} {call}")
+        assert hosts.sh(host, LISTED) == before
+    assert hosts.sh(host, "iptables-save | grep -v '^[#:]'") == others
     try:
-        stage.sh(host, f"{network} down")
-        left = stage.sh(host, f"{LISTED} 2>&1", check=False)
+        hosts.sh(host, f"{network} down")
+        left = hosts.sh(host, f"{LISTED} 2>&1", check=False)
         assert "hook" not in left
         assert "lookup 78" not in left
     finally:
-        stage.sh(host, f"{network} up")
-    assert stage.sh(host, LISTED) == before
+        hosts.sh(host, f"{network} up")
+    assert hosts.sh(host, LISTED) == before
 
 
-def test_beside_rules_that_drop_whatever_they_do_not_know(stage: Stage) -> None:
+def test_beside_rules_that_drop_whatever_they_do_not_know(hosts: Hosts) -> None:
     """As firewalld and ufw have them: their drops stay, and what they let in is let in."""
     mine = "INPUT -m comment --comment owner"
     lets = [
@@ -275,49 +275,49 @@ def test_beside_rules_that_drop_whatever_they_do_not_know(stage: Stage) -> None:
         f"{mine} -i lo -j ACCEPT",
         f"{mine} -i sealift-wg -j ACCEPT",
     ]
-    address = stage.redis("redis")
+    address = hosts.redis("redis")
     try:
         for host in ("source", "destination"):
-            stage.sh(host, "set -e; " + "; ".join(f"iptables -w -A {rule}" for rule in lets))
-            stage.sh(host, "iptables -w -P INPUT DROP && iptables -w -P FORWARD DROP")
-        with counting(stage, address) as found:
-            stage.engine("redis")
+            hosts.sh(host, "set -e; " + "; ".join(f"iptables -w -A {rule}" for rule in lets))
+            hosts.sh(host, "iptables -w -P INPUT DROP && iptables -w -P FORWARD DROP")
+        with counting(hosts, address) as found:
+            hosts.engine("redis")
         assert found[0].intact, found[0].summary()
     finally:
         for host in ("source", "destination"):
-            stage.sh(host, "iptables -w -P INPUT ACCEPT; iptables -w -P FORWARD ACCEPT")
-            stage.sh(host, "; ".join(f"iptables -w -D {rule}" for rule in lets))
+            hosts.sh(host, "iptables -w -P INPUT ACCEPT; iptables -w -P FORWARD ACCEPT")
+            hosts.sh(host, "; ".join(f"iptables -w -D {rule}" for rule in lets))
 
 
-def test_without_the_rules_nothing_is_migrated(stage: Stage) -> None:
-    stage.redis("redis")
-    hosts = ("source", "destination", "gateway")
-    for host in hosts:
-        stage.sh(host, "nft delete table ip sealift")
+def test_without_the_rules_nothing_is_migrated(hosts: Hosts) -> None:
+    hosts.redis("redis")
+    guarded_hosts = ("source", "destination", "gateway")
+    for host in guarded_hosts:
+        hosts.sh(host, "nft delete table ip sealift")
     try:
-        refused = stage.refuse("redis")
+        refused = hosts.refuse("redis")
         assert refused.step == "preflight"
         for host in ("source", "gateway"):
             assert f"{host}: its rules" in str(refused)
             assert f"sealift host prepare {host}" in str(refused)
         # What proves itself is given its rules each time.
         assert "destination: its rules" not in str(refused)
-        assert "hook input" in stage.sh("destination", LISTED)
+        assert "hook input" in hosts.sh("destination", LISTED)
     finally:
-        for host in hosts:
-            stage.sh(host, "/usr/libexec/sealift/network rules")
+        for host in guarded_hosts:
+            hosts.sh(host, "/usr/libexec/sealift/network rules")
 
 
-def test_prepare_brings_script_and_rules(stage: Stage) -> None:
+def test_prepare_brings_script_and_rules(hosts: Hosts) -> None:
     script = "/usr/libexec/sealift/network"
-    content = stage.sh("gateway", f"cat {script}")
+    content = hosts.sh("gateway", f"cat {script}")
     for host in ("source", "gateway"):
-        stage.sh(host, f"nft delete table ip sealift; echo 'exit 1' >{script}")
+        hosts.sh(host, f"nft delete table ip sealift; echo 'exit 1' >{script}")
         command = [sys.executable, "-m", "cli", "host", "prepare", host]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         assert f"{host}: {script} written" in done.stderr
-        assert stage.sh(host, f"cat {script}") == content
-        assert "hook input" in stage.sh(host, LISTED)
+        assert hosts.sh(host, f"cat {script}") == content
+        assert "hook input" in hosts.sh(host, LISTED)
 
 
 WAYS = {
@@ -337,40 +337,40 @@ OVERRIDES = {
 
 
 @pytest.mark.parametrize("claims", [WAYS, OVERRIDES], ids=["ways", "overrides"])
-def test_a_vm_whose_provider_claims_the_tunnel_is_given_nothing(stage: Stage, claims: dict[str, str]) -> None:
+def test_a_vm_whose_provider_claims_the_tunnel_is_given_nothing(hosts: Hosts, claims: dict[str, str]) -> None:
     given = "stat -c '%i %y' /etc/sealift/network.env /etc/sealift/wireguard.conf"
-    stage.redis("redis")
-    before = stage.sh("destination", given)
+    hosts.redis("redis")
+    before = hosts.sh("destination", given)
     for command in claims:
-        stage.sh("destination", f"ip {command}")
+        hosts.sh("destination", f"ip {command}")
     try:
-        refused = stage.refuse("redis")
+        refused = hosts.refuse("redis")
         assert (refused.step, refused.host) == ("provision keys", "destination")
         assert set(refused.reasons) == set(claims.values())
         assert "Nothing was released" in str(refused)
-        assert stage.sh("destination", given) == before
-        checked = check(stage.inventory, stage.request("redis"))
+        assert hosts.sh("destination", given) == before
+        checked = check(hosts.inventory, hosts.request("redis"))
         (said,) = [one for one in checked.findings if one.host == "destination" and one.resource == "network"]
         assert said.answer is Answer.NO
         assert all(claim in said.what for claim in claims.values())
         for peer in (GATEWAY, SOURCE):  # what comes after the look does not win, either
-            way = stage.sh("destination", f"ip route get {peer.tunnel_address}")
+            way = hosts.sh("destination", f"ip route get {peer.tunnel_address}")
             assert claims is OVERRIDES or "dev sealift-wg" in way
     finally:
         for command in reversed(claims):
-            stage.sh("destination", f"ip {command.replace(' add ', ' del ')}", check=False)
-    record, connection = attest(stage.inventory, "destination")
+            hosts.sh("destination", f"ip {command.replace(' add ', ' del ')}", check=False)
+    record, connection = attest(hosts.inventory, "destination")
     with connection:
-        provision(pinned(stage.inventory), record, connection, keystore_of(stage.inventory))
-    assert stage.sh("destination", given) != before
+        provision(pinned(hosts.inventory), record, connection, keystore_of(hosts.inventory))
+    assert hosts.sh("destination", given) != before
 
 
-def test_without_its_interface_nothing_for_the_tunnel_leaves(stage: Stage) -> None:
+def test_without_its_interface_nothing_for_the_tunnel_leaves(hosts: Hosts) -> None:
     """A default route would take it to the provider, in the clear."""
-    stage.sh("destination", "ip route add default via 198.18.0.4; ip link set sealift-wg down")
+    hosts.sh("destination", "ip route add default via 198.18.0.4; ip link set sealift-wg down")
     try:
-        way = stage["destination"].run(["ip", "route", "get", "10.78.0.1"], check=False)
+        way = hosts["destination"].run(["ip", "route", "get", "10.78.0.1"], check=False)
         assert (way.status, "No route to host" in way.stderr) == (2, True)
     finally:
-        stage.sh("destination", "ip route del default; /usr/libexec/sealift/network up")
-    stage.sh("destination", "for _ in 1 2 3 4 5; do ping -c 1 -W 2 10.78.0.1 && exit; done; exit 1")
+        hosts.sh("destination", "ip route del default; /usr/libexec/sealift/network up")
+    hosts.sh("destination", "for _ in 1 2 3 4 5; do ping -c 1 -W 2 10.78.0.1 && exit; done; exit 1")

@@ -14,7 +14,7 @@ from sealift.lab import images
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
@@ -24,19 +24,19 @@ SCRIPT = Path(hostile_names.__file__).read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def bound(stage: Stage) -> Iterator[Stage]:
-    """A stage whose hosts have a directory for bind mounts, whose path has blanks, too."""
-    hosts = dict(stage.inventory.hosts)
+def bound(hosts: Hosts) -> Iterator[Hosts]:
+    """Hosts whose entries in the inventory have a directory for bind mounts, whose path has blanks, too."""
+    entries = dict(hosts.inventory.hosts)
     for host, path in (("source", HERE), ("destination", THERE)):
-        hosts[host] = hosts[host].model_copy(update={"binds": {"here": Path(path)}})
-        stage.sh(host, 'mkdir -p "$1"', path)
-    yield dataclasses.replace(stage, inventory=stage.inventory.model_copy(update={"hosts": hosts}))
-    stage.sh("source", 'rm -rf "$1"', HERE)
-    stage.sh("destination", 'rm -rf "$1"', THERE)
+        entries[host] = entries[host].model_copy(update={"binds": {"here": Path(path)}})
+        hosts.sh(host, 'mkdir -p "$1"', path)
+    yield dataclasses.replace(hosts, inventory=hosts.inventory.model_copy(update={"hosts": entries}))
+    hosts.sh("source", 'rm -rf "$1"', HERE)
+    hosts.sh("destination", 'rm -rf "$1"', THERE)
 
 
 @pytest.mark.parametrize("change", ["by-name", "by-directory"])
-def test_files_of_any_name_are_the_same_afterwards(bound: Stage, change: str) -> None:
+def test_files_of_any_name_are_the_same_afterwards(bound: Hosts, change: str) -> None:
     tag = images.provide(bound["source"], images.PYTHON, say=print)
     run = ["run", "-d", "--name", "box", "--network", bound.network, "--ip", bound.address()]
     run += ["--volume", "box:/home/workload", "--volume", f"{HERE}:/bound", tag]
@@ -59,16 +59,16 @@ def test_files_of_any_name_are_the_same_afterwards(bound: Stage, change: str) ->
     assert after == before
 
 
-def test_files_too_deep_to_be_sent_are_told_beforehand(stage: Stage) -> None:
+def test_files_too_deep_to_be_sent_are_told_beforehand(hosts: Hosts) -> None:
     dig = "import os, sys, time\nfor _ in range(int(sys.argv[1])):\n os.mkdir('d' * 200)\n os.chdir('d' * 200)\n"
     dig += "open('file', 'w').close()\nprint('up', flush=True)\ntime.sleep(1e9)"
-    stage.python("box", dig, "19", options=["--workdir", "/var/tmp"])
-    stage.python(
+    hosts.python("box", dig, "19", options=["--workdir", "/var/tmp"])
+    hosts.python(
         "deeper", dig, "30", options=["--workdir", "/home/workload", "--volume", "box:/home/workload"]
     )
-    stage.sh("source", "for c in box deeper; do until docker logs $c | grep -q up; do sleep 0.1; done; done")
-    (reason,) = stage.refuse("deeper").reasons
+    hosts.sh("source", "for c in box deeper; do until docker logs $c | grep -q up; do sleep 0.1; done; done")
+    (reason,) = hosts.refuse("deeper").reasons
     assert "volumes/box/_data there are files whose path is longer than 4000 bytes" in reason
-    stage.engine("box")
-    found = stage.docker("destination", "exec", "box", "find", "/var/tmp", "-name", "file")
+    hosts.engine("box")
+    found = hosts.docker("destination", "exec", "box", "find", "/var/tmp", "-name", "file")
     assert len(found) > 19 * 200

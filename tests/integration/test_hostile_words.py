@@ -16,7 +16,7 @@ from sealift.host.agents import Agent
 from sealift_agent.protocol import SweepCopy
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from hosts import Hosts
 
 pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.usefixtures("prefect_api")]
 
@@ -37,9 +37,9 @@ while True:
 """
 
 
-def start(stage: Stage, name: str, mode: str, *options: str) -> None:
-    stage.python(name, PROGRAM, mode, f"{ESCAPE}\u202e", options=["--label", f"word={ESCAPE}|`<b>", *options])
-    stage.sh("source", f"until docker exec {name} test -e /tmp/ready; do sleep 0.05; done")
+def start(hosts: Hosts, name: str, mode: str, *options: str) -> None:
+    hosts.python(name, PROGRAM, mode, f"{ESCAPE}\u202e", options=["--label", f"word={ESCAPE}|`<b>", *options])
+    hosts.sh("source", f"until docker exec {name} test -e /tmp/ready; do sleep 0.05; done")
 
 
 def cli(*words: str, api: str) -> subprocess.CompletedProcess[bytes]:
@@ -65,11 +65,11 @@ def ways() -> tuple[str, ...]:
 
 
 def test_a_command_line_prints_a_containers_words_as_text(
-    stage: Stage, prefect_api: str, ways: tuple[str, ...]
+    hosts: Hosts, prefect_api: str, ways: tuple[str, ...]
 ) -> None:
     place = f"/srv/{ESCAPE}[red]"
-    stage.sh("source", 'mkdir -p "$1"', place)
-    start(stage, "box", "stuck", "--volume", f"{place}:/data")
+    hosts.sh("source", 'mkdir -p "$1"', place)
+    start(hosts, "box", "stuck", "--volume", f"{place}:/data")
     checked = cli("check", "box", *ways, api=prefect_api)
     assert checked.returncode == 1
     said = plain(checked)
@@ -87,14 +87,14 @@ def test_a_command_line_prints_a_containers_words_as_text(
     plain(cli("attest", "destination", api=prefect_api))
 
 
-def test_a_migration_and_its_pages_are_plain(stage: Stage, prefect_api: str, ways: tuple[str, ...]) -> None:
+def test_a_migration_and_its_pages_are_plain(hosts: Hosts, prefect_api: str, ways: tuple[str, ...]) -> None:
     from prefect.client.orchestration import get_client
 
-    start(stage, "box", "free")
+    start(hosts, "box", "free")
     moved = cli("migrate", "box", *ways, api=prefect_api)
     assert moved.returncode == 0, moved.stderr
     plain(moved)
-    labels = stage.inspect("destination", "box")["Config"]["Labels"]
+    labels = hosts.inspect("destination", "box")["Config"]["Labels"]
     assert labels["word"] == f"{ESCAPE}|`<b>", "it has kept its own words"
     with get_client(sync_client=True) as client:
         artifacts = client.read_artifacts()
@@ -104,19 +104,19 @@ def test_a_migration_and_its_pages_are_plain(stage: Stage, prefect_api: str, way
         assert is_plain(str(artifact.description)), artifact.key
 
 
-def test_words_make_nobody_a_worker_of_a_migration(stage: Stage) -> None:
+def test_words_make_nobody_a_worker_of_a_migration(hosts: Hosts) -> None:
     """`sweep` kills who works on a migration's images: no container, no local user, no look into the log of a dump."""
     place = "/run/sealift/dumps/made-up"
-    stage.sh(
+    hosts.sh(
         "destination",
         f"mkdir -p {place} && cp /bin/sleep /run/runc && chmod 755 /run/runc && : >{place}/dump.log",
     )
-    tag = stage.docker("source", "image", "inspect", "--format", "{{.Id}}", _image(stage, "source"))
-    _image(stage, "destination")
+    tag = hosts.docker("source", "image", "inspect", "--format", "{{.Id}}", _image(hosts, "source"))
+    _image(hosts, "destination")
     words = ["sh", "-c", "sleep 600; :", "checkpoint", "--image-path", f"{place}/final"]
     for name, options in (("one", ()), ("two", ("--pid", "host"))):
-        stage.docker("destination", "run", "-d", "--name", name, *options, tag, *words)
-    stage.sh(
+        hosts.docker("destination", "run", "-d", "--name", name, *options, tag, *words)
+    hosts.sh(
         "destination",
         "setpriv --reuid 65534 --clear-groups sh -c 'sleep 600; :' runc checkpoint "
         f"--image-path {place}/final </dev/null >/dev/null 2>&1 & echo $! >/run/user.pid; "
@@ -125,14 +125,14 @@ def test_words_make_nobody_a_worker_of_a_migration(stage: Stage) -> None:
     time.sleep(0.5)
     began = time.monotonic()
     try:
-        with Agent(stage["destination"], "destination") as agent:
+        with Agent(hosts["destination"], "destination") as agent:
             agent.call(SweepCopy("made-up", "", {}))
         alive: dict[str, Any] = {
-            "containers": sorted(stage.docker("destination", "ps", "--format", "{{.Names}}").split()),
-            "others": stage.sh("destination", "kill -0 $(cat /run/user.pid /run/tail.pid) && echo alive"),
+            "containers": sorted(hosts.docker("destination", "ps", "--format", "{{.Names}}").split()),
+            "others": hosts.sh("destination", "kill -0 $(cat /run/user.pid /run/tail.pid) && echo alive"),
         }
     finally:
-        stage.sh(
+        hosts.sh(
             "destination",
             "pkill -P $(cat /run/user.pid); kill $(cat /run/user.pid /run/tail.pid); "
             "rm -f /run/user.pid /run/tail.pid /run/runc",
@@ -141,7 +141,7 @@ def test_words_make_nobody_a_worker_of_a_migration(stage: Stage) -> None:
     assert time.monotonic() - began < 60
 
 
-def _image(stage: Stage, host: str) -> str:
+def _image(hosts: Hosts, host: str) -> str:
     from sealift.lab import images
 
-    return images.provide(stage[host], images.PYTHON, say=print)
+    return images.provide(hosts[host], images.PYTHON, say=print)

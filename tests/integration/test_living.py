@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import kill_agent, untouched
+from hosts import kill_agent, untouched
 from stress import PROGRAM as STRESS
 from stress import question
 
@@ -15,7 +15,7 @@ from sealift.errors import MigrationFailed
 from sealift.migration.recovery import recover
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.migration.session import Session
 
@@ -32,14 +32,14 @@ while True: time.sleep(1)
 """
 
 
-def test_a_container_with_process_names_of_any_bytes_moves_and_is_cleaned_up_after(stage: Stage) -> None:
-    stage.python("box", NAMED)
-    stage.sh("source", "until docker logs box | grep -q up; do sleep 0.1; done")
-    with untouched(stage, "box"), pytest.raises(MigrationFailed):
-        stage.engine("box", {"frozen": kill_agent(stage, "destination", "destination")})
-    stage.engine("box")
-    assert recover(stage.inventory) == []
-    assert len(stage.docker("destination", "top", "box").splitlines()) == 5
+def test_a_container_with_process_names_of_any_bytes_moves_and_is_cleaned_up_after(hosts: Hosts) -> None:
+    hosts.python("box", NAMED)
+    hosts.sh("source", "until docker logs box | grep -q up; do sleep 0.1; done")
+    with untouched(hosts, "box"), pytest.raises(MigrationFailed):
+        hosts.engine("box", {"frozen": kill_agent(hosts, "destination", "destination")})
+    hosts.engine("box")
+    assert recover(hosts.inventory) == []
+    assert len(hosts.docker("destination", "top", "box").splitlines()) == 5
 
 
 SPEAKER = """
@@ -53,10 +53,10 @@ while True:
 """
 
 
-def numbers(stage: Stage, host: str) -> list[int]:
+def numbers(hosts: Hosts, host: str) -> list[int]:
     """The lines that a speaker has printed, by their numbers, as Docker gives them."""
     script = "docker logs box 2>/dev/null | cut -d' ' -f1 | tr '\\n' ' '"
-    return [int(word) for word in stage.sh(host, script).split()]
+    return [int(word) for word in hosts.sh(host, script).split()]
 
 
 @pytest.mark.parametrize(
@@ -70,26 +70,26 @@ def numbers(stage: Stage, host: str) -> list[int]:
     ids=["steady", "fast", "rotated", "compressed"],
 )
 def test_every_line_is_in_the_log_once_and_in_order_at_any_rate(
-    stage: Stage, lines: int, options: list[str]
+    hosts: Hosts, lines: int, options: list[str]
 ) -> None:
     words = [word for option in options for word in ("--log-opt", option)]
-    stage.python("box", SPEAKER, str(lines), options=words)
+    hosts.python("box", SPEAKER, str(lines), options=words)
     time.sleep(2)
-    frozen_ms = stage.engine("box").frozen_ms
+    frozen_ms = hosts.engine("box").frozen_ms
     time.sleep(0.5)
-    found = numbers(stage, "destination")
+    found = numbers(hosts, "destination")
     assert found == list(range(len(found)))
     assert len(found) > 100 * lines
     assert frozen_ms < 10_000  # on a busy machine; 0.2 s on an idle one
 
 
-def test_lines_of_another_log_driver_stay_and_that_is_said_before(stage: Stage) -> None:
-    stage.python("box", SPEAKER, "1", options=["--log-driver", "local"])
+def test_lines_of_another_log_driver_stay_and_that_is_said_before(hosts: Hosts) -> None:
+    hosts.python("box", SPEAKER, "1", options=["--log-driver", "local"])
     time.sleep(1)
-    report = stage.engine("box")
+    report = hosts.engine("box")
     assert any("stays at the source (log driver local" in said for said in report.warnings)
     time.sleep(1)
-    found = numbers(stage, "destination")
+    found = numbers(hosts, "destination")
     assert found == list(range(found[0], found[0] + len(found)))
     assert found[0] > 0
 
@@ -100,57 +100,57 @@ kill -STOP $p
 """
 
 
-def test_a_shim_that_hangs_in_the_freeze_is_called_off_in_seconds_and_nothing_stays(stage: Stage) -> None:
-    stage.python("box", SPEAKER, "1")
+def test_a_shim_that_hangs_in_the_freeze_is_called_off_in_seconds_and_nothing_stays(hosts: Hosts) -> None:
+    hosts.python("box", SPEAKER, "1")
     time.sleep(1)
     began = []
 
     def stop(_: Session) -> None:
         began.append(time.monotonic())
-        stage.sh("destination", STOP_SHIM)
+        hosts.sh("destination", STOP_SHIM)
 
-    before = stage.inspect("source", "box")["State"]["Pid"]
-    with untouched(stage, "box"):
+    before = hosts.inspect("source", "box")["State"]["Pid"]
+    with untouched(hosts, "box"):
         with pytest.raises(MigrationFailed, match="has not created it"):
-            stage.engine("box", {"frozen": stop})
+            hosts.engine("box", {"frozen": stop})
         assert time.monotonic() - began[0] < 60
-    assert stage.inspect("source", "box")["State"]["Pid"] == before
-    stage.engine("box")
+    assert hosts.inspect("source", "box")["State"]["Pid"] == before
+    hosts.engine("box")
 
 
 @pytest.mark.parametrize("role", ["source", pytest.param("destination", marks=pytest.mark.whole)])
-def test_an_agent_that_hangs_in_the_freeze_is_missed_in_seconds_and_ended(stage: Stage, role: str) -> None:
-    stage.python("box", SPEAKER, "1")
+def test_an_agent_that_hangs_in_the_freeze_is_missed_in_seconds_and_ended(hosts: Hosts, role: str) -> None:
+    hosts.python("box", SPEAKER, "1")
 
     def stop(_: Session) -> None:
-        stage.sh(role, f"pkill -STOP -f '^python3 /run/sealift/agent-[^ ]* {role}'")
+        hosts.sh(role, f"pkill -STOP -f '^python3 /run/sealift/agent-[^ ]* {role}'")
 
     began = time.monotonic()
-    with untouched(stage, "box"), pytest.raises(MigrationFailed):
-        stage.engine("box", {"frozen": stop})
+    with untouched(hosts, "box"), pytest.raises(MigrationFailed):
+        hosts.engine("box", {"frozen": stop})
     assert time.monotonic() - began < 180
-    stage.engine("box")
+    hosts.engine("box")
 
 
-def test_a_program_that_does_everything_at_once_moves_there_and_back(stage: Stage) -> None:
-    stress(stage, 4)
+def test_a_program_that_does_everything_at_once_moves_there_and_back(hosts: Hosts) -> None:
+    stress(hosts, 4)
 
 
 @pytest.mark.whole
 @pytest.mark.timeout(3600)
-def test_a_program_that_does_everything_at_once_moves_a_hundred_times(stage: Stage) -> None:
-    stress(stage, 100)
+def test_a_program_that_does_everything_at_once_moves_a_hundred_times(hosts: Hosts) -> None:
+    stress(hosts, 100)
 
 
-def stress(stage: Stage, times: int) -> None:
+def stress(hosts: Hosts, times: int) -> None:
     """Move the stress program there and back. It checks itself, and says what it found."""
-    stage.python("box", STRESS, options=["--init", "--volume", "stress:/data", "--tmpfs", "/scratch"])
-    address = stage.inspect("source", "box")["NetworkSettings"]["Networks"][stage.network]["IPAddress"]
-    stage.sh("source", "timeout 20 sh -c 'until docker logs box | grep -q up; do sleep 0.1; done'")
+    hosts.python("box", STRESS, options=["--init", "--volume", "stress:/data", "--tmpfs", "/scratch"])
+    address = hosts.inspect("source", "box")["NetworkSettings"]["Networks"][hosts.network]["IPAddress"]
+    hosts.sh("source", "timeout 20 sh -c 'until docker logs box | grep -q up; do sleep 0.1; done'")
     here, there = "source", "destination"
     for number in range(times):
-        stage.engine("box", source=here, destination=there)
+        hosts.engine("box", source=here, destination=there)
         here, there = there, here
-        said = json.loads(stage["client"].run(["python3", "-c", question(address)], timeout_s=30).stdout)
+        said = json.loads(hosts["client"].run(["python3", "-c", question(address)], timeout_s=30).stdout)
         assert not said["wrong"], (number, said)
         assert min(said["done"].values()) > 0, (number, said)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hosts import check_stopped
 from menagerie import PORT
-from stage import check_stopped
 
 from sealift.lab import images
 from sealift.model import Strategy
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from hosts import Hosts
 
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
@@ -36,15 +36,15 @@ VISIT = (
 
 
 @pytest.mark.parametrize("strategy", [Strategy.AUTO, Strategy.POST_COPY])
-def test_everything_that_criu_carries_comes_through(stage: Stage, strategy: Strategy) -> None:
-    address = stage.address()
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
+def test_everything_that_criu_carries_comes_through(hosts: Hosts, strategy: Strategy) -> None:
+    address = hosts.address()
+    tag = images.provide(hosts["source"], images.PYTHON, say=print)
     script = (Path(__file__).parents[1] / "menagerie.py").read_text()
-    run = ["run", "--detach", "--name", "menagerie", "--network", stage.network, "--ip", address, "--init"]
+    run = ["run", "--detach", "--name", "menagerie", "--network", hosts.network, "--ip", address, "--init"]
     run += ["--volume", "menagerie-data:/home/workload"]
-    stage.docker("source", *run, tag, "python3", "-u", "-c", script)
-    stage.docker("source", "exec", "menagerie", "python3", "-c", WAIT, str(PORT))
-    channel = stage["client"].open(["python3", "-u", "-c", VISIT, address, str(PORT)])
+    hosts.docker("source", *run, tag, "python3", "-u", "-c", script)
+    hosts.docker("source", "exec", "menagerie", "python3", "-c", WAIT, str(PORT))
+    channel = hosts["client"].open(["python3", "-u", "-c", VISIT, address, str(PORT)])
     answers = channel.makefile("r")
 
     def look() -> Any:
@@ -52,9 +52,9 @@ def test_everything_that_criu_carries_comes_through(stage: Stage, strategy: Stra
         return json.loads(answers.readline())
 
     assert not look()["wrong"], "before anything has happened"
-    stage.engine("menagerie", strategy=strategy)
+    hosts.engine("menagerie", strategy=strategy)
     there = look()
-    stage.engine("menagerie", source="destination", destination="source", strategy=strategy)
+    hosts.engine("menagerie", source="destination", destination="source", strategy=strategy)
     back = look()
     channel.close()
     assert not there["wrong"]
@@ -63,6 +63,6 @@ def test_everything_that_criu_carries_comes_through(stage: Stage, strategy: Stra
 
 
 def test_a_container_that_is_stopped_by_a_signal_as_a_whole_stays_so_until_it_is_told_to_go_on(
-    stage: Stage,
+    hosts: Hosts,
 ) -> None:
-    check_stopped(stage)
+    check_stopped(hosts)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import DOCKER_HOSTS, counting, until_same
+from hosts import DOCKER_HOSTS, counting, until_same
 
 from benchmarks.workloads import nginx, postgresql, service
 from sealift.lab import images
@@ -20,18 +20,18 @@ from sealift.migration.request import Options
 from sealift.model import Step
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from hosts import Hosts
 
 pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.usefixtures("prefect_api")]
 
 GAP_MS = 2000
 
 
-def test_longest_gap_of_a_redis_of_100_mb_is_at_most_two_seconds(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=100)
-    with counting(stage, address) as found:
+def test_longest_gap_of_a_redis_of_100_mb_is_at_most_two_seconds(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=100)
+    with counting(hosts, address) as found:
         time.sleep(1)
-        report = stage.migrate("redis")
+        report = hosts.migrate("redis")
         time.sleep(1)
     print(found[0].summary(), f"frozen {report.frozen_ms:.0f} ms, cut {report.cut_ms:.0f} ms")
     assert found[0].intact, found[0].summary()
@@ -39,32 +39,32 @@ def test_longest_gap_of_a_redis_of_100_mb_is_at_most_two_seconds(stage: Stage) -
     assert report.memory_bytes > 100_000_000
 
 
-def test_ten_migrations_back_and_forth_leave_nothing_on_either_host(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=5)
-    before = {host: stage.state(host) for host in (*DOCKER_HOSTS, "gateway", "client")}
-    with counting(stage, address) as found:
-        stage.migrate("redis")
-        stage.migrate("redis", "destination", "source")
+def test_ten_migrations_back_and_forth_leave_nothing_on_either_host(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=5)
+    before = {host: hosts.state(host) for host in (*DOCKER_HOSTS, "gateway", "client")}
+    with counting(hosts, address) as found:
+        hosts.migrate("redis")
+        hosts.migrate("redis", "destination", "source")
         # The image has come to the destination for good: what follows is compared with this.
-        after_two = {host: stage.state(host) for host in DOCKER_HOSTS}
+        after_two = {host: hosts.state(host) for host in DOCKER_HOSTS}
         for _ in range(4):
-            stage.engine("redis")
-            stage.engine("redis", source="destination", destination="source")
+            hosts.engine("redis")
+            hosts.engine("redis", source="destination", destination="source")
     print(found[0].summary())
     assert found[0].intact, found[0].summary()
-    assert stage.owner(address) == "source"
-    assert stage.inspect("source", "redis")["State"]["Running"]
+    assert hosts.owner(address) == "source"
+    assert hosts.inspect("source", "redis")["State"]["Running"]
     for host in before:
-        left = until_same(stage, host, after_two.get(host, before[host]))
+        left = until_same(hosts, host, after_two.get(host, before[host]))
         assert not left, f"{host}: {left}"
     image = frozenset({"layers"})
     for host in DOCKER_HOSTS:
-        left = until_same(stage, host, before[host], allow=image)
+        left = until_same(hosts, host, before[host], allow=image)
         assert not left, f"{host}: {left}"
 
 
-def test_a_service_keeps_memory_files_offsets_identity_and_clocks(stage: Stage) -> None:
-    address = stage.address()
+def test_a_service_keeps_memory_files_offsets_identity_and_clocks(hosts: Hosts) -> None:
+    address = hosts.address()
     options = [
         "--env",
         "COLOUR=blue",
@@ -75,10 +75,10 @@ def test_a_service_keeps_memory_files_offsets_identity_and_clocks(stage: Stage) 
         "--hostname",
         "itself",
     ]
-    service.start(stage["source"], "service", address, stage.network, say=print, options=options)
-    with service.client(stage["client"], address) as client:
+    service.start(hosts["source"], "service", address, hosts.network, say=print, options=options)
+    with service.client(hosts["client"], address) as client:
         time.sleep(1)
-        stage.migrate("service")
+        hosts.migrate("service")
         time.sleep(1)
         found = client.findings()
     print(found.summary())
@@ -95,34 +95,34 @@ def test_a_service_keeps_memory_files_offsets_identity_and_clocks(stage: Stage) 
     assert last["files"]["deleted"]["numbers"] > first["files"]["deleted"]["numbers"]
 
 
-def test_every_row_that_postgresql_acknowledged_to_eight_writers_is_there_afterwards(stage: Stage) -> None:
-    address = stage.address()
-    postgresql.start(stage["source"], "postgresql", address, stage.network, say=print)
-    with postgresql.client(stage["client"], address) as client:
+def test_every_row_that_postgresql_acknowledged_to_eight_writers_is_there_afterwards(hosts: Hosts) -> None:
+    address = hosts.address()
+    postgresql.start(hosts["source"], "postgresql", address, hosts.network, say=print)
+    with postgresql.client(hosts["client"], address) as client:
         time.sleep(1)
-        stage.migrate("postgresql")
+        hosts.migrate("postgresql")
         time.sleep(1)
         found = client.findings()
     print(found.summary())
     assert found.intact, found.raw["faults"] or found.summary()
 
 
-def test_a_download_from_nginx_goes_on_and_has_the_right_content(stage: Stage) -> None:
-    address = stage.address()
-    digest = nginx.start(stage["source"], "nginx", address, stage.network, 60, say=print)
-    with nginx.client(stage["client"], address, digest) as client:
-        report = stage.migrate("nginx")
+def test_a_download_from_nginx_goes_on_and_has_the_right_content(hosts: Hosts) -> None:
+    address = hosts.address()
+    digest = nginx.start(hosts["source"], "nginx", address, hosts.network, 60, say=print)
+    with nginx.client(hosts["client"], address, digest) as client:
+        report = hosts.migrate("nginx")
         found = client.findings()
     print(found.summary())
     assert found.intact, found.raw["faults"] or found.summary()
     assert report.file_bytes > 60_000_000
 
 
-def test_name_labels_environment_mounts_limits_restart_policy_and_address_are_kept(stage: Stage) -> None:
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    address = stage.address()
-    stage.sh("source", "mkdir -p /srv/here && echo bound >/srv/here/file && chown 1000 /srv/here/file")
-    stage.sh("destination", "mkdir -p /srv/there")
+def test_name_labels_environment_mounts_limits_restart_policy_and_address_are_kept(hosts: Hosts) -> None:
+    tag = images.provide(hosts["source"], images.PYTHON, say=print)
+    address = hosts.address()
+    hosts.sh("source", "mkdir -p /srv/here && echo bound >/srv/here/file && chown 1000 /srv/here/file")
+    hosts.sh("destination", "mkdir -p /srv/there")
     script = "import time; print('first', flush=True); time.sleep(1e9)"
     options = [
         *(
@@ -149,15 +149,15 @@ def test_name_labels_environment_mounts_limits_restart_policy_and_address_are_ke
         ),
         *("--log-opt", "max-size=1m", "--network-alias", "other"),
     ]
-    network = ["--network", stage.network, "--ip", address]
-    stage.docker("source", "run", "-d", "--name", "box", *network, *options, tag, "python3", "-c", script)
-    stage.docker("source", "exec", "box", "sh", "-c", "echo volume >/data/file; echo memory >/scratch/file")
-    before = stage.inspect("source", "box")
-    source = stage.inventory.hosts["source"].model_copy(update={"binds": {"d": Path("/srv/here")}})
-    destination = stage.inventory.hosts["destination"].model_copy(update={"binds": {"d": Path("/srv/there")}})
-    bound = stage.inventory.model_copy(update={"hosts": {"source": source, "destination": destination}})
-    dataclasses.replace(stage, inventory=bound).engine("box")
-    after = stage.inspect("destination", "box")
+    network = ["--network", hosts.network, "--ip", address]
+    hosts.docker("source", "run", "-d", "--name", "box", *network, *options, tag, "python3", "-c", script)
+    hosts.docker("source", "exec", "box", "sh", "-c", "echo volume >/data/file; echo memory >/scratch/file")
+    before = hosts.inspect("source", "box")
+    source = hosts.inventory.hosts["source"].model_copy(update={"binds": {"d": Path("/srv/here")}})
+    destination = hosts.inventory.hosts["destination"].model_copy(update={"binds": {"d": Path("/srv/there")}})
+    bound = hosts.inventory.model_copy(update={"hosts": {"source": source, "destination": destination}})
+    dataclasses.replace(hosts, inventory=bound).engine("box")
+    after = hosts.inspect("destination", "box")
     assert after["Name"] == before["Name"]
     assert after["Image"] == before["Image"]
     same = set(before["Config"]) - {"Image"}
@@ -165,7 +165,7 @@ def test_name_labels_environment_mounts_limits_restart_policy_and_address_are_ke
     same = set(before["HostConfig"]) - {"Binds", "Runtime"}
     kept = {key: before["HostConfig"][key] for key in same}
     assert {key: after["HostConfig"][key] or None for key in same} == {key: kept[key] or None for key in same}
-    endpoint = after["NetworkSettings"]["Networks"][stage.network]
+    endpoint = after["NetworkSettings"]["Networks"][hosts.network]
     assert endpoint["IPAddress"] == address
     assert "other" in endpoint["Aliases"]
     mounts = {
@@ -173,47 +173,47 @@ def test_name_labels_environment_mounts_limits_restart_policy_and_address_are_ke
     }
     assert mounts["/data"][:2] == ("volume", True)
     assert mounts["/bound"] == ("bind", False, "/srv/there")
-    shown = stage.docker(
+    shown = hosts.docker(
         "destination", "exec", "box", "sh", "-c", "cat /data/file /bound/file /scratch/file; id -u"
     )
     assert shown.split() == ["volume", "bound", "memory", "0"]
-    assert stage.sh("destination", "stat -c %u /srv/there/file") == "1000"
+    assert hosts.sh("destination", "stat -c %u /srv/there/file") == "1000"
 
 
-def test_docker_logs_exec_stats_and_stop_work_at_the_destination(stage: Stage) -> None:
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
+def test_docker_logs_exec_stats_and_stop_work_at_the_destination(hosts: Hosts) -> None:
+    tag = images.provide(hosts["source"], images.PYTHON, say=print)
     script = "import time,sys\nfor n in range(10**9): print('line', n, flush=True); time.sleep(0.01)"
-    network = ["--network", stage.network, "--ip", stage.address()]
-    stage.docker("source", "run", "-d", "--name", "box", "--init", *network, tag, "python3", "-c", script)
+    network = ["--network", hosts.network, "--ip", hosts.address()]
+    hosts.docker("source", "run", "-d", "--name", "box", "--init", *network, tag, "python3", "-c", script)
     time.sleep(1)
-    stage.engine("box")
+    hosts.engine("box")
     time.sleep(0.5)
-    lines = stage.docker("destination", "logs", "box").splitlines()
+    lines = hosts.docker("destination", "logs", "box").splitlines()
     assert [line.split() for line in lines] == [["line", str(number)] for number in range(len(lines))]
     assert len(lines) > 100
-    assert stage.docker("destination", "exec", "box", "sh", "-c", "echo inside") == "inside"
-    stats = json.loads(stage.docker("destination", "stats", "--no-stream", "--format", "{{json .}}", "box"))
+    assert hosts.docker("destination", "exec", "box", "sh", "-c", "echo inside") == "inside"
+    stats = json.loads(hosts.docker("destination", "stats", "--no-stream", "--format", "{{json .}}", "box"))
     assert int(stats["PIDs"]) >= 2
     assert not stats["MemUsage"].startswith("0B")
-    stage.docker("destination", "stop", "--time", "5", "box")
-    state = stage.inspect("destination", "box")["State"]
+    hosts.docker("destination", "stop", "--time", "5", "box")
+    state = hosts.inspect("destination", "box")["State"]
     assert (state["Status"], state["OOMKilled"]) == ("exited", False)
-    stage.docker("destination", "start", "box")
-    assert stage.inspect("destination", "box")["State"]["Running"]
+    hosts.docker("destination", "start", "box")
+    assert hosts.inspect("destination", "box")["State"]["Running"]
 
 
-def test_restart_policy_works_at_the_destination(stage: Stage) -> None:
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    network = ["--network", stage.network, "--ip", stage.address(), "--restart", "always"]
-    stage.docker(
+def test_restart_policy_works_at_the_destination(hosts: Hosts) -> None:
+    tag = images.provide(hosts["source"], images.PYTHON, say=print)
+    network = ["--network", hosts.network, "--ip", hosts.address(), "--restart", "always"]
+    hosts.docker(
         "source", "run", "-d", "--name", "box", *network, tag, "python3", "-c", "import time; time.sleep(1e9)"
     )
-    stage.engine("box")
-    pid = stage.inspect("destination", "box")["State"]["Pid"]
-    stage.sh("destination", 'kill -9 "$1"', str(pid))
+    hosts.engine("box")
+    pid = hosts.inspect("destination", "box")["State"]["Pid"]
+    hosts.sh("destination", 'kill -9 "$1"', str(pid))
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        state = stage.inspect("destination", "box")["State"]
+        state = hosts.inspect("destination", "box")["State"]
         if state["Running"] and state["Pid"] not in {0, pid}:
             break
         time.sleep(0.2)
@@ -221,7 +221,7 @@ def test_restart_policy_works_at_the_destination(stage: Stage) -> None:
     assert state["Pid"] != pid
 
 
-def test_each_step_is_a_task_run_and_the_artifacts_are_there(stage: Stage) -> None:
+def test_each_step_is_a_task_run_and_the_artifacts_are_there(hosts: Hosts) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
         ArtifactFilter,
@@ -230,8 +230,8 @@ def test_each_step_is_a_task_run_and_the_artifacts_are_there(stage: Stage) -> No
         FlowRunFilterId,
     )
 
-    stage.redis("redis")
-    report = stage.migrate("redis")
+    hosts.redis("redis")
+    report = hosts.migrate("redis")
     with get_client(sync_client=True) as client:
         run = max(client.read_flow_runs(), key=lambda one: one.created)
         tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
@@ -246,8 +246,8 @@ def test_each_step_is_a_task_run_and_the_artifacts_are_there(stage: Stage) -> No
     assert [record.step for record in report.steps] == list(Step)
 
 
-def test_command_line_migrates_and_prints_the_report_as_json(stage: Stage, prefect_api: str) -> None:
-    address = stage.redis("redis")
+def test_command_line_migrates_and_prints_the_report_as_json(hosts: Hosts, prefect_api: str) -> None:
+    address = hosts.redis("redis")
     command = [
         sys.executable,
         "-m",
@@ -260,7 +260,7 @@ def test_command_line_migrates_and_prints_the_report_as_json(stage: Stage, prefe
         "destination",
     ]
     environment = {**os.environ, "PREFECT_API_URL": prefect_api}
-    with counting(stage, address) as found:
+    with counting(hosts, address) as found:
         done = subprocess.run(
             [*command, "--json"], capture_output=True, text=True, env=environment, check=False
         )
@@ -279,19 +279,19 @@ def test_command_line_migrates_and_prints_the_report_as_json(stage: Stage, prefe
 
 
 @pytest.mark.parametrize("streams", [pytest.param(1, marks=pytest.mark.whole), 3])
-def test_a_compressed_migration_sends_less(stage: Stage, streams: int) -> None:
-    address = stage.redis("redis", memory_mb=20)
-    with counting(stage, address) as found:
-        report = stage.engine("redis", compress=True, streams=streams)
+def test_a_compressed_migration_sends_less(hosts: Hosts, streams: int) -> None:
+    address = hosts.redis("redis", memory_mb=20)
+    with counting(hosts, address) as found:
+        report = hosts.engine("redis", compress=True, streams=streams)
     assert found[0].intact, found[0].summary()
     assert report.packed_bytes is not None
     assert 0 < report.packed_bytes < report.memory_bytes / 4
 
 
-def test_pages_go_over_several_connections_if_asked_for(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=20)
-    with counting(stage, address) as found:
-        report = stage.engine("redis", streams=4)
+def test_pages_go_over_several_connections_if_asked_for(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=20)
+    with counting(hosts, address) as found:
+        report = hosts.engine("redis", streams=4)
     assert found[0].intact, found[0].summary()
     assert report.packed_bytes is None
     assert report.last_bytes > 20_000_000
@@ -307,62 +307,62 @@ exit 1
 """
 
 
-def test_a_cutover_that_was_rolled_back_is_tried_again_if_asked_for(stage: Stage) -> None:
+def test_a_cutover_that_was_rolled_back_is_tried_again_if_asked_for(hosts: Hosts) -> None:
     from flows.migrate import migrate
 
-    address = stage.redis("redis", memory_mb=5)
-    stage["destination"].put("/usr/local/sbin/criu", BREAKS_ONCE.encode(), mode=0o755)
-    with counting(stage, address) as found:
+    address = hosts.redis("redis", memory_mb=5)
+    hosts["destination"].put("/usr/local/sbin/criu", BREAKS_ONCE.encode(), mode=0o755)
+    with counting(hosts, address) as found:
         report = migrate(
             "redis",
             "source",
             "destination",
-            Options(evidence=stage.evidence("destination")),
-            stage.path,
+            Options(evidence=hosts.evidence("destination")),
+            hosts.path,
             retries=1,
         )
     assert found[0].intact, found[0].summary()
     assert report.outcome == "committed"
     assert any("rolled back at first" in warning and "restore" in warning for warning in report.warnings)
-    assert stage.owner(address) == "destination"
+    assert hosts.owner(address) == "destination"
 
 
 @pytest.mark.parametrize("how", ["lost", "given-to-another", "lost-at-both"])
-def test_an_image_that_is_there_under_another_name_is_the_image(stage: Stage, how: str) -> None:
-    stage.redis("redis", memory_mb=1)
-    identity = stage.inspect("source", "redis")["Image"]
-    tag = images.provide(stage["destination"], images.REDIS, say=print)
+def test_an_image_that_is_there_under_another_name_is_the_image(hosts: Hosts, how: str) -> None:
+    hosts.redis("redis", memory_mb=1)
+    identity = hosts.inspect("source", "redis")["Image"]
+    tag = images.provide(hosts["destination"], images.REDIS, say=print)
     nameless = ("source", "destination") if how == "lost-at-both" else ("destination",)
     for host in nameless:
-        stage.docker(host, "tag", tag, "kept:1")
-        stage.docker(host, "rmi", tag)
+        hosts.docker(host, "tag", tag, "kept:1")
+        hosts.docker(host, "rmi", tag)
     if how == "given-to-another":
-        other = images.provide(stage["destination"], images.PYTHON, say=print)
-        stage.docker("destination", "tag", other, tag)
+        other = images.provide(hosts["destination"], images.PYTHON, say=print)
+        hosts.docker("destination", "tag", other, tag)
     try:
-        stage.engine("redis")
-        moved = stage.inspect("destination", "redis")
+        hosts.engine("redis")
+        moved = hosts.inspect("destination", "redis")
         assert moved["Image"] == identity
         assert moved["Config"]["Image"] == (tag if how == "lost" else identity)
         inspect = ("image", "inspect", "--format", "{{.Id}}", tag)
-        named = stage.docker("destination", *inspect, check=False)
+        named = hosts.docker("destination", *inspect, check=False)
         assert (named == identity) is (how == "lost"), "a name that means something else keeps its meaning"
     finally:
         for host in nameless:
-            stage.docker(host, "tag", identity, tag)
-            stage.docker(host, "rmi", "kept:1")
+            hosts.docker(host, "tag", identity, tag)
+            hosts.docker(host, "rmi", "kept:1")
 
 
-def test_an_image_without_a_name_is_sent_as_what_it_is(stage: Stage) -> None:
-    stage.python("box", "import time; time.sleep(1e9)")
-    identity = stage.docker("source", "commit", "box")  # nobody gives it a name
-    stage.docker("source", "rm", "-f", "box")
-    network = ["--network", stage.network, "--ip", stage.address()]
-    stage.docker("source", "run", "-d", "--name", "box", *network, identity)
+def test_an_image_without_a_name_is_sent_as_what_it_is(hosts: Hosts) -> None:
+    hosts.python("box", "import time; time.sleep(1e9)")
+    identity = hosts.docker("source", "commit", "box")  # nobody gives it a name
+    hosts.docker("source", "rm", "-f", "box")
+    network = ["--network", hosts.network, "--ip", hosts.address()]
+    hosts.docker("source", "run", "-d", "--name", "box", *network, identity)
     try:
-        stage.engine("box")
-        assert stage.inspect("destination", "box")["Image"] == identity
+        hosts.engine("box")
+        assert hosts.inspect("destination", "box")["Image"] == identity
     finally:
         for host in ("source", "destination"):
-            stage.docker(host, "rm", "-f", "box", check=False)
-            stage.docker(host, "rmi", identity)
+            hosts.docker(host, "rm", "-f", "box", check=False)
+            hosts.docker(host, "rmi", identity)

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import DOCKER_HOSTS, counting
+from hosts import DOCKER_HOSTS, counting
 
 from benchmarks.faults.controllers import InProcess
 from benchmarks.faults.faults import kill_everybody
@@ -22,12 +22,12 @@ from sealift.migration import recovery
 from sealift_agent.points import HOLD
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from hosts import Hosts
 
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
 
-def doomed(stage: Stage, container: str) -> None:
+def doomed(hosts: Hosts, container: str) -> None:
     """A migration whose controller and agents die when the container is frozen, so that they can put nothing away."""
     log = lab.lab_dir() / "migration.log"
     with (
@@ -35,47 +35,47 @@ def doomed(stage: Stage, container: str) -> None:
         InProcess.of(container, moment("frozen"), "engine", log) as migration,
     ):
         assert migration.arrive(), log.read_text()
-        kill_everybody(Trial(stage.inventory, migration, unused))
-    stage.sh("source", f"rm -r {HOLD}")
+        kill_everybody(Trial(hosts.inventory, migration, unused))
+    hosts.sh("source", f"rm -r {HOLD}")
 
 
-def running(stage: Stage, container: str) -> list[str]:
+def running(hosts: Hosts, container: str) -> list[str]:
     """The hosts on which it runs, not frozen or cut off: those that answer a command in it."""
-    return [host for host in DOCKER_HOSTS if stage.docker(host, "ps", "-q", "--filter", f"name={container}")]
+    return [host for host in DOCKER_HOSTS if hosts.docker(host, "ps", "-q", "--filter", f"name={container}")]
 
 
-def test_a_migration_that_somebody_is_at_is_left_alone(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=10)
+def test_a_migration_that_somebody_is_at_is_left_alone(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=10)
     seen = []
-    with counting(stage, address) as found:
-        stage.engine("redis", {"frozen": lambda _: seen.append(recovery.recover(stage.inventory))})
+    with counting(hosts, address) as found:
+        hosts.engine("redis", {"frozen": lambda _: seen.append(recovery.recover(hosts.inventory))})
     assert found[0].intact, found[0].summary()
     assert seen == [[]]
-    assert stage.owner(address) == "destination"
+    assert hosts.owner(address) == "destination"
 
 
-def test_a_host_that_is_away_keeps_the_record_open_until_it_is_back(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=5)
-    with counting(stage, address) as found:
-        doomed(stage, "redis")
-        away = stage.inventory.hosts["destination"].model_copy(update={"port": 23})
-        cut = stage.inventory.model_copy(update={"hosts": {**stage.inventory.hosts, "destination": away}})
+def test_a_host_that_is_away_keeps_the_record_open_until_it_is_back(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=5)
+    with counting(hosts, address) as found:
+        doomed(hosts, "redis")
+        away = hosts.inventory.hosts["destination"].model_copy(update={"port": 23})
+        cut = hosts.inventory.model_copy(update={"hosts": {**hosts.inventory.hosts, "destination": away}})
         (half,) = recovery.recover(cut)
         assert half.outcome == "rolled back"
         assert len(half.left) == 1
         assert "destination" in half.left[0]
-        assert running(stage, "redis") == ["source"]
-        (whole,) = recovery.recover(stage.inventory)
+        assert running(hosts, "redis") == ["source"]
+        (whole,) = recovery.recover(hosts.inventory)
         assert not whole.left
-        assert recovery.recover(stage.inventory) == []
+        assert recovery.recover(hosts.inventory) == []
     assert found[0].intact, found[0].summary()
 
 
-def test_the_command_line_ends_one_by_its_name(stage: Stage) -> None:
-    stage.redis("redis", memory_mb=5)
-    doomed(stage, "redis")
+def test_the_command_line_ends_one_by_its_name(hosts: Hosts) -> None:
+    hosts.redis("redis", memory_mb=5)
+    doomed(hosts, "redis")
     command = [sys.executable, "-m", "cli", "recover"]
-    environment = {**os.environ, "SEALIFT_INVENTORY": str(stage.path)}
+    environment = {**os.environ, "SEALIFT_INVENTORY": str(hosts.path)}
 
     def sealift(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -92,14 +92,14 @@ def test_the_command_line_ends_one_by_its_name(stage: Stage) -> None:
     assert sealift().stdout == "nothing was left unfinished\n"
 
 
-def test_a_restarted_gateway_sends_each_workload_s_packets_where_its_record_says(stage: Stage) -> None:
-    address = stage.redis("redis")
-    stage.engine("redis")
-    stage.sh("gateway", "/usr/libexec/sealift/network down; /usr/libexec/sealift/network up")
-    with counting(stage, address) as found:
+def test_a_restarted_gateway_sends_each_workload_s_packets_where_its_record_says(hosts: Hosts) -> None:
+    address = hosts.redis("redis")
+    hosts.engine("redis")
+    hosts.sh("gateway", "/usr/libexec/sealift/network down; /usr/libexec/sealift/network up")
+    with counting(hosts, address) as found:
         time.sleep(0.5)
     assert found[0].intact, found[0].summary()
-    assert stage.owner(address) == "destination"
+    assert hosts.owner(address) == "destination"
 
 
 STOP_AFTER_CREATE = """
@@ -110,19 +110,19 @@ done
 """
 
 
-def test_a_dockerd_that_dies_before_it_has_noted_the_start_is_told_of_it(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=5)
+def test_a_dockerd_that_dies_before_it_has_noted_the_start_is_told_of_it(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=5)
 
     def stop(_: object) -> None:
-        stage.sh("destination", 'setsid sh -c "$1" >/dev/null 2>&1 </dev/null &', STOP_AFTER_CREATE)
+        hosts.sh("destination", 'setsid sh -c "$1" >/dev/null 2>&1 </dev/null &', STOP_AFTER_CREATE)
         time.sleep(0.5)
 
     def kill(_: object) -> None:
-        stage.sh("destination", "kill -9 $(pgrep -xo dockerd)")
+        hosts.sh("destination", "kill -9 $(pgrep -xo dockerd)")
 
-    with counting(stage, address) as found:
-        stage.engine("redis", {"armed": stop, "committed": kill})
+    with counting(hosts, address) as found:
+        hosts.engine("redis", {"armed": stop, "committed": kill})
         time.sleep(7)  # containerd puts away what it takes for a failed start after five seconds
     assert found[0].intact, found[0].summary()
-    assert stage.owner(address) == "destination"
-    assert running(stage, "redis") == ["destination"]
+    assert hosts.owner(address) == "destination"
+    assert running(hosts, "redis") == ["destination"]

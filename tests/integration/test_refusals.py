@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stage import untouched
+from hosts import untouched
 
 from sealift import inventory as inventories
 from sealift.errors import HostUnreachable, Refused
@@ -20,7 +20,7 @@ from sealift.lab import images
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.inventory import Inventory
 
@@ -43,12 +43,12 @@ def changed(inventory: Inventory, host: str, **fields: Any) -> Inventory:
     return inventory.model_copy(update={"hosts": {**inventory.hosts, host: entry}})
 
 
-def sleeper(stage: Stage, name: str, *options: str, address: str | None = None) -> str:
+def sleeper(hosts: Hosts, name: str, *options: str, address: str | None = None) -> str:
     """A container of the workloads' network that only sleeps. Returns its address."""
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    address = address or stage.address()
-    network = ["--network", stage.network, "--ip", address]
-    stage.docker("source", "run", "-d", "--name", name, *network, *options, tag, *SLEEP)
+    tag = images.provide(hosts["source"], images.PYTHON, say=print)
+    address = address or hosts.address()
+    network = ["--network", hosts.network, "--ip", address]
+    hosts.docker("source", "run", "-d", "--name", name, *network, *options, tag, *SLEEP)
     return address
 
 
@@ -58,26 +58,26 @@ def says(error: Exception, *parts: str) -> None:
         assert part in str(error), f"{part!r} is not in: {error}"
 
 
-def test_unknown_container(stage: Stage) -> None:
-    address = stage.redis("redis")
-    with untouched(stage, "redis", address):
-        error = stage.refuse("nobody")
+def test_unknown_container(hosts: Hosts) -> None:
+    address = hosts.redis("redis")
+    with untouched(hosts, "redis", address):
+        error = hosts.refuse("nobody")
     says(error, "source", "preflight", "there is no container 'nobody'", "docker ps")
 
 
-def test_host_that_is_down(stage: Stage) -> None:
-    sleeper(stage, "box")
-    with untouched(stage, "box"):
-        error = stage.refuse("box", changed(stage.inventory, "destination", address="198.18.0.99"))
+def test_host_that_is_down(hosts: Hosts) -> None:
+    sleeper(hosts, "box")
+    with untouched(hosts, "box"):
+        error = hosts.refuse("box", changed(hosts.inventory, "destination", address="198.18.0.99"))
     assert isinstance(error, HostUnreachable)
     says(error, "destination", "connect", "198.18.0.99", "Check that the host is up")
 
 
-def test_host_that_shows_another_host_key(stage: Stage) -> None:
-    sleeper(stage, "box")
-    with untouched(stage, "box"):
-        error = stage.refuse(
-            "box", changed(stage.inventory, "destination", host_key=make_ssh_key().public, vm=None)
+def test_host_that_shows_another_host_key(hosts: Hosts) -> None:
+    sleeper(hosts, "box")
+    with untouched(hosts, "box"):
+        error = hosts.refuse(
+            "box", changed(hosts.inventory, "destination", host_key=make_ssh_key().public, vm=None)
         )
     assert isinstance(error, HostUnreachable)
     says(
@@ -89,55 +89,55 @@ def test_host_that_shows_another_host_key(stage: Stage) -> None:
     )
 
 
-def test_host_that_does_not_accept_the_login_key(stage: Stage, tmp_path: Path) -> None:
+def test_host_that_does_not_accept_the_login_key(hosts: Hosts, tmp_path: Path) -> None:
     key = tmp_path / "other"
     key.write_text(make_ssh_key().private)
-    sleeper(stage, "box")
-    with untouched(stage, "box"):
-        error = stage.refuse("box", changed(stage.inventory, "destination", key_file=key))
+    sleeper(hosts, "box")
+    with untouched(hosts, "box"):
+        error = hosts.refuse("box", changed(hosts.inventory, "destination", key_file=key))
     assert isinstance(error, HostUnreachable)
     says(error, "destination", "connect", "does not accept the key", "authorized_keys")
 
 
-def test_stopped_container(stage: Stage) -> None:
-    sleeper(stage, "box")
-    stage.docker("source", "kill", "box")
-    with untouched(stage, "box"):
-        error = stage.refuse("box")
+def test_stopped_container(hosts: Hosts) -> None:
+    sleeper(hosts, "box")
+    hosts.docker("source", "kill", "box")
+    with untouched(hosts, "box"):
+        error = hosts.refuse("box")
     says(error, "source", "preflight", "does not run (exited)", "Start it")
 
 
-def test_paused_container(stage: Stage) -> None:
-    sleeper(stage, "box")
-    stage.docker("source", "pause", "box")
-    error = stage.refuse("box")
+def test_paused_container(hosts: Hosts) -> None:
+    sleeper(hosts, "box")
+    hosts.docker("source", "pause", "box")
+    error = hosts.refuse("box")
     says(error, "source", "preflight", "is paused", "docker unpause")
-    assert stage.inspect("source", "box")["State"]["Paused"]
+    assert hosts.inspect("source", "box")["State"]["Paused"]
 
 
-def test_container_that_is_at_the_destination_already(stage: Stage) -> None:
-    tag = images.provide(stage["destination"], images.PYTHON, say=print)
-    stage.docker("destination", "run", "-d", "--name", "box", tag, *SLEEP)
-    error = stage.refuse("box")
+def test_container_that_is_at_the_destination_already(hosts: Hosts) -> None:
+    tag = images.provide(hosts["destination"], images.PYTHON, say=print)
+    hosts.docker("destination", "run", "-d", "--name", "box", tag, *SLEEP)
+    error = hosts.refuse("box")
     says(error, "destination", "preflight", "'box' is there already", "Nothing to do")
 
 
-def test_name_taken_at_the_destination(stage: Stage) -> None:
-    address = stage.redis("redis")
-    tag = images.provide(stage["destination"], images.PYTHON, say=print)
-    stage.docker("destination", "create", "--name", "redis", tag, *SLEEP)
-    with untouched(stage, "redis", address):
-        error = stage.refuse("redis")
+def test_name_taken_at_the_destination(hosts: Hosts) -> None:
+    address = hosts.redis("redis")
+    tag = images.provide(hosts["destination"], images.PYTHON, say=print)
+    hosts.docker("destination", "create", "--name", "redis", tag, *SLEEP)
+    with untouched(hosts, "redis", address):
+        error = hosts.refuse("redis")
     says(error, "destination", "preflight", "the name 'redis' is taken there", "Rename or remove it")
 
 
-def test_address_taken_at_the_destination(stage: Stage) -> None:
-    address = stage.redis("redis")
-    tag = images.provide(stage["destination"], images.PYTHON, say=print)
-    network = ["--network", stage.network, "--ip", address]
-    stage.docker("destination", "run", "-d", "--name", "squatter", *network, tag, *SLEEP)
-    with untouched(stage, "redis", address):
-        error = stage.refuse("redis")
+def test_address_taken_at_the_destination(hosts: Hosts) -> None:
+    address = hosts.redis("redis")
+    tag = images.provide(hosts["destination"], images.PYTHON, say=print)
+    network = ["--network", hosts.network, "--ip", address]
+    hosts.docker("destination", "run", "-d", "--name", "squatter", *network, tag, *SLEEP)
+    with untouched(hosts, "redis", address):
+        error = hosts.refuse("redis")
     says(
         error,
         "destination",
@@ -147,108 +147,108 @@ def test_address_taken_at_the_destination(stage: Stage) -> None:
     )
 
 
-def test_address_that_the_gateway_knows_nothing_of(stage: Stage) -> None:
-    sleeper(stage, "box", address="10.77.200.1")
-    with untouched(stage, "box"):
-        error = stage.refuse("box")
+def test_address_that_the_gateway_knows_nothing_of(hosts: Hosts) -> None:
+    sleeper(hosts, "box", address="10.77.200.1")
+    with untouched(hosts, "box"):
+        error = hosts.refuse("box")
     says(error, "gateway", "preflight", "10.77.200.1 is assigned to no host", "sealift network assign")
 
 
-def test_container_on_another_network(stage: Stage) -> None:
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    stage.docker("source", "run", "-d", "--name", "box", tag, *SLEEP)
-    with untouched(stage, "box"):
-        error = stage.refuse("box")
+def test_container_on_another_network(hosts: Hosts) -> None:
+    tag = images.provide(hosts["source"], images.PYTHON, say=print)
+    hosts.docker("source", "run", "-d", "--name", "box", tag, *SLEEP)
+    with untouched(hosts, "box"):
+        error = hosts.refuse("box")
     says(error, "source", "preflight", "on the networks bridge", "--network sealift")
 
 
-def test_too_little_disk_at_the_destination(stage: Stage) -> None:
-    address = stage.redis("redis")
+def test_too_little_disk_at_the_destination(hosts: Hosts) -> None:
+    address = hosts.redis("redis")
     room = "$(( $(df -k --output=avail /var/lib/docker | tail -1) - 30000 ))k"
-    stage.sh("destination", f"fallocate -l {room} /var/lib/docker/filler")
+    hosts.sh("destination", f"fallocate -l {room} /var/lib/docker/filler")
     try:
-        with untouched(stage, "redis", address):
-            error = stage.refuse("redis")
+        with untouched(hosts, "redis", address):
+            error = hosts.refuse("redis")
     finally:
-        stage.sh("destination", "rm /var/lib/docker/filler")
+        hosts.sh("destination", "rm /var/lib/docker/filler")
     says(error, "destination", "preflight", "MiB of disk space for Docker free", "needed", "Free some")
 
 
-def test_too_little_memory_at_the_destination(stage: Stage) -> None:
-    address = stage.redis("redis")
+def test_too_little_memory_at_the_destination(hosts: Hosts) -> None:
+    address = hosts.redis("redis")
     fake = "sed 's/^MemAvailable:.*/MemAvailable:      20000 kB/' /proc/meminfo >/tmp/meminfo"
-    stage.sh("destination", f"{fake} && mount --bind /tmp/meminfo /proc/meminfo")
+    hosts.sh("destination", f"{fake} && mount --bind /tmp/meminfo /proc/meminfo")
     try:
-        with untouched(stage, "redis", address):
-            error = stage.refuse("redis")
+        with untouched(hosts, "redis", address):
+            error = hosts.refuse("redis")
     finally:
-        stage.sh("destination", "umount /proc/meminfo; rm /tmp/meminfo")
+        hosts.sh("destination", "umount /proc/meminfo; rm /tmp/meminfo")
     says(error, "destination", "preflight", "19 MiB of memory free", "needed", "larger host")
 
 
 @contextmanager
-def criu_that_says(stage: Stage, host: str, version: str) -> Iterator[None]:
+def criu_that_says(hosts: Hosts, host: str, version: str) -> Iterator[None]:
     """For the length of a block, a host's `criu` says that it is of another version."""
     script = (
         f'#!/bin/sh\n[ "$1" = --version ] && echo "Version: {version}" && exit\nexec /usr/sbin/criu "$@"\n'
     )
-    stage[host].put("/usr/local/sbin/criu", script.encode(), mode=0o755)
+    hosts[host].put("/usr/local/sbin/criu", script.encode(), mode=0o755)
     try:
         yield
     finally:
-        stage.sh(host, "rm /usr/local/sbin/criu")
+        hosts.sh(host, "rm /usr/local/sbin/criu")
 
 
 @pytest.mark.parametrize("host", ["source", "destination"])
-def test_criu_that_is_too_old(stage: Stage, host: str) -> None:
-    sleeper(stage, "box")
-    with criu_that_says(stage, host, "3.17.1"), untouched(stage, "box"):
-        error = stage.refuse("box")
+def test_criu_that_is_too_old(hosts: Hosts, host: str) -> None:
+    sleeper(hosts, "box")
+    with criu_that_says(hosts, host, "3.17.1"), untouched(hosts, "box"):
+        error = hosts.refuse("box")
     says(error, host, "preflight", "CRIU 3.17.1 is too old", "Install CRIU 4.2 or later")
 
 
-def test_container_that_uses_io_uring(stage: Stage) -> None:
-    stage.python("ring", IO_URING, options=["--security-opt", "seccomp=unconfined"])
-    stage.sh("source", "until docker logs ring | grep -q ring; do sleep 0.1; done")
-    if "ring -1" in stage.docker("source", "logs", "ring"):
-        pytest.skip(f"this kernel has no io_uring: {stage.docker('source', 'logs', 'ring')}")
-    with untouched(stage, "ring"):
-        error = stage.refuse("ring")
+def test_container_that_uses_io_uring(hosts: Hosts) -> None:
+    hosts.python("ring", IO_URING, options=["--security-opt", "seccomp=unconfined"])
+    hosts.sh("source", "until docker logs ring | grep -q ring; do sleep 0.1; done")
+    if "ring -1" in hosts.docker("source", "logs", "ring"):
+        pytest.skip(f"this kernel has no io_uring: {hosts.docker('source', 'logs', 'ring')}")
+    with untouched(hosts, "ring"):
+        error = hosts.refuse("ring")
     says(error, "source", "preflight", "io_uring is in use by python3", "switch it off")
 
 
-def test_container_with_a_process_in_a_control_group_made_inside(stage: Stage) -> None:
-    sleeper(stage, "box", "--init")
+def test_container_with_a_process_in_a_control_group_made_inside(hosts: Hosts) -> None:
+    sleeper(hosts, "box", "--init")
     move = """
     read child rest </proc/$1/task/$1/children
     group=/sys/fs/cgroup/pids$(sed -n 's/^[0-9]*:pids://p' /proc/$child/cgroup)
     mkdir $group/made && echo $child >$group/made/cgroup.procs
     """
-    stage.sh("source", move, str(stage.inspect("source", "box")["State"]["Pid"]))
-    with untouched(stage, "box"):
-        error = stage.refuse("box")
+    hosts.sh("source", move, str(hosts.inspect("source", "box")["State"]["Pid"]))
+    with untouched(hosts, "box"):
+        error = hosts.refuse("box")
     says(error, "source", "preflight", "control groups made inside", "(/made)", "the container's own")
 
 
-def test_container_with_a_terminal(stage: Stage) -> None:
-    sleeper(stage, "box", "-t")
-    with untouched(stage, "box"):
-        error = stage.refuse("box")
+def test_container_with_a_terminal(hosts: Hosts) -> None:
+    sleeper(hosts, "box", "-t")
+    with untouched(hosts, "box"):
+        error = hosts.refuse("box")
     says(error, "source", "preflight", "a terminal attached (-t)", "start it without -t")
 
 
-def test_container_with_a_device(stage: Stage) -> None:
-    sleeper(stage, "box", "--device", "/dev/net/tun")
-    with untouched(stage, "box"):
-        error = stage.refuse("box")
+def test_container_with_a_device(hosts: Hosts) -> None:
+    sleeper(hosts, "box", "--device", "/dev/net/tun")
+    with untouched(hosts, "box"):
+        error = hosts.refuse("box")
     says(error, "source", "preflight", "the container has devices: /dev/net/tun", "start it without")
 
 
-def test_bind_mount_without_a_counterpart(stage: Stage) -> None:
-    stage.sh("source", "mkdir -p /srv/data")
-    sleeper(stage, "box", "--volume", "/srv/data:/data")
-    with untouched(stage, "box"):
-        error = stage.refuse("box")
+def test_bind_mount_without_a_counterpart(hosts: Hosts) -> None:
+    hosts.sh("source", "mkdir -p /srv/data")
+    sleeper(hosts, "box", "--volume", "/srv/data:/data")
+    with untouched(hosts, "box"):
+        error = hosts.refuse("box")
     says(
         error,
         "source",
@@ -258,19 +258,19 @@ def test_bind_mount_without_a_counterpart(stage: Stage) -> None:
     )
 
 
-def test_bind_mount_whose_counterpart_is_missing(stage: Stage) -> None:
-    stage.sh("source", "mkdir -p /srv/data")
-    sleeper(stage, "box", "--volume", "/srv/data:/data")
-    bound = changed(stage.inventory, "source", binds={"data": Path("/srv/data")})
+def test_bind_mount_whose_counterpart_is_missing(hosts: Hosts) -> None:
+    hosts.sh("source", "mkdir -p /srv/data")
+    sleeper(hosts, "box", "--volume", "/srv/data:/data")
+    bound = changed(hosts.inventory, "source", binds={"data": Path("/srv/data")})
     bound = changed(bound, "destination", binds={"data": Path("/srv/nothing")})
-    with untouched(stage, "box"):
-        error = stage.refuse("box", bound)
+    with untouched(hosts, "box"):
+        error = hosts.refuse("box", bound)
     says(error, "destination", "preflight", "/srv/nothing for a bind mount is missing", "Create it")
 
 
-def test_all_reasons_come_at_once(stage: Stage) -> None:
-    sleeper(stage, "box", "-t", "--device", "/dev/net/tun", "--volume", "/srv:/data")
-    error = stage.refuse("box")
+def test_all_reasons_come_at_once(hosts: Hosts) -> None:
+    sleeper(hosts, "box", "-t", "--device", "/dev/net/tun", "--volume", "/srv:/data")
+    error = hosts.refuse("box")
     assert isinstance(error, Refused)
     says(error, "terminal", "devices", "bind mount")
     assert len(error.reasons) >= 3
@@ -294,12 +294,12 @@ def one_sentence(done: subprocess.CompletedProcess[str], *parts: str) -> None:
         assert part in last, f"{part!r} is not in: {last}"
 
 
-def test_command_line_refuses_an_unknown_host_with_status_1(stage: Stage) -> None:
+def test_command_line_refuses_an_unknown_host_with_status_1(hosts: Hosts) -> None:
     done = cli("migrate", "redis", "--from", "nowhere", "--to", "destination")
     one_sentence(done, "the inventory has no host 'nowhere'", "Hosts are: destination, source")
 
 
-def test_command_line_refuses_an_unreadable_inventory_with_status_1(stage: Stage, tmp_path: Path) -> None:
+def test_command_line_refuses_an_unreadable_inventory_with_status_1(hosts: Hosts, tmp_path: Path) -> None:
     broken = tmp_path / "sealift.toml"
     broken.write_text("hosts = nonsense")
     done = cli("migrate", "redis", "--from", "source", "--to", "destination", "--inventory", str(broken))
@@ -307,21 +307,21 @@ def test_command_line_refuses_an_unreadable_inventory_with_status_1(stage: Stage
 
 
 def test_command_line_refuses_what_the_preflight_refuses_with_status_1(
-    stage: Stage, prefect_api: str
+    hosts: Hosts, prefect_api: str
 ) -> None:
-    sleeper(stage, "box", "-t")
-    with untouched(stage, "box"):
+    sleeper(hosts, "box", "-t")
+    with untouched(hosts, "box"):
         done = cli("migrate", "box", "--from", "source", "--to", "destination", api=prefect_api)
     one_sentence(done, "preflight", "source", "terminal attached", "without -t")
 
 
 def test_command_line_says_which_host_is_down_with_status_1(
-    stage: Stage, prefect_api: str, tmp_path: Path
+    hosts: Hosts, prefect_api: str, tmp_path: Path
 ) -> None:
-    sleeper(stage, "box")
+    sleeper(hosts, "box")
     other = tmp_path / "other.toml"
-    inventories.save(changed(stage.inventory, "destination", address="198.18.0.99"), other)
-    with untouched(stage, "box"):
+    inventories.save(changed(hosts.inventory, "destination", address="198.18.0.99"), other)
+    with untouched(hosts, "box"):
         done = cli(
             *("migrate", "box", "--from", "source", "--to", "destination", "--inventory", str(other)),
             api=prefect_api,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from hosts import Hosts
 
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
@@ -40,13 +40,13 @@ while True:
 """
 
 
-def test_nothing_written_through_a_mapping_is_lost_by_the_name_of_its_file(stage: Stage) -> None:
-    stage.python("box", WRITE, PLACE, options=["--volume", f"box:{PLACE}"])
-    stage.sh("source", "until docker logs box | grep -q up; do sleep 0.1; done")
-    stage.engine("box")
-    before = stage.docker("destination", "logs", "box")
+def test_nothing_written_through_a_mapping_is_lost_by_the_name_of_its_file(hosts: Hosts) -> None:
+    hosts.python("box", WRITE, PLACE, options=["--volume", f"box:{PLACE}"])
+    hosts.sh("source", "until docker logs box | grep -q up; do sleep 0.1; done")
+    hosts.engine("box")
+    before = hosts.docker("destination", "logs", "box")
     until = time.monotonic() + 60
-    while (said := stage.docker("destination", "logs", "box")) == before:
+    while (said := hosts.docker("destination", "logs", "box")) == before:
         assert time.monotonic() < until, "it does not go on"
         time.sleep(0.2)
     assert "lost" not in said

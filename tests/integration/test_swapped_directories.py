@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from hosts import Hosts
 
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
@@ -40,36 +40,36 @@ swap("/var/tmp")
 """
 
 
-def start(stage: Stage, when: str) -> None:
+def start(hosts: Hosts, when: str) -> None:
     for host in ("source", "destination"):
-        stage.sh(host, KEEP, SECRETS, host)
-    stage.python("box", SWAP, SECRETS, when, options=["--volume", "box:/home/workload"])
-    stage.sh("source", "until docker logs box | grep -q swaps; do sleep 0.1; done")
+        hosts.sh(host, KEEP, SECRETS, host)
+    hosts.python("box", SWAP, SECRETS, when, options=["--volume", "box:/home/workload"])
+    hosts.sh("source", "until docker logs box | grep -q swaps; do sleep 0.1; done")
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(20, marks=[pytest.mark.whole, pytest.mark.timeout(1200)])])
 def test_nothing_of_a_host_goes_along_with_a_container_that_swaps_directories_for_links(
-    stage: Stage, times: int
+    hosts: Hosts, times: int
 ) -> None:
-    hosts = ["source", "destination"]
-    start(stage, "always")
+    order = ["source", "destination"]
+    start(hosts, "always")
     for _ in range(times):
-        here, there = hosts
-        stage.engine("box", source=here, destination=there)
-        assert stage.sh(there, FIND, here) == ""
-        hosts.reverse()
+        here, there = order
+        hosts.engine("box", source=here, destination=there)
+        assert hosts.sh(there, FIND, here) == ""
+        order.reverse()
 
 
 def test_nothing_of_a_host_goes_along_where_directories_became_links_just_before_the_freeze(
-    stage: Stage,
+    hosts: Hosts,
 ) -> None:
-    start(stage, "later")
+    start(hosts, "later")
     now = "touch /var/tmp/now /home/workload/now; "
     now += "timeout 20 sh -c 'until readlink /var/tmp/folder && readlink /home/workload/folder; do sleep 0.01; done'"
-    stage.engine("box", {"armed": lambda _: stage.docker("source", "exec", "box", "sh", "-c", now)})
-    assert stage.sh("destination", FIND, "source") == ""
+    hosts.engine("box", {"armed": lambda _: hosts.docker("source", "exec", "box", "sh", "-c", now)})
+    assert hosts.sh("destination", FIND, "source") == ""
     look = (
         "readlink /var/tmp/folder; readlink /home/workload/deep/folder/inner; cat '/home/workload/link/key 2'"
     )
-    shown = stage.docker("destination", "exec", "box", "sh", "-c", look)
+    shown = hosts.docker("destination", "exec", "box", "sh", "-c", look)
     assert shown.split("\n") == [SECRETS, SECRETS, "of the container"]

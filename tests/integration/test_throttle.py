@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import kill_agent
+from hosts import kill_agent
 
 from sealift.errors import SealiftError
 from sealift_agent.protocol import SlowDown
@@ -14,7 +14,7 @@ from sealift_agent.protocol import SlowDown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.migration.session import Session
 
@@ -29,23 +29,23 @@ else cut -d' ' -f1 "/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$p/cgroup)/cpu.max"
 """
 
 
-def busy(stage: Stage, name: str, *options: str) -> None:
+def busy(hosts: Hosts, name: str, *options: str) -> None:
     """A container that uses all of a processor."""
-    stage.python(name, BUSY, options=options)
+    hosts.python(name, BUSY, options=options)
     time.sleep(0.5)
 
 
-def quota(stage: Stage, host: str, name: str) -> str:
-    return stage.sh(host, QUOTA, name)
+def quota(hosts: Hosts, host: str, name: str) -> str:
+    return hosts.sh(host, QUOTA, name)
 
 
-def slowed(stage: Stage, seen: list[float | str | None]) -> Callable[[Session], None]:
+def slowed(hosts: Hosts, seen: list[float | str | None]) -> Callable[[Session], None]:
     """A hook that slows the container down until it is at the least, and notes what it was left."""
 
     def hook(session: Session) -> None:
         left = session.sender.call(SlowDown())
         seen.append(left)
-        seen.append(quota(stage, "source", "box"))
+        seen.append(quota(hosts, "source", "box"))
         seen.append(session.sender.call(SlowDown()))
 
     return hook
@@ -59,28 +59,28 @@ def check_slowed(seen: list[float | str | None]) -> None:
     assert int(str(written)) == pytest.approx(first * 100_000, abs=2)
 
 
-def test_after_a_migration_the_copy_has_the_limits_that_docker_gave_it(stage: Stage) -> None:
-    busy(stage, "box", "--cpus", "1.5")
-    assert quota(stage, "source", "box") == "150000"
+def test_after_a_migration_the_copy_has_the_limits_that_docker_gave_it(hosts: Hosts) -> None:
+    busy(hosts, "box", "--cpus", "1.5")
+    assert quota(hosts, "source", "box") == "150000"
     seen: list[float | str | None] = []
-    stage.engine("box", {"armed": slowed(stage, seen)})
+    hosts.engine("box", {"armed": slowed(hosts, seen)})
     check_slowed(seen)
-    assert quota(stage, "destination", "box") == "150000"
+    assert quota(hosts, "destination", "box") == "150000"
 
 
 @pytest.mark.parametrize("how", ["a failure", "a killed agent"])
-def test_after_a_roll_back_the_source_has_what_it_had(stage: Stage, how: str) -> None:
-    busy(stage, "box")
-    before = quota(stage, "source", "box")
+def test_after_a_roll_back_the_source_has_what_it_had(hosts: Hosts, how: str) -> None:
+    busy(hosts, "box")
+    before = quota(hosts, "source", "box")
     seen: list[float | str | None] = []
-    slow, role = slowed(stage, seen), ("destination" if how == "a failure" else "source")
+    slow, role = slowed(hosts, seen), ("destination" if how == "a failure" else "source")
 
     def armed(session: Session) -> None:
         slow(session)
-        kill_agent(stage, role, role)(session)
+        kill_agent(hosts, role, role)(session)
 
     with pytest.raises(SealiftError):
-        stage.engine("box", {"armed": armed})
+        hosts.engine("box", {"armed": armed})
     check_slowed(seen)
-    assert stage.inspect("source", "box")["State"]["Running"]
-    assert quota(stage, "source", "box") == before
+    assert hosts.inspect("source", "box")["State"]["Running"]
+    assert quota(hosts, "source", "box") == before

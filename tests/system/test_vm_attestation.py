@@ -25,7 +25,7 @@ from sealift.model import Evidence
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.host import ssh
 
@@ -45,27 +45,27 @@ DATA_DISK = f"/srv/machines/disks/{HOST}"
 SEARCH = Path(__file__).parents[1] / "search.py"
 
 
-def test_attestation_costs_at_most_a_second(stage: Stage) -> None:
+def test_attestation_costs_at_most_a_second(hosts: Hosts) -> None:
     took = []
     for _ in range(3):
         started = time.monotonic()
-        attest(stage.inventory, HOST)[1].close()
+        attest(hosts.inventory, HOST)[1].close()
         took.append(time.monotonic() - started)
     print(f"attested in {min(took):.3f} to {max(took):.3f} s")
     assert min(took) <= ATTESTATION_S
 
 
-def canary_container(stage: Stage, name: str, canary: str) -> str:
+def canary_container(hosts: Hosts, name: str, canary: str) -> str:
     """A container that holds a string in its memory, environment, writable layer and a volume."""
-    tag = images.provide(stage["source"], images.PYTHON, say=print)
-    address = stage.address()
+    tag = images.provide(hosts["source"], images.PYTHON, say=print)
+    address = hosts.address()
     script = (
         "import os, time; kept = os.environ['CANARY'] * 3; open('/layer', 'w').write(kept); "
         "open('/kept/file', 'w').write(kept); os.system('sync'); print('kept', flush=True); time.sleep(1e9)"
     )
-    network = ["--network", stage.network, "--ip", address, "--volume", f"{name}-data:/kept"]
+    network = ["--network", hosts.network, "--ip", address, "--volume", f"{name}-data:/kept"]
     # By standard input: what stands in an SSH command would be in the words of a process.
-    stage["source"].run(
+    hosts["source"].run(
         [
             *("sh", "-c", 'read -r CANARY; export CANARY; exec docker run -d --env CANARY "$@"', "run"),
             *("--name", name, *network, tag, "python3", "-c", script),
@@ -73,7 +73,7 @@ def canary_container(stage: Stage, name: str, canary: str) -> str:
         stdin=f"{canary}\n".encode(),
     )
     deadline = time.monotonic() + 60
-    while "kept" not in stage.docker("source", "logs", name):
+    while "kept" not in hosts.docker("source", "logs", name):
         assert time.monotonic() < deadline
         time.sleep(0.5)
     return address
@@ -92,23 +92,23 @@ def running(machine: ssh.Connection, *words: str, end: str) -> Iterator[None]:
         channel.close()
 
 
-def test_the_provider_sees_neither_the_container_nor_a_key(stage: Stage) -> None:
+def test_the_provider_sees_neither_the_container_nor_a_key(hosts: Hosts) -> None:
     canary, planted = secrets.token_hex(32), secrets.token_hex(32)
-    with provider(stage) as machine:
+    with provider(hosts) as machine:
         with running(machine, "tcpdump", "-i", "br0", "-s", "0", "-U", "-w", UNDERLAY_CAPTURE, end="INT"):
             time.sleep(1)
-            canary_container(stage, "canary", canary)
-            report = stage.migrate("canary")
-            stage["source"].run(["bash", "-c", f"echo {planted}-sent >/dev/udp/198.18.0.3/9"])
+            canary_container(hosts, "canary", canary)
+            report = hosts.migrate("canary")
+            hosts["source"].run(["bash", "-c", f"echo {planted}-sent >/dev/udp/198.18.0.3/9"])
             time.sleep(1)
         assert report.evidence is Evidence.EMULATED
-        assert stage.docker(HOST, "exec", "canary", "sh", "-c", "cat /layer /kept/file").count(canary) == 6
-        stage.sh(HOST, "sync")
+        assert hosts.docker(HOST, "exec", "canary", "sh", "-c", "cat /layer /kept/file").count(canary) == 6
+        hosts.sh(HOST, "sync")
         # What the search has to find: the above, sent in the clear; on a disk; an argument of a process.
         plant = ["sh", "-c", 'cat >"$1"', "plant", "/srv/machines/planted"]
         machine.run(plant, stdin=f"{planted}-disk".encode())
         needles = {
-            **{name: key.encode() for name, key in secret_keys(stage).items()},
+            **{name: key.encode() for name, key in secret_keys(hosts).items()},
             "canary": canary.encode(),
             **{where: f"{planted}-{where}".encode() for where in ("sent", "disk", "argument")},
         }
@@ -133,59 +133,59 @@ def test_the_provider_sees_neither_the_container_nor_a_key(stage: Stage) -> None
     assert {name: places for name, places in found.items() if places} == {}
 
 
-def secret_keys(stage: Stage) -> dict[str, str]:
+def secret_keys(hosts: Hosts) -> dict[str, str]:
     """All that must stay secret from the provider: what the VM made or was sent, and what the owner keeps."""
-    ssh_key = stage.sh(HOST, "cat /etc/ssh/ssh_host_ed25519_key").splitlines()
-    tunnel = stage.sh(HOST, "cat /run/sealift/keys/wireguard")
-    disk = keystore_of(stage.inventory).get(HOST)
+    ssh_key = hosts.sh(HOST, "cat /etc/ssh/ssh_host_ed25519_key").splitlines()
+    tunnel = hosts.sh(HOST, "cat /run/sealift/keys/wireguard")
+    disk = keystore_of(hosts.inventory).get(HOST)
     assert disk is not None
     return {
         "disk key": disk,
         "WireGuard key": tunnel.strip(),
-        "WireGuard key of the source": stage.sh("source", "wg show sealift-wg private-key"),
+        "WireGuard key of the source": hosts.sh("source", "wg show sealift-wg private-key"),
         # The line with the seed; the first ones are the same for all keys.
         "SSH host key": ssh_key[3],
     }
 
 
-def test_a_restarted_vm_opens_its_disk_only_after_it_has_been_attested_again(stage: Stage) -> None:
-    stage.sh(HOST, "echo kept >/var/lib/sealift/kept; sync")
-    before = Records.of(stage.inventory).read(HOST)
-    pull_plug(stage)
+def test_a_restarted_vm_opens_its_disk_only_after_it_has_been_attested_again(hosts: Hosts) -> None:
+    hosts.sh(HOST, "echo kept >/var/lib/sealift/kept; sync")
+    before = Records.of(hosts.inventory).read(HOST)
+    pull_plug(hosts)
     started = time.monotonic()
-    _, connection = attest(stage.inventory, HOST)
+    _, connection = attest(hosts.inventory, HOST)
     attested_s = time.monotonic() - started
     assert connection.run(["/usr/libexec/sealift/data-disk", "status"]).stdout.strip() == "locked"
     assert "inactive" in connection.run(["systemctl", "is-active", "docker"], check=False).stdout
     connection.close()
     # An owner who is killed while he provisions can do it again. What this costs counts, too.
-    owner = multiprocessing.get_context("fork").Process(target=raise_up, args=(stage, stage.inventory))
+    owner = multiprocessing.get_context("fork").Process(target=raise_up, args=(hosts, hosts.inventory))
     owner.start()
     owner.join(KILLED_AFTER_S)
     owner.kill()
     owner.join()
-    raise_up(stage, stage.inventory)
+    raise_up(hosts, hosts.inventory)
     took_s = time.monotonic() - started
-    after = Records.of(stage.inventory).read(HOST)
+    after = Records.of(hosts.inventory).read(HOST)
     print(f"launch to attested {attested_s:.1f} s, to provisioned and Docker ready {took_s:.1f} s")
     assert before is not None
     assert after is not None
     assert before.ssh_host_key != after.ssh_host_key
     assert before.wireguard_key != after.wireguard_key
-    assert stage.sh(HOST, "cat /var/lib/sealift/kept") == "kept"
-    assert stage.docker(HOST, "info", "--format", "{{.ServerVersion}}")
+    assert hosts.sh(HOST, "cat /var/lib/sealift/kept") == "kept"
+    assert hosts.docker(HOST, "info", "--format", "{{.ServerVersion}}")
     assert took_s <= READY_S
 
 
 @pytest.mark.whole
-def test_a_disk_that_the_provider_has_emptied_is_formatted_only_if_the_owner_says_so(stage: Stage) -> None:
-    key = keystore_of(stage.inventory).get(HOST)
-    pull_plug(stage)
-    with provider(stage) as machine:
+def test_a_disk_that_the_provider_has_emptied_is_formatted_only_if_the_owner_says_so(hosts: Hosts) -> None:
+    key = keystore_of(hosts.inventory).get(HOST)
+    pull_plug(hosts)
+    with provider(hosts) as machine:
         machine.run(["truncate", "-s", "0", DATA_DISK])
         machine.run(["truncate", "-s", f"{DATA_DISK_MIB}M", DATA_DISK])
-    record, connection = attest(stage.inventory, HOST)
-    known = pinned(stage.inventory)
+    record, connection = attest(hosts.inventory, HOST)
+    known = pinned(hosts.inventory)
     with connection:
         with pytest.raises(Refused, match="its provider has emptied or replaced it") as refused:
             provision(known, record, connection, keystore_of(known))
@@ -193,13 +193,13 @@ def test_a_disk_that_the_provider_has_emptied_is_formatted_only_if_the_owner_say
         status = ["/usr/libexec/sealift/data-disk", "status"]
         assert connection.run(status).stdout.strip() == "empty"
         assert provision(known, record, connection, keystore_of(known), fresh_disk=True) == "disk opened"
-    raise_up(stage, stage.inventory)
-    assert stage.docker(HOST, "info", "--format", "{{.ServerVersion}}")
-    assert keystore_of(stage.inventory).get(HOST) == key
+    raise_up(hosts, hosts.inventory)
+    assert hosts.docker(HOST, "info", "--format", "{{.ServerVersion}}")
+    assert keystore_of(hosts.inventory).get(HOST) == key
 
 
-def test_its_kernel_has_the_images_acpi_tables_and_no_other(stage: Stage) -> None:
-    tables = stage.sh(HOST, "ls /sys/firmware/acpi/tables /sys/firmware/acpi/tables/dynamic")
+def test_its_kernel_has_the_images_acpi_tables_and_no_other(hosts: Hosts) -> None:
+    tables = hosts.sh(HOST, "ls /sys/firmware/acpi/tables /sys/firmware/acpi/tables/dynamic")
     assert set(tables.split()) >= {"APIC", "DSDT", "FACP"}
     assert not set(tables.split()) & {"SSDT", "SSDT1", "MCFG", "WAET", "HPET", "SRAT"}
-    assert stage.sh(HOST, "grep -ac SEALFT /sys/firmware/acpi/tables/DSDT") == "1"
+    assert hosts.sh(HOST, "grep -ac SEALFT /sys/firmware/acpi/tables/DSDT") == "1"

@@ -10,14 +10,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stage import check_restart_policy_after_power_loss
+from hosts import check_restart_policy_after_power_loss
 
 from sealift.host.agents import archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
 pytestmark = [pytest.mark.root, pytest.mark.vm, pytest.mark.timeout(1800)]
 
@@ -82,16 +82,16 @@ TAKE_DOWN = "ip netns del sealift-test; rm -f /run/a.key /run/b.key"
 
 
 @pytest.fixture
-def kernel_s(stage: Stage) -> Iterator[dict[str, Any]]:
+def kernel_s(hosts: Hosts) -> Iterator[dict[str, Any]]:
     """What the agent found out in there."""
     content, path = archive()
-    stage["source"].put(path, content)
-    stage.sh("source", SET_UP)
+    hosts["source"].put(path, content)
+    hosts.sh("source", SET_UP)
     try:
         words = ["ip", "netns", "exec", "sealift-test", "python3", "-c", AGENT, path]
-        yield json.loads(stage["source"].run(words, timeout_s=300).stdout)
+        yield json.loads(hosts["source"].run(words, timeout_s=300).stdout)
     finally:
-        stage.sh("source", TAKE_DOWN)
+        hosts.sh("source", TAKE_DOWN)
 
 
 def test_what_the_kernel_s_wireguard_refuses_changes_no_answer(kernel_s: dict[str, Any]) -> None:
@@ -108,5 +108,5 @@ def test_what_the_kernel_s_wireguard_refuses_changes_no_answer(kernel_s: dict[st
 
 @pytest.mark.whole
 @pytest.mark.parametrize(("at", "owner"), [("armed", "source"), ("finish", "destination")])
-def test_a_vm_that_loses_power_starts_no_copy_but_by_the_decision(stage: Stage, at: str, owner: str) -> None:
-    check_restart_policy_after_power_loss(stage, at, owner)
+def test_a_vm_that_loses_power_starts_no_copy_but_by_the_decision(hosts: Hosts, at: str, owner: str) -> None:
+    check_restart_policy_after_power_loss(hosts, at, owner)

@@ -6,13 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import DOCKER_HOSTS, check_stopped, counting, until_same
+from hosts import DOCKER_HOSTS, check_stopped, counting, until_same
 
 from benchmarks.workloads import nginx, postgresql, service
 from sealift.model import Evidence, Strategy
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.migration.session import Session
 
@@ -30,38 +30,38 @@ pytestmark = [
 
 
 @pytest.mark.whole
-def test_what_went_ahead_in_rounds_follows_the_restored_process(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=48)
-    digest = stage.docker("source", "exec", "redis", "redis-cli", "DEBUG", "DIGEST")
+def test_what_went_ahead_in_rounds_follows_the_restored_process(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=48)
+    digest = hosts.docker("source", "exec", "redis", "redis-cli", "DEBUG", "DIGEST")
     restored: list[int] = []
 
     def look(session: Session) -> None:
         assert session.cutover is not None
         restored.append(session.cutover.fact("restored", "pages_restored"))
 
-    with counting(stage, address, PAUSE_S) as found:
-        report = stage.engine("redis", {"restored": look})
+    with counting(hosts, address, PAUSE_S) as found:
+        report = hosts.engine("redis", {"restored": look})
     assert found[0].intact, found[0].summary()
     assert report.strategy == Strategy.PRE_COPY
     assert sum(made.sent_bytes for made in report.rounds) > 48_000_000 > 10 * report.last_bytes
     assert restored[0] < 6000, "most of what went ahead follows"
-    stage.docker("destination", "exec", "redis", "redis-cli", "DEL", "counter")
-    assert stage.docker("destination", "exec", "redis", "redis-cli", "DEBUG", "DIGEST") == digest
+    hosts.docker("destination", "exec", "redis", "redis-cli", "DEL", "counter")
+    assert hosts.docker("destination", "exec", "redis", "redis-cli", "DEBUG", "DIGEST") == digest
 
 
 @pytest.mark.whole
-def test_a_stopped_container_stays_so_on_control_groups_of_version_2(stage: Stage) -> None:
-    check_stopped(stage)
+def test_a_stopped_container_stays_so_on_control_groups_of_version_2(hosts: Hosts) -> None:
+    check_stopped(hosts)
 
 
 @pytest.mark.whole
-def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) -> None:
-    address = stage.redis("redis", memory_mb=10)
-    with counting(stage, address, PAUSE_S) as found:
-        first = stage.migrate("redis")
-        after_first = {host: stage.state(host) for host in DOCKER_HOSTS}
-        stage.migrate("redis", "destination", "source")
-        stage.migrate("redis")
+def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(hosts: Hosts) -> None:
+    address = hosts.redis("redis", memory_mb=10)
+    with counting(hosts, address, PAUSE_S) as found:
+        first = hosts.migrate("redis")
+        after_first = {host: hosts.state(host) for host in DOCKER_HOSTS}
+        hosts.migrate("redis", "destination", "source")
+        hosts.migrate("redis")
     print(found[0].summary())
     assert found[0].intact, found[0].summary()
     assert first.strategy == Strategy.PRE_COPY
@@ -70,23 +70,23 @@ def test_three_migrations_in_a_row_lose_nothing_and_leave_nothing(stage: Stage) 
     assert first.lab == "vm"
     assert first.accelerator in {"tcg", "kvm"}
     assert first.evidence == Evidence.EMULATED
-    state = stage.inspect("destination", "redis")
-    group = stage.sh("destination", 'cat "/proc/$1/cgroup"', str(state["State"]["Pid"]))
+    state = hosts.inspect("destination", "redis")
+    group = hosts.sh("destination", 'cat "/proc/$1/cgroup"', str(state["State"]["Pid"]))
     assert state["Id"] in group, "its limits are those of the control group that Docker knows"
     for host in DOCKER_HOSTS:
-        left = until_same(stage, host, after_first[host])
+        left = until_same(hosts, host, after_first[host])
         assert not left, f"{host}: {left}"
 
 
 @pytest.mark.whole
-def test_a_service_keeps_its_clocks_on_a_host_that_booted_at_another_time(stage: Stage) -> None:
-    address = stage.address()
+def test_a_service_keeps_its_clocks_on_a_host_that_booted_at_another_time(hosts: Hosts) -> None:
+    address = hosts.address()
     service.start(
-        stage["source"], "service", address, stage.network, say=print, options=["--user", "1000:33"]
+        hosts["source"], "service", address, hosts.network, say=print, options=["--user", "1000:33"]
     )
-    with service.client(stage["client"], address) as client:
+    with service.client(hosts["client"], address) as client:
         time.sleep(2)
-        stage.migrate("service")
+        hosts.migrate("service")
         time.sleep(2)
         found = client.findings()
     print(found.summary())
@@ -99,12 +99,12 @@ def test_a_service_keeps_its_clocks_on_a_host_that_booted_at_another_time(stage:
 
 
 @pytest.mark.whole
-def test_eight_writers_find_every_acknowledged_row_in_postgresql(stage: Stage) -> None:
-    address = stage.address()
-    postgresql.start(stage["source"], "postgresql", address, stage.network, say=print)
-    with postgresql.client(stage["client"], address, WRITERS_PAUSE_S) as client:
+def test_eight_writers_find_every_acknowledged_row_in_postgresql(hosts: Hosts) -> None:
+    address = hosts.address()
+    postgresql.start(hosts["source"], "postgresql", address, hosts.network, say=print)
+    with postgresql.client(hosts["client"], address, WRITERS_PAUSE_S) as client:
         time.sleep(2)
-        report = stage.migrate("postgresql")
+        report = hosts.migrate("postgresql")
         time.sleep(2)
         found = client.findings()
     print(found.summary(), report.steps)
@@ -112,11 +112,11 @@ def test_eight_writers_find_every_acknowledged_row_in_postgresql(stage: Stage) -
 
 
 @pytest.mark.whole
-def test_a_download_goes_on_through_the_migration_of_nginx(stage: Stage) -> None:
-    address = stage.address()
-    digest = nginx.start(stage["source"], "nginx", address, stage.network, 10, say=print)
-    with nginx.client(stage["client"], address, digest) as client:
-        report = stage.migrate("nginx")
+def test_a_download_goes_on_through_the_migration_of_nginx(hosts: Hosts) -> None:
+    address = hosts.address()
+    digest = nginx.start(hosts["source"], "nginx", address, hosts.network, 10, say=print)
+    with nginx.client(hosts["client"], address, digest) as client:
+        report = hosts.migrate("nginx")
         found = client.findings()
     print(found.summary(), report.steps)
     assert found.intact, found.raw["faults"] or found.summary()

@@ -16,19 +16,19 @@ from sealift.lab import lab
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Stage
+    from hosts import Hosts
 
 pytestmark = [pytest.mark.root, pytest.mark.vm, pytest.mark.whole, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(autouse=True)
-def afterwards(stage: Stage) -> Iterator[None]:
+def afterwards(hosts: Hosts) -> Iterator[None]:
     """Connections to the hosts as they are then: those that lost their power had others."""
     yield
-    stage.inventory = lab.running()
+    hosts.inventory = lab.running()
     for name in DOCKER_HOSTS:
-        stage.connections[name].close()
-        stage.connections[name] = ssh.connect(name, stage.inventory.machine(name))
+        hosts.connections[name].close()
+        hosts.connections[name] = ssh.connect(name, hosts.inventory.machine(name))
 
 
 @pytest.mark.parametrize(

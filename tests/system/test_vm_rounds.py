@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import untouched
+from hosts import untouched
 
 from benchmarks.engine import arrive, prepare
 from sealift.errors import MigrationFailed
@@ -19,7 +19,7 @@ from sealift.migration.session import Session
 from sealift.model import Strategy
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.model import Estimate, Report
 
@@ -56,36 +56,36 @@ while True:
 """
 
 
-def start_writer(stage: Stage, pause_s: float) -> None:
+def start_writer(hosts: Hosts, pause_s: float) -> None:
     """A container that writes 64 pages anywhere, then pauses; each page is looked at before it is written again.
 
     With a pause below zero it begins when it gets SIGUSR1, and writes without pausing.
     """
-    stage.python("writer", WRITER, str(pause_s))
+    hosts.python("writer", WRITER, str(pause_s))
     deadline = time.monotonic() + 60
-    while "up" not in stage.docker("source", "logs", "writer"):
+    while "up" not in hosts.docker("source", "logs", "writer"):
         assert time.monotonic() < deadline, "the writer did not come up"
         time.sleep(0.2)
 
 
-def check_writing(stage: Stage, host: str) -> None:
+def check_writing(hosts: Hosts, host: str) -> None:
     """It writes on, and no page held anything but what was written last."""
-    before = stage.docker(host, "logs", "--tail", "1", "writer")
+    before = hosts.docker(host, "logs", "--tail", "1", "writer")
     time.sleep(5)
-    after = stage.docker(host, "logs", "--tail", "1", "writer")
-    assert stage.inspect(host, "writer")["State"]["Running"], after
+    after = hosts.docker(host, "logs", "--tail", "1", "writer")
+    assert hosts.inspect(host, "writer")["State"]["Running"], after
     assert int(after) > int(before)
 
 
-def quota(stage: Stage, host: str) -> str:
+def quota(hosts: Hosts, host: str) -> str:
     """Of the container's control group, which is one of version 2."""
-    pid = stage.inspect(host, "writer")["State"]["Pid"]
-    return stage.sh(host, 'cat "/sys/fs/cgroup$(sed -n s/^0:://p /proc/$1/cgroup)/cpu.max"', str(pid))
+    pid = hosts.inspect(host, "writer")["State"]["Pid"]
+    return hosts.sh(host, 'cat "/sys/fs/cgroup$(sed -n s/^0:://p /proc/$1/cgroup)/cpu.max"', str(pid))
 
 
-def estimated(stage: Stage) -> Estimate:
+def estimated(hosts: Hosts) -> Estimate:
     """What the preflight says of the writer."""
-    with Session.open(stage.inventory, stage.request("writer")) as session:
+    with Session.open(hosts.inventory, hosts.request("writer")) as session:
         arrive(session)
         preflight(session)
         assert session.found.estimate is not None
@@ -100,55 +100,55 @@ def said(report: Report) -> str:
 
 
 def test_a_writer_that_outruns_the_link_leaves_less_for_the_freeze_if_it_may_be_slowed_down(
-    stage: Stage,
+    hosts: Hosts,
 ) -> None:
-    start_writer(stage, 0)
+    start_writer(hosts, 0)
     limits = {"strategy": Strategy.PRE_COPY, "bandwidth": LINK_BYTES_S, "max_rounds": 8}
-    free = stage.engine("writer", **limits)
+    free = hosts.engine("writer", **limits)
     print("left alone:", said(free))
     assert free.throttled_cpus is None
     assert len(free.rounds) == 2, "a second round shows that no other pays"
     assert free.last_bytes > SIZE_BYTES / 2
     for made in free.rounds:
         assert made.sent_bytes / made.duration_ms * 1000 < 1.1 * LINK_BYTES_S, "rounds keep to --bandwidth"
-    check_writing(stage, "destination")
+    check_writing(hosts, "destination")
 
-    slowed = stage.engine("writer", None, "destination", "source", throttle=True, **limits)
+    slowed = hosts.engine("writer", None, "destination", "source", throttle=True, **limits)
     print("slowed down:", said(slowed), f"to {slowed.throttled_cpus} CPUs")
     assert slowed.throttled_cpus is not None
     assert slowed.throttled_cpus < 1
     assert slowed.last_bytes < free.last_bytes / 2
-    assert quota(stage, "source").startswith("max"), "the copy has what Docker gave it"
-    check_writing(stage, "source")
+    assert quota(hosts, "source").startswith("max"), "the copy has what Docker gave it"
+    check_writing(hosts, "source")
 
 
-def test_rounds_end_once_the_freeze_keeps_to_what_was_allowed(stage: Stage) -> None:
-    start_writer(stage, 0.2)
-    estimate = estimated(stage)
+def test_rounds_end_once_the_freeze_keeps_to_what_was_allowed(hosts: Hosts) -> None:
+    start_writer(hosts, 0.2)
+    estimate = estimated(hosts)
     allowed_s = (estimate.floor_ms + 20_000) / 1000
-    report = stage.engine("writer", strategy=Strategy.PRE_COPY, max_downtime=allowed_s, max_rounds=8)
+    report = hosts.engine("writer", strategy=Strategy.PRE_COPY, max_downtime=allowed_s, max_rounds=8)
     print(said(report))
     assert len(report.rounds) in {2, 3}, "the second tells of the dirty rate; a third may make up for arming"
     assert report.frozen_ms < 1000 * allowed_s
-    check_writing(stage, "destination")
+    check_writing(hosts, "destination")
 
 
 def test_a_writer_that_speeds_up_after_the_preflight_is_not_frozen_for_longer_than_was_allowed(
-    stage: Stage,
+    hosts: Hosts,
 ) -> None:
-    start_writer(stage, -1)
-    estimate = estimated(stage)
+    start_writer(hosts, -1)
+    estimate = estimated(hosts)
     assert estimate.link_bytes_s is not None
     half_of_it_ms = 1000 * SIZE_BYTES / 2 / estimate.link_bytes_s
-    request = stage.request(
+    request = hosts.request(
         "writer",
         strategy=Strategy.PRE_COPY,
         max_downtime=(estimate.floor_ms + half_of_it_ms) / 1000,
         bandwidth=LINK_BYTES_S,
     )
-    with untouched(stage, "writer"), Session.open(stage.inventory, request) as session:
+    with untouched(hosts, "writer"), Session.open(hosts.inventory, request) as session:
         prepare(session)
-        stage.docker("source", "kill", "--signal", "USR1", "writer")
+        hosts.docker("source", "kill", "--signal", "USR1", "writer")
         with pytest.raises(MigrationFailed, match="nothing was frozen"):
             predump.pre_dump(session)
-    check_writing(stage, "source")
+    check_writing(hosts, "source")

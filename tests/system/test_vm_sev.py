@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import counting
+from hosts import counting
 from untrusted import HOST, changed, plant_image, provider, pull_plug, raise_up
 
 from sealift import inventory as inventories
@@ -27,7 +27,7 @@ from sealift.model import Evidence
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stage import Stage
+    from hosts import Hosts
 
     from sealift.inventory import Inventory
 
@@ -43,25 +43,25 @@ PARTS = ("firmware", "kernel", "initrd", "append")
 
 
 @pytest.mark.whole
-def test_another_image_is_refused_though_its_vm_runs(stage: Stage) -> None:
-    vm = stage.inventory.host(HOST).vm
+def test_another_image_is_refused_though_its_vm_runs(hosts: Hosts) -> None:
+    vm = hosts.inventory.host(HOST).vm
     assert vm is not None
     assert vm.image_folder is not None
     honest = json.loads((vm.image_folder / "manifest.json").read_text())
-    pull_plug(stage)
-    with provider(stage) as machine:
+    pull_plug(hosts)
+    with provider(hosts) as machine:
         plant_image(machine, "other", {**honest, "append": honest["append"] + " audit=0"})
     with pytest.raises(EvidenceRejected) as raised:
-        attest(changed(stage.inventory, image="other"), HOST)
+        attest(changed(hosts.inventory, image="other"), HOST)
     assert "measurement" in str(raised.value)
     with pytest.raises(HostUnreachable):
-        ssh.connect(HOST, stage.inventory.host(HOST)).run(["true"])
+        ssh.connect(HOST, hosts.inventory.host(HOST)).run(["true"])
 
 
 @pytest.fixture
-def legacy(stage: Stage, tmp_path: Path) -> Inventory:
+def legacy(hosts: Hosts, tmp_path: Path) -> Inventory:
     """The same VM under legacy SEV: another command line, so another image, named by another policy."""
-    vm = stage.inventory.host(HOST).vm
+    vm = hosts.inventory.host(HOST).vm
     assert vm is not None
     assert vm.image_folder is not None
     owner = read_manifest(vm.image_folder).append.partition("sealift.owner=")[2].split()[0]
@@ -70,19 +70,19 @@ def legacy(stage: Stage, tmp_path: Path) -> Inventory:
         files_dir(),
         owner_key=owner.replace(",", " "),
         evidence=GuestEvidence.SEV,
-        emulated=stage.inventory.lab is not None and stage.inventory.lab.accelerator == "tcg",
+        emulated=hosts.inventory.lab is not None and hosts.inventory.lab.accelerator == "tcg",
     )
     digests = expected_digests(image, vm.vcpus, vm.cpu)
     (tmp_path / POLICY).write_text(processors.policy(processors.make_roots(say=print), digests))
-    with provider(stage) as machine:
+    with provider(hosts) as machine:
         plant_image(machine, "legacy", json.loads((image / "manifest.json").read_text()))
     return changed(
-        stage.inventory, evidence="sev", image="legacy", image_folder=image, policy=tmp_path / POLICY
+        hosts.inventory, evidence="sev", image="legacy", image_folder=image, policy=tmp_path / POLICY
     )
 
 
 def test_a_legacy_launch_is_refused_for_one_bit_and_proved_without(
-    stage: Stage, legacy: Inventory, tmp_path: Path
+    hosts: Hosts, legacy: Inventory, tmp_path: Path
 ) -> None:
     from flows.migrate import migrate
 
@@ -90,9 +90,9 @@ def test_a_legacy_launch_is_refused_for_one_bit_and_proved_without(
     assert vm is not None
     assert vm.image_folder is not None
     honest = json.loads((vm.image_folder / "manifest.json").read_text())
-    pull_plug(stage)
+    pull_plug(hosts)
     for part in PARTS:
-        with provider(stage) as machine:
+        with provider(hosts) as machine:
             if part == "append":
                 manifest = {**honest, "append": honest["append"].replace("loglevel=1", "loglevel=7")}
                 plant_image(machine, f"odd-{part}", manifest)
@@ -104,22 +104,22 @@ def test_a_legacy_launch_is_refused_for_one_bit_and_proved_without(
         print(f"{part}: refused after {time.monotonic() - started:.1f} s: {raised.value}")
         assert "measurement" in str(raised.value)
     started = time.monotonic()
-    raise_up(stage, legacy)
+    raise_up(hosts, legacy)
     took_s = time.monotonic() - started
     print(f"SEV: launch to attested, provisioned, Docker ready: {took_s:.1f} s")
-    assert stage.docker(HOST, "info", "--format", "{{.ServerVersion}}")
-    record = Records.of(stage.inventory).read(HOST)
+    assert hosts.docker(HOST, "info", "--format", "{{.ServerVersion}}")
+    record = Records.of(hosts.inventory).read(HOST)
     assert record is not None
     assert (record.kind, record.emulated) == ("sev", True)
     # A migration under it: the launch that runs vouches for itself again, over a fresh nonce.
-    address = stage.redis("redis", memory_mb=5)
+    address = hosts.redis("redis", memory_mb=5)
     inventories.save(legacy, tmp_path / "sealift.toml")
-    with counting(stage, address, 0.02) as found:
+    with counting(hosts, address, 0.02) as found:
         report = migrate("redis", "source", HOST, inventory=tmp_path / "sealift.toml")
     assert found[0].intact, found[0].summary()
     assert report.evidence is Evidence.EMULATED
     assert "SEV launch measurement" in report.verified[0]
-    again = Records.of(stage.inventory).read(HOST)
+    again = Records.of(hosts.inventory).read(HOST)
     assert again is not None
     assert again.ssh_host_key == record.ssh_host_key
     assert again.verified_at > record.verified_at

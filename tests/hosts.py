@@ -62,7 +62,7 @@ docker volume ls -q | xargs -r docker volume rm
 
 
 @dataclass
-class Stage:
+class Hosts:
     """The hosts of a lab, each with a connection of the test's own."""
 
     inventory: Inventory
@@ -223,20 +223,20 @@ def raised(kind: Kind) -> Iterator[Inventory]:
 
 
 @contextmanager
-def set_up(inventory: Inventory) -> Iterator[Stage]:
+def set_up(inventory: Inventory) -> Iterator[Hosts]:
     """Connections to all hosts of a lab."""
     with ExitStack() as stack:
         names = (*DOCKER_HOSTS, "gateway", "client")
         opened = {name: stack.enter_context(ssh.connected(name, inventory.machine(name))) for name in names}
-        yield Stage(inventory, opened, (str(FIRST_ADDRESS + number) for number in range(1 << 12)))
+        yield Hosts(inventory, opened, (str(FIRST_ADDRESS + number) for number in range(1 << 12)))
 
 
 def until_same(
-    stage: Stage, host: str, before: dict[str, list[str]], *, allow: frozenset[str] = frozenset()
+    hosts: Hosts, host: str, before: dict[str, list[str]], *, allow: frozenset[str] = frozenset()
 ) -> dict[str, tuple[list[str], list[str]]]:
     """Differences of a host to a former state, given time to settle."""
     deadline = time.monotonic() + SETTLE_S
-    while left := differences(before, stage.state(host), allow=allow):
+    while left := differences(before, hosts.state(host), allow=allow):
         if time.monotonic() > deadline:
             return left
         time.sleep(0.5)
@@ -244,14 +244,14 @@ def until_same(
 
 
 @contextmanager
-def counting(stage: Stage, address: str, pause_s: float = 0) -> Iterator[list[Findings]]:
+def counting(hosts: Hosts, address: str, pause_s: float = 0) -> Iterator[list[Findings]]:
     """A client counts in Redis for the length of a block; the list gets what it found.
 
     It has a connection of its own: sshd takes ten commands at once over one.
     """
     found: list[Findings] = []
     with (
-        ssh.connected("client", stage.inventory.machine("client")) as host,
+        ssh.connected("client", hosts.inventory.machine("client")) as host,
         redis.client(host, address, pause_s) as client,
     ):
         yield found
@@ -260,96 +260,96 @@ def counting(stage: Stage, address: str, pause_s: float = 0) -> Iterator[list[Fi
 
 
 @contextmanager
-def untouched(stage: Stage, container: str, address: str | None = None) -> Iterator[None]:
+def untouched(hosts: Hosts, container: str, address: str | None = None) -> Iterator[None]:
     """Whatever the block tries: the container goes on at the source, its client notices nothing, nothing is left."""
-    before = stage.inspect("source", container)["State"]
-    hosts = {host: stage.state(host) for host in (*DOCKER_HOSTS, "gateway")}
+    before = hosts.inspect("source", container)["State"]
+    states = {host: hosts.state(host) for host in (*DOCKER_HOSTS, "gateway")}
     if address:
-        with counting(stage, address) as found:
+        with counting(hosts, address) as found:
             yield
         assert found[0].intact, found[0].summary()
     else:
         yield
-    after = stage.inspect("source", container)["State"]
+    after = hosts.inspect("source", container)["State"]
     kept = ("Status", "Running", "Paused", "Pid", "StartedAt")
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     if after["Running"]:
-        assert not frozen(stage, after["Pid"]), "the container was left frozen"
-    for host, state in hosts.items():
-        left = until_same(stage, host, state, allow=IMAGE)
+        assert not frozen(hosts, after["Pid"]), "the container was left frozen"
+    for host, state in states.items():
+        left = until_same(hosts, host, state, allow=IMAGE)
         assert not left, f"{host}: {left}"
 
 
-def kill_agent(stage: Stage, host: str, role: str) -> Callable[[Session], None]:
+def kill_agent(hosts: Hosts, host: str, role: str) -> Callable[[Session], None]:
     """A hook that kills an agent so that it can put nothing away."""
 
     def kill(_: Session) -> None:
-        stage.sh(host, kill_script(agent(role)))
+        hosts.sh(host, kill_script(agent(role)))
 
     return kill
 
 
-def frozen(stage: Stage, pid: int) -> bool:
+def frozen(hosts: Hosts, pid: int) -> bool:
     """Whether the kernel holds the control group of a process frozen."""
     script = (
         'g=$(sed -n "s/^[0-9]*:freezer://p" /proc/$1/cgroup); if [ -n "$g" ]; then '
         'cat "/sys/fs/cgroup/freezer$g/freezer.state"; else '
         'cat "/sys/fs/cgroup$(sed -n "s/^0:://p" /proc/$1/cgroup)/cgroup.freeze"; fi'
     )
-    return stage.sh("source", script, str(pid)) in {"FROZEN", "FREEZING", "1"}
+    return hosts.sh("source", script, str(pid)) in {"FROZEN", "FREEZING", "1"}
 
 
 COUNTER = "import itertools, time\nfor n in itertools.count(): print(n, flush=True); time.sleep(0.05)"
 
 
-def check_stopped(stage: Stage) -> None:
+def check_stopped(hosts: Hosts) -> None:
     """A container whose processes a signal has stopped moves, and goes on when it is told to."""
-    stage.python("box", COUNTER)
-    stage.docker("source", "kill", "--signal", "STOP", "box")
+    hosts.python("box", COUNTER)
+    hosts.docker("source", "kill", "--signal", "STOP", "box")
 
     def printed(host: str) -> int:
-        return int(stage.docker(host, "logs", "--tail", "1", "box") or 0)
+        return int(hosts.docker(host, "logs", "--tail", "1", "box") or 0)
 
     before = printed("source")
-    stage.engine("box")
-    state = stage.inspect("destination", "box")["State"]
-    assert stage.sh("destination", "cut -d' ' -f3 /proc/$1/stat", str(state["Pid"])) == "T"
+    hosts.engine("box")
+    state = hosts.inspect("destination", "box")["State"]
+    assert hosts.sh("destination", "cut -d' ' -f3 /proc/$1/stat", str(state["Pid"])) == "T"
     assert printed("destination") == before
-    stage.docker("destination", "kill", "--signal", "CONT", "box")
+    hosts.docker("destination", "kill", "--signal", "CONT", "box")
     until = time.monotonic() + 10
     while printed("destination") == before:
         assert time.monotonic() < until, "it does not go on"
         time.sleep(0.1)
 
 
-def copies(stage: Stage, name: str) -> dict[str, str]:
+def copies(hosts: Hosts, name: str) -> dict[str, str]:
     """What Docker says of a container on each host that has it."""
     states = {
-        host: stage.docker(host, "ps", "-a", "--filter", f"name=^{name}$", "--format", "{{.State}}")
+        host: hosts.docker(host, "ps", "-a", "--filter", f"name=^{name}$", "--format", "{{.State}}")
         for host in DOCKER_HOSTS
     }
     return {host: state for host, state in states.items() if state}
 
 
-def policy(stage: Stage, host: str, name: str = "box") -> dict[str, Any]:
+def policy(hosts: Hosts, host: str, name: str = "box") -> dict[str, Any]:
     """The restart policy that Docker has of a container."""
-    found: dict[str, Any] = stage.inspect(host, name)["HostConfig"]["RestartPolicy"]
+    found: dict[str, Any] = hosts.inspect(host, name)["HostConfig"]["RestartPolicy"]
     return found
 
 
 SLEEPER = "import time\nprint('up', flush=True)\nwhile True: time.sleep(1)"
 
 
-def check_restart_policy_after_power_loss(stage: Stage, at: str, owner: str) -> None:
+def check_restart_policy_after_power_loss(hosts: Hosts, at: str, owner: str) -> None:
     """A source that Docker would have started its copy at starts none; who has the container in the end runs it."""
-    stage.python("box", SLEEPER, options=["--restart", "always"])
+    hosts.python("box", SLEEPER, options=["--restart", "always"])
     log = lab.lab_dir() / "migration.log"
     with (
         Orchestrator.ready() as unused,
         InProcess.of("box", moment(at), "engine", log) as migration,
     ):
         assert migration.arrive(), log.read_text()
-        trial = Trial(stage.inventory, migration, unused)
+        trial = Trial(hosts.inventory, migration, unused)
         power_off(SOURCE)(trial)
         migration.kill()
         power_on(SOURCE)(trial)
@@ -357,11 +357,11 @@ def check_restart_policy_after_power_loss(stage: Stage, at: str, owner: str) -> 
     there = inside("source", "docker ps -a --filter name=^box$ --format '{{.State}}'").stdout.strip()
     assert there == "exited", "nobody but who knows the decision starts it"
     deadline = time.monotonic() + patience(60)  # the destination's agent may be at it still
-    while left := recovery.recover(stage.inventory):
+    while left := recovery.recover(hosts.inventory):
         assert time.monotonic() < deadline, left
         time.sleep(1)
-    stage.inventory = lab.running()  # a host that proves its keys has others now
-    stage.connections["source"].close()
-    stage.connections["source"] = ssh.connect("source", stage.inventory.machine("source"))
-    assert copies(stage, "box") == {owner: "running"}
-    assert policy(stage, owner)["Name"] == "always"
+    hosts.inventory = lab.running()  # a host that proves its keys has others now
+    hosts.connections["source"].close()
+    hosts.connections["source"] = ssh.connect("source", hosts.inventory.machine("source"))
+    assert copies(hosts, "box") == {owner: "running"}
+    assert policy(hosts, owner)["Name"] == "always"
