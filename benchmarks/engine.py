@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sealift.inventory import Inventory
+    from sealift_agent.protocol import Happened
 
     Hooks = Mapping[str, Callable[[Session], object]]
 
@@ -27,10 +28,10 @@ def migrate(inventory: Inventory, request: Request, hooks: Hooks | None = None) 
     called = hooks or {}
 
     class Hooked(Cutover):
-        def hear(self, event: dict[str, Any]) -> None:
-            super().hear(event)
-            if event["event"] in called:
-                called[event["event"]](session)
+        def hear(self, happened: Happened) -> None:
+            super().hear(happened)
+            if happened.event.NAME in called:
+                called[happened.event.NAME](session)
 
     with Session.open(inventory, request) as session:
         prepare(session)

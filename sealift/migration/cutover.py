@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from sealift.errors import CommandFailed, HostUnreachable, MigrationFailed, OutcomeUnknown, SealiftError
 from sealift.migration import predump, progress, sync
@@ -20,25 +20,37 @@ from sealift.network.wireguard import BRIDGE
 from sealift_agent.protocol import (
     ArmDestination,
     ArmSource,
+    AtWork,
+    Began,
     CallOff,
     CheckPeer,
     Decide,
     Decider,
     DestinationDecided,
     End,
+    Event,
     Go,
+    Happened,
+    ImagesSent,
+    LastDumped,
     LogPlace,
     Move,
     Outcome,
     ReadPages,
+    Received,
     RestartPolicy,
+    Restored,
+    Settled,
     SourceDecided,
+    Undecided,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sealift.migration.session import Session
+
+Kind = TypeVar("Kind", bound=Event)
 
 PHASES = {
     Step.FINAL_DUMP: ("go", "dumped"),
@@ -68,8 +80,8 @@ GATEWAY_BACK_S = 120
 KEY_BYTES = 32
 """Of the key that proves what the gateway is asked and answers (`sealift_agent.authenticated`)."""
 
-UNDECIDED, UNKNOWN = "undecided", "unknown"
-"""The source's word for an outcome that the gateway has not told it; and this side's for one that nobody has."""
+UNKNOWN = "unknown"
+"""This side's word for an outcome that nobody has."""
 
 ATTEND_TIMEOUT_S = 10
 STILL_BEFORE_S, STILL_AFTER_S = 0.5, 0.5
@@ -95,7 +107,7 @@ class Cutover:
         self._together = together
         self.failed_ns: int | None = None
         self._session = session
-        self._events: dict[str, dict[str, Any]] = {}
+        self._events: dict[str, Happened] = {}
         self._changed = threading.Condition()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -243,7 +255,8 @@ class Cutover:
 
     def _failed(self, failed: CommandFailed) -> SealiftError | None:
         """The source's agent says that it failed. Rolled back is only what it says so of, or the gateway does."""
-        if self._events.get("settled", {}).get("outcome") != "rolled back":
+        settled = self._said(Settled)
+        if settled is None or settled.outcome is not Outcome.ROLLED_BACK:
             return self._ask_gateway(failed.message, failed.host)
         self._outcome = "rolled back"
         there = failed.step in AT_DESTINATION
@@ -292,7 +305,8 @@ class Cutover:
                         host=host,
                         remedy="The two hosts settle it between them; `sealift recover` once they are back",
                     )
-                self.hear({"event": UNDECIDED})  # has its agent started again
+                # has its agent started again
+                self.hear(Happened(time.monotonic_ns(), Undecided(str(silent))))
                 time.sleep(ASK_AGAIN_S)
         if self._outcome == "committed":
             return None
@@ -303,17 +317,18 @@ class Cutover:
             remedy="Put the cause right and migrate again",
         )
 
-    def hear(self, event: dict[str, Any]) -> None:
+    def hear(self, happened: Happened) -> None:
         """An event from the source's agent."""
+        event = happened.event
         with self._changed:
             self._heard = time.monotonic()
-            if event["event"] == "alive":
+            if isinstance(event, AtWork):
                 return
-            if event["event"] == "go":
+            if isinstance(event, Began):
                 self._began = datetime.now(UTC)
-            if event["event"] == UNDECIDED and UNDECIDED not in self._events:
+            if isinstance(event, Undecided) and self._said(Undecided) is None:
                 threading.Thread(target=self._revive_gateway, daemon=True, name="gateway").start()
-            self._events[event["event"]] = event
+            self._events[event.NAME] = happened
             self._changed.notify_all()
 
     def _revive_gateway(self) -> None:
@@ -364,15 +379,35 @@ class Cutover:
     def between_ms(self, first: str, last: str) -> float:
         """Time between two events, in milliseconds; 0 where one is missing."""
         try:
-            return float(self._events[last]["at_ns"] - self._events[first]["at_ns"]) / 1e6
+            return float(self._events[last].at_ns - self._events[first].at_ns) / 1e6
         except KeyError:
             return 0.0
 
-    def fact(self, event: str, name: str) -> int:
-        """A number that came with an event, else 0."""
-        return int(self._events.get(event, {}).get(name, 0))
+    @property
+    def dumped(self) -> LastDumped:
+        """What the source said of the last dump; zeros if it has not come to that. So are the others below."""
+        return self._said(LastDumped) or LastDumped(0)
+
+    @property
+    def sent(self) -> ImagesSent:
+        """What it said of the images."""
+        return self._said(ImagesSent) or ImagesSent(0)
+
+    @property
+    def received(self) -> Received:
+        """What the destination said of the images."""
+        return self._said(Received) or Received()
+
+    @property
+    def restored(self) -> Restored:
+        """What it said of the restore."""
+        return self._said(Restored) or Restored()
+
+    def _said(self, kind: type[Kind]) -> Kind | None:
+        happened = self._events.get(kind.NAME)
+        return happened.event if happened is not None and isinstance(happened.event, kind) else None
 
     def _sent_bytes(self, step: Step) -> int:
         if step == Step.FINAL_DUMP:
-            return self.fact("dumped", "file_bytes") + self.fact("received", "page_bytes")
-        return self.fact("sent", "metadata_bytes") if step == Step.TRANSFER else 0
+            return self.dumped.file_bytes + self.received.page_bytes
+        return self.sent.metadata_bytes if step == Step.TRANSFER else 0

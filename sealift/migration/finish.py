@@ -73,32 +73,30 @@ def report(session: Session) -> Report:
         steps=sorted(session.records, key=lambda record: order.index(record.step)),
         rounds=found.rounds,
         throttled_cpus=found.throttled_cpus,
-        packed_bytes=found.packed_bytes + cutover.fact("dumped", "packed_bytes")
-        if request.compress
-        else None,
+        packed_bytes=found.packed_bytes + cutover.dumped.packed_bytes if request.compress else None,
         frozen_ms=cutover.between_ms("frozen", "restored"),
         cut_ms=cutover.between_ms("go", "committed"),
-        restore_ms=cutover.fact("restored", "restore_ns") / 1e6,
-        criu_dump_ms=cutover.fact("dumped", "frozen_us") / 1000,
-        criu_restore_ms=(cutover.fact("restored", "forking_us") + cutover.fact("restored", "restore_us"))
+        restore_ms=cutover.restored.restore_ns / 1e6,
+        criu_dump_ms=cutover.dumped.statistics.get("frozen_us", 0) / 1000,
+        criu_restore_ms=sum(cutover.restored.statistics.get(each, 0) for each in ("forking_us", "restore_us"))
         / 1000,
         total_ms=(time.monotonic_ns() - session.started_ns) / 1e6,
         estimate=found.estimate,
         since_estimate_ms=(time.monotonic_ns() - found.estimated_ns) / 1e6,
         memory_bytes=sum(r.sent_bytes for r in found.rounds)
-        + cutover.fact("received", "page_bytes")
+        + cutover.received.page_bytes
         + found.fetched_bytes,
-        last_bytes=cutover.fact("received", "page_bytes"),
-        file_bytes=found.file_bytes + cutover.fact("dumped", "file_bytes"),
+        last_bytes=cutover.received.page_bytes,
+        file_bytes=found.file_bytes + cutover.dumped.file_bytes,
         image_bytes=found.image_bytes,
-        metadata_bytes=cutover.fact("sent", "metadata_bytes"),
+        metadata_bytes=cutover.sent.metadata_bytes,
         lab=lab.kind if lab else None,
         accelerator=lab.accelerator if lab else None,
         evidence=_evidence(found.record),
         verified=found.record.sentences() if found.record else [],
         warnings=found.warnings,
     )
-    _learn(session, made, cutover.fact("received", "page_bytes"))
+    _learn(session, made, cutover.received.page_bytes)
     return made
 
 

@@ -45,6 +45,7 @@ from sealift_agent.protocol import (
     Role,
     StartPageServer,
     TakeOver,
+    Undecided,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from sealift.inventory import Inventory
     from sealift.migration.cutover import Cutover
     from sealift.model import Estimate
+    from sealift_agent.protocol import Happened
 
 
 CLOSE_TIMEOUT_S = 45
@@ -432,14 +434,14 @@ class Session:
         """The record of a step that has ended."""
         return next(record for record in self.records if record.step == step)
 
-    def _on_event(self, event: dict[str, Any]) -> None:
+    def _on_event(self, happened: Happened) -> None:
         if self.cutover is not None:
-            self.cutover.hear(event)
+            self.cutover.hear(happened)
 
-    def _on_doubt(self, event: dict[str, Any]) -> None:
+    def _on_doubt(self, happened: Happened) -> None:
         """Times come from the source alone; of the destination's events only this one matters."""
-        if event["event"] == "undecided":
-            self._on_event(event)
+        if isinstance(happened.event, Undecided):
+            self._on_event(happened)
 
 
 def check_evidence(inventory: Inventory, request: Request) -> None:
@@ -464,7 +466,7 @@ def check_evidence(inventory: Inventory, request: Request) -> None:
 
 
 def _start_agents(
-    name: str, connection: ssh.Connection, role: str, on_event: Callable[[dict[str, Any]], None]
+    name: str, connection: ssh.Connection, role: str, on_event: Callable[[Happened], None]
 ) -> tuple[Side, Agent, ExitStack]:
     """Start the agents of one host. What was opened, the connection too, is closed by the stack that comes with it."""
     with ExitStack() as stack:
