@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 from .messages import Misunderstood, printable
+from .protocol import EVENTS, Event, Happened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,22 @@ def decode(kind: Any, value: Any, name: str = "answer") -> Any:
         _is(value, isinstance(value, dict) and len(value) <= MOST_ENTRIES, name, "a table")
         return {key: decode(arguments[1], each, name) for key, each in value.items()}
     return value if kind is Any else _plain(kind, value, name)
+
+
+def encode_event(event: Event, at_ns: int) -> dict[str, Any]:
+    """An event as a message."""
+    return {"event": event.NAME, "at_ns": at_ns, **encode(event)}
+
+
+def decode_event(message: dict[str, Any]) -> Happened:
+    """The event that a message tells of. Misunderstood if it is none of the protocol's."""
+    fields = dict(message)
+    name, at_ns = fields.pop("event", None), fields.pop("at_ns", None)
+    kind = EVENTS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise Misunderstood(f"there is no event {printable(repr(name)[:40])}")
+    what = f"the event {name!r}"
+    return Happened(decode(int, at_ns, f"{what}'s 'at_ns'"), decode(kind, fields, what))
 
 
 def _plain(kind: Any, value: Any, name: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_args
 
 from . import protocol
-from .protocol import ORDERS, PHASES, VERSION, Order, Outcome, Role
+from .protocol import EVENTS, ORDERS, PHASES, VERSION, Order, Outcome, Role
 from .protocol import parts as made_of
 
 HEAD = f"""# Protocol
@@ -45,7 +45,12 @@ def page() -> str:
         parts.append("| order | fields | answer | allowed in | leads to | changes | what it is |\n")
         parts.append("|---|---|---|---|---|---|---|\n")
         parts += [_row(kind) for (whose, _), kind in ORDERS.items() if whose is role]
-    parts.append("\n## What orders and answers are made of\n\n")
+    parts.append("\n## Events\n\n")
+    parts.append('What an agent tells in between: `{"event": name, "at_ns": when, ...}`, ')
+    parts.append("by the monotonic clock of its host.\n\n")
+    parts.append("| event | fields | what it is |\n|---|---|---|\n")
+    parts += [f"| `{name}` | {_fields(kind)} | {_first_paragraph(kind)} |\n" for name, kind in EVENTS.items()]
+    parts.append("\n## What orders, answers and events are made of\n\n")
     parts.append("`Json` is a description by Docker or by the kernel, as it came.\n\n")
     parts.append("| name | fields | what it is |\n|---|---|---|\n")
     parts += [

@@ -14,12 +14,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import admission
+from . import admission, codec
 from .messages import LINE_LIMIT, WAITING, AgentError, Misunderstood, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from .protocol import Event
 
 ORDER_LIMIT = 1 << 24
 """A controller's order has at most so many bytes: a container's whole description may be in it."""
@@ -75,9 +77,9 @@ class Controller:
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
 
-    def event(self, name: str, **facts: Any) -> None:
-        """Something happened, now, by this host's monotonic clock."""
-        self.tell(event=name, at_ns=time.monotonic_ns(), **facts)
+    def event(self, event: Event, at_ns: int | None = None) -> None:
+        """Something happened: now, or then, by this host's monotonic clock."""
+        self.tell(**codec.encode_event(event, time.monotonic_ns() if at_ns is None else at_ns))
 
 
 class Link:

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sealift.host.ssh import Connection
+    from sealift_agent.protocol import Happened
 
-    Event = dict[str, Any]
+    Message = dict[str, Any]
 
 ORDER_TIMEOUT_S = 600
 BEAT_S = 5
@@ -50,7 +51,7 @@ observers: list[Observer] = []
 """Told of each order before it is given, and the role of the agent that gets it. May wait: faults are injected here."""
 
 NONSENSE = (ValueError, RecursionError, TypeError, LookupError, AttributeError, AssertionError)
-"""What comes of a message that is none, or not one that who listens to events understands."""
+"""What comes of a message that is none."""
 
 
 @cache
@@ -101,14 +102,14 @@ class Agent:
     """One running agent. Orders are answered one after the other; events come in between."""
 
     def __init__(
-        self, connection: Connection, role: str, on_event: Callable[[Event], None] | None = None
+        self, connection: Connection, role: str, on_event: Callable[[Happened], None] | None = None
     ) -> None:
         path = install(connection)
         self.host = connection.name
         self.role = role
         self._on_event = on_event
         self._channel = connection.open(["python3", path, role])
-        self._answers: dict[int, queue.Queue[Event]] = {}
+        self._answers: dict[int, queue.Queue[Message]] = {}
         self._number = 0
         self._refused = ""
         self._lock = threading.Lock()
@@ -138,7 +139,7 @@ class Agent:
         """
         for observer in observers:
             observer(self.role, order)
-        answers: queue.Queue[Event] = queue.Queue(1)
+        answers: queue.Queue[Message] = queue.Queue(1)
         with self._lock:
             self._number += 1
             number = self._number
@@ -230,10 +231,9 @@ class Agent:
                     f"it speaks version {message['hello']!r} of the protocol, and this Sealift speaks {VERSION}"
                 )
         elif "event" in message:
-            if not isinstance(message["event"], str):
-                raise ValueError("an event without a name")
+            happened = codec.decode_event(message)
             if self._on_event is not None:
-                self._on_event(message)
+                self._on_event(happened)
         elif "result" not in message and "error" not in message:
             raise ValueError("neither an event nor an answer")
         elif waiting := self._answers.get(message.get("number", 0)):

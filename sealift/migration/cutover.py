@@ -11,15 +11,27 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sealift.errors import CommandFailed, HostUnreachable, MigrationFailed, OutcomeUnknown, SealiftError
 from sealift.migration import progress
 from sealift.migration.arming import Armed, arm
-from sealift.migration.heard import ALIVE, COMMITTED, SETTLED, Heard
+from sealift.migration.heard import Heard
 from sealift.migration.results import Moved
 from sealift.model import CUTOVER, Step, StepRecord
-from sealift_agent.protocol import CallOff, DestinationDecided, End, Go, Outcome, SourceDecided
+from sealift_agent.protocol import (
+    AtWork,
+    CallOff,
+    Committed,
+    DestinationDecided,
+    End,
+    Go,
+    Happened,
+    Outcome,
+    Settled,
+    SourceDecided,
+    Undecided,
+)
 
 if TYPE_CHECKING:
     from sealift.migration.journal import Journal
@@ -127,7 +139,7 @@ class Cutover:
         Not for the step's own end: a task run that ended in the freeze would be noted in the freeze, at its cost.
         """
         progress.tell_began(self.request.container, step)
-        self.heard.wait_for(lambda: COMMITTED in self.heard or self._over.is_set(), CUTOVER_TIMEOUT_S)
+        self.heard.wait_for(lambda: Committed in self.heard or self._over.is_set(), CUTOVER_TIMEOUT_S)
 
     def has_reached(self, step: Step) -> bool:
         """Whether a step has ended well, after `wait`."""
@@ -163,16 +175,16 @@ class Cutover:
                 return Outcome.ROLLED_BACK
         return self._outcome if self._over.wait(CUTOVER_TIMEOUT_S) else None
 
-    def hear(self, event: dict[str, Any]) -> None:
+    def hear(self, happened: Happened) -> None:
         """An event from the source's agent."""
         self._last_heard = time.monotonic()
-        if event["event"] == ALIVE:
+        if isinstance(happened.event, AtWork):
             return
-        known = Outcome.UNDECIDED.value in self.heard
-        self.heard.keep(event)
-        if event["event"] == Outcome.UNDECIDED.value and not known:
+        first = type(happened.event) not in self.heard
+        self.heard.keep(happened)
+        if isinstance(happened.event, Undecided) and first:
             threading.Thread(target=self._revive_gateway, daemon=True, name="gateway").start()
-        progress.tell_heard(self.request.container, event["event"])
+        progress.tell_heard(self.request.container, happened.event.NAME)
 
     def _get_ready(self) -> None:
         self._check_wanted()
@@ -213,7 +225,7 @@ class Cutover:
         finally:
             if self._failure is not None:
                 self.failed_ns = time.monotonic_ns()
-            if self._outcome is Outcome.COMMITTED and COMMITTED not in self.heard:
+            if self._outcome is Outcome.COMMITTED and Committed not in self.heard:
                 self._tell_destination()
             self._end()
 
@@ -226,7 +238,8 @@ class Cutover:
 
     def _failed(self, failed: CommandFailed) -> SealiftError | None:
         """The source's agent says that it failed. Rolled back is only what it says so of, or the gateway does."""
-        if self.heard.word(SETTLED, "outcome") != Outcome.ROLLED_BACK.value:
+        settled = self.heard.said(Settled)
+        if settled is None or settled.outcome is not Outcome.ROLLED_BACK:
             return self._ask_gateway(failed.message, failed.host)
         self._outcome = Outcome.ROLLED_BACK
         there = failed.step in AT_DESTINATION
@@ -259,7 +272,8 @@ class Cutover:
                         host=host,
                         remedy="The two hosts settle it between them; `sealift recover` once they are back",
                     )
-                self.hear({"event": Outcome.UNDECIDED.value})  # has its agent started again
+                # has its agent started again
+                self.hear(Happened(time.monotonic_ns(), Undecided(str(silent))))
                 time.sleep(ASK_AGAIN_S)
         if self._outcome is Outcome.COMMITTED:
             return None

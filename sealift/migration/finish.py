@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sealift.errors import CommandFailed, MigrationFailed, SealiftError
 from sealift.migration import history
 from sealift.model import Evidence, Report, Step, Strategy
-from sealift_agent.protocol import CarryOut, Finish, Outcome
+from sealift_agent.protocol import Began, CarryOut, Committed, Finish, Frozen, Outcome, Restored
 
 if TYPE_CHECKING:
     from sealift.attestation.record import Record
@@ -59,7 +59,7 @@ def report(session: Session, ready: Ready, moved: Moved, finished: Finished) -> 
     """The report of a migration whose steps have all ended."""
     plan, copy, memory, heard = ready.plan, ready.copy, moved.memory, moved.heard
     request, lab, record = session.request, session.inventory.lab, ready.destination.record
-    frozen_page_bytes = heard.fact("received", "page_bytes")
+    frozen_page_bytes = heard.received.page_bytes
     made = Report(
         migration=session.migration,
         container=plan.container["Name"].lstrip("/"),
@@ -73,22 +73,21 @@ def report(session: Session, ready: Ready, moved: Moved, finished: Finished) -> 
         steps=[*ready.steps, *moved.steps, finished.step],
         rounds=list(memory.rounds),
         throttled_cpus=memory.throttled_cpus,
-        packed_bytes=memory.packed_bytes + heard.fact("dumped", "packed_bytes")
-        if request.options.compress
-        else None,
-        frozen_ms=heard.between_ms("frozen", "restored"),
-        cut_ms=heard.between_ms("go", "committed"),
-        restore_ms=heard.fact("restored", "restore_ns") / 1e6,
-        criu_dump_ms=heard.fact("dumped", "frozen_us") / 1000,
-        criu_restore_ms=(heard.fact("restored", "forking_us") + heard.fact("restored", "restore_us")) / 1000,
+        packed_bytes=memory.packed_bytes + heard.dumped.packed_bytes if request.options.compress else None,
+        frozen_ms=heard.between_ms(Frozen, Restored),
+        cut_ms=heard.between_ms(Began, Committed),
+        restore_ms=heard.restored.restore_ns / 1e6,
+        criu_dump_ms=heard.dumped.statistics.get("frozen_us", 0) / 1000,
+        criu_restore_ms=sum(heard.restored.statistics.get(each, 0) for each in ("forking_us", "restore_us"))
+        / 1000,
         total_ms=(time.monotonic_ns() - session.started_ns) / 1e6,
         estimate=plan.estimate,
         since_estimate_ms=(time.monotonic_ns() - plan.estimated_ns) / 1e6,
         memory_bytes=sum(r.sent_bytes for r in memory.rounds) + frozen_page_bytes + finished.fetched_bytes,
         last_bytes=frozen_page_bytes,
-        file_bytes=copy.file_bytes + heard.fact("dumped", "file_bytes"),
+        file_bytes=copy.file_bytes + heard.dumped.file_bytes,
         image_bytes=copy.image_bytes,
-        metadata_bytes=heard.fact("sent", "metadata_bytes"),
+        metadata_bytes=heard.sent.metadata_bytes,
         lab=lab.kind if lab else None,
         accelerator=lab.accelerator if lab else None,
         evidence=_evidence(record),

@@ -4,42 +4,44 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from sealift.model import Step, StepRecord
+from sealift_agent.protocol import Began, Committed, Event, ImagesSent, LastDumped, Received, Restored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PHASES = {
-    Step.FINAL_DUMP: ("go", "dumped"),
-    Step.TRANSFER: ("dumped", "received"),
-    Step.RESTORE: ("received", "restored"),
-    Step.NETWORK_SWITCH: ("restored", "committed"),
+    from sealift_agent.protocol import Happened
+
+Kind = TypeVar("Kind", bound=Event)
+
+PHASES: dict[Step, tuple[type[Event], type[Event]]] = {
+    Step.FINAL_DUMP: (Began, LastDumped),
+    Step.TRANSFER: (LastDumped, Received),
+    Step.RESTORE: (Received, Restored),
+    Step.NETWORK_SWITCH: (Restored, Committed),
 }
 """Each step of the cutover with the events that begin and end it."""
 
-COMMITTED = PHASES[Step.NETWORK_SWITCH][1]
-SETTLED, ALIVE = "settled", "alive"
-
 
 class Heard:
-    """The events of one cutover, each kept once by its name. Threads may wait for one."""
+    """The events of one cutover, the last of each kind. Threads may wait for one."""
 
     def __init__(self) -> None:
-        self._events: dict[str, dict[str, Any]] = {}
+        self._events: dict[type[Event], Happened] = {}
         self._began = datetime.now(UTC)
         self._changed = threading.Condition()
 
-    def __contains__(self, event: str) -> bool:
-        return event in self._events
+    def __contains__(self, kind: type[Event]) -> bool:
+        return kind in self._events
 
-    def keep(self, event: dict[str, Any]) -> None:
+    def keep(self, happened: Happened) -> None:
         """An event has come."""
         with self._changed:
-            if event["event"] == PHASES[Step.FINAL_DUMP][0]:
+            if isinstance(happened.event, Began):
                 self._began = datetime.now(UTC)
-            self._events[event["event"]] = event
+            self._events[type(happened.event)] = happened
             self._changed.notify_all()
 
     def wake(self) -> None:
@@ -56,19 +58,35 @@ class Heard:
         """Whether the event that ends this step has come."""
         return PHASES[step][1] in self
 
-    def word(self, event: str, name: str) -> str | None:
-        """A text that came with an event."""
-        said = self._events.get(event, {}).get(name)
-        return None if said is None else str(said)
+    def said(self, kind: type[Kind]) -> Kind | None:
+        """The event of that kind, if it has come."""
+        happened = self._events.get(kind)
+        return happened.event if happened is not None and isinstance(happened.event, kind) else None
 
-    def fact(self, event: str, name: str) -> int:
-        """A number that came with an event, else 0."""
-        return int(self._events.get(event, {}).get(name, 0))
+    @property
+    def dumped(self) -> LastDumped:
+        """What the source said of the last dump; zeros if it has not come to that. So are the others below."""
+        return self.said(LastDumped) or LastDumped(0)
 
-    def between_ms(self, first: str, last: str) -> float:
+    @property
+    def sent(self) -> ImagesSent:
+        """What it said of the images."""
+        return self.said(ImagesSent) or ImagesSent(0)
+
+    @property
+    def received(self) -> Received:
+        """What the destination said of the images."""
+        return self.said(Received) or Received()
+
+    @property
+    def restored(self) -> Restored:
+        """What it said of the restore."""
+        return self.said(Restored) or Restored()
+
+    def between_ms(self, first: type[Event], last: type[Event]) -> float:
         """Time between two events, in milliseconds; 0 where one is missing."""
         try:
-            return float(self._events[last]["at_ns"] - self._events[first]["at_ns"]) / 1e6
+            return float(self._events[last].at_ns - self._events[first].at_ns) / 1e6
         except KeyError:
             return 0.0
 
@@ -77,12 +95,12 @@ class Heard:
         begin, end = PHASES[step]
         return StepRecord(
             step=step,
-            started=self._began + timedelta(milliseconds=self.between_ms("go", begin)),
+            started=self._began + timedelta(milliseconds=self.between_ms(Began, begin)),
             duration_ms=self.between_ms(begin, end),
             sent_bytes=self._sent_bytes(step),
         )
 
     def _sent_bytes(self, step: Step) -> int:
         if step == Step.FINAL_DUMP:
-            return self.fact("dumped", "file_bytes") + self.fact("received", "page_bytes")
-        return self.fact("sent", "metadata_bytes") if step == Step.TRANSFER else 0
+            return self.dumped.file_bytes + self.received.page_bytes
+        return self.sent.metadata_bytes if step == Step.TRANSFER else 0

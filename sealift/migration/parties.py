@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from sealift.host.agents import Caller, HostAgent
     from sealift.inventory import Inventory
-    from sealift_agent.protocol import Answer, Order
+    from sealift_agent.protocol import Answer, Happened, Order
 
-    Listen = Callable[[dict[str, Any]], None]
+    Listen = Callable[[Happened], None]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sealift.attestation.attest import keystore_of, reach
 from sealift.attestation.record import pinned
@@ -22,7 +22,7 @@ from sealift.migration.parties import Gateway, Parties, Party
 from sealift.migration.recovery import end_unfinished
 from sealift.migration.request import check_evidence, check_hosts
 from sealift.migration.turn import wait_for_turn
-from sealift_agent.protocol import Outcome
+from sealift_agent.protocol import Outcome, Undecided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from sealift.host import ssh
     from sealift.inventory import Inventory
     from sealift.migration.request import Request
+    from sealift_agent.protocol import Happened
 
 
 class Decision(Protocol):
     """The cutover, as far as a session knows it."""
 
-    def hear(self, event: dict[str, Any]) -> None:
+    def hear(self, happened: Happened) -> None:
         """An event of the source's agent."""
 
     def settle(self) -> Outcome | None:
@@ -133,14 +134,14 @@ class Session:
         elif self._arrived is not None:
             self._arrived.close()
 
-    def _hear(self, event: dict[str, Any]) -> None:
+    def _hear(self, happened: Happened) -> None:
         if self.decision is not None:
-            self.decision.hear(event)
+            self.decision.hear(happened)
 
-    def _hear_doubt(self, event: dict[str, Any]) -> None:
+    def _hear_doubt(self, happened: Happened) -> None:
         """Times come from the source alone; of the destination's events only this one matters."""
-        if event["event"] == Outcome.UNDECIDED.value:
-            self._hear(event)
+        if isinstance(happened.event, Undecided):
+            self._hear(happened)
 
 
 def _close_opened(source: Future[Party]) -> None:

@@ -21,7 +21,7 @@ from ..memory.lazy import LazyPagesDaemon
 from ..memory.transfer import purpose
 from ..network import bridge_port, sandbox
 from ..points import Point
-from ..protocol import Finished, Outcome
+from ..protocol import Committed, Finished, Outcome
 from ..routes import ROLLED_BACK
 from ..wire import AgentError, Alive
 from .decision import ANSWER_TIMEOUT_S, Decision
@@ -246,7 +246,7 @@ class Armed:
         facts = self._connect()
         self._live.link.send(phase="committed", facts=facts)
         points.passed(Point.COMMITTED)
-        self._controller.event("committed")
+        self._controller.event(Committed())
 
     def _connect(self) -> dict[str, int]:
         """After the commit: the container is reached, and the rest of its memory may come. Returns `held_packets`."""

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .. import dumps, messages
+from ..protocol import Undecided
 from ..routes import COMMITTED, ROLLED_BACK
 from ..wire import WAITING, AgentError
 
@@ -69,7 +70,7 @@ class Decision:
         self._told = self._told or dumps.told(self._directory)
         if self._told is not None:  # `tell` has closed the connection
             return
-        self._controller.event("undecided", reason=why)
+        self._controller.event(Undecided(why))
         if tell:
             with contextlib.suppress(OSError):
                 self._source.send(failed=why, step="network switch")

@@ -17,7 +17,21 @@ from ..files.printing import Drained
 from ..images import dump_stats
 from ..memory import pipes
 from ..points import Point
-from ..protocol import Outcome, Removed
+from ..protocol import (
+    AtWork,
+    Began,
+    Committed,
+    Frozen,
+    ImagesSent,
+    LastDumped,
+    Outcome,
+    Received,
+    Removed,
+    Restored,
+    Settled,
+    Thawed,
+    Undecided,
+)
 from ..routes import COMMITTED, ROLLED_BACK
 from ..trigger import Trigger
 from ..wire import SILENT_S, AgentError, Alive
@@ -29,7 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..authenticated import Gateway
-    from ..protocol import ArmSource
+    from ..protocol import ArmSource, Event
     from ..wire import Controller
     from .live import Live
 
@@ -141,7 +155,7 @@ class Armed:
         UNDECIDED if the gateway gives none for so long: then the copy here stays frozen until `decided` or `close`.
         AgentError if it was rolled back: why.
         """
-        alive = Alive(lambda: self._controller.event("alive"))
+        alive = Alive(lambda: self._controller.event(AtWork()))
         try:
             return self._cut_over()
         finally:
@@ -149,7 +163,7 @@ class Armed:
 
     def _cut_over(self) -> Outcome:
         step = "final dump"
-        committed: dict[str, Any] = {}
+        committed, committed_ns = Committed(), 0
         try:
             self._freeze()
             self._send(self._dump_all())
@@ -159,34 +173,35 @@ class Armed:
                     raise AgentError(said.why, said.step or step)
                 if said.phase != phase:
                     raise AgentError(f"the destination said {said.phase} instead of {phase}", step)
-                if phase == "committed":
-                    committed = {**said.facts, "at_ns": time.monotonic_ns()}
+                event = _of_destination(said)
+                if isinstance(event, Committed):
+                    committed, committed_ns = event, time.monotonic_ns()
                 else:
-                    self._controller.event(phase, **said.facts)
+                    self._controller.event(event)
         except Exception as failure:
             outcome = self._settle()
-            self._controller.event("settled", outcome=outcome.value)
+            self._controller.event(Settled(outcome))
             if outcome is not Outcome.ROLLED_BACK:
                 return outcome
             raise AgentError(f"{failure}", getattr(failure, "step", None) or step) from failure
         # The container runs there by now. But what ends it here is the gateway's word alone.
         outcome = self._settle()
         if outcome is Outcome.ROLLED_BACK:
-            self._controller.event("settled", outcome=outcome.value)
+            self._controller.event(Settled(outcome))
             raise AgentError(
                 "the destination said that it has the container, and the gateway denies it", step
             )
-        self._controller.tell(event="committed", **committed)
+        self._controller.event(committed, committed_ns)
         return outcome
 
     def _freeze(self) -> None:
         """Packets are held at the gateway, then nothing runs here, then nothing comes in."""
         tell = self._controller.event
-        tell("go")
+        tell(Began())
         self._live.print_again()
         self._ask("hold")
         stopped = self._container.freeze()
-        tell("frozen")
+        tell(Frozen())
         points.passed(Point.FROZEN)
         self._container.set_aside(stopped)
 
@@ -205,7 +220,8 @@ class Armed:
                 self._dump.wait()
             timerfd.start_again(images)
             names = links.needed(images, container.processes, live.sender.trees)
-        self._controller.event("dumped", file_bytes=file_bytes, **dump_stats(images), **self._dump.sent())
+        packed_bytes = self._dump.sent().get("packed_bytes", 0)
+        self._controller.event(LastDumped(file_bytes, dump_stats(images), packed_bytes))
         points.passed(Point.DUMPED)
         if live.log is not None and drained is not None:
             drained.wait()
@@ -224,7 +240,7 @@ class Armed:
             link.send(images=listed, links=last.links, files=last.files)
             for path, size in last.images.items():
                 link.send_file(path, size)
-        self._controller.event("sent", metadata_bytes=sum(last.images.values()))
+        self._controller.event(ImagesSent(sum(last.images.values())))
 
     def _hear(self) -> dict[str, Any]:
         """What the destination says next. AgentError if it is silent, though one that is at work says so."""
@@ -279,7 +295,7 @@ class Armed:
                 return self._call_off()
             except Exception as silent:  # noqa: BLE001 - whatever it is, it is no answer
                 if asked == 0:
-                    self._controller.event("undecided", reason=f"the gateway does not answer: {silent}")
+                    self._controller.event(Undecided(f"the gateway does not answer: {silent}"))
             asked += 1
             if (said := dumps.told(self._live.directory)) is not None:
                 return said
@@ -304,7 +320,7 @@ class Armed:
         self._live.put_quota_back()
         frozen_ns = self._container.go_on()
         if frozen_ns is not None:
-            self._controller.event("thawed", frozen_ns=frozen_ns)
+            self._controller.event(Thawed(frozen_ns))
 
     def remove_container(self) -> Removed:
         """After the commit: end this copy and remove it, once its memory is on the other side.
@@ -344,6 +360,16 @@ class Last(NamedTuple):
     images: dict[Path, int]
     links: list[links.Link]
     files: bool
+
+
+def _of_destination(said: messages.Reached) -> Event:
+    """What the destination has said, as the controller hears it."""
+    facts = dict(said.facts)
+    if said.phase == "received":
+        return Received(facts.get("page_bytes", 0))
+    if said.phase == "restored":
+        return Restored(facts.pop("restore_ns", 0), facts)
+    return Committed(facts.get("held_packets"))
 
 
 def _travels(path: Path) -> bool:

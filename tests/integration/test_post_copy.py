@@ -120,7 +120,7 @@ def test_memory_filled_in_from_local_images_is_the_memory_that_was(hosts: Hosts)
 
     def count(session: Session) -> None:
         assert isinstance(session.decision, Cutover)
-        sent_in_freeze.append(session.decision.heard.fact("dumped", "file_bytes"))
+        sent_in_freeze.append(session.decision.heard.dumped.file_bytes)
 
     sent_in_freeze: list[int] = []
     with counting(hosts, address) as found:

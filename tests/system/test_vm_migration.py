@@ -38,7 +38,7 @@ def test_what_went_ahead_in_rounds_follows_the_restored_process(hosts: Hosts) ->
 
     def look(session: Session) -> None:
         assert isinstance(session.decision, Cutover)
-        restored.append(session.decision.heard.fact("restored", "pages_restored"))
+        restored.append(session.decision.heard.restored.statistics["pages_restored"])
 
     with counting(hosts, address, PAUSE_S) as found:
         report = hosts.engine("redis", {"restored": look})

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sealift_agent import codec, protocol, table
 from sealift_agent.messages import AgentError, Misunderstood
 from sealift_agent.orders import Orders
-from sealift_agent.protocol import ORDERS, Outcome, Phase, Role
+from sealift_agent.protocol import EVENTS, ORDERS, Outcome, Phase, Role
 
 PAGE = Path(__file__).parents[3] / "docs/protocol.md"
 EXAMPLES: dict[Any, Any] = {
@@ -59,6 +59,21 @@ def test_a_field_that_is_missing_unknown_or_of_another_type_is_an_error(kind: An
     for message in wrong:
         with pytest.raises(Misunderstood):
             codec.decode(kind, message)
+
+
+@pytest.mark.parametrize("kind", EVENTS.values(), ids=lambda kind: kind.NAME)
+def test_every_event_comes_to_the_controller_as_it_was_made(kind: Any) -> None:
+    made = example(kind)
+    message = json.loads(json.dumps(codec.encode_event(made, 7)))
+    assert codec.decode_event(message) == (7, made)
+    for wrong in (
+        {**message, "unknown": 1},
+        {**message, "at_ns": None},
+        {**message, "event": "unknown"},
+        *({**message, each.name: object()} for each in fields(kind)),
+    ):
+        with pytest.raises(Misunderstood):
+            codec.decode_event(wrong)
 
 
 JSON = st.recursive(

@@ -13,7 +13,17 @@ from sealift.migration import cutover as module
 from sealift.migration import steps
 from sealift.migration.concurrently import Concurrently
 from sealift.migration.cutover import Cutover, Together
-from sealift_agent.protocol import ArmDestination, Go, Outcome
+from sealift_agent.protocol import (
+    ArmDestination,
+    Began,
+    Committed,
+    Go,
+    Happened,
+    LastDumped,
+    Outcome,
+    Received,
+    Restored,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,8 +110,8 @@ def test_a_group_cuts_over_at_once() -> None:
 
         def go(_: Any, cutover: Cutover = cutover) -> Outcome:
             together.wait(WAIT_S)
-            for number, event in enumerate(("go", "dumped", "received", "restored", "committed")):
-                cutover.hear({"event": event, "at_ns": number})
+            for number, event in enumerate((Began(), LastDumped(0), Received(), Restored(), Committed())):
+                cutover.hear(Happened(number, event))
             return Outcome.COMMITTED
 
         three.source.answer(Go, go)

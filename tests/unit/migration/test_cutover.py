@@ -16,21 +16,32 @@ from sealift.model import CUTOVER, Step
 from sealift_agent.protocol import (
     ArmDestination,
     ArmSource,
+    Began,
     CallOff,
+    Committed,
     Decide,
     DestinationDecided,
     End,
+    Event,
+    Frozen,
     Go,
+    Happened,
+    ImagesSent,
+    LastDumped,
     Note,
     Outcome,
+    Received,
     RestartPolicy,
+    Restored,
+    Settled,
     SourceDecided,
+    Undecided,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TOLD = ("go", "frozen", "dumped", "sent", "received", "restored", "committed")
+TOLD = (Began(), Frozen(), LastDumped(0), ImagesSent(0), Received(), Restored(), Committed())
 WAIT_S = 10
 
 
@@ -45,14 +56,13 @@ def made(three: Three, together: Together | None = None) -> Cutover:
     return Cutover(three.request, three.parties, three.journal, three.ready, together)
 
 
-def says(cutover: Cutover, *events: str, **facts: Any) -> None:
+def says(cutover: Cutover, *events: Event) -> None:
     """The source's events, ten milliseconds apart by its clock."""
     for event in events:
-        at_ns = TOLD.index(event) * 10_000_000 if event in TOLD else 0
-        cutover.hear({"event": event, "at_ns": at_ns, **facts})
+        cutover.hear(Happened(TOLD.index(event) * 10_000_000 if event in TOLD else 0, event))
 
 
-def go(cutover: Cutover, *events: str, end: Any = Outcome.COMMITTED) -> Callable[[Go], Any]:
+def go(cutover: Cutover, *events: Event, end: Any = Outcome.COMMITTED) -> Callable[[Go], Any]:
     """What the source does at the word: it tells of its events, then it answers, or fails."""
 
     def act(_: Go) -> Any:
@@ -64,7 +74,7 @@ def go(cutover: Cutover, *events: str, end: Any = Outcome.COMMITTED) -> Callable
     return act
 
 
-def ended(three: Three, cutover: Cutover, *events: str, end: Any = Outcome.COMMITTED) -> Outcome | None:
+def ended(three: Three, cutover: Cutover, *events: Event, end: Any = Outcome.COMMITTED) -> Outcome | None:
     """Run a cutover to its end. Its outcome."""
     three.source.answer(Go, go(cutover, *events, end=end))
     cutover.begin()
@@ -102,8 +112,7 @@ def test_a_roll_back_that_the_source_has_settled_is_one() -> None:
     cutover = made(three)
 
     def fail(_: Go) -> None:
-        says(cutover, "go", "frozen", "dumped", "sent", "received")
-        says(cutover, "settled", outcome="rolled back")
+        says(cutover, *TOLD[:5], Settled(Outcome.ROLLED_BACK))
         raise CommandFailed("CRIU has failed", host="source", step=Step.RESTORE)
 
     three.source.answer(Go, fail)
@@ -127,7 +136,7 @@ def test_what_the_source_does_not_settle_the_gateway_decides(end: SealiftError, 
     three = Three()
     three.gateway.answer(CallOff, decided)
     cutover = made(three)
-    assert ended(three, cutover, "go", "frozen", end=end) is decided
+    assert ended(three, cutover, *TOLD[:2], end=end) is decided
     assert three.gateway.got(CallOff) == [CallOff("m1")]
     if decided is Outcome.COMMITTED:
         assert len(cutover.moved().steps) == len(CUTOVER)
@@ -143,7 +152,7 @@ def test_what_the_source_does_not_settle_the_gateway_decides(end: SealiftError, 
 def test_a_source_that_can_not_reach_the_gateway_is_told_what_was_decided(decided: Outcome) -> None:
     three = Three()
     three.gateway.answer(CallOff, decided)
-    assert ended(three, made(three), "go", "frozen", "sent", end=Outcome.UNDECIDED) is decided
+    assert ended(three, made(three), *TOLD[:4], end=Outcome.UNDECIDED) is decided
     assert three.source.got(SourceDecided) == [SourceDecided(decided)]
 
 
@@ -152,7 +161,7 @@ def test_nobody_says_an_outcome_that_nobody_has_told(monkeypatch: pytest.MonkeyP
     three = Three()
     three.gateway.answer(CallOff, HostUnreachable("it is gone", host="gateway"))
     cutover = made(three)
-    assert ended(three, cutover, "go", end=HostUnreachable("it is gone", host="source")) is None
+    assert ended(three, cutover, TOLD[0], end=HostUnreachable("it is gone", host="source")) is None
     with pytest.raises(OutcomeUnknown, match="the gateway can't be asked"):
         cutover.record(Step.FINAL_DUMP)
     assert not three.destination.got(DestinationDecided)
@@ -165,7 +174,7 @@ def test_a_gateway_that_the_hosts_can_not_reach_gets_another_agent_at_the_same_p
     revived = threading.Event()
 
     def wait_for_it(_: Go) -> Outcome:
-        says(cutover, "go", "undecided")
+        says(cutover, TOLD[0], Undecided("no answer"))
         three.gateway.answer(Decide, lambda _: revived.set())
         assert revived.wait(WAIT_S)
         says(cutover, *TOLD[1:])
@@ -189,7 +198,7 @@ def test_a_source_that_hangs_with_its_container_frozen_is_given_up(monkeypatch: 
     cutover = made(three)
 
     def hang(_: Go) -> Outcome:
-        says(cutover, "go", "frozen")
+        says(cutover, *TOLD[:2])
         for _ in range(100 * WAIT_S):
             if three.source.given_up:
                 raise HostUnreachable("it says nothing", host="source")
