@@ -16,7 +16,7 @@ from benchmarks.workloads.workload import (
     Workload,
 )
 from sealift.lab import images
-from sealift.network.wireguard import BRIDGE
+from sealift_agent.constants import BRIDGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

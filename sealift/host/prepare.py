@@ -9,7 +9,7 @@ import docker
 
 from sealift.errors import Refused
 from sealift.host.docker import RUNTIME, wait_for
-from sealift.network.wireguard import BRIDGE
+from sealift_agent.constants import BRIDGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

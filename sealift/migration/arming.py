@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sealift.migration import predump, sync
 from sealift.model import Strategy
-from sealift.network.wireguard import BRIDGE
+from sealift_agent.constants import BRIDGE
 from sealift_agent.protocol import (
     ArmDestination,
     ArmSource,

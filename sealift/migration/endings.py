@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import UnusableInput
-from sealift.network.wireguard import BRIDGE
+from sealift_agent.constants import BRIDGE
 from sealift_agent.protocol import Complete, Discard, Outcome, Resume, Role, SweepCopy, SweepUnnamed
 
 if TYPE_CHECKING:

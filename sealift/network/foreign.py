@@ -11,8 +11,7 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from sealift.errors import HostUnreachable, Refused
-from sealift.network.wireguard import BRIDGE
-from sealift_agent.constants import INTERFACE
+from sealift_agent.constants import BRIDGE, INTERFACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sealift_agent.constants import BRIDGE
+
 if TYPE_CHECKING:
     from sealift.inventory import Host, Inventory
 
 PORT = 51820
-BRIDGE = "sealift-wl"
-"""The Docker bridge of the workloads; a name of our own, so that rules can name it before it exists."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from sealift.errors import UnusableInput
 from sealift.migration.endings import Made, Traces, ending
-from sealift.network.wireguard import BRIDGE
+from sealift_agent.constants import BRIDGE
 from sealift_agent.protocol import Complete, Discard, Order, Outcome, Resume, Role, SweepCopy, SweepUnnamed
 
 POLICY = {"Name": "always", "MaximumRetryCount": 0}
