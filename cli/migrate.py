@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import InventoryOption, JsonOption, WithOptions, options_of, retries_of
-from cli.output import print_json, print_report, print_table
+from cli.output import print_json, print_report
 from flows import scheduler
 from sealift.errors import UnusableInput
 from sealift.plain_text import printable
@@ -131,11 +131,15 @@ def check(
     source: SourceOption,
     destination: DestinationOption,
     inventory: InventoryOption = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List what nothing stands in the way of, too.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether a container can be migrated, resource by resource, and change nothing. Exit status 1 if it can't."""
+    """Say whether a container can be migrated, and if not, why. Changes nothing. Exit status 1 if it can't."""
     from sealift import inventory as inventories
     from sealift.migration.check import check as look
+    from sealift.migration.checks.verdict import verdict_lines
     from sealift.migration.display import estimate_lines
     from sealift.migration.request import Request
 
@@ -144,10 +148,8 @@ def check(
     if as_json:
         print_json(checked.as_dict())
     else:
-        print_table(
-            ("resource", "host", "verdict", "found", "remedy"), [found.words() for found in checked.findings]
-        )
-        sys.stdout.write(printable("\n".join(["", *estimate_lines(checked.estimate), ""])))
+        lines = verdict_lines(checked.container, source, destination, checked.findings, everything=everything)
+        sys.stdout.write(printable("\n".join([*lines, "", *estimate_lines(checked.estimate), ""])))
     if not checked.movable:
         raise SystemExit(1)
 

@@ -64,10 +64,6 @@ class Finding:
         said = f"{self.host}: {self.what}"
         return f"{said}. {self.remedy}" if self.remedy else said
 
-    def words(self) -> tuple[str, ...]:
-        """A row of a table."""
-        return self.resource.value, self.host, self.answer.value, self.what, self.remedy
-
     def as_dict(self) -> dict[str, str]:
         """For JSON."""
         return {name: str(value) for name, value in asdict(self).items()}
