@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sealift.errors import CommandFailed, HostUnreachable, MigrationFailed, OutcomeUnknown, SealiftError
 from sealift.migration import progress
 from sealift.migration.arming import Armed, arm
+from sealift.migration.causes import explain
 from sealift.migration.heard import Heard
 from sealift.migration.results import Moved
 from sealift.model import CUTOVER, Step, StepRecord
@@ -71,7 +72,7 @@ class Together:
             raise MigrationFailed(
                 "another container of the group could not begin; nothing was frozen",
                 host=host,
-                remedy="Put its cause right and migrate the group again",
+                remedy="The reason of that one is reported. Put it right, then migrate the group again",
             ) from alone
 
     def abort(self) -> None:
@@ -242,12 +243,13 @@ class Cutover:
         if settled is None or settled.outcome is not Outcome.ROLLED_BACK:
             return self._ask_gateway(failed.message, failed.host)
         self._outcome = Outcome.ROLLED_BACK
-        there = failed.step in AT_DESTINATION
+        host = self.request.destination if failed.step in AT_DESTINATION else self.request.source
+        why, remedy = explain(failed.message, host, "Migrate again; if it fails again,")
         return MigrationFailed(
-            f"{failed.message}; the migration was rolled back and the container goes on at {failed.host}",
-            host=self.request.destination if there else failed.host,
+            f"{why}; the migration was rolled back and the container goes on at {failed.host}",
+            host=host,
             step=failed.step,
-            remedy="Put the cause right and migrate again",
+            remedy=remedy,
         )
 
     def _decide_for_source(self) -> SealiftError | None:
@@ -281,7 +283,7 @@ class Cutover:
             f"{why}; the migration was called off, and the container goes on there",
             host=host,
             step=Step.FINAL_DUMP,
-            remedy="Put the cause right and migrate again",
+            remedy="Migrate again once that host and its network are well",
         )
 
     def _tell_destination(self) -> None:
