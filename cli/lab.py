@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from cli.options import JsonOption, read_options
 from cli.output import print_json, print_table, say
 from sealift.errors import UnusableInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 app = typer.Typer(no_args_is_help=True, help="Hosts on this one machine, to try things on.")
 
@@ -58,16 +62,15 @@ def lab_status(as_json: JsonOption = False) -> None:
 def lab_exec(
     host: Annotated[str, typer.Argument(help="source, destination, gateway, provider or client.")],
     command: Annotated[list[str], typer.Argument(help="The command and its arguments, after --.")],
+    tty: Annotated[
+        bool, typer.Option("-t", "--tty", help="With a terminal, for interactive programs.")
+    ] = False,
 ) -> None:
-    """Run a command on a host of the lab; ends with its exit status."""
-    from sealift.host import ssh
-    from sealift.lab import lab
+    """Run a command on a host of the lab; ends with its exit status.
 
-    with ssh.connected(host, lab.machine(lab.running(), host)) as connection:
-        done = connection.run(command, check=False, timeout_s=3600)
-    sys.stdout.write(done.stdout)
-    sys.stderr.write(done.stderr)
-    raise SystemExit(done.status)
+    It reads this command's standard input, and what it prints is printed at once.
+    """
+    _become_ssh(host, ["-t" if tty else "-T"], [shlex.join(command)])
 
 
 @app.command("ssh")
@@ -75,20 +78,27 @@ def lab_ssh(
     host: Annotated[str, typer.Argument(help="source, destination, gateway, provider or client.")],
 ) -> None:
     """Log in to a host of the lab with OpenSSH."""
+    _become_ssh(host)
+
+
+def _become_ssh(host: str, options: Sequence[str] = (), command: Sequence[str] = ()) -> NoReturn:
+    """Replace this process by OpenSSH, which takes the lab's own host key and no other."""
     from sealift.lab import lab
 
     entry = lab.machine(lab.running(), host)
-    known = lab.lab_dir() / "known_hosts"
+    known = lab.lab_dir() / "known_hosts" / host
+    known.parent.mkdir(exist_ok=True)
     known.write_text(f"{entry.address} {entry.host_key}\n")
-    options = [
-        "-i",
-        str(entry.key_file),
-        "-o",
-        f"UserKnownHostsFile={known}",
-        "-o",
-        "StrictHostKeyChecking=yes",
-    ]
+    settings = {
+        "IdentitiesOnly": "yes",
+        "LogLevel": "ERROR",
+        "StrictHostKeyChecking": "yes",
+        "UserKnownHostsFile": str(known),
+    }
+    words = ["ssh", "-i", str(entry.key_file), "-p", str(entry.port), *options]
+    words += [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+    sys.stdout.flush()
     try:
-        os.execvp("ssh", ["ssh", *options, "-p", str(entry.port), f"{entry.user}@{entry.address}"])  # noqa: S606 - becomes ssh
+        os.execvp("ssh", [*words, f"{entry.user}@{entry.address}", *command])  # noqa: S606 - becomes ssh
     except FileNotFoundError as missing:
         raise UnusableInput("ssh is not installed", remedy="`apt-get install openssh-client`") from missing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -103,6 +104,7 @@ def test_up_takes_at_most_ten_seconds_and_down_leaves_nothing(own_lab: OwnLab) -
     assert all(host["up"] for host in hosts)
     inside = own_lab.sealift("exec", "source", "--", "sh", "-c", "echo $((6*7)); exit 3")
     assert (inside.stdout, inside.returncode) == ("42\n", 3)
+    check_that_exec_carries_input_and_output(own_lab)
     again = own_lab.sealift("up", "--kind", "netns")
     assert again.returncode == 1
     assert "a lab is up already" in again.stderr
@@ -111,6 +113,30 @@ def test_up_takes_at_most_ten_seconds_and_down_leaves_nothing(own_lab: OwnLab) -
     assert down.returncode == 0, down.stderr
     assert own_lab.traces() == {}
     assert "there was no lab" in own_lab.sealift("down").stderr
+
+
+def check_that_exec_carries_input_and_output(own_lab: OwnLab) -> None:
+    """Standard input goes to the command, and what it says comes while it runs. With -t it has a terminal."""
+    counted = subprocess.run(
+        own_lab.command("exec", "source", "--", "wc", "-c"),
+        input=b"x" * 300_000,
+        capture_output=True,
+        check=True,
+    )
+    assert int(counted.stdout) == 300_000
+    command = own_lab.command("exec", "source", "--", "sh", "-c", "echo at once; read word; echo $word")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdin is not None
+        assert running.stdout.readline() == "at once\n"
+        running.stdin.write("then\n")
+        running.stdin.close()
+        assert running.stdout.read() == "then\n"
+    on_terminal = own_lab.command("exec", "-t", "source", "--", "tty")
+    shown = subprocess.run(
+        ["script", "-qec", shlex.join(on_terminal), "/dev/null"], capture_output=True, check=True
+    )
+    assert b"/dev/pts/" in shown.stdout
 
 
 @pytest.mark.parametrize("after_s", [0.4, 0.8, 1.2, 2.0, 3.0])

@@ -19,7 +19,6 @@ from sealift.evidence.fetch import kds
 from sealift.evidence.formats import certificate_table
 from sealift.evidence.formats.report_data import Binding
 from sealift.evidence.verify.policy import Policy, write_policy
-from sealift.host import ssh
 from sealift.inventory import Vm
 from sealift_guest import guest
 
@@ -131,7 +130,7 @@ def test_an_answer_that_comes_after_its_nonces_lifetime_is_rejected(
     host: Any = None
     patient = demand(lab, tmp_path)
     strict = replace(patient, policy=patient.policy.model_copy(update={"nonce_lifetime_s": 1}))
-    monkeypatch.setattr(ssh, "meet", lambda *_, **__: Slow(machine_with_keys, 1.1))
+    monkeypatch.setattr(conversation, "meet", lambda *_, **__: Slow(machine_with_keys, 1.1))
     with pytest.raises(EvidenceRejected) as raised:
         attest_snp("vm", host, strict)
     assert [reason.partition(":")[0] for reason in raised.value.reasons] == ["nonce"]
@@ -155,7 +154,7 @@ def test_a_key_server_that_cannot_be_asked_is_no_rejection(
     with pytest.raises(HostUnreachable, match="429"):
         judge("vm", demand(lab, tmp_path), nonce, bare, shown_key=SSH_KEY)
     monkeypatch.setattr(conversation, "ask", lambda *_: bare)
-    monkeypatch.setattr(ssh, "meet", lambda *_, **__: Slow(machine_with_keys, 0))
+    monkeypatch.setattr(conversation, "meet", lambda *_, **__: Slow(machine_with_keys, 0))
     host: Any = None
     asked.clear()
     with pytest.raises(HostUnreachable, match="429"):
