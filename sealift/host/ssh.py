@@ -37,8 +37,10 @@ OUTPUT_LIMIT = 64 << 20
 """Bytes that one command may print."""
 
 
-# What it has to say is in the errors here; without this it would print warnings of its own to standard error.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
+# What it has to say is in the errors here. Else lines of its own ("Secsh channel 1 open FAILED") would come between
+# those of a command: from Python's last resort, or from the root logger's handlers, which Prefect sets up.
+if logging.getLogger("paramiko").level == logging.NOTSET:
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
 class Connection:

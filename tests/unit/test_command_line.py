@@ -83,3 +83,17 @@ def test_a_lab_without_root_is_one_sentence_and_exit_status_2(tmp_path: Path) ->
     assert done.stderr.strip() == (
         "sealift: a lab needs root, for namespaces and mounts. Run this as root, say with sudo"
     )
+
+
+@pytest.mark.parametrize("set_up", ["pass", "logging.basicConfig()"])
+def test_paramiko_says_nothing_in_between(set_up: str) -> None:
+    """Its errors are raised as ours. A program that wants its log sets the logger's level."""
+    program = f"import logging; {set_up}; from sealift.host import ssh; "
+    program += "logging.getLogger('paramiko.transport').error('no')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+    wanted = "import logging; logging.basicConfig(); logging.getLogger('paramiko').setLevel(10); "
+    done = subprocess.run(
+        [sys.executable, "-c", wanted + program], capture_output=True, text=True, check=True
+    )
+    assert "no" in done.stderr
