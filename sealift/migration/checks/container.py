@@ -195,7 +195,7 @@ def mounts(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
             targets.append(target)
     inside = {
         point: kind
-        for point, kind in inspection.uses["mounts"].items()
+        for point, kind in inspection.uses.mounts.items()
         if kind not in MADE_ANEW and point not in {mount["Destination"] for mount in mounted} | DOCKERS_OWN
     }
     if inside:
