@@ -41,16 +41,16 @@ def network_release(
 @network_app.command("show")
 def network_show(inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
     """Show which host has which address, as the gateway has it on record."""
+    from dataclasses import asdict
+
     from sealift import inventory as inventories
     from sealift.network import gateway
 
     routes = gateway.routes(inventories.load(inventory))
     if as_json:
-        print_json(routes)
+        print_json({address: asdict(route) for address, route in routes.items()})
     else:
-        print_table(
-            ("address", "host"), [(address, route["host"]) for address, route in sorted(routes.items())]
-        )
+        print_table(("address", "host"), [(address, route.host) for address, route in sorted(routes.items())])
 
 
 @host_app.command("prepare")

@@ -17,6 +17,9 @@ from .protocol import EVENTS, Event, Happened
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+__all__ = ["Misunderstood", "decode", "decode_event", "encode", "encode_event"]
+"""The controller has `Misunderstood` from here: of the agents' own messages it knows nothing."""
+
 MOST_ENTRIES = 1 << 20
 MOST = 1 << 63
 """No number is larger, in either direction."""

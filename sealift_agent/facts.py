@@ -8,69 +8,61 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from . import cgroup, docker_api, limits, processes, protocol, volume_marks
 from .memory import dirty
 from .network import firewall, link
 from .orders import Orders
-from .protocol import Role
+from .protocol import ContainerFacts, HostFacts, LinkSample, Role, Surveyed
 from .wire import AgentError, Controller
 
 WRAPPERS = ("runtime", "restore", "armed/criu", "armed/tar")
 """Programs of ours that a host must have, in /usr/libexec/sealift."""
 
 
-def host() -> dict[str, Any]:
+def host() -> HostFacts:
     """Kernel, CRIU, CPU, memory and space of this host."""
     cpu = re.search(r"^flags\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = dict(re.findall(r"^(\w+):\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE))
     docker = Path("/var/lib/docker")
-    return {
-        "kernel": os.uname().release,
-        "machine": os.uname().machine,
-        "cpu_flags": sorted(cpu.group(1).split()) if cpu else [],
-        "memory_available_bytes": int(memory["MemAvailable"]) * 1024,
-        "disk_free_bytes": shutil.disk_usage(docker if docker.exists() else "/").free,
-        "cgroup": 2 if (cgroup.ROOT / "cgroup.controllers").exists() else 1,
-        "apparmor": _first_letter("/sys/module/apparmor/parameters/enabled") == "Y",
-        "huge_free_bytes": _huge_free_bytes(),
-        "criu": _criu_version(),
-        "criu_problem": _criu_check(),
-        "dirty_tracking": _criu("check", "--feature", "mem_dirty_track").returncode == 0,
-        "lazy": _criu("check", "--feature", "uffd").returncode == 0,
-        "rsync": shutil.which("rsync") is not None,
-        "guarded": firewall.stands(),
-        "wrapper": all(os.access(f"/usr/libexec/sealift/{name}", os.X_OK) for name in WRAPPERS),
-    }
+    return HostFacts(
+        kernel=os.uname().release,
+        machine=os.uname().machine,
+        cpu_flags=sorted(cpu.group(1).split()) if cpu else [],
+        memory_available_bytes=int(memory["MemAvailable"]) * 1024,
+        disk_free_bytes=shutil.disk_usage(docker if docker.exists() else "/").free,
+        cgroup=2 if (cgroup.ROOT / "cgroup.controllers").exists() else 1,
+        apparmor=_first_letter("/sys/module/apparmor/parameters/enabled") == "Y",
+        huge_free_bytes=_huge_free_bytes(),
+        criu=_criu_version(),
+        criu_problem=_criu_check(),
+        dirty_tracking=_criu("check", "--feature", "mem_dirty_track").returncode == 0,
+        lazy=_criu("check", "--feature", "uffd").returncode == 0,
+        rsync=shutil.which("rsync") is not None,
+        guarded=firewall.stands(),
+        wrapper=all(os.access(f"/usr/libexec/sealift/{name}", os.X_OK) for name in WRAPPERS),
+    )
 
 
-def container(container: str) -> dict[str, Any]:
+def container(container: str) -> ContainerFacts:
     """What the processes of a running container hold that matters for a dump, and how large they are."""
     init = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
     pids = cgroup.pids(cgroup.of_process(init))
-    return {
-        **processes.look(pids, init),
-        "limits_unreadable": limits.unreadable(pids) and not limits.obtainable(),
-    }
+    return ContainerFacts(
+        uses=processes.look(pids, init),
+        limits_unreadable=limits.unreadable(pids) and not limits.obtainable(),
+    )
 
 
-def survey(container: str, tracked: bool, endpoint: protocol.Endpoint | None) -> dict[str, Any]:
-    """What the container's processes dirty (`dirty.sample`), and meanwhile what the link to `endpoint` carries.
-
-    `link_bytes_s` is None where that could not be measured; `link_problem` says why. `link_sent_bytes` is what it took,
-    `link_streams` over how many connections it is carried.
-    """
+def survey(container: str, tracked: bool, endpoint: protocol.Endpoint | None) -> Surveyed:
+    """What the container's processes dirty (`dirty.sample`), and meanwhile what the link to `endpoint` carries."""
     with ThreadPoolExecutor(1) as pool:
         rate = pool.submit(link.send, endpoint.address, endpoint.port, endpoint.token) if endpoint else None
         found = dirty.sample(container, tracked)
-    found |= {"link_bytes_s": None, "link_sent_bytes": 0, "link_streams": 1, "link_problem": ""}
     try:
-        if rate is not None:
-            found["link_bytes_s"], found["link_sent_bytes"], found["link_streams"] = rate.result()
+        return Surveyed(found, rate.result() if rate is not None else LinkSample())
     except AgentError as failed:
-        found["link_problem"] = str(failed)
-    return found
+        return Surveyed(found, LinkSample(problem=str(failed)))
 
 
 def exists(paths: list[str]) -> list[bool]:

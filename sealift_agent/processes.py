@@ -20,11 +20,10 @@ from . import cgroup, pidfd, proc
 from .files import watches
 from .files.opened import is_lost, other_names
 from .messages import printable
+from .protocol import Uses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    Held = dict[str, set[str]]
+    from collections.abc import Callable, Iterable, Iterator
 
 SO_PROTOCOL, SO_DOMAIN = 38, 39  # socket(7); Python has no names for them
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children", "user", "uts")
@@ -38,57 +37,39 @@ MEMORY_MAJOR = 1
 """/dev/null, /dev/zero and their like are on every host."""
 
 
-def look(pids: list[int], init: int) -> dict[str, Any]:
-    """What these processes hold. `init` is the first process of the container, whose namespaces are the container's.
-
-    Lists name the holders ("redis-server, pid 12"); sizes are in bytes.
-    """
-    found: dict[str, Any] = {
-        "processes": 0,
-        "memory_bytes": 0,
-        "locked_bytes": 0,
-        "huge_bytes": 0,
-        "timers": 0,
-    }
-    held: dict[str, Held] = {
-        name: {} for name in ("descriptors", "mappings", "namespaces", "states", "groups", "profiles")
-    }
+def look(pids: list[int], init: int) -> Uses:
+    """What these processes hold. `init` is the first process of the container, whose namespaces are the container's."""
     own, groups = _namespaces(init), cgroup.paths(init)
     inside = {pid: is_in for pid in pids if (is_in := _descends(pid, init)) is not None}
-    found["outside"] = sorted(_name(pid) for pid, is_in in inside.items() if not is_in)
     pids = [pid for pid, is_in in inside.items() if is_in]
     masters = {index for pid in pids for index in _terminal_masters(pid)}
     mounts = {number: kind for pid in pids for number, kind in _mounts(pid).items()}
-    found["unwatchable"] = sorted(
-        {f"{_name(pid)} ({what})" for pid in pids for what in watches.unresolvable(pid)}
+    alive = {pid: (_name(pid), status) for pid in pids if (status := proc.status(pid))}  # others have ended
+
+    def held(kinds: Callable[[int], Iterable[str]]) -> dict[str, list[str]]:
+        found: dict[str, set[str]] = {}
+        for pid, (name, _) in alive.items():
+            for kind in kinds(pid):
+                found.setdefault(kind, set()).add(name)
+        return {printable(kind): sorted(names) for kind, names in sorted(found.items())}
+
+    return Uses(
+        processes=len(alive),
+        memory_bytes=sum(map(_resident_bytes, alive)),
+        locked_bytes=sum(_kilobytes(status, "VmLck") for _, status in alive.values()),
+        huge_bytes=sum(_kilobytes(status, "HugetlbPages") for _, status in alive.values()),
+        timers=sum(map(_timers, alive)),
+        outside=sorted(_name(pid) for pid, is_in in inside.items() if not is_in),
+        unwatchable=sorted({f"{_name(pid)} ({what})" for pid in pids for what in watches.unresolvable(pid)}),
+        mounts=_file_systems(init),
+        multicast=_multicast_groups(init),
+        descriptors=held(lambda pid: _descriptors(pid, masters, mounts)),
+        mappings=held(_mappings),
+        namespaces=held(lambda pid: (kind for kind, its in _namespaces(pid).items() if own.get(kind) != its)),
+        groups=held(lambda pid: _groups(groups, cgroup.paths(pid))),
+        states=held(lambda pid: _states(alive[pid][1])),
+        profiles=held(_profile),
     )
-    found["mounts"] = _file_systems(init)
-    found["multicast"] = _multicast_groups(init)
-    for pid in pids:
-        name = _name(pid)
-        status = proc.status(pid)
-        if not status:
-            continue  # it has ended
-        found["processes"] += 1
-        found["memory_bytes"] += _resident_bytes(pid)
-        found["locked_bytes"] += _kilobytes(status, "VmLck")
-        found["huge_bytes"] += _kilobytes(status, "HugetlbPages")
-        found["timers"] += _timers(pid)
-        for group, kinds in (
-            ("descriptors", _descriptors(pid, masters, mounts)),
-            ("mappings", _mappings(pid)),
-            ("namespaces", (kind for kind, own_id in _namespaces(pid).items() if own.get(kind) != own_id)),
-            ("states", _states(status)),
-            ("groups", _groups(groups, cgroup.paths(pid))),
-            ("profiles", _profile(pid)),
-        ):
-            for kind in kinds:
-                held[group].setdefault(kind, set()).add(name)
-    return {**found, **{group: _listed(kinds) for group, kinds in held.items()}}
-
-
-def _listed(kinds: Held) -> dict[str, list[str]]:
-    return {printable(kind): sorted(names) for kind, names in sorted(kinds.items())}
 
 
 def _name(pid: int) -> str:

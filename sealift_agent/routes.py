@@ -15,14 +15,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import durable, locks
+from . import durable, locks, protocol
 from .network import allowed, userspace
 from .wire import WAITING, AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from . import protocol
 
     Record = dict[str, dict[str, Any]]
     Move = dict[str, str]
@@ -46,7 +44,7 @@ class Routes:
         self.behind: dict[str, str] = {}
         self._carried_out: set[str] = set()
 
-    def assign(self, address: str, peer: str, host: str) -> dict[str, str]:
+    def assign(self, address: str, peer: str, host: str) -> protocol.Route:
         """Give an address to a host outside of any migration. AgentError, and nothing on record, for no such peer."""
         _checked(address)
         with self._locked() as record:
@@ -56,8 +54,7 @@ class Routes:
             self._save(record)
             self._carry_out(record)
             self._complain(address)
-            route: dict[str, str] = record["routes"][address]
-        return route
+        return protocol.Route(peer, host)
 
     def release(self, address: str) -> None:
         """Take an address back."""
@@ -171,10 +168,20 @@ class Routes:
         if peer not in allowed.peers():
             raise AgentError(allowed.unknown(peer), allowed.STEP)
 
-    def show(self) -> Record:
+    def show(self) -> protocol.Record:
         """The whole record."""
         with self._locked() as record:
-            return record
+            peers, asked = record.get("peers", {}), record.get("asked", {})
+            return protocol.Record(
+                routes={address: _route(route) for address, route in record["routes"].items()},
+                decisions={name: protocol.Outcome(outcome) for name, outcome in record["decisions"].items()},
+                peers={
+                    host: protocol.HostKey(key["peer"], key["tunnel"], key["endpoint"])
+                    for host, key in peers.items()
+                },
+                groups=record.get("groups", {}),
+                asked={name: _move(name, move) for name, move in asked.items()},
+            )
 
     def _seat(self, record: Record) -> None:
         """Everything: each host's key, and all addresses."""
@@ -216,6 +223,14 @@ class Routes:
 
     def _save(self, record: Record) -> None:
         durable.replace(self.file, json.dumps(record, indent=1))
+
+
+def _route(kept: dict[str, str]) -> protocol.Route:
+    return protocol.Route(kept["peer"], kept["host"])
+
+
+def _move(migration: str, kept: Move) -> protocol.Move:
+    return protocol.Move(migration, kept["address"], kept["origin"], kept["peer"], kept["host"])
 
 
 def _moved(moves: list[Move]) -> bool:

@@ -108,8 +108,8 @@ class Hosts:
     def owner(self, address: str) -> str | None:
         """Which host the gateway says has an address."""
         with Agent(self["gateway"], "gateway") as gateway:
-            route = gateway.call(ShowRecord())["routes"].get(address)
-        return route["host"] if route else None
+            route = gateway.call(ShowRecord()).routes.get(address)
+        return route.host if route else None
 
     def redis(self, name: str, memory_mb: int = 1) -> str:
         """A Redis on the source. Returns its address."""

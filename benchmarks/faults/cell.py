@@ -101,7 +101,8 @@ def _try(
     ):
         with controller(CONTAINER, cell.moment, cell.fault.driver, orchestrator) as migration:
             wrong = _break(Trial(inventory, migration, orchestrator), cell, said)
-        owner[0] = gateway.routes(inventory).get(address, {}).get("host")
+        route = gateway.routes(inventory).get(address)
+        owner[0] = route.host if route else None
         # A destination that loses its power before a container can be there may take it once it is back.
         there = cell.fault.power == "source" or NAMES.index(cell.moment.name) >= NAMES.index("armed")
         lost = owner[0] is not None and owner[0] == cell.fault.power and there

@@ -23,7 +23,7 @@ import paramiko
 from sealift.errors import CommandFailed, HostUnreachable
 from sealift.host.ssh import end_input
 from sealift_agent import codec
-from sealift_agent.messages import Misunderstood
+from sealift_agent.codec import Misunderstood
 from sealift_agent.protocol import VERSION, Answer, Order
 
 if TYPE_CHECKING:

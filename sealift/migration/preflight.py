@@ -53,21 +53,20 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Judge
     )
     inspection = examine(endpoints)
     refuse(request.container, inspection.findings)
-    here, there = inspection.here, inspection.there or {}
-    missing = [
-        name for name, facts in ((request.source, here), (request.destination, there)) if not facts["lazy"]
-    ]
+    here, there = inspection.here, inspection.there
+    both = ((request.source, here), (request.destination, there))
+    missing = [name for name, facts in both if facts is None or not facts.lazy]
     estimate = survey(
         endpoints, inspection, bandwidth=request.options.bandwidth, max_rounds=request.options.max_rounds
     )
     choice = choose(
         request.options.strategy,
-        here["dirty_tracking"],
+        here.dirty_tracking,
         missing,
         estimate=estimate,
         max_downtime_s=request.options.max_downtime,
     )
-    memory_bytes = inspection.uses["memory_bytes"]
+    memory_bytes = inspection.uses.memory_bytes
     return Judged(
         container=inspection.container,
         address=inspection.address,
@@ -75,7 +74,7 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Judge
         image_at_destination=inspection.image_there,
         choice=choice,
         estimate=estimate,
-        lazy_restore=there["lazy"] and memory_bytes >= LAZY_FROM_BYTES,
+        lazy_restore=there is not None and there.lazy and memory_bytes >= LAZY_FROM_BYTES,
         warnings=tuple(container.warnings(inspection.container)),
     )
 
@@ -90,13 +89,13 @@ def examine(endpoints: Endpoints) -> Inspection:
         )
         overlaps = pool.submit(hosts.overlaps, endpoints)
         guarded = pool.submit(endpoints.gateway.call, Guarded())
-        uses = endpoints.source.facts.call(DescribeContainer(described["Id"]))
-    inspection = Inspection(described, uses, here.result(), there.result() if there else None)
+        facts = endpoints.source.facts.call(DescribeContainer(described["Id"]))
+    inspection = Inspection(described, facts.uses, here.result(), there.result() if there else None)
     found = [
         *container.network(endpoints, inspection),
         *container.configuration(endpoints, inspection),
-        *processes.judge(endpoints.source.name, uses, inspection.here, inspection.there),
-        *hosts.source(endpoints.source, inspection.here, uses),
+        *processes.judge(endpoints.source.name, facts.uses, inspection.here, inspection.there),
+        *hosts.source(endpoints.source, inspection.here, limits_unreadable=facts.limits_unreadable),
         *container.taken(endpoints, inspection),
         *hosts.gateway(guarded.result()),
         *overlaps.result(),

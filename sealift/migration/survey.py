@@ -24,12 +24,14 @@ def survey(
     """Sample for a moment, and predict for every strategy that can be had. `bandwidth` in bytes a second."""
     endpoint, problem = _endpoint(endpoints)
     found = endpoints.source.facts.call(
-        protocol.Survey(inspection.container["Id"], inspection.here["dirty_tracking"], endpoint)
+        protocol.Survey(inspection.container["Id"], inspection.here.dirty_tracking, endpoint)
     )
-    measured = found["link_bytes_s"] or None
-    problem = found["link_problem"] or problem
+    measured = found.link.bytes_s or None
+    problem = found.link.problem or problem
     constants = history.recall(endpoints.inventory, endpoints.source.name, endpoints.destination_name)
-    dirtying = Dirtying(found["dump_bytes"], [(seconds, amount) for seconds, amount in found["points"]])
+    dirtying = Dirtying(
+        found.memory.dump_bytes, [(point.seconds, point.dirty_bytes) for point in found.memory.points]
+    )
     link = measured or bandwidth
     predictions = []
     if link is not None and inspection.there is not None:
@@ -40,17 +42,17 @@ def survey(
             live=min(link, bandwidth or link),
             floor_ms=constants.floor_ms,
             fixed_ms=constants.fixed_ms,
-            lazy=inspection.there["lazy"],
+            lazy=inspection.there.lazy,
             max_rounds=max_rounds,
         )
         predictions = [predict(strategy, given) for strategy in _to_be_had(inspection, dirtying)]
     return Estimate(
         memory_bytes=dirtying.memory_bytes,
         dirty_bytes_s=dirtying.bytes_s,
-        dirty_how=found["how"] or PRE_DUMPED,
+        dirty_how=found.memory.how or PRE_DUMPED,
         link_bytes_s=link,
-        sampled_bytes=found["link_sent_bytes"],
-        streams=found["link_streams"],
+        sampled_bytes=found.link.sent_bytes,
+        streams=found.link.streams,
         link_how="measured" if measured else "asked for" if bandwidth else f"unknown: {problem}",
         floor_ms=constants.floor_ms,
         fixed_ms=constants.fixed_ms,
@@ -73,8 +75,8 @@ def _endpoint(endpoints: Endpoints) -> tuple[protocol.Endpoint | None, str]:
 def _to_be_had(inspection: Inspection, dirtying: Dirtying) -> list[Strategy]:
     """What the hosts can do, the least risky first."""
     found = [Strategy.STOP_AND_COPY]
-    if inspection.here["dirty_tracking"] and dirtying.points:
+    if inspection.here.dirty_tracking and dirtying.points:
         found.append(Strategy.PRE_COPY)
-    if inspection.here["lazy"] and inspection.there is not None and inspection.there["lazy"]:
+    if inspection.here.lazy and inspection.there is not None and inspection.there.lazy:
         found.append(Strategy.POST_COPY)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sealift.errors import UnusableInput
 from sealift.host import ssh
@@ -11,6 +11,7 @@ from sealift_agent.protocol import Assign, Release, ShowRecord
 
 if TYPE_CHECKING:
     from sealift.inventory import Inventory
+    from sealift_agent.protocol import Route
 
 
 def assign(inventory: Inventory, address: str, host: str) -> None:
@@ -33,7 +34,7 @@ def release(inventory: Inventory, address: str) -> None:
         gateway.call(Release(address))
 
 
-def routes(inventory: Inventory) -> dict[str, Any]:
-    """Address to `{"peer": WireGuard key, "host": name}`."""
+def routes(inventory: Inventory) -> dict[str, Route]:
+    """Who has which address."""
     with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
-        return dict(gateway.call(ShowRecord())["routes"])
+        return gateway.call(ShowRecord()).routes

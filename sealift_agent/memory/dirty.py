@@ -11,10 +11,11 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import cgroup, docker_api, dumps, proc
 from ..constants import PAGE_BYTES
+from ..protocol import DirtyPoint, MemorySample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,27 +30,26 @@ CHUNK_PAGES = 1 << 20
 MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+\s*(.*)$")
 
 
-def sample(container: str, tracked: bool) -> dict[str, Any]:
-    """The dirty bytes after each of `MOMENTS_S` as pairs of seconds and bytes, and how they were found.
+def sample(container: str, tracked: bool) -> MemorySample:
+    """The dirty bytes after each of `MOMENTS_S`, and how they were found.
 
-    `how` is "soft-dirty", "referenced" (an upper bound), or "" where nothing may be cleared: a pre-dump under way
-    lives by the soft-dirty bits.
+    Nothing is sampled where nothing may be cleared: a pre-dump under way lives by the soft-dirty bits.
     """
     pid = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
     pids = cgroup.pids(cgroup.of_process(pid))
-    found: dict[str, Any] = {"dump_bytes": sum(map(dump_bytes, pids)), "how": "", "points": []}
+    whole = sum(map(dump_bytes, pids))
     if tracked and _is_being_pre_dumped(container):
-        return found
-    found["how"] = "soft-dirty" if tracked else "referenced"
+        return MemorySample(whole, "", [])
     if not all(_clear(each, SOFT_DIRTY if tracked else REFERENCED) for each in pids):
-        return {**found, "how": ""}
+        return MemorySample(whole, "", [])
+    points = []
     started = time.monotonic()
     for moment in MOMENTS_S:
         time.sleep(max(0.0, started + moment - time.monotonic()))
         after = time.monotonic() - started
         count = _soft_dirty_bytes if tracked else _referenced_bytes
-        found["points"].append((after, min(sum(map(count, pids)), found["dump_bytes"])))
-    return found
+        points.append(DirtyPoint(after, min(sum(map(count, pids)), whole)))
+    return MemorySample(whole, "soft-dirty" if tracked else "referenced", points)
 
 
 def dump_bytes(pid: int) -> int:

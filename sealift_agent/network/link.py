@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .. import messages
 from ..admission import Admission
-from ..protocol import Endpoint
+from ..protocol import Endpoint, LinkSample
 from ..wire import AgentError, Link
 
 DURATION_S, MOST_BYTES = 0.4, 24 << 20
@@ -67,17 +67,19 @@ def _count(link: Link) -> None:
         link.send(bytes_s=counted / took if took > 0 else 0)
 
 
-def send(address: str, port: int, token: str) -> tuple[float, int, int]:
-    """Fill the link for a moment.
+def send(address: str, port: int, token: str) -> LinkSample:
+    """Fill the link for a moment. Returns what arrived.
 
-    Returns what arrived, in bytes a second; what was sent for it, in bytes; and over how many connections: several only
-    where the way is long and they have carried more. AgentError if the other host can't be reached.
+    Over several connections only where the way is long and they have carried more. AgentError if the other host can't
+    be reached.
     """
     rate, sent, round_trip_s = _fill(address, port, token, 1)
     if round_trip_s < LONG_S:
-        return rate, sent, 1
+        return LinkSample(rate, sent, 1)
     together, more, _ = _fill(address, port, token, STREAMS)
-    return (together, sent + more, STREAMS) if together >= WORTH_IT * rate else (rate, sent + more, 1)
+    if together >= WORTH_IT * rate:
+        return LinkSample(together, sent + more, STREAMS)
+    return LinkSample(rate, sent + more, 1)
 
 
 def _fill(address: str, port: int, token: str, streams: int) -> tuple[float, int, float]:

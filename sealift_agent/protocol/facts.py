@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from typing import Optional
 
 from .order import Order, belongs_to
-from .parts import Endpoint, VolumeFound
-from .words import Json, Role
+from .parts import ContainerFacts, Endpoint, HostFacts, Surveyed, VolumeFound
+from .words import Role
 
 
-@belongs_to(Role.FACTS, "host", Json)
+@belongs_to(Role.FACTS, "host", HostFacts)
 @dataclass(frozen=True)
-class DescribeHost(Order[Json]):
+class DescribeHost(Order[HostFacts]):
     """Kernel, CRIU, processor, memory, space of the host."""
 
 
-@belongs_to(Role.FACTS, "container", Json)
+@belongs_to(Role.FACTS, "container", ContainerFacts)
 @dataclass(frozen=True)
-class DescribeContainer(Order[Json]):
+class DescribeContainer(Order[ContainerFacts]):
     """What the processes of a container hold that matters for a dump, and how large they are."""
 
     container: str
 
 
-@belongs_to(Role.FACTS, "survey", Json)
+@belongs_to(Role.FACTS, "survey", Surveyed)
 @dataclass(frozen=True)
-class Survey(Order[Json]):
+class Survey(Order[Surveyed]):
     """How much memory the container changes in a second, and meanwhile how much the link to `endpoint` carries."""
 
     container: str

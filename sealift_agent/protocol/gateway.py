@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from .order import Order, belongs_to
-from .parts import Move
+from .parts import Move, Record, Route
 from .words import Json, Outcome, Role
 
 
-@belongs_to(Role.GATEWAY, "assign", Json, "the record; WireGuard's allowed addresses")
+@belongs_to(Role.GATEWAY, "assign", Route, "the record; WireGuard's allowed addresses")
 @dataclass(frozen=True)
-class Assign(Order[Json]):
+class Assign(Order[Route]):
     """Give an address to a host outside of any migration. Answers the route."""
 
     address: str
@@ -39,10 +39,10 @@ class AdoptKey(Order[None]):
     endpoint: str
 
 
-@belongs_to(Role.GATEWAY, "show", Json)
+@belongs_to(Role.GATEWAY, "show", Record)
 @dataclass(frozen=True)
-class ShowRecord(Order[Json]):
-    """The record: `routes`, `decisions`, `peers`."""
+class ShowRecord(Order[Record]):
+    """The whole record."""
 
 
 @belongs_to(Role.GATEWAY, "restore", dict[str, str], "WireGuard's peers and addresses")

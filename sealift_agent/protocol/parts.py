@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
+
+from .words import Json, Outcome
 
 
 @dataclass(frozen=True)
@@ -110,3 +112,162 @@ class VolumeFound:
     options: dict[str, str]
     content: str
     lineage: Optional[str]
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What a host is and has. `criu_problem`: what `criu check` says if it fails; `criu` is null without CRIU.
+
+    `cgroup`: the version of its control groups. `huge_free_bytes`: free huge pages of all sizes, with what may be added
+    on demand. `dirty_tracking` and `lazy`: whether CRIU can have soft-dirty bits and userfaultfd. `guarded`: whether
+    the rules of the firewall are loaded. `wrapper`: whether Sealift's programs are installed.
+    """
+
+    kernel: str
+    machine: str
+    cpu_flags: list[str]
+    memory_available_bytes: int
+    disk_free_bytes: int
+    cgroup: int
+    apparmor: bool
+    huge_free_bytes: int
+    criu: Optional[str]
+    criu_problem: Optional[str]
+    dirty_tracking: bool
+    lazy: bool
+    rsync: bool
+    guarded: bool
+    wrapper: bool
+
+
+@dataclass(frozen=True)
+class Uses:
+    """What a container's processes hold that matters for a dump. Holders are named so: "redis-server, pid 12".
+
+    `outside`: processes that `docker exec` has started, which are in nothing else here. `unwatchable`: who watches a
+    file that can't be found again. `mounts`: mount point to type of file system. `multicast`: IPv4 groups. The other
+    tables have a kind (`sealift_agent.processes`) and its holders: open `descriptors`; `mappings` that are no plain
+    memory or file; `namespaces` of their own; control `groups` below the container's; `states` (traced, stopped,
+    seccomp); AppArmor `profiles`.
+    """
+
+    processes: int
+    memory_bytes: int
+    locked_bytes: int
+    huge_bytes: int
+    timers: int
+    outside: list[str]
+    unwatchable: list[str]
+    mounts: dict[str, str]
+    multicast: list[str]
+    descriptors: dict[str, list[str]]
+    mappings: dict[str, list[str]]
+    namespaces: dict[str, list[str]]
+    groups: dict[str, list[str]]
+    states: dict[str, list[str]]
+    profiles: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class ContainerFacts:
+    """What a container's processes hold. `limits_unreadable`: CRIU can't read their resource limits there."""
+
+    uses: Uses
+    limits_unreadable: bool
+
+
+@dataclass(frozen=True)
+class DirtyPoint:
+    """How many distinct bytes of memory were dirty so long after none was."""
+
+    seconds: float
+    dirty_bytes: int
+
+
+@dataclass(frozen=True)
+class MemorySample:
+    """What a dump takes, and how it gets dirty.
+
+    `how` it was found: "soft-dirty", "referenced" (an upper bound), or "" where nothing was sampled.
+    """
+
+    dump_bytes: int
+    how: str
+    points: list[DirtyPoint]
+
+
+@dataclass(frozen=True)
+class LinkSample:
+    """What a link carries, over so many connections. `bytes_s` is null where that is not known; `problem` says why.
+
+    `sent_bytes`: what was sent to find out.
+    """
+
+    bytes_s: Optional[float] = None
+    sent_bytes: int = 0
+    streams: int = 1
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """A container's memory and the link to the other host, sampled in the same moment."""
+
+    memory: MemorySample
+    link: LinkSample
+
+
+@dataclass(frozen=True)
+class Route:
+    """Who has an address: a WireGuard key, and the host that it is of."""
+
+    peer: str
+    host: str
+
+
+@dataclass(frozen=True)
+class HostKey:
+    """A host's WireGuard key that took the place of the one in the gateway's configuration."""
+
+    peer: str
+    tunnel: str
+    endpoint: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """The gateway's record: `routes` by address, `decisions` by migration, `peers` by host.
+
+    Of a group that is not decided: `groups` (each migration to all of them) and `asked` (the moves of those that are
+    ready).
+    """
+
+    routes: dict[str, Route]
+    decisions: dict[str, Outcome]
+    peers: dict[str, HostKey]
+    groups: dict[str, list[str]]
+    asked: dict[str, Move]
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A migration in the journal. `held`: whether somebody is at it. The rest is what was noted, up to its `phase`.
+
+    `container` and `copy` are Docker's ids at source and destination. `name`, `image` and `missing` (volumes): what the
+    copy is made of. `volumes`: those that were made, and when Docker made them. `restart_policy`: the container's,
+    before it was suspended.
+    """
+
+    migration: str
+    held: bool
+    phase: str
+    source: str
+    destination: str
+    address: str
+    container: str
+    name: str
+    image: str
+    missing: list[str]
+    copy: Optional[str] = None
+    volumes: dict[str, str] = field(default_factory=dict)
+    restart_policy: Optional[Json] = None

@@ -83,7 +83,7 @@ def network(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
         )
         return findings.found
     inspection.address = address = attached[name]["IPAddress"]
-    route = endpoints.gateway.call(ShowRecord())["routes"].get(address)
+    route = endpoints.gateway.call(ShowRecord()).routes.get(address)
     gateway = Findings("gateway")
     if route is None:
         gateway.no(
@@ -91,10 +91,10 @@ def network(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
             f"{address} is assigned to no host",
             f"`sealift network assign {address} {host}` makes the gateway send its packets there",
         )
-    elif route["peer"] != endpoints.inventory.host(host).wireguard_key:
+    elif route.peer != endpoints.inventory.host(host).wireguard_key:
         gateway.no(
             Resource.ADDRESS,
-            f"{address} belongs to {route['host']}",
+            f"{address} belongs to {route.host}",
             "Two containers can't have one address: give this one another",
         )
     gateway.yes(Resource.ADDRESS, f"{address} is {host}'s and can be moved")
@@ -195,7 +195,7 @@ def mounts(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
             targets.append(target)
     inside = {
         point: kind
-        for point, kind in inspection.uses["mounts"].items()
+        for point, kind in inspection.uses.mounts.items()
         if kind not in MADE_ANEW and point not in {mount["Destination"] for mount in mounted} | DOCKERS_OWN
     }
     if inside:

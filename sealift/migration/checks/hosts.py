@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import docker
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sealift.migration.checks.finding import Finding
     from sealift.migration.checks.inspection import Endpoints, Inspection
     from sealift.migration.parties import Side
+    from sealift_agent.protocol import HostFacts
 
 CRIU_LEAST = (4, 2)
 """CRIU 4.1 can't dump an INET socket on Linux 6.16 and later (SO_PASSSEC is refused there)."""
@@ -33,48 +34,46 @@ IMAGES_PER_MEMORY = 2
 """At the destination the pages are in memory twice until the images are wiped: as images and as pages."""
 
 
-def source(side: Side, facts: dict[str, Any], uses: dict[str, Any]) -> list[Finding]:
+def source(side: Side, facts: HostFacts, *, limits_unreadable: bool) -> list[Finding]:
     """What the source must be able to do."""
     findings = Findings(side.name)
-    if uses["limits_unreadable"]:
+    if limits_unreadable:
         findings.no(
             Resource.CRIU,
             "it lacks CAP_SYS_RESOURCE, without which CRIU can't read the resource limits of other users' processes",
             "Grant it, or install tcc: Sealift then makes a library that reads them from /proc",
         )
-    _guarded(findings, stands=facts["guarded"])
-    if _release(facts["kernel"]) < KERNEL_LEAST:
+    _guarded(findings, stands=facts.guarded)
+    if _release(facts.kernel) < KERNEL_LEAST:
         least = ".".join(map(str, KERNEL_LEAST))
         findings.no(
             Resource.KERNEL,
-            f"its kernel {facts['kernel']} has no mounts that follow no link, out of which files could be sent",
+            f"its kernel {facts.kernel} has no mounts that follow no link, out of which files could be sent",
             f"Start Linux {least} or later",
         )
     _tools(findings, facts)
-    findings.yes(Resource.CRIU, f"{facts['criu']}; {_tracking(facts)}")
+    findings.yes(Resource.CRIU, f"{facts.criu}; {_tracking(facts)}")
     return findings.found
 
 
-def destination(side: Side, here: dict[str, Any], there: dict[str, Any]) -> list[Finding]:
+def destination(side: Side, here: HostFacts, there: HostFacts) -> list[Finding]:
     """What the destination must be and have, given the source's facts."""
     findings = Findings(side.name)
-    if here["machine"] != there["machine"]:
-        findings.no(Resource.CPU, f"it is {there['machine']}, the source {here['machine']}", "Take another")
-    if lacking := sorted(set(here["cpu_flags"]) - set(there["cpu_flags"]) - HARMLESS):
+    if here.machine != there.machine:
+        findings.no(Resource.CPU, f"it is {there.machine}, the source {here.machine}", "Take another")
+    if lacking := sorted(set(here.cpu_flags) - set(there.cpu_flags) - HARMLESS):
         findings.no(
             Resource.CPU,
             f"its CPU lacks {', '.join(lacking)}",
             "Programs may be using what the source's CPU has: take a destination with at least the same",
         )
-    findings.yes(
-        Resource.CPU, f"{there['machine']}, with every flag that a program of the source may be using"
-    )
+    findings.yes(Resource.CPU, f"{there.machine}, with every flag that a program of the source may be using")
     _kernel(findings, here, there)
-    _guarded(findings, stands=there["guarded"])
+    _guarded(findings, stands=there.guarded)
     _tools(findings, there)
-    later = "memory can follow" if there["lazy"] else "memory can't follow afterwards (userfaultfd)"
-    findings.yes(Resource.CRIU, f"{there['criu']}; {later}")
-    if not there["wrapper"] or RUNTIME not in side.docker.info()["Runtimes"]:
+    later = "memory can follow" if there.lazy else "memory can't follow afterwards (userfaultfd)"
+    findings.yes(Resource.CRIU, f"{there.criu}; {later}")
+    if not there.wrapper or RUNTIME not in side.docker.info()["Runtimes"]:
         findings.no(
             Resource.DOCKER,
             f"Docker has no runtime {RUNTIME!r}",
@@ -123,11 +122,11 @@ def space(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
     if not inspection.image_there:
         inspection.image_bytes = endpoints.source.docker.inspect_image(container["Image"])["Size"]
     disk = SPACE_MARGIN_BYTES + inspection.file_bytes + inspection.image_bytes
-    memory = SPACE_MARGIN_BYTES + IMAGES_PER_MEMORY * inspection.uses["memory_bytes"]
+    memory = SPACE_MARGIN_BYTES + IMAGES_PER_MEMORY * inspection.uses.memory_bytes
     findings = Findings(endpoints.destination.name)
     for of_what, free, needed in (
-        ("disk space for Docker", there["disk_free_bytes"], disk),
-        ("memory", there["memory_available_bytes"], memory),
+        ("disk space for Docker", there.disk_free_bytes, disk),
+        ("memory", there.memory_available_bytes, memory),
     ):
         if free < needed:
             findings.no(
@@ -162,42 +161,38 @@ def _guarded(findings: Findings, *, stands: bool) -> None:
     findings.yes(Resource.NETWORK, "its tunnel address is for the tunnel's peers only")
 
 
-def _tools(findings: Findings, facts: dict[str, Any]) -> None:
-    version = tuple(int(part) for part in re.findall(r"\d+", facts["criu"] or "")[:2])
+def _tools(findings: Findings, facts: HostFacts) -> None:
+    version = tuple(int(part) for part in re.findall(r"\d+", facts.criu or "")[:2])
     if not version:
         findings.no(Resource.CRIU, "CRIU is not installed", "Install CRIU 4.2 or later")
     elif version < CRIU_LEAST:
         least = ".".join(map(str, CRIU_LEAST))
-        findings.no(Resource.CRIU, f"CRIU {facts['criu']} is too old", f"Install CRIU {least} or later")
-    elif facts["criu_problem"]:
-        findings.no(
-            Resource.CRIU, f"CRIU can't work: {facts['criu_problem']}", "`criu check` there says more"
-        )
-    if not facts["rsync"]:
+        findings.no(Resource.CRIU, f"CRIU {facts.criu} is too old", f"Install CRIU {least} or later")
+    elif facts.criu_problem:
+        findings.no(Resource.CRIU, f"CRIU can't work: {facts.criu_problem}", "`criu check` there says more")
+    if not facts.rsync:
         findings.no(Resource.DOCKER, "rsync is not installed", "Install it")
 
 
-def _kernel(findings: Findings, here: dict[str, Any], there: dict[str, Any]) -> None:
-    if _release(there["kernel"]) < _release(here["kernel"]):
+def _kernel(findings: Findings, here: HostFacts, there: HostFacts) -> None:
+    if _release(there.kernel) < _release(here.kernel):
         findings.unknown(
             Resource.KERNEL,
-            f"its kernel is {there['kernel']}, older than the source's {here['kernel']}",
+            f"its kernel is {there.kernel}, older than the source's {here.kernel}",
             "What the processes use of the newer one CRIU can't restore there: take a kernel at least as new",
         )
-    if there["cgroup"] != here["cgroup"]:
+    if there.cgroup != here.cgroup:
         findings.unknown(
             Resource.KERNEL,
-            f"it has control groups of version {there['cgroup']}, the source of version {here['cgroup']}",
+            f"it has control groups of version {there.cgroup}, the source of version {here.cgroup}",
             "That has not been tried: start both with the same",
         )
-    findings.yes(Resource.KERNEL, f"{there['kernel']}, at least the source's")
+    findings.yes(Resource.KERNEL, f"{there.kernel}, at least the source's")
 
 
 def _release(kernel: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", kernel)[:2])
 
 
-def _tracking(facts: dict[str, Any]) -> str:
-    return (
-        "dirty pages are tracked" if facts["dirty_tracking"] else "no tracking of dirty pages, so no pre-copy"
-    )
+def _tracking(facts: HostFacts) -> str:
+    return "dirty pages are tracked" if facts.dirty_tracking else "no tracking of dirty pages, so no pre-copy"

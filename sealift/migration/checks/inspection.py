@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sealift.inventory import Inventory
     from sealift.migration.checks.finding import Finding
     from sealift.migration.parties import Side
+    from sealift_agent.protocol import HostFacts, Uses
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Inspection:
     """
 
     container: dict[str, Any]
-    uses: dict[str, Any]
-    here: dict[str, Any]
-    there: dict[str, Any] | None
+    uses: Uses
+    here: HostFacts
+    there: HostFacts | None
     address: str = ""
     image_there: bool = False
     file_bytes: int = 0

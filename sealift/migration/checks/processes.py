@@ -6,7 +6,7 @@ A pure function of the facts of `sealift_agent.processes`. What was never seen t
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sealift.migration.checks.finding import Findings, Resource
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sealift.migration.checks.finding import Finding
+    from sealift_agent.protocol import HostFacts, Uses
 
     Held = Mapping[str, list[str]]
 
@@ -40,23 +41,21 @@ GPU = re.compile(r"/dev/(nvidia|kfd|dri/)")
 CLOSE = "CRIU can't dump it: have the program close it, or do without"
 
 
-def judge(
-    host: str, uses: Mapping[str, Any], here: Mapping[str, Any], there: Mapping[str, Any] | None
-) -> list[Finding]:
+def judge(host: str, uses: Uses, here: HostFacts, there: HostFacts | None) -> list[Finding]:
     """The findings of a container's processes, given the facts of the source and, if known, of the destination."""
     findings = Findings(host)
     _processes(findings, uses)
-    _stopped(findings, uses["states"].get("stopped", []), here)
-    _groups(findings, uses["groups"])
-    _files(findings, uses["descriptors"], uses["unwatchable"])
-    _sockets(findings, uses["descriptors"], uses["multicast"])
+    _stopped(findings, uses.states.get("stopped", []), here)
+    _groups(findings, uses.groups)
+    _files(findings, uses.descriptors, uses.unwatchable)
+    _sockets(findings, uses.descriptors, uses.multicast)
     _io_uring(findings, uses)
-    _terminals(findings, uses["descriptors"])
+    _terminals(findings, uses.descriptors)
     _devices(findings, uses)
     _memory(findings, uses, there)
     _timers(findings, uses)
     _security(findings, uses, there)
-    findings.yes(Resource.PROCESSES, f"{uses['processes']} processes")
+    findings.yes(Resource.PROCESSES, f"{uses.processes} processes")
     return findings.found
 
 
@@ -72,12 +71,12 @@ def _holders(*lists: Iterable[str]) -> str:
     return ", ".join(sorted({name for names in lists for name in names}))
 
 
-def _processes(findings: Findings, uses: Mapping[str, Any]) -> None:
-    states = uses["states"]
-    if uses["outside"]:
+def _processes(findings: Findings, uses: Uses) -> None:
+    states = uses.states
+    if uses.outside:
         findings.unknown(
             Resource.PROCESSES,
-            f"started from outside, by `docker exec` or a health check: {', '.join(uses['outside'])}",
+            f"started from outside, by `docker exec` or a health check: {', '.join(uses.outside)}",
             "They do not move with the container: they end here",
         )
     if traced := states.get("traced"):
@@ -86,7 +85,7 @@ def _processes(findings: Findings, uses: Mapping[str, Any]) -> None:
             f"traced by a debugger: {_holders(traced)}",
             "CRIU has to trace them itself: detach the debugger",
         )
-    if nested := {kind: who for kind, who in uses["namespaces"].items() if kind != "mnt"}:
+    if nested := {kind: who for kind, who in uses.namespaces.items() if kind != "mnt"}:
         findings.no(
             Resource.NAMESPACES,
             f"in namespaces of their own: {_said(nested)}",
@@ -104,9 +103,9 @@ def _groups(findings: Findings, groups: Held) -> None:
         )
 
 
-def _stopped(findings: Findings, stopped: list[str], here: Mapping[str, Any]) -> None:
+def _stopped(findings: Findings, stopped: list[str], here: HostFacts) -> None:
     """In rounds CRIU freezes by itself: on control groups of version 1 nobody sets stopped processes aside for it."""
-    if stopped and here["cgroup"] == 1 and here["dirty_tracking"]:
+    if stopped and here.cgroup == 1 and here.dirty_tracking:
         findings.no(
             Resource.PROCESSES,
             f"stopped by a signal: {_holders(stopped)}",
@@ -179,8 +178,8 @@ def _sockets(findings: Findings, descriptors: Held, multicast: list[str]) -> Non
     findings.yes(Resource.SOCKETS, f"{', '.join(sorted({kind.split('/')[0] for kind in kinds})) or 'none'}")
 
 
-def _io_uring(findings: Findings, uses: Mapping[str, Any]) -> None:
-    rings = [uses[group].get("anon_inode:[io_uring]", []) for group in ("descriptors", "mappings")]
+def _io_uring(findings: Findings, uses: Uses) -> None:
+    rings = [held.get("anon_inode:[io_uring]", []) for held in (uses.descriptors, uses.mappings)]
     if any(rings):
         findings.no(
             Resource.IO_URING,
@@ -201,9 +200,9 @@ def _terminals(findings: Findings, descriptors: Held) -> None:
     findings.yes(Resource.TERMINALS, "only with both ends inside" if own else "none")
 
 
-def _devices(findings: Findings, uses: Mapping[str, Any]) -> None:
-    devices = _of(uses["descriptors"], "device:")
-    mapped = {kind: who for kind, who in uses["mappings"].items() if kind.startswith("/dev/")}
+def _devices(findings: Findings, uses: Uses) -> None:
+    devices = _of(uses.descriptors, "device:")
+    mapped = {kind: who for kind, who in uses.mappings.items() if kind.startswith("/dev/")}
     every = {**devices, **mapped}
     gpus = {kind: every.pop(kind) for kind in list(every) if GPU.match(kind)}
     if gpus:
@@ -216,23 +215,23 @@ def _devices(findings: Findings, uses: Mapping[str, Any]) -> None:
     findings.yes(Resource.DEVICES, "only such as every host has")
 
 
-def _memory(findings: Findings, uses: Mapping[str, Any], there: Mapping[str, Any] | None) -> None:
-    if secret := uses["mappings"].get("/secretmem") or uses["descriptors"].get("/secretmem"):
+def _memory(findings: Findings, uses: Uses, there: HostFacts | None) -> None:
+    if secret := uses.mappings.get("/secretmem") or uses.descriptors.get("/secretmem"):
         findings.no(
             Resource.MEMORY,
             f"memory that only its process may read (memfd_secret): {_holders(secret)}",
             CLOSE,
         )
-    sockets = {kind: who for kind, who in uses["mappings"].items() if kind.startswith("anon_inode:[perf")}
+    sockets = {kind: who for kind, who in uses.mappings.items() if kind.startswith("anon_inode:[perf")}
     if sockets:
         findings.no(Resource.MEMORY, f"mapped: {_said(sockets)}", CLOSE)
-    findings.yes(Resource.MEMORY, f"{uses['memory_bytes'] / 1e6:.1f} MB")
-    findings.yes(Resource.LOCKED, f"{uses['locked_bytes'] / 1e6:.1f} MB" if uses["locked_bytes"] else "none")
-    huge = uses["huge_bytes"]
-    if there is not None and huge > there["huge_free_bytes"]:
+    findings.yes(Resource.MEMORY, f"{uses.memory_bytes / 1e6:.1f} MB")
+    findings.yes(Resource.LOCKED, f"{uses.locked_bytes / 1e6:.1f} MB" if uses.locked_bytes else "none")
+    huge = uses.huge_bytes
+    if there is not None and huge > there.huge_free_bytes:
         findings.no(
             Resource.HUGE_PAGES,
-            f"{huge >> 20} MiB of huge pages are in use, and the destination has {there['huge_free_bytes'] >> 20} MiB",
+            f"{huge >> 20} MiB of huge pages are in use, and the destination has {there.huge_free_bytes >> 20} MiB",
             "Reserve them there (`sysctl vm.nr_hugepages`)",
         )
     if there is None and huge:
@@ -244,17 +243,17 @@ def _memory(findings: Findings, uses: Mapping[str, Any], there: Mapping[str, Any
     findings.yes(Resource.HUGE_PAGES, f"{huge >> 20} MiB" if huge else "none")
 
 
-def _timers(findings: Findings, uses: Mapping[str, Any]) -> None:
-    armed = "[timerfd]" in _of(uses["descriptors"], "anon_inode:")
-    parts = [f"{uses['timers']} POSIX timers"] if uses["timers"] else []
+def _timers(findings: Findings, uses: Uses) -> None:
+    armed = "[timerfd]" in _of(uses.descriptors, "anon_inode:")
+    parts = [f"{uses.timers} POSIX timers"] if uses.timers else []
     findings.yes(Resource.TIMERS, ", ".join([*parts, *(["timerfd"] if armed else [])]) or "none")
 
 
-def _security(findings: Findings, uses: Mapping[str, Any], there: Mapping[str, Any] | None) -> None:
-    states, profiles = uses["states"], uses["profiles"]
+def _security(findings: Findings, uses: Uses, there: HostFacts | None) -> None:
+    states, profiles = uses.states, uses.profiles
     filtered = len(states.get("seccomp", []))
     findings.yes(Resource.SECCOMP, f"filters on {filtered} processes" if filtered else "no filter")
-    if profiles and there is not None and not there["apparmor"]:
+    if profiles and there is not None and not there.apparmor:
         findings.no(
             Resource.APPARMOR,
             f"under the profile {_said(profiles)}, and the destination has no AppArmor",

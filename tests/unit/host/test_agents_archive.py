@@ -22,7 +22,7 @@ FLOOR = "3.9"
 """What RHEL 9 has. Ubuntu 22.04 has 3.10, Debian 12 has 3.11."""
 
 ORDER = b'{"number": 1, "order": "exists", "paths": ["/", "/nowhere"]}\n'
-ANSWER = b'{"hello": 2}\n{"number": 1, "result": [true, false]}\n'
+ANSWER = b'{"hello": 3}\n{"number": 1, "result": [true, false]}\n'
 SOURCES = {str(path.relative_to(AGENT)): path for path in sorted(AGENT.rglob("*.py"))}
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sealift_agent import codec
 from sealift_agent.gateway import decider, keeper
 from sealift_agent.network import allowed
 from sealift_agent.protocol import Move
@@ -186,7 +187,8 @@ def wait_until_traced(child: int, tracer: subprocess.Popen[str]) -> None:
 def judge(gateway_setup: GatewaySetup, group: bool, answers: Answers) -> str | None:
     """The outcome, by the record and by all who were told or ask now, once it is sure that they agree."""
     members = list(MOVES) if group else ["m"]
-    recorded = {Routes(gateway_setup.state).show()["decisions"].get(member) for member in members}
+    decisions = codec.encode(Routes(gateway_setup.state).show())["decisions"]
+    recorded = {decisions.get(member) for member in members}
     assert len(recorded) == 1, f"one decision for all: {recorded}"
     (outcome,) = recorded
     told = {answer.get("outcome") for _, answer in answers} & OUTCOMES

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sealift_agent.network import allowed
-from sealift_agent.protocol import Move
+from sealift_agent.protocol import Move, Route
 from sealift_agent.routes import Routes
 from sealift_agent.wire import WAITING, AgentError
 
@@ -99,7 +99,7 @@ def test_a_switch_moves_the_address_and_nothing_else(routes: Routes, wireguard: 
 def test_whoever_asks_first_decides(routes: Routes) -> None:
     assert routes.call_off("m") == "rolled back"
     assert routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "rolled back"
-    assert routes.show()["routes"]["10.77.0.9"]["peer"] == "a="
+    assert routes.show().routes["10.77.0.9"].peer == "a="
     assert routes.switch(Move("n", "10.77.0.9", "a=", "b=", "there")) == "committed"
     assert routes.call_off("n") == "committed"
 
@@ -146,7 +146,7 @@ def test_a_group_commits_when_the_last_of_it_has_asked(group: Routes, wireguard:
         "a=": ["10.78.0.10/32"],
         "b=": ["10.78.0.20/32", "10.77.0.9/32", "10.77.0.8/32"],
     }
-    assert {"groups": {}, "asked": {}}.items() <= again.show().items()
+    assert (again.show().groups, again.show().asked) == ({}, {})
 
 
 @pytest.mark.parametrize("asked", [[], ["m"], ["n"]])
@@ -157,7 +157,7 @@ def test_one_of_a_group_calls_off_all_of_it(group: Routes, asked: list[str]) -> 
     assert group.call_off("n") == "rolled back"
     for migration, address in addresses.items():
         assert group.switch(Move(migration, address, "a=", "b=", "there")) == "rolled back"
-        assert group.show()["routes"][address]["peer"] == "a="
+        assert group.show().routes[address].peer == "a="
     group.bind(["m", "n"])  # by an agent that took over
     assert group.switch(Move("m", "10.77.0.9", "a=", "b=", "there")) == "rolled back"
 
@@ -166,7 +166,7 @@ def test_an_address_that_is_no_longer_the_source_s_is_not_moved(routes: Routes) 
     routes.assign("10.77.0.9", "b=", "there")
     with pytest.raises(AgentError, match="does not belong to the source any more"):
         routes.switch(Move("m", "10.77.0.9", "a=", "b=", "there"))
-    assert "m" not in routes.show()["decisions"]
+    assert "m" not in routes.show().decisions
 
 
 def test_a_gateway_that_dies_between_record_and_deed_does_the_deed_when_it_is_back(
@@ -193,7 +193,7 @@ def test_a_gateway_that_was_restarted_gives_wireguard_what_its_record_says(
 
 def test_a_half_written_record_does_not_count(routes: Routes) -> None:
     (routes.state / "routes.new").write_text('{"routes": {')
-    assert Routes(routes.state).show()["routes"]["10.77.0.9"]["host"] == "here"
+    assert Routes(routes.state).show().routes["10.77.0.9"].host == "here"
 
 
 def test_a_released_address_is_nobody_s(routes: Routes, wireguard: FakeWireGuard) -> None:
@@ -211,12 +211,12 @@ def test_an_address_that_is_none_is_refused(routes: Routes, address: str) -> Non
 def test_a_peer_that_wireguard_does_not_know_is_refused(routes: Routes) -> None:
     with pytest.raises(AgentError, match="WireGuard has no peer c="):
         routes.assign("10.77.0.7", "c=", "nowhere")
-    assert "10.77.0.7" not in routes.show()["routes"], "what was refused is not on record"
+    assert "10.77.0.7" not in routes.show().routes, "what was refused is not on record"
 
 
 def on_record(routes: Routes, address: str, peer: str) -> None:
     """A route that an older version left behind when it refused it."""
-    record = routes.show()
+    record = json.loads(routes.file.read_text())
     record["routes"][address] = {"peer": peer, "host": "nowhere"}
     routes.file.write_text(json.dumps(record))
 
@@ -238,7 +238,7 @@ def test_a_key_that_is_none_is_refused_before_it_is_on_record(
     routes = Routes(tmp_path)
     with pytest.raises(AgentError, match="is no WireGuard key"):
         routes.adopt("destination", peer, "10.78.0.20", "192.0.2.1:51820")
-    assert "peers" not in routes.show()
+    assert routes.show().peers == {}
 
 
 def test_nothing_is_put_on_record_for_a_wireguard_that_does_not_answer(
@@ -259,7 +259,7 @@ def test_nothing_is_put_on_record_for_a_wireguard_that_does_not_answer(
 def test_a_key_that_wireguard_does_not_take_keeps_no_other_host_from_its_own(
     routes: Routes, wireguard: FakeWireGuard
 ) -> None:
-    record = routes.show()
+    record = json.loads(routes.file.read_text())
     good = {"peer": NEW, "tunnel": "10.78.0.20", "endpoint": "192.0.2.1:51820"}
     record["peers"] = {"bad": {"peer": "a=", "endpoint": "192.0.2.1:51820"}, "there": good}
     routes.file.write_text(json.dumps(record))
@@ -287,7 +287,7 @@ def test_a_new_key_of_a_host_takes_the_place_of_the_one_before(
             "a=": ["10.78.0.10/32", "10.77.0.6/32"],
             NEW: ["10.78.0.20/32", "10.77.0.5/32"],
         }
-    assert routes.show()["routes"]["10.77.0.5"] == {"peer": NEW, "host": "destination"}
+    assert routes.show().routes["10.77.0.5"] == Route(peer=NEW, host="destination")
 
 
 def test_a_new_key_is_on_record_before_it_is_carried_out_and_comes_back_with_the_gateway(

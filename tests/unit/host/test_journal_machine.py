@@ -196,7 +196,7 @@ def test_one_live_copy_whatever_is_written_last(
         for left in again:
             lives_through(here, fuse, left, here.recover)
         assert lives_through(here, fuse, None, here.recover)
-        owner = here.routes().show()["routes"][ADDRESS]["host"]
+        owner = here.routes().show().routes[ADDRESS].host
         assert here.copies[owner] == "live"
         assert list(here.copies.values()).count(None) == 1, here.copies
         assert journal.Journal(here.state / "migrations").unfinished() == []
@@ -211,6 +211,6 @@ def test_the_fuse_reaches_every_write(monkeypatch: pytest.MonkeyPatch, fuse: Fus
         with world(monkeypatch) as here:
             if lives_through(here, fuse, first, here.migrate):
                 break
-            outcomes.add(here.routes().show()["decisions"].get(NAME))
+            outcomes.add(here.routes().show().decisions.get(NAME))
     assert 10 < first <= 30
-    assert outcomes == {None, "committed"}
+    assert outcomes == {None, protocol.Outcome.COMMITTED}

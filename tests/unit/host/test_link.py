@@ -29,10 +29,10 @@ def paced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_short_way_is_measured_by_one_connection() -> None:
-    rate, sent, streams = link.send(**codec.encode(link.receive(LOOPBACK)))
-    assert rate > 10 * PACE
-    assert 0 < sent <= link.MOST_BYTES
-    assert streams == 1
+    found = link.send(**codec.encode(link.receive(LOOPBACK)))
+    assert found.bytes_s > 10 * PACE
+    assert 0 < found.sent_bytes <= link.MOST_BYTES
+    assert found.streams == 1
 
 
 @pytest.mark.usefixtures("paced")
@@ -40,17 +40,17 @@ def test_a_long_way_that_one_connection_does_not_fill_is_given_several(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(link, "LONG_S", 0.0)
-    rate, _, streams = link.send(**codec.encode(link.receive(LOOPBACK)))
-    assert streams == link.STREAMS
-    assert rate == pytest.approx(link.STREAMS * PACE, rel=0.3)
+    found = link.send(**codec.encode(link.receive(LOOPBACK)))
+    assert found.streams == link.STREAMS
+    assert found.bytes_s == pytest.approx(link.STREAMS * PACE, rel=0.3)
 
 
 @pytest.mark.usefixtures("paced")
 def test_a_short_way_is_not_given_several_however_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "LONG_S", 1.0)
-    rate, _, streams = link.send(**codec.encode(link.receive(LOOPBACK)))
-    assert streams == 1
-    assert rate == pytest.approx(PACE, rel=0.3)
+    found = link.send(**codec.encode(link.receive(LOOPBACK)))
+    assert found.streams == 1
+    assert found.bytes_s == pytest.approx(PACE, rel=0.3)
 
 
 def test_a_door_that_is_shut_is_said() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift_agent import cgroup, criu, limits, proc, processes
+from sealift_agent import cgroup, codec, criu, limits, proc, processes
 from sealift_agent.files import opened, paths, watches
 from sealift_agent.memory import dirty, hugepages
 from sealift_agent.messages import AgentError, printable
@@ -51,9 +51,9 @@ def test_a_process_is_looked_at_whatever_its_name(name: bytes, tmp_path: Path) -
     place = os.fsencode(tmp_path) + b"/\xff \xe2\x80\xa8\x85\x0c"
     with named(name, place) as pid:
         found = processes.look([pid], pid)
-        assert found["processes"] == 1
-        assert found["outside"] == []
-        assert found["memory_bytes"] > 0
+        assert found.processes == 1
+        assert found.outside == []
+        assert found.memory_bytes > 0
         assert proc.stat(pid)[0] == name.decode("utf-8", "surrogateescape")
         assert proc.stat(pid)[1][1] == str(os.getpid())
         assert cgroup.paths(pid)
@@ -69,7 +69,7 @@ def test_a_process_is_looked_at_whatever_its_name(name: bytes, tmp_path: Path) -
         assert proc.status(pid)["State"].startswith("S")
         assert "/" in paths.mounts(pid)
         opened.written_through_mappings([pid], {})
-        said = json.loads(json.dumps({**found, "name": processes._name(pid)}))
+        said = json.loads(json.dumps({**codec.encode(found), "name": processes._name(pid)}))
         json.dumps(said, ensure_ascii=False).encode()  # no surrogates are left to whoever shows it
         assert said["name"].isprintable()
 
@@ -115,7 +115,7 @@ def test_processes_that_come_and_go_are_inside_or_not_looked_at(tmp_path: Path) 
             deadline = time.monotonic() + 3
             while time.monotonic() < deadline:
                 found = processes.look(criu.tree(top.pid), top.pid)
-                assert found["outside"] == []
+                assert found.outside == []
                 opened.written_through_mappings(criu.tree(top.pid), {})
                 watches.settings(criu.tree(top.pid))
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,31 +11,49 @@ from sealift.errors import Refused
 from sealift.migration.checks import processes
 from sealift.migration.checks.finding import Answer, Finding, Findings, Resource
 from sealift.migration.preflight import _without_contradictions, refuse
+from sealift_agent.protocol import HostFacts, Uses
 
 WHO = ["python3, pid 7"]
-HERE = {"cgroup": 1, "dirty_tracking": False}
-THERE = {"huge_free_bytes": 4 << 20, "apparmor": False}
+HERE = HostFacts(
+    kernel="6.12.0",
+    machine="x86_64",
+    cpu_flags=[],
+    memory_available_bytes=1 << 30,
+    disk_free_bytes=1 << 30,
+    cgroup=1,
+    apparmor=False,
+    huge_free_bytes=0,
+    criu="4.2",
+    criu_problem=None,
+    dirty_tracking=False,
+    lazy=False,
+    rsync=True,
+    guarded=True,
+    wrapper=True,
+)
+THERE = replace(HERE, huge_free_bytes=4 << 20)
+QUIET = Uses(
+    processes=1,
+    memory_bytes=20_000_000,
+    locked_bytes=0,
+    huge_bytes=0,
+    timers=0,
+    outside=[],
+    unwatchable=[],
+    mounts={},
+    multicast=[],
+    descriptors={},
+    mappings={},
+    namespaces={},
+    groups={},
+    states={"seccomp": WHO},
+    profiles={},
+)
 
 
-def uses(**facts: Any) -> dict[str, Any]:
+def uses(**facts: Any) -> Uses:
     """The facts of a quiet container, with changes."""
-    quiet: dict[str, Any] = {
-        "processes": 1,
-        "memory_bytes": 20_000_000,
-        "locked_bytes": 0,
-        "huge_bytes": 0,
-        "timers": 0,
-        "unwatchable": [],
-        "outside": [],
-        "multicast": [],
-        "descriptors": {},
-        "mappings": {},
-        "namespaces": {},
-        "groups": {},
-        "states": {"seccomp": WHO},
-        "profiles": {},
-    }
-    return {**quiet, **facts}
+    return replace(QUIET, **facts)
 
 
 def judged(**facts: Any) -> list[Finding]:
@@ -163,6 +182,6 @@ def test_no_yes_stands_beside_a_no_on_the_same_resource_of_the_same_host() -> No
 
 
 def test_a_stopped_process_stands_in_the_way_where_rounds_would_wait_for_it() -> None:
-    here = {"cgroup": 1, "dirty_tracking": True}
+    here = replace(HERE, dirty_tracking=True)
     found = processes.judge("source", uses(states={"stopped": WHO}), here, THERE)
     assert Answer.NO in {finding.answer for finding in found}
