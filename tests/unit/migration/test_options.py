@@ -24,7 +24,17 @@ from sealift.model import Strategy
 ROOT = Path(__file__).parents[3]
 MODEL = Options.model_json_schema()["properties"]
 RETRIES = TypeAdapter(Retries).json_schema()
-OWN = {"containers", "container", "source", "destination", "project", "inventory", "as_json", "help"}
+OWN = {
+    "containers",
+    "container",
+    "source",
+    "destination",
+    "project",
+    "inventory",
+    "as_json",
+    "help",
+    "everything",
+}
 """What a command takes besides."""
 
 
