@@ -30,6 +30,7 @@ EXAMPLES: dict[Any, Any] = {
     "Optional[int]": 3,
     "Optional[Json]": {"Name": "no"},
     "Optional[list[str]]": ["m", "n"],
+    "Optional[dict[str, str]]": {"a": "b"},
 }
 
 
