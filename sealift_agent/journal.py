@@ -7,6 +7,7 @@ its file locked; the kernel takes the lock back when he dies, and only then may 
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -14,10 +15,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from . import durable, locks
+from . import codec, durable, locks
+from .protocol import Noted, Unfinished
 from .wire import AgentError
 
 STATE = Path("/var/lib/sealift/gateway/migrations")
+NOTHING = Noted()
+KNOWN = {each.name for each in dataclasses.fields(Unfinished)}
 _NAME = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 PHASES: dict[str | None, frozenset[str]] = {
@@ -38,7 +42,7 @@ class Journal:
         self.state = state
         self._held: dict[str, int] = {}
 
-    def note(self, migration: str, phase: str, **facts: Any) -> None:
+    def note(self, migration: str, phase: str, facts: Noted = NOTHING) -> None:
         """Write a transition down. From the first one on the migration is this process's."""
         path = self._path(migration)
         before = _read(path)
@@ -52,7 +56,8 @@ class Journal:
             self._sync()
             os.close(self._held.pop(migration))
             return
-        line = json.dumps({"phase": phase, **facts}).encode() + b"\n"
+        noted = {name: fact for name, fact in codec.encode(facts).items() if fact is not None}
+        line = json.dumps({"phase": phase, **noted}).encode() + b"\n"
         # A line that was cut off by a crash announced nothing that was done: the next one takes its place.
         os.ftruncate(self._held[migration], _whole(path))
         os.lseek(self._held[migration], 0, os.SEEK_END)
@@ -60,8 +65,8 @@ class Journal:
         os.fsync(self._held[migration])
         self._sync()
 
-    def unfinished(self) -> list[dict[str, Any]]:
-        """All that are on record, oldest first, with all facts noted; `held` tells whether somebody is at it."""
+    def unfinished(self) -> list[Unfinished]:
+        """All that are on record, oldest first, with all facts noted."""
         if not self.state.is_dir():
             return []
         found = []
@@ -70,7 +75,7 @@ class Journal:
             if facts is None:
                 path.unlink(missing_ok=True)  # its first line was never whole: nothing had been done
                 continue
-            found.append({"migration": path.stem, "held": self._somebody_holds(path), **facts})
+            found.append(_unfinished(path.stem, self._somebody_holds(path), facts))
         return found
 
     def take(self, migration: str) -> bool:
@@ -120,6 +125,14 @@ class Journal:
 
     def _sync(self) -> None:
         durable.sync(self.state)
+
+
+def _unfinished(migration: str, held: bool, facts: dict[str, Any]) -> Unfinished:
+    """Facts that only another version notes are left out."""
+    known = {name: fact for name, fact in facts.items() if name in KNOWN}
+    record = {**known, "migration": migration, "held": held}
+    found: Unfinished = codec.decode(Unfinished, record, f"the journal of migration {migration}")
+    return found
 
 
 def _whole(path: Path) -> int:

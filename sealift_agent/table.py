@@ -51,7 +51,7 @@ def page() -> str:
     parts.append("| event | fields | what it is |\n|---|---|---|\n")
     parts += [f"| `{name}` | {_fields(kind)} | {_first_paragraph(kind)} |\n" for name, kind in EVENTS.items()]
     parts.append("\n## What orders, answers and events are made of\n\n")
-    parts.append("`Json` is a description by Docker or by the kernel, as it came.\n\n")
+    parts.append("`Json` is a description by Docker, passed on as it came.\n\n")
     parts.append("| name | fields | what it is |\n|---|---|---|\n")
     parts += [
         f"| `{name}` | {_fields(kind)} | {_first_paragraph(kind)} |\n"

@@ -20,7 +20,7 @@ from sealift_agent.constants import BRIDGE
 from sealift_agent.protocol import Complete, Discard, Outcome, Resume, Role, SweepCopy, SweepUnnamed
 
 if TYPE_CHECKING:
-    from sealift_agent.protocol import Json, Order
+    from sealift_agent.protocol import Json, Order, Unfinished
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class Traces:
     restart_policy: Json | None = None
 
     @classmethod
-    def of_record(cls, record: dict[str, Any]) -> Traces:
+    def of_record(cls, record: Unfinished) -> Traces:
         """What the gateway's journal says of a migration."""
         return cls(
-            migration=record["migration"],
-            container=record["container"],
-            address=record["address"],
-            copy=record.get("copy"),
-            volumes=record.get("volumes", {}),
-            made=Made(record["name"], record["image"], record["missing"]),
-            restart_policy=record.get("restart_policy"),
+            migration=record.migration,
+            container=record.container,
+            address=record.address,
+            copy=record.copy,
+            volumes=record.volumes,
+            made=Made(record.name, record.image, record.missing),
+            restart_policy=record.restart_policy,
         )
 
 

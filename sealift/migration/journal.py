@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sealift.migration.endings import Traces
-from sealift_agent.protocol import Note, TakeOver
+from sealift_agent.protocol import Note, Noted, TakeOver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +37,7 @@ class Journal:
 
     def note_opened(self, source: str, destination: str, made: Made) -> None:
         """From now on the destination may have something of this migration: what is being `made` there."""
-        self._note(
-            "opened",
+        facts = Noted(
             source=source,
             destination=destination,
             address=self.traces.address,
@@ -47,6 +46,7 @@ class Journal:
             image=made.image,
             missing=made.volumes,
         )
+        self._note("opened", facts)
 
     @contextmanager
     def making(self, made: Made) -> Iterator[None]:
@@ -65,12 +65,12 @@ class Journal:
 
     def note_copied(self) -> None:
         """The destination's container is there, and its id known."""
-        self._note("copied", copy=self.traces.copy, volumes=self.traces.volumes)
+        self._note("copied", Noted(copy=self.traces.copy, volumes=self.traces.volumes))
 
     def note_armed(self, restart_policy: dict[str, Any] | None) -> None:
         """The restart policy is about to be taken out of force, and will have to be put back."""
         self.traces = replace(self.traces, restart_policy=restart_policy)
-        self._note("armed", restart_policy=restart_policy)
+        self._note("armed", Noted(restart_policy=restart_policy))
 
     def close(self) -> None:
         """Nothing is left of the migration: its record goes. By another agent where the gateway's is lost."""
@@ -82,6 +82,6 @@ class Journal:
         else:
             self._gateway.call(closed)
 
-    def _note(self, phase: str, **facts: Any) -> None:
+    def _note(self, phase: str, facts: Noted) -> None:
         self._gateway.call(Note(self.migration, phase, facts))
         self._noted = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sealift.attestation.rejoin import rejoin
 from sealift.errors import SealiftError, UnusableInput
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sealift.host.agents import Caller
     from sealift.inventory import Inventory
+    from sealift_agent.protocol import Unfinished
 
 STEP = "recover"
 
@@ -67,7 +68,7 @@ def recover(inventory: Inventory, migration: str | None = None) -> list[Recovere
                 with suppress(SealiftError):  # one that is away is no matter of a migration
                     rejoin(inventory, host, gateway).close()
             return ended
-        records = [record for record in gateway.call(ListUnfinished()) if record["migration"] == migration]
+        records = [record for record in gateway.call(ListUnfinished()) if record.migration == migration]
         if not records:
             raise UnusableInput(
                 f"the gateway has no unfinished migration {migration!r}",
@@ -83,14 +84,14 @@ def end_unfinished(inventory: Inventory, gateway: Caller) -> list[Recovered]:
     return [ended for record in records if (ended := _end(inventory, gateway, record)) is not None]
 
 
-def _end(inventory: Inventory, gateway: Caller, record: dict[str, Any]) -> Recovered | None:
+def _end(inventory: Inventory, gateway: Caller, record: Unfinished) -> Recovered | None:
     """End one; None while somebody is at it."""
-    if record["held"] or not gateway.call(TakeOver(record["migration"])):
+    if record.held or not gateway.call(TakeOver(record.migration)):
         return None
-    outcome, traces = gateway.call(CallOff(record["migration"])), Traces.of_record(record)
-    gateway.call(ReleaseHeld(record["address"]))
+    outcome, traces = gateway.call(CallOff(record.migration)), Traces.of_record(record)
+    gateway.call(ReleaseHeld(record.address))
     left = []
-    for host, role in ((record["source"], Role.SOURCE), (record["destination"], Role.DESTINATION)):
+    for host, role in ((record.source, Role.SOURCE), (record.destination, Role.DESTINATION)):
         try:
             if (order := ending(role, outcome, traces)) is None:
                 continue
@@ -99,10 +100,11 @@ def _end(inventory: Inventory, gateway: Caller, record: dict[str, Any]) -> Recov
         except SealiftError as failed:
             left.append(str(failed))
     if not left:
-        gateway.call(Note(record["migration"], "closed"))
+        gateway.call(Note(record.migration, "closed"))
     return _recovered(record, outcome.value, left)
 
 
-def _recovered(record: dict[str, Any], outcome: str, left: Iterable[str] = ()) -> Recovered:
-    facts = {name: record[name] for name in ("migration", "source", "destination")}
-    return Recovered(**facts, container=record["name"], outcome=outcome, left=tuple(left))
+def _recovered(record: Unfinished, outcome: str, left: Iterable[str] = ()) -> Recovered:
+    return Recovered(
+        record.migration, record.name, record.source, record.destination, outcome, left=tuple(left)
+    )

@@ -103,7 +103,7 @@ def main(controller: Controller) -> None:
     orders.on(protocol.ReleaseHeld, lambda order: sweep(order.address))
     orders.on(protocol.Guarded, lambda _: firewall.stands())
     orders.on(protocol.Enter, lambda order: places.enter(order.limits))
-    orders.on(protocol.Note, lambda order: journal.note(order.migration, order.phase, **order.facts))
+    orders.on(protocol.Note, lambda order: journal.note(order.migration, order.phase, order.facts))
     orders.on(protocol.ListUnfinished, lambda _: journal.unfinished())
     orders.on(protocol.TakeOver, lambda order: journal.take(order.migration))
     orders.serve(controller, serving.gone)

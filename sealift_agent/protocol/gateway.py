@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from .order import Order, belongs_to
-from .parts import Move, Record, Route
-from .words import Json, Outcome, Role
+from .parts import Move, Noted, Record, Route, Unfinished
+from .words import Outcome, Role
 
 
 @belongs_to(Role.GATEWAY, "assign", Route, "the record; WireGuard's allowed addresses")
@@ -115,13 +115,13 @@ class Note(Order[None]):
 
     migration: str
     phase: str
-    facts: Json = field(default_factory=dict)
+    facts: Noted = field(default_factory=Noted)
 
 
-@belongs_to(Role.GATEWAY, "unfinished", list[Json])
+@belongs_to(Role.GATEWAY, "unfinished", list[Unfinished])
 @dataclass(frozen=True)
-class ListUnfinished(Order[list[Json]]):
-    """All migrations in the journal, oldest first, with all facts; `held` tells whether a controller is at it."""
+class ListUnfinished(Order[list[Unfinished]]):
+    """All migrations in the journal, oldest first, with all facts."""
 
 
 @belongs_to(Role.GATEWAY, "take", bool, "whose the migration is")

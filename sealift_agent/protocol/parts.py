@@ -250,8 +250,24 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Facts for who has to recover a migration: see `Unfinished`. What is null is not noted."""
+
+    source: Optional[str] = None
+    destination: Optional[str] = None
+    address: Optional[str] = None
+    container: Optional[str] = None
+    name: Optional[str] = None
+    image: Optional[str] = None
+    missing: Optional[list[str]] = None
+    copy: Optional[str] = None
+    volumes: Optional[dict[str, str]] = None
+    restart_policy: Optional[Json] = None
+
+
+@dataclass(frozen=True)
 class Unfinished:
-    """A migration in the journal. `held`: whether somebody is at it. The rest is what was noted, up to its `phase`.
+    """A migration in the journal. `held`: whether somebody is at it. The rest was noted, up to its `phase`.
 
     `container` and `copy` are Docker's ids at source and destination. `name`, `image` and `missing` (volumes): what the
     copy is made of. `volumes`: those that were made, and when Docker made them. `restart_policy`: the container's,
@@ -264,10 +280,10 @@ class Unfinished:
     source: str
     destination: str
     address: str
-    container: str
     name: str
     image: str
     missing: list[str]
+    container: Optional[str] = None
     copy: Optional[str] = None
     volumes: dict[str, str] = field(default_factory=dict)
     restart_policy: Optional[Json] = None

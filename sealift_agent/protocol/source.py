@@ -87,7 +87,7 @@ class GatherPages(Order[int]):
 @belongs_to(Role.SOURCE, "restart_policy", Json)
 @dataclass(frozen=True)
 class RestartPolicy(Order[Json]):
-    """The container's restart policy as Docker describes it."""
+    """The container's restart policy: Docker's own object, which is passed on and given back to Docker as it is."""
 
     container: str
 

@@ -9,7 +9,7 @@ VERSION = 3
 """An agent says its own first of all. It changes whenever a field, an order or a meaning does."""
 
 Json = dict[str, Any]
-"""A description by Docker, or by the kernel, as it came."""
+"""A description by Docker, passed on as it came."""
 
 
 class Word(str, Enum):

@@ -22,7 +22,7 @@ from sealift.migration import recovery
 from sealift_agent import codec, journal, protocol
 from sealift_agent.network import allowed, userspace
 from sealift_agent.orders import Orders
-from sealift_agent.protocol import Move
+from sealift_agent.protocol import Move, Noted
 from sealift_agent.routes import Routes
 
 if TYPE_CHECKING:
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 ADDRESS, NAME = "10.77.0.9", "m"
 PEERS = {"source": "a=", "destination": "b="}
-FACTS = {
-    "source": "source",
-    "destination": "destination",
-    "address": ADDRESS,
-    "container": "old",
-    "name": "redis",
-    "image": "i",
-    "missing": [],
-}
+OPENED = Noted(
+    source="source",
+    destination="destination",
+    address=ADDRESS,
+    container="old",
+    name="redis",
+    image="i",
+    missing=[],
+)
 
 
 class Crash(BaseException):
@@ -95,9 +95,9 @@ class World:
 
     def migrate(self, mine: journal.Journal) -> None:
         """The protocol, each transition on the disk before what it announces."""
-        mine.note(NAME, "opened", **FACTS)
+        mine.note(NAME, "opened", OPENED)
         self.put("destination", "created")
-        mine.note(NAME, "copied", copy="new", volumes={})
+        mine.note(NAME, "copied", Noted(copy="new", volumes={}))
         mine.note(NAME, "armed")
         self.put("source", "frozen")
         self.put("destination", "cut off")
@@ -111,7 +111,7 @@ class World:
         orders = Orders(protocol.Role.GATEWAY)
         orders.on(protocol.ListUnfinished, lambda _: mine.unfinished())
         orders.on(protocol.TakeOver, lambda order: mine.take(order.migration))
-        orders.on(protocol.Note, lambda order: mine.note(order.migration, order.phase, **order.facts))
+        orders.on(protocol.Note, lambda order: mine.note(order.migration, order.phase, order.facts))
         orders.on(protocol.CallOff, lambda order: routes.call_off(order.migration))
         orders.on(protocol.ReleaseHeld, lambda _: None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -18,28 +18,27 @@ from sealift_agent.protocol import EVENTS, ORDERS, Outcome, Phase, Role
 
 PAGE = Path(__file__).parents[3] / "docs/protocol.md"
 EXAMPLES: dict[Any, Any] = {
-    "str": "a",
-    "int": 1,
-    "bool": True,
-    "list[str]": ["a"],
-    "dict[str, str]": {"a": "b"},
-    "dict[str, int]": {"a": 1},
-    "Json": {"a": [1]},
-    "Outcome": Outcome.COMMITTED,
-    "Optional[str]": None,
-    "Optional[int]": 3,
-    "Optional[Json]": {"Name": "no"},
-    "Optional[list[str]]": ["m", "n"],
+    None: None,
+    Any: [1],
+    str: "a",
+    int: 1,
+    float: 0.5,
+    bool: True,
+    Outcome: Outcome.COMMITTED,
 }
 
 
 def example(kind: Any) -> Any:
-    """One of that class, with something in each field."""
-    values = {}
-    for each in fields(kind):
-        inner = getattr(protocol, str(each.type).removeprefix("Optional[").removesuffix("]"), None)
-        values[each.name] = example(inner) if is_dataclass(inner) else EXAMPLES[each.type]
-    return kind(**values)
+    """One of that type, with something in each field."""
+    if is_dataclass(kind):
+        types = get_type_hints(kind)
+        return kind(**{each.name: example(types[each.name]) for each in fields(kind)})
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is list:
+        return [example(arguments[0])]
+    if origin is dict:
+        return {"a": example(arguments[1])}
+    return example(arguments[0]) if origin is Union else EXAMPLES[kind]
 
 
 @pytest.mark.parametrize("kind", ORDERS.values(), ids=lambda kind: f"{kind.ROLE}-{kind.NAME}")
@@ -59,6 +58,21 @@ def test_a_field_that_is_missing_unknown_or_of_another_type_is_an_error(kind: An
     for message in wrong:
         with pytest.raises(Misunderstood):
             codec.decode(kind, message)
+
+
+@pytest.mark.parametrize("kind", ORDERS.values(), ids=lambda kind: f"{kind.ROLE}-{kind.NAME}")
+def test_every_answer_comes_to_the_controller_as_it_was_made(kind: Any) -> None:
+    made = example(kind.ANSWER)
+    whole = json.loads(json.dumps(codec.encode(made)))
+    assert codec.decode(kind.ANSWER, whole) == made
+    if is_dataclass(made):
+        for wrong in ({**whole, "unknown": 1}, *({**whole, each.name: object()} for each in fields(made))):
+            with pytest.raises(Misunderstood):
+                codec.decode(kind.ANSWER, wrong)
+
+
+def test_no_answer_is_an_open_table_but_what_docker_says() -> None:
+    assert [kind for kind in ORDERS.values() if "Any" in str(kind.ANSWER)] == [protocol.RestartPolicy]
 
 
 @pytest.mark.parametrize("kind", EVENTS.values(), ids=lambda kind: kind.NAME)

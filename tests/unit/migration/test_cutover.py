@@ -29,6 +29,7 @@ from sealift_agent.protocol import (
     ImagesSent,
     LastDumped,
     Note,
+    Noted,
     Outcome,
     Received,
     RestartPolicy,
@@ -101,7 +102,7 @@ def test_both_hosts_are_armed_before_the_word_and_the_journal_knows_the_policy_b
     assert [type(order) for order in three.source.orders] == [RestartPolicy, ArmSource, Go]
     [armed] = three.gateway.got(Note)
     assert isinstance(armed, Note)
-    assert (armed.phase, armed.facts) == ("armed", {"restart_policy": POLICY})
+    assert (armed.phase, armed.facts) == ("armed", Noted(restart_policy=POLICY))
     assert three.journal.traces.restart_policy == POLICY
     for armed_at in (*three.source.got(ArmSource), *three.destination.got(ArmDestination)):
         assert armed_at.gateway.port == PORT  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,23 +10,33 @@ import pytest
 from sealift.errors import UnusableInput
 from sealift.migration.endings import Made, Traces, ending
 from sealift_agent.constants import BRIDGE
-from sealift_agent.protocol import Complete, Discard, Order, Outcome, Resume, Role, SweepCopy, SweepUnnamed
+from sealift_agent.protocol import (
+    Complete,
+    Discard,
+    Order,
+    Outcome,
+    Resume,
+    Role,
+    SweepCopy,
+    SweepUnnamed,
+    Unfinished,
+)
 
 POLICY = {"Name": "always", "MaximumRetryCount": 0}
-OPENED = {
-    "migration": "m",
-    "held": False,
-    "phase": "opened",
-    "source": "here",
-    "destination": "there",
-    "address": "10.77.0.9",
-    "container": "c",
-    "name": "redis",
-    "image": "sha256:1",
-    "missing": ["data"],
-}
-COPIED = {**OPENED, "phase": "copied", "copy": "d", "volumes": {"data": "now"}}
-ARMED = {**COPIED, "phase": "armed", "restart_policy": POLICY}
+OPENED = Unfinished(
+    migration="m",
+    held=False,
+    phase="opened",
+    source="here",
+    destination="there",
+    address="10.77.0.9",
+    container="c",
+    name="redis",
+    image="sha256:1",
+    missing=["data"],
+)
+COPIED = replace(OPENED, phase="copied", copy="d", volumes={"data": "now"})
+ARMED = replace(COPIED, phase="armed", restart_policy=POLICY)
 MADE = Made("redis", "sha256:1", ["data"])
 SESSIONS = {
     "opened": Traces("m", "c", "10.77.0.9", made=MADE),
