@@ -119,7 +119,7 @@ def _groups(container: dict[str, str], process: dict[str, str]) -> set[str]:
     return {
         process[hierarchy].removeprefix(path.rstrip("/"))
         for hierarchy, path in container.items()
-        if process.get(hierarchy, path).startswith(path.rstrip("/") + "/")
+        if process.get(hierarchy, "").startswith(path.rstrip("/") + "/")
     }
 
 

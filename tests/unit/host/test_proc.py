@@ -92,6 +92,7 @@ def test_a_process_that_has_ended_is_not_there_in_any_way() -> None:
         assert hugepages.gather([pid]) == 0
         assert dirty.dump_bytes(pid) == 0
         processes.look([os.getpid(), pid], os.getpid())
+        assert processes._groups({"": "/"}, cgroup.paths(1 << 22)) == set()
     process.wait()
     with pytest.raises(ProcessLookupError):
         cgroup.of_process(1 << 22)
