@@ -77,8 +77,8 @@ def by_name(place):
         if number % 3 == 0:
             os.mkfifo(b"; folder/" + name)
         elif number % 3 == 1 and len(name) < 100:
-            with socket.socket(socket.AF_UNIX) as door:
-                door.bind(b"; folder/" + name)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(b"; folder/" + name)
         else:
             write(b"; folder/" + name, b"new")
         with contextlib.suppress(OSError):  # where the file system has none

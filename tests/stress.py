@@ -123,14 +123,14 @@ def datagrams(number):
     one.close(); other.close()
 
 def listeners(number):
-    door = socket.socket()
-    door.bind(("127.0.0.1", 0)); door.listen(4)
-    door.close()
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0)); listener.listen(4)
+    listener.close()
 
 # A connection over loopback that lives as long as the program, under way all the time.
-door = socket.create_server(("127.0.0.1", 0))
-near = socket.create_connection(door.getsockname()); far = door.accept()[0]
-door.close()
+listener = socket.create_server(("127.0.0.1", 0))
+near = socket.create_connection(listener.getsockname()); far = listener.accept()[0]
+listener.close()
 
 def loopback(number):
     data = os.urandom(1000)

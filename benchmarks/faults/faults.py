@@ -197,8 +197,11 @@ def _supply(host: LabHost, trial: Trial) -> ModuleType:
 
 
 def _listens(host: LabHost) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((str(host.address), 22), timeout=2) as door:
-        return bool(door.recv(1))  # sshd's greeting
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection((str(host.address), 22), timeout=2) as greeting,
+    ):
+        return bool(greeting.recv(1))  # sshd's greeting
     return False
 
 

@@ -75,20 +75,20 @@ def make_tap(name: str, like: str) -> None:
     subprocess.run(["ip", "link", "set", name, "mtu", mtu, "master", bridge, "up"], check=True)
 
 
-def start_second(words: list[str], door: Path) -> subprocess.Popen[bytes]:
+def start_second(words: list[str], incoming: Path) -> subprocess.Popen[bytes]:
     """Start the QEMU that the VM is to come to. Returns it once it waits there."""
     make_tap(other(tap_of(words)), tap_of(words))
-    log = Path(f"{door}.log")
+    log = Path(f"{incoming}.log")
     with log.open("wb") as said:
         second = subprocess.Popen(
-            [*moved(words), "-incoming", f"unix:{door}"],
+            [*moved(words), "-incoming", f"unix:{incoming}"],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
             start_new_session=True,
         )
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not door.exists():
+    while not incoming.exists():
         if second.poll() is not None or time.monotonic() > deadline:
             second.kill()
             sys.exit(f"the second QEMU does not wait for the VM: {log.read_text().strip()[-300:]}")
@@ -96,7 +96,7 @@ def start_second(words: list[str], door: Path) -> subprocess.Popen[bytes]:
     return second
 
 
-async def migrate(words: list[str], door: Path, second: subprocess.Popen[bytes]) -> dict[str, Any]:
+async def migrate(words: list[str], incoming: Path, second: subprocess.Popen[bytes]) -> dict[str, Any]:
     """Move it. Times in milliseconds, amounts in bytes, as QEMU counts them."""
     first = QMPClient("whole-vm")
     await first.connect(place(words))
@@ -105,7 +105,7 @@ async def migrate(words: list[str], door: Path, second: subprocess.Popen[bytes])
     await first.execute(
         "migrate-set-capabilities", {"capabilities": [{"capability": "auto-converge", "state": True}]}
     )
-    await first.execute("migrate", {"uri": f"unix:{door}"})
+    await first.execute("migrate", {"uri": f"unix:{incoming}"})
     deadline = time.monotonic() + MOVE_TIMEOUT_S
     while True:
         state: Any = await first.execute("query-migrate")
@@ -130,15 +130,15 @@ async def migrate(words: list[str], door: Path, second: subprocess.Popen[bytes])
 def main(vm: str) -> None:
     """Move the VM to the other QEMU, and print how it went."""
     words = command_line(vm)
-    door = Path(f"{place(words)}.incoming")
-    second = start_second(words, door)
+    incoming = Path(f"{place(words)}.incoming")
+    second = start_second(words, incoming)
     try:
-        print(json.dumps(asyncio.run(migrate(words, door, second))))  # noqa: T201 - its result
+        print(json.dumps(asyncio.run(migrate(words, incoming, second))))  # noqa: T201 - its result
     except QMPError as refused:
         second.kill()
         sys.exit(f"QEMU refuses: {refused}")
     finally:
-        door.unlink(missing_ok=True)
+        incoming.unlink(missing_ok=True)
     if (unused := tap_of(words)).endswith(BESIDE):
         subprocess.run(["ip", "link", "delete", unused], check=True)
 

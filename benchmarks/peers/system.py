@@ -35,7 +35,7 @@ class System(Protocol):
     """Moves one container from the source to the destination of a testbed."""
 
     def prepare(self, testbed: Testbed, workload: Workload) -> None:
-        """Give both hosts what has to be there before anything is measured: image, settings, doors."""
+        """Give both hosts what has to be there before anything is measured: image, settings, open ports."""
 
     def start(self, testbed: Testbed, name: str, address: str, workload: Workload) -> str:
         """Start the workload at the source. Returns what its `ready` printed."""

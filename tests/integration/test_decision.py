@@ -41,9 +41,9 @@ IN_BETWEEN = """
 import os, socket, sys, threading
 path, real = "/var/run/wireguard/sealift-wg.sock", "/var/run/wireguard/real"
 os.rename(path, real)
-door = socket.socket(socket.AF_UNIX)
-door.bind(path)
-door.listen(8)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen(8)
 print("ready", flush=True)
 
 def answer(here):
@@ -66,7 +66,7 @@ def answer(here):
             here.sendall(said)
 
 while True:
-    threading.Thread(target=answer, args=(door.accept()[0],), daemon=True).start()
+    threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
 """
 BACK = 'rm -f /run/refuse; cd /var/run/wireguard && [ -e real ] && mv real sealift-wg.sock; kill "$1" || true'
 

@@ -165,12 +165,12 @@ def test_container_on_another_network(hosts: Hosts) -> None:
 def test_too_little_disk_at_the_destination(hosts: Hosts) -> None:
     address = hosts.redis("redis")
     room = "$(( $(df -k --output=avail /var/lib/docker | tail -1) - 30000 ))k"
-    hosts.sh("destination", f"fallocate -l {room} /var/lib/docker/filler")
+    hosts.sh("destination", f"fallocate -l {room} /var/lib/docker/ballast")
     try:
         with untouched(hosts, "redis", address):
             error = hosts.refuse("redis")
     finally:
-        hosts.sh("destination", "rm /var/lib/docker/filler")
+        hosts.sh("destination", "rm /var/lib/docker/ballast")
     says(error, "destination", "preflight", "MiB of disk space for Docker free", "needed", "Free some")
 
 
