@@ -201,7 +201,7 @@ def _listens(host: LabHost) -> bool:
         contextlib.suppress(OSError),
         socket.create_connection((str(host.address), 22), timeout=2) as greeting,
     ):
-        return bool(greeting.recv(1))  # sshd's greeting
+        return bool(ssh.recv(1))  # sshd's greeting
     return False
 
 
