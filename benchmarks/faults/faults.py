@@ -199,9 +199,9 @@ def _supply(host: LabHost, trial: Trial) -> ModuleType:
 def _listens(host: LabHost) -> bool:
     with (
         contextlib.suppress(OSError),
-        socket.create_connection((str(host.address), 22), timeout=2) as greeting,
+        socket.create_connection((str(host.address), 22), timeout=2) as sshd,
     ):
-        return bool(ssh.recv(1))  # sshd's greeting
+        return bool(sshd.recv(1))  # its greeting
     return False
 
 
