@@ -33,6 +33,9 @@ BY_ITSELF_S = 2
 """How long a runc may take to end once its CRIU has been killed."""
 
 FILL_TIMEOUT_S = 600
+PORT = "port"
+"""The file of a restore's directory that names the copy's bridge port: a dockerd that dies in a start forgets the veth
+pair, and whoever removes the copy has to know it."""
 
 
 def remove_copy(container: str, volumes: dict[str, str]) -> None:
@@ -65,6 +68,8 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
     # container without a look at processes that are restored just then.
     forgotten = cgroup.end_container(container, REMOVE_TIMEOUT_S)
     criu.clear_restore(container)
+    with contextlib.suppress(OSError):  # it has not come so far
+        bridge_port.delete((restore / PORT).read_text())
     if forgotten:
         kill_shim(container)
     for volume, created in volumes.items():

@@ -24,6 +24,7 @@ from ..points import Point
 from ..protocol import Committed, Finished, Outcome
 from ..routes import ROLLED_BACK
 from ..wire import AgentError, Alive
+from .afterwards import PORT
 from .decision import ANSWER_TIMEOUT_S, Decision
 from .restore import Restore
 from .start import RESTORE_TIMEOUT_S, RESTORES, Start, alone, follow_links
@@ -84,7 +85,7 @@ def arm(live: Live, copy: Copy, order: ArmDestination, controller: Controller) -
             f"{len(mine)} new ports in the bridge {order.bridge}: which is the container's?", "restore"
         )
     port = bridge_port.BridgePort(mine.pop(), order.bridge)
-    copy.after.append(port.delete)
+    (work / PORT).write_text(port.port)
     port.detach()
     external_network = _put_in_order(paused.bundle / "config.json", work, live)
     start.prepare(live.images)

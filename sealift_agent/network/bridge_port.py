@@ -56,10 +56,6 @@ class BridgePort:
         if not self.is_in():
             self._call(SIOCBRADDIF)
 
-    def delete(self) -> None:
-        """Delete the veth pair, if it is still there: a dockerd that died during a start knows nothing of it."""
-        delete(self.port)
-
     def introduce(self, address: str) -> None:
         """Ask for the container's hardware address, from the bridge, so that each knows the other's at once.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sealift_agent import docker_api
+from sealift_agent.destination import afterwards
 from sealift_agent.network import bridge_port
 
 if TYPE_CHECKING:
@@ -52,3 +54,18 @@ def test_only_the_pair_that_leads_into_the_namespace_is_found_and_deleted(namesp
     assert there(OTHER)
     assert bridge_port.outer_ends(namespace) == []
     bridge_port.delete(HERE)
+
+
+@pytest.mark.usefixtures("namespace")
+def test_whoever_removes_a_copy_deletes_its_pair_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also recovery, which knows only the container's id: Docker, asked to remove it, may have forgotten its network."""
+    container = "c0b1e5" * 10
+    monkeypatch.setattr(afterwards, "RESTORES", tmp_path)
+    monkeypatch.setattr(docker_api, "call", lambda *_, **__: None)
+    (tmp_path / container).mkdir()
+    (tmp_path / container / afterwards.PORT).write_text(HERE)
+    afterwards.remove_copy(container, {})
+    assert not there(HERE)
+    assert there(OTHER)
+    assert not (tmp_path / container).exists()
+    afterwards.remove_copy(container, {})  # of one that was never started nothing is there
