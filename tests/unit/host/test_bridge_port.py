@@ -58,7 +58,7 @@ def test_only_the_pair_that_leads_into_the_namespace_is_found_and_deleted(namesp
 
 @pytest.mark.usefixtures("namespace")
 def test_whoever_removes_a_copy_deletes_its_pair_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also recovery, which knows only the container's id: Docker, asked to remove it, may have forgotten its network."""
+    """Also recovery, which knows only the id: Docker, asked to remove the container, may have forgotten its network."""
     container = "c0b1e5" * 10
     monkeypatch.setattr(afterwards, "RESTORES", tmp_path)
     monkeypatch.setattr(docker_api, "call", lambda *_, **__: None)
