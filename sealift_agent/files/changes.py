@@ -40,6 +40,11 @@ OF_A_DUMP = re.compile(r"link_remap\.\d+")
 """CRIU makes such names for the time of a dump (`links`)."""
 
 
+def is_of_a_dump(name: str) -> bool:
+    """Whether the last part of a name is one of those."""
+    return OF_A_DUMP.fullmatch(name.rpartition("/")[2]) is not None
+
+
 TICK_NS = 20_000_000
 """A file's time stamp moves in steps of a kernel tick (1 to 10 ms): two writes in one step look like one."""
 

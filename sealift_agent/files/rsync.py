@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..criu import DIES_WITH_US, LOOK_S, STANDSTILL_S, Progress
 from ..wire import AgentError, listen
 from . import beneath
-from .changes import TICK_NS, Changes, NotTold
+from .changes import TICK_NS, Changes, NotTold, is_of_a_dump
 from .enclosure import Enclosure
 from .opened import holds_lost, open_and_changed, written_through_mappings
 from .walk import Stamp, stamps, touched_since
@@ -267,7 +267,7 @@ class Sender:
         return self._enclosure.run(self._final_pass, processes)
 
     def _final_pass(self, processes: Sequence[int]) -> int:
-        mapped = _together(self._mapped, written_through_mappings(processes, self.trees))
+        mapped = _together(self._mapped, _lasting(written_through_mappings(processes, self.trees)))
         if (changed := self._changed(processes)) is not None:
             changed = _together(changed, mapped)
             if not any(self._has_others(name, changed[name]) for name in changed):
@@ -375,6 +375,12 @@ def _is_no_failure(lines: Sequence[str], *, live: bool) -> bool:
     allowed = RACE if live else FROZEN_RACE
     complaints = [line for line in lines if COMPLAINT.match(line)]
     return bool(complaints) and all(allowed.search(line) for line in complaints)
+
+
+def _lasting(found: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Without the names that CRIU makes for the time of a dump: they may be gone before they are sent."""
+    lasting = {tree: {name for name in names if not is_of_a_dump(name)} for tree, names in found.items()}
+    return {tree: names for tree, names in lasting.items() if names}
 
 
 def _together(*found: Mapping[str, set[str]]) -> dict[str, set[str]]:

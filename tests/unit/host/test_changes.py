@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift_agent.files import changes
+from sealift_agent.files import changes, rsync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -169,3 +169,11 @@ def test_a_host_that_allows_too_few_watches_is_walked(
     with pytest.raises(changes.NotTold):
         changes.Changes({"layer": tree}, {})
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_names_that_criu_makes_for_the_time_of_a_dump_are_not_sent_by_name() -> None:
+    """A file that is mapped and has lost its name has such a one while CRIU dumps: gone, it failed the whole pass."""
+    found = {"layer": {"var/tmp/link_remap.10", "var/tmp/a b/not gone"}, "volume-0": {"link_remap.3"}}
+    assert rsync._lasting(found) == {"layer": {"var/tmp/a b/not gone"}}
+    mine = {"layer": {"link_remap.conf", "link_remap.1x", "link_remap.1/file"}}
+    assert rsync._lasting(mine) == mine
