@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sealift import errors
 from sealift.migration.checks.finding import Answer, Finding, Resource
+from sealift.migration.checks.verdict import verdict_lines
 from sealift.model import Step, StepRecord
 from sealift.plain_text import in_markdown, json_text, one_line, printable
 
@@ -59,7 +60,7 @@ def test_no_error_carries_it(kind: type[errors.SealiftError]) -> None:
 
 def test_no_finding_and_no_report_carries_it() -> None:
     found = Finding(Resource.FILES, Answer.NO, "source", f"open: /{HOSTILE}\n", f"close {HOSTILE}")
-    assert is_harmless("".join(found.words()))
+    assert is_harmless("".join(verdict_lines("box", "source", "destination", [found])))
     record = StepRecord(step=Step.SYNC, started="2026-01-01T00:00:00Z", duration_ms=1, note=HOSTILE)
     assert is_harmless(record.note)
     assert StepRecord.model_validate_json(record.model_dump_json()) == record
