@@ -40,4 +40,5 @@ def put(archive: bytes, path: str) -> None:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # as all that Sealift puts to a host: its folder is root's alone
     put(sys.stdin.buffer.read(), sys.argv[1])
