@@ -65,10 +65,10 @@ def prepare(session: Session) -> Ready:
     """All that comes before memory is sent."""
     attested = steps.attest(session)
     destination = steps.provision_keys(session, attested)
-    plan = steps.preflight(session, destination)
-    copy = steps.sync(session, destination, plan)
-    records = (attested.step, destination.step, plan.step, copy.step)
-    return Ready(records, destination, plan, copy, Memory())
+    planned = steps.preflight(session, destination)
+    copy = steps.sync(session, destination, planned.plan)
+    records = (attested.step, destination.step, planned.step, copy.step)
+    return Ready(records, destination, planned.plan, copy, Memory())
 
 
 def arrive(session: Session) -> Provisioned:

@@ -6,7 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from sealift.migration import steps
-from sealift.migration.results import Plan, Provisioned  # noqa: TC001 - Prefect reads the annotations
+from sealift.migration.results import Planned, Provisioned  # noqa: TC001 - Prefect reads the annotations
 from sealift.migration.session import Session  # noqa: TC001 - as above
 from tasks.retrying import if_unreachable
 
@@ -19,6 +19,6 @@ from tasks.retrying import if_unreachable
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def preflight(session: Session, destination: Provisioned) -> Plan:
+def preflight(session: Session, destination: Provisioned) -> Planned:
     """Find everything that would stop the migration before anything is touched."""
     return steps.preflight(session, destination)

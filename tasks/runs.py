@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sealift.errors import SealiftError
 from sealift.migration import steps
 from tasks.attest import attest
 from tasks.final_dump import final_dump
@@ -57,17 +56,8 @@ class TaskRuns:
 
     def cut_over(self, cutovers: Sequence[Cutover]) -> list[Moved]:
         """See `steps.Runner`. The four tasks of each are under way before the hosts are armed, and three only watch."""
-        chains = [(cutover, _watch(cutover)) for cutover in cutovers]
-        failures: dict[Cutover, SealiftError] = {}
-        for cutover, chain in chains:
-            try:
-                for run in chain:
-                    run.result()
-            except SealiftError as failed:
-                failures[cutover] = failed
-        if failures:
-            raise steps.first_failure(failures)
-        return [cutover.moved() for cutover in cutovers]
+        chains = {cutover: _watch(cutover) for cutover in cutovers}
+        return steps.outcomes(cutovers, lambda cutover: [run.result() for run in chains[cutover]])
 
 
 def _watch(cutover: Cutover) -> list[PrefectFuture[Any]]:

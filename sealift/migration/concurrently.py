@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sealift.errors import HostUnreachable, SealiftError
+from sealift.errors import HostUnreachable
 from sealift.migration import steps
-from sealift.model import CUTOVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,20 +35,14 @@ class Concurrently:
 
     def cut_over(self, cutovers: Sequence[Cutover]) -> list[Moved]:
         """See `steps.Runner`."""
-        with ThreadPoolExecutor(len(cutovers)) as pool:
-            for cutover in cutovers:
-                pool.submit(_begin, cutover)
-        failures: dict[Cutover, SealiftError] = {}
-        for cutover in cutovers:
-            try:
-                for step in CUTOVER:
-                    cutover.wait(step)
-                    cutover.record(step)
-            except SealiftError as failed:
-                failures[cutover] = failed
-        if failures:
-            raise steps.first_failure(failures)
-        return [cutover.moved() for cutover in cutovers]
+        with ThreadPoolExecutor(len(cutovers)) as pool:  # leaving it waits until all have begun, or failed
+            begun = {cutover: pool.submit(cutover.begin) for cutover in cutovers}
+
+        def end(cutover: Cutover) -> None:
+            begun[cutover].result()
+            steps.watch(cutover)
+
+        return steps.outcomes(cutovers, end)
 
 
 def _tried(step: Callable[[*Inputs], Result], *inputs: *Inputs) -> Result:
@@ -63,8 +55,3 @@ def _tried(step: Callable[[*Inputs], Result], *inputs: *Inputs) -> Result:
                 raise
             left -= 1
             time.sleep(steps.RETRY_DELAY_S)
-
-
-def _begin(cutover: Cutover) -> None:
-    with suppress(SealiftError):  # `record` raises it
-        cutover.begin()

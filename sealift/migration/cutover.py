@@ -101,7 +101,7 @@ class Cutover:
         self._armed: Armed | None = None
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._failure: SealiftError | None = None
+        self._failure: BaseException | None = None
         self._outcome: Outcome | None = None
         self._beginning = threading.Lock()
         self._abandoned = False
@@ -126,8 +126,11 @@ class Cutover:
         with self._beginning:
             try:
                 self._get_ready()
-            except SealiftError as failed:
-                failed.step = failed.step or Step.FINAL_DUMP
+            except (
+                BaseException
+            ) as failed:  # whatever it is: nobody is to wait for a cutover that has not begun
+                if isinstance(failed, SealiftError):
+                    failed.step = failed.step or Step.FINAL_DUMP
                 self._failure = failed
                 self._end()
                 raise
@@ -143,25 +146,34 @@ class Cutover:
         self.heard.wait_for(lambda: Committed in self.heard or self._over.is_set(), CUTOVER_TIMEOUT_S)
 
     def has_reached(self, step: Step) -> bool:
-        """Whether a step has ended well, after `wait`."""
-        return self.heard.has_ended(step) or self._failure is None
+        """Whether a step has ended well, after `wait`. Of a commit that only the gateway told of, all have."""
+        return self.heard.has_ended(step) or self._outcome is Outcome.COMMITTED
 
     def record(self, step: Step) -> StepRecord:
         """Tell of a step, after `wait`. Returns its record; raises what ended the cutover if it did not get so far."""
-        if not self.has_reached(step) and self._failure is not None:
-            raise self._failure
+        self._check(step)
         record = self.heard.record(step)
         progress.tell_ended(self.request.container, record)
         return record
 
     def moved(self) -> Moved:
         """The result, once it has committed. Raises what ended it otherwise."""
-        if self._failure is not None and not all(map(self.has_reached, CUTOVER)):
-            raise self._failure
+        for step in CUTOVER:
+            self._check(step)
         if self._armed is None:
             raise MigrationFailed("the cutover has not begun", step=Step.FINAL_DUMP, remedy="Call `begin`")
         records = tuple(self.heard.record(step) for step in CUTOVER)
         return Moved(records, self._armed.memory, self.heard, self.group)
+
+    def _check(self, step: Step) -> None:
+        """Raise what ended the cutover before that step was over."""
+        if not self.has_reached(step):
+            raise self._failure or OutcomeUnknown(
+                f"the cutover has not come to an end in {CUTOVER_TIMEOUT_S} s",
+                host=self.request.source,
+                step=step,
+                remedy="The two hosts settle it between them; `sealift recover` finds out",
+            )
 
     def settle(self) -> Outcome | None:
         """Wait for the end of a cutover that has begun; the outcome. One that has not begun will not begin any more.
@@ -192,7 +204,7 @@ class Cutover:
         try:
             if self._armed is None:
                 self.arm()
-        except SealiftError:
+        except BaseException:
             self.failed_ns = time.monotonic_ns()
             if self._together is not None:
                 self._together.abort()
@@ -223,6 +235,8 @@ class Cutover:
             self._failure = self._failed(failed)
         except HostUnreachable as lost:
             self._failure = self._ask_gateway(lost.message, lost.host)
+        except BaseException as unexpected:  # noqa: BLE001 - whoever waits raises it
+            self._failure = unexpected
         finally:
             if self._failure is not None:
                 self.failed_ns = time.monotonic_ns()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sealift.errors import Refused
 from sealift.migration.checks import container, hosts, processes
 from sealift.migration.checks.finding import Answer, Finding, Resource
 from sealift.migration.checks.inspection import Endpoints, Inspection
 from sealift.migration.choice import choose
+from sealift.migration.results import Plan
 from sealift.migration.survey import survey
 from sealift.model import Step
 from sealift_agent.protocol import DescribeContainer, DescribeHost, Guarded
@@ -21,27 +22,12 @@ if TYPE_CHECKING:
     from sealift.inventory import Inventory
     from sealift.migration.parties import Parties
     from sealift.migration.request import Request
-    from sealift.model import Choice, Estimate
 
 LAZY_FROM_BYTES = 32 << 20
 """Less memory is read in faster before the start than page by page behind it."""
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What the preflight has found out: see `results.Plan`."""
-
-    container: dict[str, Any]
-    address: str
-    memory_bytes: int
-    image_at_destination: bool
-    choice: Choice
-    estimate: Estimate
-    lazy_restore: bool
-    warnings: tuple[str, ...]
-
-
-def preflight(request: Request, inventory: Inventory, parties: Parties) -> Judged:
+def preflight(request: Request, inventory: Inventory, parties: Parties) -> Plan:
     """Look at the container and both hosts. Refused carries every reason."""
     endpoints = Endpoints(
         inventory,
@@ -59,6 +45,7 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Judge
     estimate = survey(
         endpoints, inspection, bandwidth=request.options.bandwidth, max_rounds=request.options.max_rounds
     )
+    estimated_ns = time.monotonic_ns()
     choice = choose(
         request.options.strategy,
         here.dirty_tracking,
@@ -67,14 +54,16 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Judge
         max_downtime_s=request.options.max_downtime,
     )
     memory_bytes = inspection.uses.memory_bytes
-    return Judged(
+    return Plan(
         container=inspection.container,
         address=inspection.address,
         memory_bytes=memory_bytes,
         image_at_destination=inspection.image_there,
         choice=choice,
         estimate=estimate,
+        estimated_ns=estimated_ns,
         lazy_restore=there is not None and there.lazy and memory_bytes >= LAZY_FROM_BYTES,
+        streams=request.options.streams or estimate.streams,
         warnings=tuple(container.warnings(inspection.container)),
     )
 

@@ -37,13 +37,12 @@ class Provisioned:
 
 @dataclass(frozen=True)
 class Plan:
-    """The preflight's: what moves, and how. `container` is Docker's description of it.
+    """What moves, and how. `container` is Docker's description of it.
 
     `lazy_restore`: memory is read in behind the restored processes. `streams`: over how many connections pages go.
     `estimated_ns`: when the estimate was made, by time.monotonic_ns.
     """
 
-    step: StepRecord
     container: dict[str, Any]
     address: str
     memory_bytes: int
@@ -54,6 +53,14 @@ class Plan:
     lazy_restore: bool
     streams: int
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The preflight, with its result."""
+
+    step: StepRecord
+    plan: Plan
 
 
 @dataclass(frozen=True)

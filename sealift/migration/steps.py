@@ -27,6 +27,7 @@ from sealift.migration.results import (
     Finished,
     Moved,
     Plan,
+    Planned,
     PreDumped,
     Provisioned,
     Ready,
@@ -75,12 +76,15 @@ def prepare(sessions: Sequence[Session], run: Runner) -> list[Ready]:
     """All that comes before the hosts are armed, while the containers run."""
     attested = run.in_turn(attest, zip(sessions, strict=True))
     provisioned = run.in_turn(provision_keys, zip(sessions, attested, strict=True))
-    plans = run.at_once(preflight, zip(sessions, provisioned, strict=True))
+    planned = run.at_once(preflight, zip(sessions, provisioned, strict=True))
+    plans = [one.plan for one in planned]
     copies = run.at_once(sync, zip(sessions, provisioned, plans, strict=True))
     pre_dumped = run.at_once(pre_dump, zip(sessions, plans, strict=True))
     return [
-        Ready((one.step, two.step, plan.step, copy.step, dumped.step), two, plan, copy, dumped.memory)
-        for one, two, plan, copy, dumped in zip(attested, provisioned, plans, copies, pre_dumped, strict=True)
+        Ready((one.step, two.step, three.step, copy.step, dumped.step), two, three.plan, copy, dumped.memory)
+        for one, two, three, copy, dumped in zip(
+            attested, provisioned, planned, copies, pre_dumped, strict=True
+        )
     ]
 
 
@@ -97,6 +101,26 @@ def cutovers(sessions: Sequence[Session], ready: Sequence[Ready]) -> list[Cutove
         session.decision = cutover
         made.append(cutover)
     return made
+
+
+def outcomes(cutovers: Sequence[Cutover], end: Callable[[Cutover], object]) -> list[Moved]:
+    """Have each of a group `end`, whatever becomes of the others. Returns the results; raises `first_failure`."""
+    failures: dict[Cutover, SealiftError] = {}
+    for cutover in cutovers:
+        try:
+            end(cutover)
+        except SealiftError as failed:
+            failures[cutover] = failed
+    if failures:
+        raise first_failure(failures)
+    return [cutover.moved() for cutover in cutovers]
+
+
+def watch(cutover: Cutover) -> None:
+    """Wait for the end of a cutover that has begun, and tell of its steps. Raises what ended it before one of them."""
+    for step in CUTOVER:
+        cutover.wait(step)
+        cutover.record(step)
 
 
 def first_failure(failures: dict[Cutover, SealiftError]) -> SealiftError:
@@ -139,25 +163,13 @@ def provision_keys(session: Session, attested: Attested) -> Provisioned:
     return Provisioned(timed.record(), known, record)
 
 
-def preflight(session: Session, destination: Provisioned) -> Plan:
+def preflight(session: Session, destination: Provisioned) -> Planned:
     """Find everything that would stop the migration before anything is touched. Refused with all reasons at once."""
     with _timed(session, Step.PREFLIGHT) as timed:
-        found = checks.preflight(session.request, destination.inventory, session.parties)
-        session.journal.found(found.container["Id"], found.address)
-        timed.note = f"{found.choice.strategy}: {found.choice.why}"
-    return Plan(
-        step=timed.record(),
-        container=found.container,
-        address=found.address,
-        memory_bytes=found.memory_bytes,
-        image_at_destination=found.image_at_destination,
-        choice=found.choice,
-        estimate=found.estimate,
-        estimated_ns=time.monotonic_ns(),
-        lazy_restore=found.lazy_restore,
-        streams=session.request.options.streams or found.estimate.streams,
-        warnings=found.warnings,
-    )
+        plan = checks.preflight(session.request, destination.inventory, session.parties)
+        session.journal.found(plan.container["Id"], plan.address)
+        timed.note = f"{plan.choice.strategy}: {plan.choice.why}"
+    return Planned(timed.record(), plan)
 
 
 def sync(session: Session, destination: Provisioned, plan: Plan) -> Copy:
@@ -218,10 +230,7 @@ class InTurn:
         """See `Runner`. A group's have to begin at once, so that this is for a migration of one."""
         for cutover in cutovers:
             cutover.begin()
-            for step in CUTOVER:
-                cutover.wait(step)
-                cutover.record(step)
-        return [cutover.moved() for cutover in cutovers]
+        return outcomes(cutovers, watch)
 
 
 @dataclass

@@ -209,7 +209,7 @@ def test_a_man_in_the_middle_at_wireguard(hosts: Hosts) -> None:
         Session.open(hosts.inventory, hosts.request("redis")) as session,
     ):
         destination = arrive(session)
-        plan = steps.preflight(session, destination)
+        plan = steps.preflight(session, destination).plan
         with counting_at_source(hosts, *PLACES[:1]) as sent, other_wireguard_key(hosts):
             with pytest.raises(SealiftError):
                 steps.sync(session, destination, plan)

@@ -85,7 +85,7 @@ def quota(hosts: Hosts, host: str) -> str:
 def estimated(hosts: Hosts) -> Estimate:
     """What the preflight says of the writer."""
     with Session.open(hosts.inventory, hosts.request("writer")) as session:
-        estimate = steps.preflight(session, arrive(session)).estimate
+        estimate = steps.preflight(session, arrive(session)).plan.estimate
         assert estimate is not None
         return estimate
 

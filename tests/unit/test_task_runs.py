@@ -41,7 +41,7 @@ def test_the_steps_are_run_in_the_order_of_the_protocol() -> None:
     class Recording(steps.InTurn):
         def in_turn(self, step: Any, members: Any) -> Any:
             ran.append(TASKS[step].name)
-            return [SimpleNamespace(step=TASKS[step].name, memory=Memory()) for _ in members]
+            return [SimpleNamespace(step=TASKS[step].name, memory=Memory(), plan=None) for _ in members]
 
         at_once = in_turn
 

@@ -115,7 +115,6 @@ def ready() -> Ready:
     )
     record = StepRecord(step=Step.PREFLIGHT, started=datetime.now(UTC), duration_ms=0)
     plan = Plan(
-        step=record,
         container={"Id": "c0ffee", "Name": "/box"},
         address="10.0.0.9",
         memory_bytes=1,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from parties_at_hand import Three
 
-from sealift.errors import CommandFailed, HostUnreachable, Refused
+from sealift.errors import CommandFailed, HostUnreachable, MigrationFailed, Refused
 from sealift.migration import cutover as module
 from sealift.migration import steps
 from sealift.migration.concurrently import Concurrently
@@ -126,3 +127,18 @@ def test_of_a_group_that_fails_the_cause_is_raised() -> None:
     with pytest.raises(CommandFailed, match="no port"):
         Concurrently().cut_over([cutover for _, cutover in both])
     assert not any(three.source.got(cast("Any", Go)) for three, _ in both)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_nobody_expected_is_raised_at_once_by_whoever_it_comes_from(failing: int) -> None:
+    """The others do not wait for it, and nobody takes a cutover that never began for one that is over."""
+    both = pair()
+    both[failing][0].destination.answer(ArmDestination, KeyError("a field that is not there"))
+    began = time.monotonic()
+    with pytest.raises(KeyError, match="not there"):
+        Concurrently().cut_over([cutover for _, cutover in both])
+    assert time.monotonic() - began < WAIT_S
+    for three, cutover in both:
+        assert not three.source.got(cast("Any", Go))
+        with pytest.raises((KeyError, MigrationFailed)):
+            cutover.moved()

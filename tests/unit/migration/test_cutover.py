@@ -273,3 +273,27 @@ def test_members_of_a_group_have_one_decision() -> None:
         [asked] = three.gateway.got(Decide)
         assert isinstance(asked, Decide)
         assert asked.members == ["m1", "m2"]
+
+
+def test_what_nobody_expected_in_the_middle_is_not_taken_for_a_commit() -> None:
+    three = Three()
+    cutover = made(three)
+    assert ended(three, cutover, *TOLD[:3], end=KeyError("a field that is not there")) is None
+    assert cutover.record(Step.FINAL_DUMP).duration_ms == 20
+    with pytest.raises(KeyError):
+        cutover.record(Step.NETWORK_SWITCH)
+    with pytest.raises(KeyError):
+        cutover.moved()
+
+
+def test_a_cutover_without_an_end_is_none_that_has_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CUTOVER_TIMEOUT_S", 0.05)
+    three = Three()
+    cutover, let_go = made(three), threading.Event()
+    three.source.answer(Go, lambda _: let_go.wait(WAIT_S) and Outcome.COMMITTED)
+    cutover.begin()
+    cutover.wait(Step.NETWORK_SWITCH)
+    with pytest.raises(OutcomeUnknown, match="has not come to an end"):
+        cutover.moved()
+    assert cutover.settle() is None
+    let_go.set()

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from parties_at_hand import ready
 
 from sealift.errors import CommandFailed, MigrationFailed
 from sealift.migration import predump
 from sealift.migration.request import Options, Request
-from sealift.migration.results import Memory, Plan
-from sealift.model import Choice, Estimate, Round, Step, StepRecord, Strategy
+from sealift.model import Choice, Estimate, Round, Strategy
 from sealift_agent.constants import PAGE_BYTES
 from sealift_agent.protocol import Dumped, FinishPageServer, PreDump, SlowDown, StartPageServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sealift.migration.results import Memory
 
 
 class Hosts:
@@ -61,18 +63,7 @@ ESTIMATE = Estimate(
     learned=True,
     predictions=[],
 )
-PLAN = Plan(
-    step=StepRecord(step=Step.PREFLIGHT, started=datetime.now(UTC), duration_ms=0),
-    container={},
-    address="",
-    memory_bytes=10**8,
-    image_at_destination=True,
-    choice=Choice(strategy=Strategy.PRE_COPY, why=""),
-    estimate=ESTIMATE,
-    estimated_ns=0,
-    lazy_restore=False,
-    streams=1,
-)
+PLAN = replace(ready().plan, choice=Choice(strategy=Strategy.PRE_COPY, why=""), estimate=ESTIMATE)
 
 
 def pre_dumped(hosts: Hosts, **asked: Any) -> Memory:
