@@ -26,12 +26,15 @@ def lab_up(
         str | None,
         typer.Option(help="snp (the default) or sev: hosts prove what they are. none: they do not."),
     ] = None,
+    docker: Annotated[
+        str, typer.Option(help="26 or 28, or two of them: at the source and at the destination, as 26:28.")
+    ] = "26",
 ) -> None:
     """Bring a lab up and write its inventory."""
     from sealift.lab import lab
     from sealift.lab.plan import kind_of
 
-    lab.up(kind_of(kind), say=say, evidence=read_options(evidence=evidence).evidence)
+    lab.up(kind_of(kind), say=say, evidence=read_options(evidence=evidence).evidence, docker=docker)
 
 
 @app.command("down")

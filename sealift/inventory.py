@@ -125,6 +125,10 @@ class LabFacts(_Table):
 
     kind: Literal["vm", "netns"]
     accelerator: str = Field(description="What runs the VMs: kvm, tcg, or none where there are none.")
+    docker: dict[str, str] = Field(
+        default_factory=dict,
+        description="Major version of Docker on each host, where it is not the usual one.",
+    )
 
 
 class Inventory(_Table):

@@ -25,6 +25,8 @@ ROOT = Path("/sys/fs/cgroup")
 FREEZE_TIMEOUT_S = 5
 EMPTY_TIMEOUT_S = 2
 
+PROCESSES = "cgroup.procs"
+
 ASIDE = ".stopped"
 """What the name of the group beside a container's ends in."""
 
@@ -153,6 +155,46 @@ def of_container(container: str) -> list[Path]:
     """The groups that Docker has made for a container, by its id: one, or one for each controller (version 1)."""
     names = {container, f"docker-{container}.scope"}
     return [Path(place, name) for place, inner, _ in os.walk(ROOT) for name in names.intersection(inner)]
+
+
+def of_bundle(path: str) -> list[Path]:
+    """Make the groups that a bundle's `linux.cgroupsPath` names: one, or one for each controller (version 1).
+
+    It is a path below the root, or `SLICE:PREFIX:NAME` with the driver of systemd (runc, docs/systemd.md).
+    """
+    if path.count(":") == 2:
+        parent, prefix, name = path.split(":")
+        path = f"{_slice(parent)}/{prefix}-{name}.scope"
+    inner = path.strip("/")
+    if (ROOT / "cgroup.controllers").exists():
+        tops = [ROOT]
+    else:
+        tops = [
+            top
+            for top in ROOT.iterdir()
+            if top.is_dir() and not top.is_symlink() and (top / "tasks").exists()
+        ]
+    for top in tops:
+        place = top
+        for word in inner.split("/"):
+            place = place / word
+            place.mkdir(exist_ok=True)
+            for setting in ("cpuset.cpus", "cpuset.mems"):  # on version 1 a new one takes no process without
+                if (
+                    (top / "tasks").exists()
+                    and (place / setting).exists()
+                    and not (place / setting).read_text().strip()
+                ):
+                    (place / setting).write_text((place.parent / setting).read_text())
+    return [top / inner for top in tops]
+
+
+def _slice(name: str) -> str:
+    """The path of a slice of systemd's: `a-b.slice` is in `a.slice` (systemd.slice(5))."""
+    words = (name or "system.slice").removesuffix(".slice").split("-")
+    if words == [""]:
+        return ""
+    return "/".join("-".join(words[: end + 1]) + ".slice" for end in range(len(words)))
 
 
 def end_container(container: str, timeout_s: float) -> int:

@@ -9,7 +9,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import cgroup, docker_api, limits, processes, protocol, volume_marks
+from . import cgroup, docker_api, interposed, limits, processes, protocol, volume_marks
 from .memory import dirty
 from .network import firewall, link
 from .orders import Orders
@@ -50,7 +50,7 @@ def container(container: str) -> ContainerFacts:
     pids = cgroup.pids(cgroup.of_process(init))
     return ContainerFacts(
         uses=processes.look(pids, init),
-        limits_unreadable=limits.unreadable(pids) and not limits.obtainable(),
+        limits_unreadable=limits.unreadable(pids) and not interposed.obtainable(),
     )
 
 

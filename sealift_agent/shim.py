@@ -10,6 +10,7 @@ The shim speaks ttrpc (containerd/ttrpc, PROTOCOL.md): a header of length, strea
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -22,13 +23,16 @@ from . import docker_api, proc
 from .protobuf import fields, written
 from .wire import AgentError
 
-SERVICE = b"containerd.task.v2.Task"
+SERVICE = "containerd.task.v%d.Task"
 SOCKETS = (Path("/run/containerd/containerd.sock"), Path("/run/docker/containerd/containerd.sock"))
 """containerd's own, and that of one that dockerd has started for itself."""
 
 UNIX = "unix://"
 HEADER = struct.Struct(">IIBB")
 REQUEST = 1
+FIRST_VERSION = 2
+"""Of the service, with containerd 1. With containerd 2 it is 3."""
+
 CREATED, RUNNING = 1, 2
 """containerd's api/types/task: the states that matter here."""
 
@@ -47,11 +51,25 @@ def kill_shim(container: str) -> None:
             is_shim = Path(f"/proc/{pid}/exe").readlink().name.startswith("containerd-shim")
             if is_shim and mark in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
                 address = ""
-                with contextlib.suppress(OSError):
-                    address = (Path(f"/proc/{pid}/cwd") / "address").read_text().strip()
+                with contextlib.suppress(AgentError):
+                    _, address = _address(Path(f"/proc/{pid}/cwd"))
                 os.kill(pid, signal.SIGKILL)
-                if address.startswith(UNIX):
-                    Path(address[len(UNIX) :]).unlink(missing_ok=True)
+                if address:
+                    Path(address).unlink(missing_ok=True)
+
+
+def _address(bundle: Path) -> tuple[int, str]:
+    """The version of a shim's service and the path of its socket. containerd 2 writes both into one file."""
+    try:
+        parameters = bundle / "bootstrap.json"
+        if parameters.is_file():
+            found = json.loads(parameters.read_text())
+            version, address = int(found["version"]), str(found["address"])
+        else:
+            version, address = FIRST_VERSION, (bundle / "address").read_text().strip()
+    except (OSError, ValueError, KeyError, TypeError) as unknown:
+        raise AgentError(f"the shim's address is not known: {unknown}") from unknown
+    return version, address[len(UNIX) :]
 
 
 class Shim:
@@ -61,9 +79,14 @@ class Shim:
         self._container = container
         self._bundle = bundle
 
-    def is_creating(self) -> bool:
-        """Whether it has still to create the container. One of containerd 2, which is found elsewhere, is not asked."""
-        return (self._bundle / "address").is_file() and self._state() is None
+    def is_busy(self, wanted: int) -> bool:
+        """Whether it has still to come to that state: CREATED or RUNNING. False for one whose address nobody knows."""
+        try:
+            _address(self._bundle)
+        except AgentError:
+            return False
+        found = self._state()
+        return found is None or found[0] < wanted
 
     def _state(self) -> tuple[int, int] | None:
         """The container's state and first process; None if the shim has no such container."""
@@ -106,12 +129,13 @@ class Shim:
 
     def _call(self, method: str, timeout_s: float = TIMEOUT_S) -> bytes:
         arguments = written(1, self._container.encode())
-        message = written(1, SERVICE) + written(2, method.encode()) + written(3, arguments)
+        version, address = _address(self._bundle)
+        service = (SERVICE % version).encode()
+        message = written(1, service) + written(2, method.encode()) + written(3, arguments)
         try:
-            address = (self._bundle / "address").read_text().strip()
             with socket.socket(socket.AF_UNIX) as there:
                 there.settimeout(timeout_s)
-                there.connect(address[len(UNIX) :])
+                there.connect(address)
                 there.sendall(HEADER.pack(len(message), 1, REQUEST, 0) + message)
                 with there.makefile("rb") as answers:
                     length = HEADER.unpack(answers.read(HEADER.size))[0]

@@ -9,7 +9,7 @@ import docker
 
 from sealift.errors import Refused
 from sealift.host.docker import RUNTIME, wait_for
-from sealift_agent.constants import BRIDGE
+from sealift_agent.constants import BRIDGE, INTERFACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,5 +88,7 @@ def docker_network(connection: Connection, network: Network) -> None:
             # A workload's packets carry its own address, wherever they leave a host.
             "com.docker.network.bridge.enable_ip_masquerade": "false",
             "com.docker.network.driver.mtu": str(network.mtu),
+            # Docker from 28 on drops what is routed to a container's address, unless it comes from here.
+            "com.docker.network.bridge.trusted_host_interfaces": INTERFACE,
         },
     )

@@ -16,9 +16,9 @@ from sealift.errors import PrerequisiteMissing, Refused, SealiftError, UnusableI
 from sealift.host import prepare, ssh
 from sealift.host.agents import Agent
 from sealift.lab import namespaced, power, processors, teardown, wiring
-from sealift.lab.layout import GATEWAY, HOSTS, PROVIDER, LabHost
-from sealift.lab.plan import POLICY, Asked, Kind, Lab, login_key, plan
-from sealift.machine.recipe import RECIPE, files_dir
+from sealift.lab.layout import DESTINATION, GATEWAY, HOSTS, PROVIDER, SOURCE, LabHost
+from sealift.lab.plan import POLICY, Asked, Kind, Lab, dockers_of, login_key, plan
+from sealift.machine.recipe import files_dir
 from sealift.machine.tree import build_tree
 from sealift.paths import run_dir
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SSH_PATIENCE_S = 20
 VM_SSH_PATIENCE_S = 180
+DOCKER = "26"
+"""The version that a lab has unless another is asked for."""
 
 
 def lab_dir() -> Path:
@@ -38,11 +40,13 @@ def lab_dir() -> Path:
     return run_dir() / "lab"
 
 
-def up(kind: Kind, *, say: Callable[[str], None], evidence: Asked | None = None) -> Inventory:
+def up(
+    kind: Kind, *, say: Callable[[str], None], evidence: Asked | None = None, docker: str = DOCKER
+) -> Inventory:
     """Bring a lab up and write its inventory. Whatever goes wrong, nothing of a half-built lab stays.
 
     With evidence (the default: SNP) the hosts that prove themselves are attested, and the inventory that comes back has
-    the keys that they proved.
+    the keys that they proved. `docker` is the version at the source and the destination, or both: `26:28`.
     """
     _may_start()
     asked: Asked = evidence or "snp"
@@ -52,19 +56,26 @@ def up(kind: Kind, *, say: Callable[[str], None], evidence: Asked | None = None)
             remedy="Take `--evidence snp`, or `--kind vm`",
             step="lab up",
         )
+    dockers = dockers_of(docker)
+    if kind == "vm" and len(set(map(dockers.get, (SOURCE.name, DESTINATION.name)))) > 1:
+        raise UnusableInput(
+            "the VMs of a lab boot one image, with one version of Docker",
+            remedy="Take the same version for both, or `--kind netns`",
+            step="lab up",
+        )
     directory = lab_dir()
-    tree = build_tree(RECIPE, say=say)
     roots = processors.make_roots(say=say) if kind == "netns" and asked != "none" else None
     started = time.monotonic()
     try:
         directory.mkdir(parents=True, mode=0o700)
-        lab = plan(kind, directory, asked)
+        lab = plan(kind, directory, asked, dockers)
+        trees = {host: build_tree(lab.recipe(host), say=say) for host in HOSTS}
         if roots is not None:
             (directory / POLICY).write_text(processors.policy(roots))
         if kind == "vm":
-            lab = _start_vm(lab, directory, tree, say)
+            lab = _start_vm(lab, directory, trees, say)
         else:
-            _start_namespaced(lab, directory, tree, HOSTS)
+            _start_namespaced(lab, directory, trees, HOSTS)
         say("waiting for SSH and Docker")
         known = _prepare_hosts(lab)
         inventories.save(lab.inventory, inventories.lab_inventory())
@@ -116,14 +127,15 @@ def _may_start() -> None:
         )
 
 
-def _start_vm(lab: Lab, directory: Path, tree: Path, say: Callable[[str], None]) -> Lab:
+def _start_vm(lab: Lab, directory: Path, trees: dict[LabHost, Path], say: Callable[[str], None]) -> Lab:
     from sealift.lab import virtual  # noqa: PLC0415 - a netns lab needs nothing of it
 
+    tree = trees[DESTINATION]
     lab, binds, files = virtual.prepare(lab, directory, tree, say=say)
     _start_namespaced(
         lab,
         directory,
-        tree,
+        trees,
         virtual.namespaced(),
         virtual=virtual.VIRTUAL,
         provider_binds=binds,
@@ -136,7 +148,7 @@ def _start_vm(lab: Lab, directory: Path, tree: Path, say: Callable[[str], None])
 def _start_namespaced(
     lab: Lab,
     directory: Path,
-    tree: Path,
+    trees: dict[LabHost, Path],
     hosts: tuple[LabHost, ...],
     *,
     virtual: tuple[LabHost, ...] = (),
@@ -163,7 +175,7 @@ def _start_namespaced(
     started = {
         host: power.enter(
             host,
-            f"{config}:{files_dir()}:{tree}",
+            f"{config}:{files_dir()}:{trees[host]}",
             directory,
             switch.pid,
             proves_itself=host in chips,

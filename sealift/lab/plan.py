@@ -21,6 +21,7 @@ from sealift.lab.layout import (
     VCPUS,
     LabHost,
 )
+from sealift.machine.recipe import RECIPE, RECIPES, Recipe
 from sealift.network import wireguard
 from sealift.provider.gate import authorized_line
 
@@ -56,6 +57,10 @@ class Lab:
     def with_facts(self, facts: LabFacts) -> Lab:
         """The same lab, saying something else of itself."""
         return replace(self, inventory=self.inventory.model_copy(update={"lab": facts}))
+
+    def recipe(self, host: LabHost) -> Recipe:
+        """The packages of a host."""
+        return recipe_of(self.inventory, host)
 
     def with_image(self, image: Path) -> Lab:
         """The same lab, the owner's copy of the image that its measured VMs boot in that folder."""
@@ -112,7 +117,29 @@ def kind_of(text: str) -> Kind:
     raise UnusableInput(f"there is no lab of the kind {text!r}", remedy="Take vm or netns")
 
 
-def plan(kind: Kind, directory: Path, evidence: Asked) -> Lab:
+def dockers_of(text: str) -> dict[str, str]:
+    """The Docker versions of source and destination that somebody has named, as `26`, `28` or `26:28`.
+
+    UnusableInput if there is no such version.
+    """
+    source, _, destination = text.partition(":")
+    found = {SOURCE.name: source, DESTINATION.name: destination or source}
+    for version in found.values():
+        if version not in RECIPES:
+            raise UnusableInput(
+                f"there is no lab with Docker {version!r}",
+                remedy=f"Take {' or '.join(RECIPES)} for both hosts, or two with a colon between: source:destination",
+            )
+    return {host: version for host, version in found.items() if RECIPES[version] is not RECIPE}
+
+
+def recipe_of(inventory: Inventory, host: LabHost) -> Recipe:
+    """The packages of a host of a lab."""
+    version = inventory.lab.docker.get(host.name) if inventory.lab else None
+    return RECIPES[version] if version else RECIPE
+
+
+def plan(kind: Kind, directory: Path, evidence: Asked, docker: dict[str, str] | None = None) -> Lab:
     """Keys for everybody and the inventory that names them. Writes the key to log in with.
 
     Hosts with evidence have none of these keys: they make their own and prove them, or get them as a launch secret.
@@ -169,7 +196,7 @@ def plan(kind: Kind, directory: Path, evidence: Asked) -> Lab:
         client=hosts["client"],
         network=Network(mtu=TUNNEL_MTU),
         worker=Worker(without_evidence=(SOURCE.name, DESTINATION.name)),  # nothing of worth is on them
-        lab=LabFacts(kind=kind, accelerator="none"),
+        lab=LabFacts(kind=kind, accelerator="none", docker=docker or {}),
         state=directory / "state",
     )
     return Lab(inventory, keys, login, provider_login)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from sealift.errors import CommandFailed
 from sealift.lab import namespaced, processors, teardown, wiring
-from sealift.machine.recipe import RECIPE, files_dir
+from sealift.lab.plan import recipe_of
+from sealift.machine.recipe import files_dir
 from sealift.machine.tree import build_tree
 from sealift.processor.interface import GUEST_SOCKET
 
@@ -75,7 +76,7 @@ def on(host: LabHost, directory: Path, inventory: Inventory) -> None:
     switch = namespaced.switch_of(mark)
     proves_itself = inventory.machine(host.name).vm is not None
     chip = processors.start(host.name, place, mark) if proves_itself else None
-    lower = f"{place / 'config'}:{files_dir()}:{build_tree(RECIPE, say=lambda _: None)}"
+    lower = f"{place / 'config'}:{files_dir()}:{build_tree(recipe_of(inventory, host), say=lambda _: None)}"
     started = enter(host, lower, directory, switch, proves_itself=proves_itself)
     wiring.connect(switch, host, started.pid, (), str(inventory.network.workloads))
     if chip is not None:

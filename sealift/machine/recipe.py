@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -97,6 +97,18 @@ RECIPE = Recipe(
         "/usr/share/zsh/*",
     ),
 )
+
+_DOCKER = ("containerd", "docker-cli", "docker.io", "runc")
+
+RECIPES: dict[str, Recipe] = {
+    "26": RECIPE,
+    "28": replace(
+        RECIPE,
+        packages=tuple(package for package in RECIPE.packages if package not in _DOCKER),
+        testing_packages=(*RECIPE.testing_packages, *_DOCKER),
+    ),
+}
+"""By major version of Docker: Debian 13's, and Debian testing's."""
 
 
 def files_dir() -> Path:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import authenticated, breakpoints, criu, messages, points, restart, volume_marks
+from .. import authenticated, breakpoints, criu, interposed, messages, points, restart, volume_marks
 from ..admission import Admission
 from ..files import links
 from ..files.flush import Flush
@@ -27,7 +27,8 @@ from ..wire import AgentError, Alive
 from .afterwards import PORT
 from .decision import ANSWER_TIMEOUT_S, Decision
 from .restore import Restore
-from .start import RESTORE_TIMEOUT_S, RESTORES, Start, alone, follow_links
+from .stand_in import StandIn
+from .start import RESTORE_TIMEOUT_S, RESTORES, Start, follow_links
 
 if TYPE_CHECKING:
     from ..network.bridge_port import BridgePort
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ..wire import Controller
     from .copy import Copy
     from .live import Live
+    from .start import Paused
 
 FLUSH_TIMEOUT_S = 10
 PAGES_S = 1
@@ -71,23 +73,12 @@ def arm(live: Live, copy: Copy, order: ArmDestination, controller: Controller) -
     _closes_early(start.trigger, live, copy)
     if order.log is not None:
         cut(Path(order.log.path), order.log.marked)
+    paused = start.begin()
     printer = None
-    with alone():
-        others = bridge_port.unclaimed(order.bridge)
-        paused = start.begin()
-        if order.log is not None:
-            printer = Printer(container)
-            _closes_early(printer, live, copy)
-        # Docker moves the other end of the veth pair into the container only when runc calls its hook.
-        mine = bridge_port.unclaimed(order.bridge) - others
-    if len(mine) != 1:
-        raise AgentError(
-            f"{len(mine)} new ports in the bridge {order.bridge}: which is the container's?", "restore"
-        )
-    port = bridge_port.BridgePort(mine.pop(), order.bridge)
-    (work / PORT).write_text(port.port)
-    port.detach()
-    external_network = _put_in_order(paused.bundle / "config.json", work, live)
+    if order.log is not None:
+        printer = Printer(container)
+        _closes_early(printer, live, copy)
+    paused, port = _connect(start, paused, order, live)
     start.prepare(live.images)
     flushed.wait()
     armed = Armed(
@@ -99,7 +90,6 @@ def arm(live: Live, copy: Copy, order: ArmDestination, controller: Controller) -
         port,
         order.address,
         restart.Policy(container, order.restart_policy),
-        external_network=external_network,
     )
     armed.begin()
     return armed
@@ -111,19 +101,30 @@ def _closes_early(held: Trigger | Printer, live: Live, copy: Copy) -> None:
     copy.before.append(held.close)
 
 
-def _put_in_order(config: Path, work: Path, live: Live) -> bool:
-    """Make a bundle fit for a restore. Returns whether its network is filled beforehand, where that can be had."""
+def _connect(start: Start, paused: Paused, order: ArmDestination, live: Live) -> tuple[Paused, BridgePort]:
+    """Make the bundle fit for a restore, and have Docker fill the network. Returns where the start waits, and the port.
+
+    The port is detached.
+    """
+    config = paused.bundle / "config.json"
     spec = json.loads(config.read_text())
     follow_links(spec)
-    filled = sandbox.fill(spec)
-    settings = ""
-    if filled is not None:
-        live.resources.callback(filled.close)
-        (work / "network").symlink_to(filled.path)
-        settings = f"inherit-fd fd[{NETWORK_DESCRIPTOR}]:{criu.NETWORK}\n"
+    network = sandbox.make(spec)
+    live.resources.callback(network.close)
+    by_hook = sandbox.fill_by_hook(spec, network)
     config.write_text(json.dumps(spec))
-    (work / "criu.conf").write_text(settings)
-    return filled is not None
+    if not by_hook:
+        interposed.library("restore")
+        stand_in = StandIn(network, spec)
+        live.resources.callback(stand_in.end)
+        paused = start.hand_over(paused, stand_in, live.resources)
+    port = bridge_port.find(network.path, order.address, order.bridge)
+    (start.work / PORT).write_text(port.port)
+    port.detach()
+    network.open()
+    (start.work / "network").symlink_to(network.path)
+    (start.work / "criu.conf").write_text(f"inherit-fd fd[{NETWORK_DESCRIPTOR}]:{criu.NETWORK}\n")
+    return paused, port
 
 
 class Armed:
@@ -149,11 +150,8 @@ class Armed:
         port: BridgePort,
         address: str,
         policy: restart.Policy,
-        *,
-        external_network: bool,
     ) -> None:
-        """`external_network`: whether the images are to have no network namespace."""
-        self.external_network = external_network
+        self.external_network = True
         self._live, self._copy, self._controller = live, copy, controller
         self._restore, self._decision = restore, decision
         self._port, self._address, self._policy = port, address, policy

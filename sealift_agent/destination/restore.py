@@ -66,9 +66,9 @@ class Restore:
         if self._start.pager is not None:
             self._start.pager.guard()
         deadline = time.monotonic() + CREATED_S
-        while self._start.failure is None and self._shim.is_creating():
+        while self._start.failure is None and self._shim.is_busy(self._start.ends_as):
             if time.monotonic() > deadline:
-                raise AgentError(f"containerd's shim has not created it after {CREATED_S} s", "restore")
+                raise AgentError(f"containerd's shim does not have it after {CREATED_S} s", "restore")
             time.sleep(0.0005)
         if self._start.failure is not None:
             raise AgentError(self._start.failure, "restore")

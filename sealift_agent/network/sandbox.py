@@ -1,14 +1,19 @@
 """The restored container's network namespace, made and filled by Docker before the source freezes.
 
-Left to itself Docker fills the namespace that CRIU has made, in the middle of the restore: runc calls a hook in the
-bundle, which starts the Docker daemon's program again only to give the daemon the namespace's path through a socket.
-Here the agent makes the namespace, gives the daemon its path, takes the hook out of the bundle, and has CRIU join.
+Up to version 26, Docker by itself fills the namespace that CRIU has made, in the middle of the restore: runc calls a
+hook in the bundle, which starts the Docker daemon's program again only to give the daemon the namespace's path through
+a socket. Here the agent makes the namespace, gives the daemon its path, takes the hook out of the bundle, and has CRIU
+join. From version 27 on the daemon does it between the runtime's `create` and `start`: see `destination.stand_in`.
+
+Nobody gets an answer from the namespace while it is being filled: its kernel would refuse connections that belong to
+the container, which is still elsewhere. Once its bridge port is detached, nothing reaches it (`open`).
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +32,13 @@ EXEC_ROOT = "-exec-root="
 DEFAULT_EXEC_ROOT = "/run/docker"
 """The hook's name and its option in Docker 17 to 26 (moby, libnetwork/sandbox_externalkey_unix.go)."""
 
+ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
+NO_ANSWER = "8"
+"""Documentation/networking/ip-sysctl.rst."""
+
+CLOSED = "sealift-closed"
+"""The table of nftables that drops what arrives."""
+
 SUCCESS = b"success"
 ANSWER_TIMEOUT_S = 60
 
@@ -36,6 +48,7 @@ class Sandbox:
 
     def __init__(self, sysctls: dict[str, str]) -> None:
         self.descriptor = -1
+        self._arp_ignore = ""
         failures: list[Exception] = []
         maker = threading.Thread(target=_caught, args=(lambda: self._make(sysctls), failures))
         maker.start()
@@ -51,6 +64,26 @@ class Sandbox:
         self.descriptor = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY)
         for name, value in sysctls.items():
             (Path("/proc/sys") / name.replace(".", "/")).write_text(value)
+        self._arp_ignore = ARP_IGNORE.read_text()
+        ARP_IGNORE.write_text(NO_ANSWER)
+        _nft(
+            f"add table ip {CLOSED}\n"
+            f"add chain ip {CLOSED} arriving {{ type filter hook prerouting priority raw; policy drop; }}"
+        )
+
+    def open(self) -> None:
+        """Its kernel answers again. Its bridge port has to be detached by now."""
+        failures: list[Exception] = []
+        opener = threading.Thread(target=_caught, args=(self._open, failures))
+        opener.start()
+        opener.join()
+        if failures:
+            raise AgentError(f"the network namespace stays closed: {failures[0]}", "restore") from failures[0]
+
+    def _open(self) -> None:
+        libc.call("setns", self.descriptor, CLONE_NEWNET)
+        ARP_IGNORE.write_text(self._arp_ignore)
+        _nft(f"delete table ip {CLOSED}")
 
     def close(self) -> None:
         """Let go of it."""
@@ -66,27 +99,39 @@ def _caught(work: Callable[[], None], failures: list[Exception]) -> None:
         failures.append(failure)
 
 
-def fill(spec: dict[str, Any]) -> Sandbox | None:
-    """Make the namespace and have Docker fill it; the hook that would have is taken out of the bundle's `spec`.
+def make(spec: dict[str, Any]) -> Sandbox:
+    """Make the namespace that a bundle's `spec` asks for. AgentError where it asks for none of its own."""
+    fresh = [n for n in spec["linux"]["namespaces"] if n["type"] == "network" and not n.get("path")]
+    if len(fresh) != 1:
+        raise AgentError("the container has no network namespace of its own", "restore")
+    sysctls = spec["linux"].get("sysctl") or {}
+    return Sandbox({name: value for name, value in sysctls.items() if name.startswith("net.")})
 
-    None, and the spec as it was, where the bundle has no such hook or names a namespace: another version of Docker.
+
+def fill_by_hook(spec: dict[str, Any], sandbox: Sandbox) -> bool:
+    """Have Docker fill the namespace as the bundle's hook would, and take the hook out of the bundle's `spec`.
+
+    False, and the spec as it was, where the bundle has no such hook: from Docker 27 on.
     """
     hooks = (spec.get("hooks") or {}).get("prestart") or []
     mine = [hook for hook in hooks if (hook.get("args") or [""])[0] == HOOK]
-    fresh = [n for n in spec["linux"]["namespaces"] if n["type"] == "network" and not n.get("path")]
-    if len(mine) != 1 or len(fresh) != 1 or len(mine[0]["args"]) < 3:
-        return None
+    if len(mine) != 1 or len(mine[0]["args"]) < 3:
+        return False
     *options, container, controller = mine[0]["args"][1:]
     root = next((word[len(EXEC_ROOT) :] for word in options if word.startswith(EXEC_ROOT)), DEFAULT_EXEC_ROOT)
-    sysctls = spec["linux"].get("sysctl") or {}
-    sandbox = Sandbox({name: value for name, value in sysctls.items() if name.startswith("net.")})
     try:
         _set_key(f"{root}/libnetwork/{controller}.sock", container, sandbox.path)
     except (OSError, AgentError) as failure:
-        sandbox.close()
         raise AgentError(f"Docker does not fill the container's network: {failure}", "restore") from failure
     hooks.remove(mine[0])
-    return sandbox
+    return True
+
+
+def _nft(words: str) -> None:
+    """Run nft in the namespace of the calling thread. OSError if it fails."""
+    done = subprocess.run(["nft", "-f", "-"], input=f"{words}\n", capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError(f"nft: {' '.join(done.stderr.split())[:200]}")
 
 
 def _set_key(path: str, container: str, namespace: str) -> None:
