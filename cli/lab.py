@@ -27,8 +27,12 @@ def lab_up(
         typer.Option(help="snp (the default) or sev: hosts prove what they are. none: they do not."),
     ] = None,
     docker: Annotated[
-        str, typer.Option(help="26 or 28, or two of them: at the source and at the destination, as 26:28.")
-    ] = "26",
+        str | None,
+        typer.Option(
+            help="26 (the default) or 28, or two: at the source and at the destination, as 26:28.",
+            envvar="SEALIFT_DOCKER",
+        ),
+    ] = None,
 ) -> None:
     """Bring a lab up and write its inventory."""
     from sealift.lab import lab

@@ -41,6 +41,7 @@ def host() -> HostFacts:
         rsync=shutil.which("rsync") is not None,
         guarded=firewall.stands(),
         wrapper=all(os.access(f"/usr/libexec/sealift/{name}", os.X_OK) for name in WRAPPERS),
+        interposable=interposed.obtainable(),
     )
 
 

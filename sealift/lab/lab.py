@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 SSH_PATIENCE_S = 20
 VM_SSH_PATIENCE_S = 180
-DOCKER = "26"
-"""The version that a lab has unless another is asked for."""
+DOCKER, DOCKER_VARIABLE = "26", "SEALIFT_DOCKER"
+"""The version that a lab has unless another is asked for, and the variable that asks for it."""
 
 
 def lab_dir() -> Path:
@@ -41,12 +41,13 @@ def lab_dir() -> Path:
 
 
 def up(
-    kind: Kind, *, say: Callable[[str], None], evidence: Asked | None = None, docker: str = DOCKER
+    kind: Kind, *, say: Callable[[str], None], evidence: Asked | None = None, docker: str | None = None
 ) -> Inventory:
     """Bring a lab up and write its inventory. Whatever goes wrong, nothing of a half-built lab stays.
 
     With evidence (the default: SNP) the hosts that prove themselves are attested, and the inventory that comes back has
-    the keys that they proved. `docker` is the version at the source and the destination, or both: `26:28`.
+    the keys that they proved. `docker` is the version at the source and the destination, or both: `26:28`. Without
+    it, SEALIFT_DOCKER says so, or it is 26.
     """
     _may_start()
     asked: Asked = evidence or "snp"
@@ -56,7 +57,7 @@ def up(
             remedy="Take `--evidence snp`, or `--kind vm`",
             step="lab up",
         )
-    dockers = dockers_of(docker)
+    dockers = dockers_of(docker or os.environ.get(DOCKER_VARIABLE) or DOCKER)
     if kind == "vm" and len(set(map(dockers.get, (SOURCE.name, DESTINATION.name)))) > 1:
         raise UnusableInput(
             "the VMs of a lab boot one image, with one version of Docker",

@@ -73,7 +73,7 @@ def arm(
     decider = Decider(where, port, token, key, group=bool(members))
     log = sync.send_log(source, copy.log, LOG_BEHIND_BYTES).log
     post_copy = plan.choice.strategy == Strategy.POST_COPY
-    armed = destination.call(
+    destination.call(
         ArmDestination(
             container=copy.container,
             gateway=decider,
@@ -94,7 +94,6 @@ def arm(
             address=plan.address,
             bridge=BRIDGE,
             pages_port=pages,
-            external_network=armed.external_network,
             post_copy=post_copy,
             restart_policy=policy,
         )

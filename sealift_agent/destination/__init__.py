@@ -78,10 +78,9 @@ class Destination:
             self._armed.read_ahead()
         return port
 
-    def arm(self, order: protocol.ArmDestination) -> protocol.Armed:
+    def arm(self, order: protocol.ArmDestination) -> None:
         """Opened → armed."""
         self._armed = arm(self.live, self.copy, order, self._controller)
-        return protocol.Armed(self._armed.external_network)
 
     def close(self, *, called_off: bool = False) -> None:
         """→ closed, from any phase: images wiped; without a commit, the copy goes too. What fails is tried by the next.

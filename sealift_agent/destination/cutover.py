@@ -151,7 +151,6 @@ class Armed:
         address: str,
         policy: restart.Policy,
     ) -> None:
-        self.external_network = True
         self._live, self._copy, self._controller = live, copy, controller
         self._restore, self._decision = restore, decision
         self._port, self._address, self._policy = port, address, policy

@@ -76,7 +76,6 @@ from .gateway import (
 )
 from .order import ORDERS, Answer, Order
 from .parts import (
-    Armed,
     ContainerFacts,
     Decider,
     DirtyPoint,
@@ -151,7 +150,6 @@ __all__ = [
     "Answer",
     "ArmDestination",
     "ArmSource",
-    "Armed",
     "Assign",
     "AtWork",
     "Began",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from .order import Order, belongs_to
-from .parts import Armed, Decider, Endpoint, Finished, LogPlace, Peer
+from .parts import Decider, Endpoint, Finished, LogPlace, Peer
 from .words import ARMED, CLOSED, NEW, OPENED, PREPARED, Json, Outcome, Role
 
 
@@ -92,13 +92,13 @@ class ReadPages(Order[int]):
 @belongs_to(
     Role.DESTINATION,
     "arm",
-    Armed,
+    None,
     "the container is started up to its restore, and its port leaves the bridge",
     allowed=(OPENED,),
     leads_to=ARMED,
 )
 @dataclass(frozen=True)
-class ArmDestination(Order[Armed]):
+class ArmDestination(Order[None]):
     """Start the container under Docker up to the point where the images are needed.
 
     `descriptors` is what the container's standard descriptors lead to at the source. With `lazy` the container runs

@@ -82,13 +82,6 @@ class Dumped:
 
 
 @dataclass(frozen=True)
-class Armed:
-    """`external_network`: whether a filled network namespace is ready, so that the images are to have none."""
-
-    external_network: bool
-
-
-@dataclass(frozen=True)
 class Removed:
     """`page_bytes`: how much memory was fetched after the commit."""
 
@@ -120,7 +113,8 @@ class HostFacts:
 
     `cgroup`: the version of its control groups. `huge_free_bytes`: free huge pages of all sizes, with what may be added
     on demand. `dirty_tracking` and `lazy`: whether CRIU can have soft-dirty bits and userfaultfd. `guarded`: whether
-    the rules of the firewall are loaded. `wrapper`: whether Sealift's programs are installed.
+    the rules of the firewall are loaded. `wrapper`: whether Sealift's programs are installed. `interposable`: whether
+    the library that is loaded into CRIU is there or can be made.
     """
 
     kernel: str
@@ -138,6 +132,7 @@ class HostFacts:
     rsync: bool
     guarded: bool
     wrapper: bool
+    interposable: bool
 
 
 @dataclass(frozen=True)

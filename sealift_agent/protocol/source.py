@@ -97,15 +97,13 @@ class RestartPolicy(Order[Json]):
 class ArmSource(Order[None]):
     """Start runc and CRIU up to the point where CRIU looks at the processes.
 
-    `pages_port` is where the destination takes the pages, or asks for them in a `post_copy`. `external_network`: the
-    network namespace is left out of the images.
+    `pages_port` is where the destination takes the pages, or asks for them in a `post_copy`.
     """
 
     address: str
     bridge: str
     gateway: Decider
     pages_port: int
-    external_network: bool
     post_copy: bool
     restart_policy: Json
 

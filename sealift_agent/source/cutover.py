@@ -77,9 +77,8 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
     trigger = Trigger(live.directory / "armed", "final dump")
     held.callback(trigger.close)
     env = limits.environment(container.processes)
-    settings = watches.settings(container.processes)
-    if order.external_network:
-        settings += f"external net[{container.network}]:{criu.NETWORK}\n"
+    # The destination has a network namespace ready, so the images need none.
+    settings = watches.settings(container.processes) + f"external net[{container.network}]:{criu.NETWORK}\n"
     outgoing = live.outgoing(order.pages_port, live.images.name, plain=order.post_copy)
     held.callback(outgoing.close)
     if order.post_copy:

@@ -26,6 +26,9 @@ CRIU_LEAST = (4, 2)
 KERNEL_LEAST = (5, 14)
 """Mounts that follow no link (mount_setattr(2), MOUNT_ATTR_NOSYMFOLLOW), which files are sent out of."""
 
+FILLS_LATE = (27,)
+"""From this version on Docker fills a container's network after the runtime's `create` (`destination.stand_in`)."""
+
 NAME_BYTES = 4000
 """rsync takes no name, relative to the tree, that does not fit into PATH_MAX with what it puts before and behind it."""
 
@@ -79,7 +82,14 @@ def destination(side: Side, here: HostFacts, there: HostFacts) -> list[Finding]:
             f"Docker has no runtime {RUNTIME!r}",
             "Install /usr/libexec/sealift/runtime and register it in daemon.json (README, section Hosts)",
         )
-    findings.yes(Resource.DOCKER, f"{side.docker.version()['Version']}, with the runtime {RUNTIME!r}")
+    version = side.docker.version()["Version"]
+    if _release(version)[:1] >= FILLS_LATE and not there.interposable:
+        findings.no(
+            Resource.CRIU,
+            f"Docker {version} needs the id of the restored process beforehand, and nothing here can make CRIU use it",
+            "Install tcc: Sealift then makes a library for CRIU",
+        )
+    findings.yes(Resource.DOCKER, f"{version}, with the runtime {RUNTIME!r}")
     return findings.found
 
 

@@ -294,7 +294,6 @@ class PlayedDestination:
             self.port,  # type: ignore[arg-type]
             MOVE.address,
             self.policy,  # type: ignore[arg-type]
-            external_network=True,
         )
         self.armed.begin()
 

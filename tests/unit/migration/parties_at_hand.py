@@ -37,7 +37,7 @@ from sealift_agent.protocol import (
 POLICY = {"Name": "always", "MaximumRetryCount": 0}
 PORT = 4711
 USUAL: dict[type[Order[Any]], Any] = {
-    ArmDestination: SimpleNamespace(external_network=True),
+    ArmDestination: None,
     ArmSource: None,
     CallOff: Outcome.ROLLED_BACK,
     CheckPeer: None,

@@ -30,6 +30,7 @@ HERE = HostFacts(
     rsync=True,
     guarded=True,
     wrapper=True,
+    interposable=True,
 )
 THERE = replace(HERE, huge_free_bytes=4 << 20)
 QUIET = Uses(
