@@ -191,9 +191,10 @@ def of_bundle(path: str) -> list[Path]:
 
 def _slice(name: str) -> str:
     """The path of a slice of systemd's: `a-b.slice` is in `a.slice` (systemd.slice(5))."""
-    words = (name or "system.slice").removesuffix(".slice").split("-")
-    if words == [""]:
+    stem = (name or "system.slice").removesuffix(".slice")
+    if stem == "-":  # the root
         return ""
+    words = stem.split("-")
     return "/".join("-".join(words[: end + 1]) + ".slice" for end in range(len(words)))
 
 

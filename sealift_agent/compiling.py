@@ -34,8 +34,9 @@ def put(archive: bytes, path: str) -> None:
         for entry in sources.infolist():
             source = sources.read(entry)
             made.writestr(entry, source)
-            code = compiled(source, f"{path}/{entry.filename}")
-            made.writestr(zipfile.ZipInfo(f"{entry.filename}c"), code)
+            if entry.filename.endswith(".py"):
+                code = compiled(source, f"{path}/{entry.filename}")
+                made.writestr(zipfile.ZipInfo(f"{entry.filename}c"), code)
     new.replace(target)
 
 

@@ -1,4 +1,4 @@
-"""CRIU on a host without CAP_SYS_RESOURCE, as in many a container: resource limits of others are read for it.
+"""Whether CRIU may read resource limits on this host: without CAP_SYS_RESOURCE, as in many a container, it may not.
 
 CRIU asks for the limits of each process that it dumps with prlimit(2), which needs that capability as soon as the
 process is another user's. /proc/PID/limits tells everybody the same: a library in CRIU (`interposed`) looks there
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from . import interposed, proc
+from . import proc
 
 CAP_SYS_RESOURCE = 24
 
@@ -23,13 +23,6 @@ def capable() -> bool:
 def unreadable(pids: list[int]) -> bool:
     """Whether CRIU can't read the limits of these processes by itself."""
     return not capable() and any(_of_another_user(pid) for pid in pids)
-
-
-def environment(pids: list[int]) -> dict[str, str] | None:
-    """The environment for a CRIU that dumps these processes: None where it needs no help."""
-    if not unreadable(pids):
-        return None
-    return {**os.environ, "LD_PRELOAD": str(interposed.library("final dump"))}
 
 
 def _of_another_user(pid: int) -> bool:

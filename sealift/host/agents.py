@@ -70,7 +70,7 @@ def _modules(package: Traversable, prefix: str = "") -> Iterator[tuple[str, Trav
     for entry in package.iterdir():
         if entry.is_dir():
             yield from _modules(entry, f"{prefix}{entry.name}/")
-        elif entry.name.endswith(".py"):
+        elif entry.name.endswith((".py", ".c")):
             yield prefix + entry.name, entry
 
 

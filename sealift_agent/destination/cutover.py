@@ -68,6 +68,8 @@ def arm(live: Live, copy: Copy, order: ArmDestination, controller: Controller) -
     if order.lazy:
         pager = LazyPagesDaemon(live.directory, live.images, work)
         copy.after.append(pager.stop)
+    if interposed.obtainable():
+        (work / "preload").write_text(f"{interposed.library('restore')}\n")
     (work / "options").write_text("--lazy-pages\n" if order.lazy else "")
     start = Start(container, work, pager)
     _closes_early(start.trigger, live, copy)
@@ -114,7 +116,6 @@ def _connect(start: Start, paused: Paused, order: ArmDestination, live: Live) ->
     by_hook = sandbox.fill_by_hook(spec, network)
     config.write_text(json.dumps(spec))
     if not by_hook:
-        interposed.library("restore")
         stand_in = StandIn(network, spec)
         live.resources.callback(stand_in.end)
         paused = start.hand_over(paused, stand_in, live.resources)

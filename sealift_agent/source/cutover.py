@@ -10,7 +10,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import authenticated, breakpoints, criu, dumps, limits, messages, points, timerfd, volume_marks
+from .. import authenticated, breakpoints, criu, dumps, interposed, messages, points, timerfd, volume_marks
 from ..files import links, watches
 from ..files.log import TAIL
 from ..files.printing import Drained
@@ -76,7 +76,6 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
     container = Container.find(live.order.container, order.address, order.bridge, live.directory)
     trigger = Trigger(live.directory / "armed", "final dump")
     held.callback(trigger.close)
-    env = limits.environment(container.processes)
     # The destination has a network namespace ready, so the images need none.
     settings = watches.settings(container.processes) + f"external net[{container.network}]:{criu.NETWORK}\n"
     outgoing = live.outgoing(order.pages_port, live.images.name, plain=order.post_copy)
@@ -88,7 +87,7 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
         container.group,
         live.images,
         settings + outgoing.settings,
-        env,
+        interposed.environment(),
         container.freezer,
         live.on_top,
     )

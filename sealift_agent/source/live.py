@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import brake, cgroup, criu, docker_api, dumps, limits, messages, restart
+from .. import brake, cgroup, criu, docker_api, dumps, interposed, messages, restart
 from ..files import watches
 from ..files.log import PIECE_BYTES, Log
 from ..files.rsync import Sender, View
@@ -153,7 +153,7 @@ class Live:
         whole = hugepages.split(pids)
         settings = self.directory / "pre-dump.conf"
         settings.write_bytes(os.fsencode(watches.settings(pids) + outgoing.settings))
-        env = {**(limits.environment(pids) or os.environ), criu.SETTINGS: str(settings)}
+        env = {**interposed.environment(), criu.SETTINGS: str(settings)}
         options = ["--pre-dump", *INHERITED, *self.on_top]
         dump = criu.checkpoint(
             self.order.container, images, *options, env=env, pass_fds=[outgoing.descriptor]

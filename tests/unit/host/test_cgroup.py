@@ -84,3 +84,52 @@ def test_nothing_is_frozen_while_a_process_is_starting_another(
         cgroup.freeze(group)
         assert (group / "freezer.state").read_text() == "FROZEN"
         os.close(opened)
+
+
+def test_groups_of_a_bundle_are_made_below_each_controller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
+    for controller in ("memory", "cpuset"):
+        (tmp_path / controller).mkdir()
+        (tmp_path / controller / "tasks").touch()
+    (tmp_path / "both").symlink_to("memory")
+    found = cgroup.of_bundle("/docker/box")
+    assert sorted(found) == [tmp_path / "cpuset/docker/box", tmp_path / "memory/docker/box"]
+    assert all(group.is_dir() for group in found)
+
+
+@pytest.mark.parametrize(
+    ("path", "group"),
+    [
+        ("/docker/box", "docker/box"),
+        ("system.slice:docker:box", "system.slice/docker-box.scope"),
+        (":docker:box", "system.slice/docker-box.scope"),
+        ("a-b.slice:docker:box", "a.slice/a-b.slice/docker-box.scope"),
+        ("-.slice:docker:box", "docker-box.scope"),
+    ],
+)
+def test_a_bundle_s_group_is_where_runc_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, group: str
+) -> None:
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
+    (tmp_path / "cgroup.controllers").touch()
+    assert cgroup.of_bundle(path) == [tmp_path / group]
+    assert (tmp_path / group).is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="control groups need root")
+def test_a_process_can_join_the_groups_that_were_made(tmp_path: Path) -> None:
+    path = f"/sealift-test-{os.getpid()}/box"
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        groups = cgroup.of_bundle(path)
+        try:
+            for group in groups:
+                (group / cgroup.PROCESSES).write_text(str(process.pid))
+            assert all(cgroup.pids(group) == [process.pid] for group in groups)
+        finally:
+            process.kill()
+            process.wait()
+            for group in groups:
+                group.rmdir()
+                group.parent.rmdir()

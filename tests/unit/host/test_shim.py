@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import threading
@@ -23,13 +24,18 @@ NOT_FOUND = field(1, field(1, 5) + field(2, b"container not created: not found")
 class StandIn:
     """Answers as a shim that has the container in that state; None: it has not."""
 
-    def __init__(self, bundle: Path, state: int | None) -> None:
+    def __init__(self, bundle: Path, state: int | None, version: int = 2) -> None:
         self.state = state
         self.asked: list[tuple[bytes, bytes, bytes]] = []
         self._door = socket.socket(socket.AF_UNIX)
         self._door.bind(str(bundle / "shim"))
         self._door.listen()
-        (bundle / "address").write_text(f"unix://{bundle / 'shim'}")
+        address = f"unix://{bundle / 'shim'}"
+        if version == 2:
+            (bundle / "address").write_text(address)
+        else:
+            found = {"version": version, "address": address, "protocol": "ttrpc"}
+            (bundle / "bootstrap.json").write_text(json.dumps(found))
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -60,19 +66,36 @@ def docker(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     return says
 
 
-def test_a_container_that_the_shim_has_not_created_is_waited_for(tmp_path: Path) -> None:
-    there = StandIn(tmp_path, None)
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_container_that_the_shim_has_not_created_is_waited_for(tmp_path: Path, version: int) -> None:
+    there = StandIn(tmp_path, None, version)
     shim = Shim("box", tmp_path)
-    assert shim.is_creating()
+    assert shim.is_busy(CREATED)
     there.state = CREATED
-    assert not shim.is_creating()
-    assert there.asked == [(b"containerd.task.v2.Task", b"State", b"box")] * 2
+    assert not shim.is_busy(CREATED)
+    assert there.asked == [(b"containerd.task.v%d.Task" % version, b"State", b"box")] * 2
+
+
+def test_a_start_that_the_restore_is_part_of_is_waited_for(tmp_path: Path) -> None:
+    there = StandIn(tmp_path, CREATED, 3)
+    shim = Shim("box", tmp_path)
+    assert shim.is_busy(RUNNING)
+    there.state = RUNNING
+    assert not shim.is_busy(RUNNING)
 
 
 def test_a_shim_that_is_somewhere_else_is_not_waited_for(tmp_path: Path) -> None:
     shim = Shim("box", tmp_path)
-    assert not shim.is_creating()
+    assert not shim.is_busy(CREATED)
     assert not shim.end_start()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"version": "x", "address": "unix:///s"}', '{"version": 3}']
+)
+def test_parameters_that_cannot_be_read_are_an_unknown_address(tmp_path: Path, content: str) -> None:
+    (tmp_path / "bootstrap.json").write_text(content)
+    assert not Shim("box", tmp_path).is_busy(CREATED)
 
 
 def test_a_start_that_was_not_over_is_ended_by_the_shim(tmp_path: Path, docker: dict[str, bool]) -> None:

@@ -1,0 +1,299 @@
+/*
+ * A library that is loaded into CRIU: see interposed.py. No headers: a host has a compiler at most, not a C library to
+ * develop against.
+ */
+typedef unsigned long size_t;
+typedef long call(long number, long a, long b, long c, long d, long e, long f);
+typedef long trace(long request, long pid, unsigned long address, void *data);
+typedef void *map(void *address, size_t size, int protection, int flags, int file, long offset);
+void *dlsym(void *handle, const char *name);
+int open(const char *path, int flags, ...);
+long read(int file, void *buffer, size_t size);
+int close(int file);
+int munmap(void *address, size_t size);
+int snprintf(char *buffer, size_t size, const char *format, ...);
+int sscanf(const char *text, const char *format, ...);
+size_t strtoul(const char *text, char **end, int base);
+char *getenv(const char *name);
+int *__errno_location(void);
+void *__libc_malloc(size_t size);
+void *__libc_realloc(void *memory, size_t size);
+void __libc_free(void *memory);
+#define RTLD_NEXT ((void *)-1L)
+
+/* Limits of other processes */
+
+struct limits { unsigned long soft, hard; };
+
+static char *word(char *text, unsigned long *value)
+{
+	while (*text == ' ')
+		text++;
+	if (*text == 'u') { /* unlimited */
+		*value = ~0UL;
+		return text + 9;
+	}
+	*value = strtoul(text, &text, 10);
+	return text;
+}
+
+static int from_proc(long pid, long resource, struct limits *found)
+{
+	char table[4096], *at = table;
+	long size, line;
+	int file;
+
+	snprintf(table, sizeof(table), "/proc/%ld/limits", pid);
+	file = open(table, 0);
+	if (file < 0)
+		return -1;
+	size = read(file, table, sizeof(table) - 1);
+	close(file);
+	if (size < 0)
+		return -1;
+	table[size] = 0;
+	for (line = 0; line <= resource; line++) { /* below the heading, in the order of the resources' numbers */
+		while (*at && *at != '\n')
+			at++;
+		if (!*at)
+			return -1;
+		at++;
+	}
+	word(word(at + 26, &found->soft), &found->hard);
+	return 0;
+}
+
+/* The id of the first process */
+
+#define CLONE3 435 /* on every architecture */
+#define CLONE_NEWPID 0x20000000UL
+#define WORDS 11 /* of struct clone_args (linux/sched.h), in its size of version 2 */
+enum { FLAGS = 0, SET_TID = 8, SET_TID_SIZE = 9 };
+
+/* The ids of the first process of a new pid namespace: there it is 1, outside of it the one that is wanted. */
+static int wants_root_id(unsigned long *asked, long size, unsigned long *changed, int *ids)
+{
+	char *id = getenv("SEALIFT_ROOT_PID");
+	int at;
+
+	if (!id || size < (SET_TID_SIZE + 1) * 8 || size > WORDS * 8)
+		return 0;
+	if (!(asked[FLAGS] & CLONE_NEWPID) || asked[SET_TID_SIZE] != 1)
+		return 0;
+	for (at = 0; at < size / 8; at++)
+		changed[at] = asked[at];
+	ids[0] = *(int *)asked[SET_TID];
+	ids[1] = strtoul(id, 0, 10);
+	changed[SET_TID] = (unsigned long)ids;
+	changed[SET_TID_SIZE] = 2;
+	return 1;
+}
+
+/* CRIU asks for limits with: pid, resource, new limits (none), old limits. */
+long syscall(long number, long a, long b, long c, long d, long e, long f)
+{
+	static call *real;
+	unsigned long changed[WORDS];
+	int ids[2];
+	long result;
+
+	if (!real)
+		real = (call *)dlsym(RTLD_NEXT, "syscall");
+	if (number == CLONE3 && wants_root_id((unsigned long *)a, b, changed, ids))
+		return real(number, (long)changed, b, c, d, e, f);
+	result = real(number, a, b, c, d, e, f);
+	if (result == 0 || number != PRLIMIT64 || *__errno_location() != 1 /* EPERM */ || c || !d)
+		return result;
+	return from_proc(a, b, (struct limits *)d);
+}
+
+/* Reservations: address space without memory */
+
+#define PROT_WRITE 2
+#define MAP_PRIVATE 2
+#define MAP_ANONYMOUS 0x20
+#define MAP_NORESERVE 0x4000
+
+/*
+ * What could neither be read nor written is mapped for writing by CRIU, which takes that away later. The kernel would
+ * count it as if it were used.
+ */
+void *mmap64(void *address, size_t size, int protection, int flags, int file, long offset)
+{
+	static map *real;
+
+	if (!real)
+		real = (map *)dlsym(RTLD_NEXT, "mmap64");
+	if (protection == PROT_WRITE && (flags & MAP_PRIVATE) && (flags & MAP_ANONYMOUS))
+		flags |= MAP_NORESERVE;
+	return real(address, size, protection, flags, file, offset);
+}
+
+/* CRIU's table of the pages of a mapping has 16 bytes for each that there could be. Few of them are ever used. */
+
+#define LARGE (1UL << 28)
+#define MOST 64
+static struct { void *memory; size_t size; } large[MOST];
+
+void *malloc(size_t size)
+{
+	void *memory;
+	int at;
+
+	if (size >= LARGE)
+		for (at = 0; at < MOST; at++)
+			if (!large[at].memory) {
+				memory = mmap64(0, size, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+				if (memory == (void *)-1L)
+					break;
+				large[at].memory = memory;
+				large[at].size = size;
+				return memory;
+			}
+	return __libc_malloc(size);
+}
+
+static int place_of(void *memory)
+{
+	int at;
+
+	if (memory && !((unsigned long)memory & 4095))
+		for (at = 0; at < MOST; at++)
+			if (large[at].memory == memory)
+				return at;
+	return -1;
+}
+
+void free(void *memory)
+{
+	int at = place_of(memory);
+
+	if (at < 0) {
+		__libc_free(memory);
+		return;
+	}
+	munmap(memory, large[at].size);
+	large[at].memory = 0;
+}
+
+void *realloc(void *memory, size_t size)
+{
+	int at = place_of(memory);
+	unsigned long *from = memory, *to;
+	size_t word;
+
+	if (at < 0)
+		return __libc_realloc(memory, size);
+	to = malloc(size);
+	if (!to)
+		return 0;
+	for (word = 0; word < (size < large[at].size ? size : large[at].size) / 8; word++)
+		to[word] = from[word];
+	free(memory);
+	return to;
+}
+
+/* Where CRIU has a process make its first system calls */
+
+#define PEEKTEXT 1
+#define PEEKDATA 2
+#define POKETEXT 4
+#define POKEDATA 5
+#define SETREGS 13
+#define SETREGSET 0x4205
+#define PAGE 4096
+
+/*
+ * CRIU writes them into the first executable mapping of a process. Into a shared one it cannot: there is no copy of a
+ * page for one process. So what is meant for the first page of such a mapping goes to the first private one that can be
+ * executed. `to` is 0 where the first one that can be executed is private.
+ */
+#define PROCESSES 4096
+struct move { long pid; unsigned long from, to; };
+static struct move moves[PROCESSES];
+
+static void find(struct move *move, long pid)
+{
+	char text[4096], line[128], mode[8];
+	unsigned long start;
+	long got, at, length = 0;
+	int file;
+
+	move->pid = pid;
+	snprintf(line, sizeof(line), "/proc/%ld/maps", pid);
+	file = open(line, 0);
+	if (file < 0)
+		return;
+	while ((got = read(file, text, sizeof(text))) > 0)
+		for (at = 0; at < got; at++) {
+			if (text[at] != '\n') {
+				if (length < (long)sizeof(line) - 1)
+					line[length++] = text[at];
+				continue;
+			}
+			line[length] = 0;
+			length = 0;
+			if (sscanf(line, "%lx-%*x %7s", &start, mode) != 2 || mode[2] != 'x')
+				continue;
+			if (mode[3] == 's' && !move->from)
+				move->from = start;
+			if (mode[3] == 'p') {
+				if (move->from)
+					move->to = start;
+				close(file);
+				return;
+			}
+		}
+	close(file);
+}
+
+/* Asked once for each process, before CRIU has mapped something of its own into it. */
+static struct move *move_of(long pid)
+{
+	struct move *move = &moves[pid % PROCESSES];
+	int tried;
+
+	for (tried = 0; tried < PROCESSES; tried++, move = move + 1 == moves + PROCESSES ? moves : move + 1) {
+		if (move->pid == pid)
+			return move;
+		if (!move->pid) {
+			find(move, pid);
+			return move;
+		}
+	}
+	return 0;
+}
+
+static unsigned long elsewhere(long pid, unsigned long address)
+{
+	struct move *move = move_of(pid);
+
+	if (!move || !move->to || address < move->from || address >= move->from + PAGE)
+		return address;
+	return move->to + (address - move->from);
+}
+
+long ptrace(long request, long pid, unsigned long address, void *data)
+{
+	static trace *real;
+	unsigned long *registers, *vector;
+
+	if (!real)
+		real = (trace *)dlsym(RTLD_NEXT, "ptrace");
+	switch (request) {
+	case PEEKTEXT:
+	case PEEKDATA:
+	case POKETEXT:
+	case POKEDATA:
+		address = elsewhere(pid, address);
+		break;
+	case SETREGS:
+	case SETREGSET:
+		vector = data;
+		registers = request == SETREGS ? data : (unsigned long *)vector[0];
+		if (request == SETREGS || (address == 1 /* NT_PRSTATUS */ && vector[1] > POINTER * 8)) /* not of 32 bits */
+			registers[POINTER] = elsewhere(pid, registers[POINTER]);
+		break;
+	}
+	return real(request, pid, address, data);
+}
