@@ -89,7 +89,7 @@ def overlaps(endpoints: Endpoints) -> list[Finding]:
     for side in (endpoints.source, endpoints.destination):
         if side is not None and endpoints.inventory.host(side.name).vm is not None:
             findings, network = Findings(side.name), endpoints.inventory.network
-            if claims := foreign.look(side.connection, network, Step.PREFLIGHT):
+            if claims := foreign.find(side.connection, network, Step.PREFLIGHT):
                 findings.no(Resource.NETWORK, foreign.sentence(network, claims), foreign.REMEDY)
             found += findings.found
     return found
