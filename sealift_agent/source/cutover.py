@@ -83,7 +83,7 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
     outgoing = live.outgoing(order.pages_port, live.images.name, plain=order.post_copy)
     held.callback(outgoing.close)
     if order.post_copy:
-        pipes.make_room(live.order.migration)
+        pipes.raise_limits(live.order.migration)
     wanted = Wanted(
         container.id,
         container.group,

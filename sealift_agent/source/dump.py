@@ -185,7 +185,7 @@ class LazyDump(Dump):
             )
         finally:
             os.close(self._status)
-        self._outgoing.let_go()
+        self._outgoing.leave_to_criu()
         return process
 
     def pushed(self) -> contextlib.AbstractContextManager[object]:
