@@ -30,7 +30,7 @@ DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """What an agent starts for the time of a migration does not outlive it, even if it is killed."""
 
 STANDSTILL_S = 10
-LOOK_S = 1
+POLL_S = 1
 """After so long without any progress whatever works in the freeze is given up, and how often it is looked at.
 
 Clients wait meanwhile; programs commonly give a connection up after 30 s and more.
@@ -72,8 +72,8 @@ class Progress:
         self._looked = self._since = time.monotonic()
 
     def stands_still(self) -> bool:
-        """Whether nothing has changed for `bound_s`. It may be asked at any time, and looks every `LOOK_S`."""
-        if time.monotonic() - self._looked < LOOK_S:
+        """Whether nothing has changed for `bound_s`. It may be asked at any time, and looks every `POLL_S`."""
+        if time.monotonic() - self._looked < POLL_S:
             return False
         self._looked = time.monotonic()
         done = sum(_ticks(pid) + _transferred(pid) for first in self._pids for pid in tree(first))
@@ -227,7 +227,7 @@ def finish(process: subprocess.Popen[str], step: str, log: Path, *, bounded: boo
     progress, output = Progress(log, process.pid), None
     while output is None:
         try:
-            output, _ = process.communicate(timeout=LOOK_S)
+            output, _ = process.communicate(timeout=POLL_S)
         except subprocess.TimeoutExpired:
             if bounded and progress.stands_still():
                 process.kill()

@@ -49,7 +49,7 @@ def container(container: str) -> ContainerFacts:
     init = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
     pids = cgroup.pids(cgroup.of_process(init))
     return ContainerFacts(
-        uses=processes.look(pids, init),
+        uses=processes.examine(pids, init),
         limits_unreadable=limits.unreadable(pids) and not limits.obtainable(),
     )
 
@@ -139,7 +139,7 @@ def main(controller: Controller) -> None:
     orders.on(protocol.Survey, lambda order: survey(order.container, order.tracked, order.endpoint))
     orders.on(protocol.ReceiveRate, lambda order: link.receive(order.address))
     orders.on(protocol.Exist, lambda order: exists(order.paths))
-    orders.on(protocol.DescribeVolumes, lambda order: volume_marks.look(order.names))
+    orders.on(protocol.DescribeVolumes, lambda order: volume_marks.describe(order.names))
     orders.on(protocol.TreeBytes, lambda order: tree_bytes(order.paths))
     orders.on(protocol.TooDeep, lambda order: too_deep(order.paths, order.name_bytes))
     orders.serve(controller, lambda: None)

@@ -168,7 +168,7 @@ class Incoming:
         if self._server is not None:
             progress = criu.Progress(self._images / "page-server.log", self._server.pid)
             while self._thread.is_alive():
-                self._thread.join(criu.LOOK_S)
+                self._thread.join(criu.POLL_S)
                 if self._thread.is_alive() and progress.stands_still():
                     self._server.kill()
                     self._failure = AgentError(f"the page server has stood still for {criu.STANDSTILL_S} s")

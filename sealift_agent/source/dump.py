@@ -113,7 +113,7 @@ class Dump:
         """Until CRIU has ended, or one of these can be read."""
         progress = criu.Progress(self._images / "dump.log", self._process.pid)
         with criu.end_of(self._process) as ended:
-            while not select.select([ended, *said], [], [], criu.LOOK_S)[0]:
+            while not select.select([ended, *said], [], [], criu.POLL_S)[0]:
                 if progress.stands_still():
                     self._give_up()
 
