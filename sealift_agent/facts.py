@@ -39,7 +39,7 @@ def host() -> HostFacts:
         dirty_tracking=_criu("check", "--feature", "mem_dirty_track").returncode == 0,
         lazy=_criu("check", "--feature", "uffd").returncode == 0,
         rsync=shutil.which("rsync") is not None,
-        guarded=firewall.stands(),
+        guarded=firewall.is_loaded(),
         wrapper=all(os.access(f"/usr/libexec/sealift/{name}", os.X_OK) for name in WRAPPERS),
     )
 

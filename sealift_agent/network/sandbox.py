@@ -1,8 +1,9 @@
-"""The restored container's network namespace, made and filled by Docker before the source freezes.
+"""The restored container's network namespace. It is made, and filled by Docker, before the source freezes.
 
-Left to itself Docker fills the namespace that CRIU has made, in the middle of the restore: runc calls a hook in the
-bundle, which starts the Docker daemon's program again only to give the daemon the namespace's path through a socket.
-Here the agent makes the namespace, gives the daemon its path, takes the hook out of the bundle, and has CRIU join.
+Without this, Docker would fill the namespace that CRIU makes, in the middle of the restore: runc calls a hook in the
+bundle. The hook starts the Docker daemon's program again, only to send the namespace's path to the daemon through a
+socket. Here the agent makes the namespace and sends its path, removes the hook from the bundle, and lets CRIU join the
+namespace.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ CLONE_NEWNET = 0x40000000
 HOOK = "libnetwork-setkey"
 EXEC_ROOT = "-exec-root="
 DEFAULT_EXEC_ROOT = "/run/docker"
-"""The hook's name and its option in Docker 17 to 26 (moby, libnetwork/sandbox_externalkey_unix.go)."""
+"""The hook's name and option in Docker 17 to 26 (moby, libnetwork/sandbox_externalkey_unix.go)."""
 
 SUCCESS = b"success"
 ANSWER_TIMEOUT_S = 60
 
 
 class Sandbox:
-    """A network namespace that lives as long as this object is open, and as long as somebody is in it."""
+    """A network namespace that exists while this object is open or a process is in it."""
 
     def __init__(self, sysctls: dict[str, str]) -> None:
         self.descriptor = -1
@@ -46,14 +47,14 @@ class Sandbox:
         self.path = f"/proc/{os.getpid()}/fd/{self.descriptor}"
 
     def _make(self, sysctls: dict[str, str]) -> None:
-        """Runs in a thread of its own, which alone enters the namespace."""
+        """Runs in a thread of its own, since only that thread may enter the namespace."""
         libc.call("unshare", CLONE_NEWNET)
         self.descriptor = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY)
         for name, value in sysctls.items():
             (Path("/proc/sys") / name.replace(".", "/")).write_text(value)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the namespace's descriptor."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -67,9 +68,9 @@ def _caught(work: Callable[[], None], failures: list[Exception]) -> None:
 
 
 def fill(spec: dict[str, Any]) -> Sandbox | None:
-    """Make the namespace and have Docker fill it; the hook that would have is taken out of the bundle's `spec`.
+    """Make the namespace and let Docker fill it. The hook that would do so is removed from the bundle's `spec`.
 
-    None, and the spec as it was, where the bundle has no such hook or names a namespace: another version of Docker.
+    Returns None, with `spec` unchanged, if the bundle has no such hook or names a namespace: another version of Docker.
     """
     hooks = (spec.get("hooks") or {}).get("prestart") or []
     mine = [hook for hook in hooks if (hook.get("args") or [""])[0] == HOOK]
@@ -90,7 +91,7 @@ def fill(spec: dict[str, Any]) -> Sandbox | None:
 
 
 def _set_key(path: str, container: str, namespace: str) -> None:
-    """What the hook says to the daemon: one JSON object, answered by one word or a complaint."""
+    """Send what the hook sends to the daemon: one JSON object. The answer is one word or an error."""
     message = b'{"ContainerID":"%s","Key":"%s"}\n' % (container.encode(), namespace.encode())
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
         daemon.settimeout(ANSWER_TIMEOUT_S)
