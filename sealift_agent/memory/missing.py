@@ -21,7 +21,10 @@ class Range(NamedTuple):
 
 
 class Missing:
-    """Ranges of a process's addresses, in order. No two of them have a page in common."""
+    """Ranges of a process's addresses, in order. No two of them have a page in common.
+
+    All numbers are bytes, in whole pages.
+    """
 
     def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
         """`ranges` are pairs of a first address and the address after the last, as in the dump."""

@@ -25,7 +25,10 @@ FETCH_TIMEOUT_S = 600
 
 
 def remove(container: str) -> None:
-    """End this copy without letting it run, and remove it with its files. The other copy has won."""
+    """End this copy without letting it run, and remove it with its files. The other copy has won.
+
+    Named volumes stay, as with `docker rm`.
+    """
     try:
         pid = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
     except docker_api.NotThere:

@@ -357,7 +357,10 @@ class Armed:
 
 
 class Last(NamedTuple):
-    """What the destination gets after the last dump: images with their sizes, and names that the restore needs."""
+    """What the destination gets after the last dump: images with their sizes, and names that the restore needs.
+
+    `files`: whether the destination has files to flush.
+    """
 
     images: dict[Path, int]
     links: list[links.Link]
