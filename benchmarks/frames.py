@@ -108,7 +108,7 @@ COLUMNS: dict[str, Column] = {
     "peak_gateway_bytes": Column(COUNT, "The same of the gateway."),
     "lab": Column(TEXT, "netns, vm, real."),
     "accelerator": Column(TEXT, "What ran the lab's VMs: kvm, tcg, none."),
-    "evidence": Column(TEXT, "What vouched for the destination: real, emulated, absent."),
+    "evidence": Column(TEXT, "The destination's evidence: real, emulated, absent."),
     "machine": Column(TEXT, "The machine's processor and how many it has."),
     "load": Column(REAL, "The machine's load average when the row began."),
     "kernel": Column(TEXT, "The source's kernel."),

@@ -87,7 +87,7 @@ def write_readme(paths: Sequence[Path], readme: Path) -> None:
 def _marked(rows: pd.DataFrame) -> str:
     kinds = sorted(rows["evidence"].dropna().unique())
     if "emulated" in kinds:
-        return '<p class="emulated">Some of these migrations had <b>emulated</b> evidence: no silicon vouched.</p>'
+        return '<p class="emulated">Some of these migrations had <b>emulated</b> evidence: no real chip signed it.</p>'
     return f"<p>Evidence: {html.escape(', '.join(kinds) or 'unknown')}.</p>"
 
 

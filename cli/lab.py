@@ -54,7 +54,7 @@ def lab_status(as_json: JsonOption = False) -> None:
     """Show the lab's hosts and whether they answer. Exit status 1 if one does not."""
     from sealift.lab import status
 
-    hosts = status.look()
+    hosts = status.read()
     if as_json:
         print_json([host.as_dict() for host in hosts])
     else:

@@ -138,13 +138,13 @@ def check(
 ) -> None:
     """Say whether a container can be migrated, and if not, why. Changes nothing. Exit status 1 if it can't."""
     from sealift import inventory as inventories
-    from sealift.migration.check import check as look
+    from sealift.migration.check import check as examine
     from sealift.migration.checks.verdict import verdict_lines
     from sealift.migration.display import estimate_lines
     from sealift.migration.request import Request
 
     request = Request(container, source, destination, options_of(ctx))
-    checked = look(inventories.load(inventory), request)
+    checked = examine(inventories.load(inventory), request)
     if as_json:
         print_json(checked.as_dict())
     else:

@@ -40,7 +40,7 @@ class Strategy(StrEnum):
 
 
 class Evidence(StrEnum):
-    """What vouched for the destination: a real secure processor, an emulated one, or nothing."""
+    """The destination's evidence: of a real secure processor, of an emulated one, or none."""
 
     REAL = "real"
     EMULATED = "emulated"

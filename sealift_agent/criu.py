@@ -1,4 +1,4 @@
-"""runc and CRIU as the agents call them, what they say, and how they are ended."""
+"""How the agents start runc and CRIU, read their messages, and end them."""
 
 from __future__ import annotations
 
@@ -21,25 +21,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SETTINGS = "CRIU_CONFIG_FILE"
-"""The environment's word for a file of settings beside those of the host."""
+"""The environment variable that names a file of settings in addition to the host's."""
 
 NETWORK = "extRootNetNS"
-"""The name under which a dump refers to a network namespace that is not in it. runc's own word for it, too."""
+"""The name by which a dump refers to a network namespace outside of it. runc uses the same word."""
 
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
-"""What an agent starts for the time of a migration does not outlive it, even if it is killed."""
+"""Programs of a migration end with the agent that started them, even if it is killed."""
 
 STANDSTILL_S = 10
-LOOK_S = 1
-"""After so long without any progress whatever works in the freeze is given up, and how often it is looked at.
-
-Clients wait meanwhile; programs commonly give a connection up after 30 s and more.
-"""
+POLL_S = 1
+"""Seconds without any progress after which a program is ended in the freeze, and seconds between two checks. Clients
+wait meanwhile. Programs commonly give a connection up after 30 s and more."""
 
 
 @contextlib.contextmanager
 def end_of(process: subprocess.Popen[str]) -> Iterator[int]:
-    """A descriptor that select(2) finds readable at once when a process ends."""
+    """A descriptor that select(2) finds readable when a process ends."""
     handle = os.pidfd_open(process.pid)
     try:
         yield handle
@@ -48,10 +46,10 @@ def end_of(process: subprocess.Popen[str]) -> Iterator[int]:
 
 
 def is_ready(process: subprocess.Popen[str], status: int) -> bool:
-    """Wait until a CRIU has said by its `--status-fd` that it listens. False if it has ended instead.
+    """Wait until CRIU reports by its `--status-fd` that it listens. Returns False if it has ended instead.
 
-    The end of the pipe does not tell: while CRIU finds out what the kernel can do it has a child that sleeps and holds
-    the pipe as well (kerndat.c), and a CRIU that is killed then leaves it. So it is ended here.
+    The pipe's end is no proof of that. While CRIU finds out what the kernel can do, it has a child that sleeps and has
+    the pipe open, too (kerndat.c). If CRIU is killed then, the child stays. So the child is ended here.
     """
     with os.fdopen(status, "rb", buffering=0) as said, end_of(process) as ended:
         either: list[Any] = [said, ended]
@@ -64,7 +62,7 @@ def is_ready(process: subprocess.Popen[str], status: int) -> bool:
 
 
 class Progress:
-    """Whether processes get on with it: they use a processor, read or write, or a log or other file of theirs grows."""
+    """Whether processes make progress: they use a processor, read or write, or a log or other file of theirs grows."""
 
     def __init__(self, log: Path | None, *pids: int, bound_s: float = STANDSTILL_S) -> None:
         self._pids, self._log, self._bound_s = pids, log, bound_s
@@ -72,8 +70,8 @@ class Progress:
         self._looked = self._since = time.monotonic()
 
     def stands_still(self) -> bool:
-        """Whether nothing has changed for `bound_s`. It may be asked at any time, and looks every `LOOK_S`."""
-        if time.monotonic() - self._looked < LOOK_S:
+        """Whether nothing has changed for `bound_s`. It may be called at any time, and checks every `POLL_S`."""
+        if time.monotonic() - self._looked < POLL_S:
             return False
         self._looked = time.monotonic()
         done = sum(_ticks(pid) + _transferred(pid) for first in self._pids for pid in tree(first))
@@ -99,7 +97,7 @@ def _ticks(pid: int) -> int:
 
 
 def _transferred(pid: int) -> int:
-    """What a process has read and written (proc(5), io: rchar and wchar), in bytes."""
+    """Bytes that a process has read and written (proc(5), io: rchar and wchar)."""
     with contextlib.suppress(OSError):
         return sum(int(line.split()[1]) for line in proc.lines(pid, "io")[:2])
     return 0
@@ -116,10 +114,10 @@ CRIU_ROOT = re.compile(r"/tmp/\.criu\.mntns\.\w+")  # noqa: S108 - CRIU's name (
 
 
 def kill_criu(directory: Path) -> list[int]:
-    """Kill the CRIU that works in a directory, a child of the runc there, and then what it has begun to restore.
+    """Kill the CRIU that works in a directory (a child of the runc there) and the processes that it restores.
 
-    Left alone those would wait for it for ever, and runc for them. Returns whom: one that is frozen ends only once it
-    is thawed.
+    Otherwise these processes would wait for CRIU forever, and runc for them. Returns the killed processes. A frozen one
+    ends only when it is thawed.
     """
     children: dict[int, list[tuple[int, str]]] = {}
     for pid in proc.pids():
@@ -129,7 +127,7 @@ def kill_criu(directory: Path) -> list[int]:
     doomed = [
         pid for worker in dumps.workers(directory) for pid, name in children.get(worker, []) if name == "criu"
     ]
-    for pid in doomed:  # it grows: children come after their parents
+    for pid in doomed:  # the list grows: children come after their parents
         doomed += [child for child, _ in children.get(pid, [])]
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -137,11 +135,11 @@ def kill_criu(directory: Path) -> list[int]:
 
 
 def clear_restore(container_id: str) -> None:
-    """Take away what Docker does not know of a container that it has removed.
+    """Remove what is left of a container that Docker has removed and does not know.
 
-    A dockerd that dies during a start forgets the start: the processes, and the shim that containerd has for them, go
-    on, and the pipes that they print to stay. A runc that is killed in a restore leaves the root that it mounted for
-    CRIU, and CRIU the directory that it had the container's mounts below, in a mount namespace that is gone.
+    A dockerd that dies during a start forgets the start. The processes and their shim in containerd go on, and the
+    pipes for their output stay. A runc that is killed in a restore leaves the root that it mounted for CRIU. CRIU
+    leaves the directory for the container's mounts, whose mount namespace is gone.
     """
     shutil.rmtree(Path("/run/docker/containerd") / container_id, ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -161,21 +159,21 @@ def clear_restore(container_id: str) -> None:
 
 
 def runtime_root(container_id: str) -> Path:
-    """The directory that Docker's runtime keeps this container's state under: `runc --root` of it."""
+    """The directory in which Docker's runtime keeps this container's state, for `runc --root`."""
     for state in Path("/run/docker").glob(f"runtime-*/moby/{container_id}"):
         return state.parent
-    raise AgentError(f"Docker's runtime knows no container {container_id[:12]}: it does not run")
+    raise AgentError(f"Docker's runtime has no container {container_id[:12]}, so it does not run")
 
 
 def descriptors(container_id: str) -> list[str]:
-    """Where the container's standard descriptors lead: runc needs it for a restore (its `descriptors.json`)."""
+    """The targets of the container's standard descriptors, which runc needs for a restore (`descriptors.json`)."""
     state = runtime_root(container_id) / container_id / "state.json"
     found: list[str] = json.loads(state.read_text())["external_descriptors"]
     return found
 
 
 def forget_checkpoint(container_id: str) -> None:
-    """Take away the note that runc leaves of a dump, of a container that goes on."""
+    """Remove runc's record of a dump, for a container that runs on."""
     with contextlib.suppress(AgentError):  # it has ended
         (runtime_root(container_id) / container_id / "checkpoint").unlink(missing_ok=True)
 
@@ -188,9 +186,9 @@ def checkpoint(
     freezer: Path | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[str]:
-    """Start `runc checkpoint`. Returns the process; `finish` waits for it.
+    """Start `runc checkpoint`. Returns the process. `finish` waits for it.
 
-    `freezer` is what CRIU is to take for the container's freezer group, of control groups version 1.
+    `freezer` is the group that CRIU uses as the container's freezer group, of control groups version 1.
     """
     images.mkdir(parents=True, exist_ok=True)
     root = runtime_root(container_id)
@@ -210,7 +208,7 @@ def checkpoint(
 
 
 def _root_with(container_id: str, freezer: Path) -> Path:
-    """A copy of what runc knows of the container, with another freezer group: CRIU takes runc's word for it."""
+    """Copy runc's state of the container and change its freezer group, which CRIU takes from there."""
     root = freezer.with_name("runc")
     state = json.loads((runtime_root(container_id) / container_id / "state.json").read_text())
     state["cgroup_paths"]["freezer"] = str(freezer)
@@ -220,14 +218,14 @@ def _root_with(container_id: str, freezer: Path) -> Path:
 
 
 def finish(process: subprocess.Popen[str], step: str, log: Path, *, bounded: bool = False) -> None:
-    """Wait for a checkpoint or page server; on failure an AgentError with what CRIU itself gave as its reason.
+    """Wait for a checkpoint or page server. If it fails, AgentError has CRIU's own reason.
 
-    If it is `bounded`, one that stands still is killed.
+    If it is `bounded`, it is killed when it makes no progress.
     """
     progress, output = Progress(log, process.pid), None
     while output is None:
         try:
-            output, _ = process.communicate(timeout=LOOK_S)
+            output, _ = process.communicate(timeout=POLL_S)
         except subprocess.TimeoutExpired:
             if bounded and progress.stands_still():
                 process.kill()
@@ -239,16 +237,16 @@ def finish(process: subprocess.Popen[str], step: str, log: Path, *, bounded: boo
 STAMP = re.compile(r"^\(\d+\.\d+\)")
 NO_CONNECTION = "Can't connect to server"
 HARMLESS = re.compile(r"RLIMIT_NOFILE|Unable to detach from \d+: No such process")
-"""Said as "Error" without being one: without CAP_SYS_RESOURCE CRIU can't raise its own limit of open files; and where
-it gives up before it has stopped a process, it lets go of it all the same."""
+"""CRIU calls these errors, but they are none. Without CAP_SYS_RESOURCE it can't raise its own limit of open files.
+If it gives up before it has stopped a process, it still tries to detach from it."""
 
 ABSENT = re.compile(r"No (\S+) image$")
 NAMELESS = "(empty-image)"
-"""An image that is not there CRIU reads as an empty one, and says of that one that it ends too early."""
+"""CRIU reads a missing image as an empty one, and then says that it ends too early."""
 
 
 def reason(log: Path) -> str:
-    """CRIU's first lines of error in a log, else an empty string."""
+    """CRIU's first lines of error in a log, or an empty string."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
@@ -265,7 +263,7 @@ def reason(log: Path) -> str:
 
 
 def page_server(images: Path, connection: int, previous: Path | None = None) -> subprocess.Popen[str]:
-    """Start CRIU's page server for one dump on a connected socket. It ends by itself when all of it has come."""
+    """Start CRIU's page server for one dump on a connected socket. It ends by itself when the whole dump has come."""
     images.mkdir(parents=True, exist_ok=True)
     command = [*DIES_WITH_US, "criu", "page-server", "--images-dir", str(images)]
     command += ["--ps-socket", str(connection), "-o", "page-server.log", "-v1"]

@@ -39,7 +39,7 @@ def host() -> HostFacts:
         dirty_tracking=_criu("check", "--feature", "mem_dirty_track").returncode == 0,
         lazy=_criu("check", "--feature", "uffd").returncode == 0,
         rsync=shutil.which("rsync") is not None,
-        guarded=firewall.stands(),
+        guarded=firewall.is_loaded(),
         wrapper=all(os.access(f"/usr/libexec/sealift/{name}", os.X_OK) for name in WRAPPERS),
         interposable=interposed.obtainable(),
     )
@@ -50,7 +50,7 @@ def container(container: str) -> ContainerFacts:
     init = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
     pids = cgroup.pids(cgroup.of_process(init))
     return ContainerFacts(
-        uses=processes.look(pids, init),
+        uses=processes.examine(pids, init),
         limits_unreadable=limits.unreadable(pids) and not interposed.obtainable(),
     )
 
@@ -140,7 +140,7 @@ def main(controller: Controller) -> None:
     orders.on(protocol.Survey, lambda order: survey(order.container, order.tracked, order.endpoint))
     orders.on(protocol.ReceiveRate, lambda order: link.receive(order.address))
     orders.on(protocol.Exist, lambda order: exists(order.paths))
-    orders.on(protocol.DescribeVolumes, lambda order: volume_marks.look(order.names))
+    orders.on(protocol.DescribeVolumes, lambda order: volume_marks.describe(order.names))
     orders.on(protocol.TreeBytes, lambda order: tree_bytes(order.paths))
     orders.on(protocol.TooDeep, lambda order: too_deep(order.paths, order.name_bytes))
     orders.serve(controller, lambda: None)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 HOLD = Path("/run/sealift/halt")
 LONGEST_S = 60
-LOOK_S = 0.005
+POLL_S = 0.005
 
 
 class Point(Enum):
@@ -44,4 +44,4 @@ def wait(place: Path) -> None:
     (place / "at").touch()
     deadline = time.monotonic() + LONGEST_S
     while not (place / "go").exists() and time.monotonic() < deadline:
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)

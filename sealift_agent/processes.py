@@ -37,7 +37,7 @@ MEMORY_MAJOR = 1
 """/dev/null, /dev/zero and their like are on every host."""
 
 
-def look(pids: list[int], init: int) -> Uses:
+def examine(pids: list[int], init: int) -> Uses:
     """What these processes hold. `init` is the first process of the container, whose namespaces are the container's."""
     own, groups = _namespaces(init), cgroup.paths(init)
     inside = {pid: is_in for pid in pids if (is_in := _descends(pid, init)) is not None}

@@ -188,7 +188,7 @@ class Routes:
         failed = {}
         for host, seated in record.get("peers", {}).items():
             try:
-                allowed.seat(seated, record["routes"])
+                allowed.set_key(seated, record["routes"])
             except Exception as failure:  # noqa: BLE001 - one host's key keeps no other from its own
                 failed[host] = str(failure)
         self._carry_out(record)

@@ -35,15 +35,15 @@ HERE, LEFT, TAKEN = "here", "left", "taken"
 NEW, EMPTY, OTHER = "new", "empty", "other"
 
 
-def look(names: Sequence[str]) -> dict[str, VolumeFound | None]:
+def describe(names: Sequence[str]) -> dict[str, VolumeFound | None]:
     """What is to be known of volumes before a migration; None for one that is not there.
 
     `driver` and `options` as Docker has them; `content`: empty, left, taken, here or other; `lineage`, or None.
     """
-    return {name: _look(described) if (described := described_volume(name)) else None for name in names}
+    return {name: _describe(described) if (described := described_volume(name)) else None for name in names}
 
 
-def _look(described: dict[str, Any]) -> VolumeFound:
+def _describe(described: dict[str, Any]) -> VolumeFound:
     place, mark = Path(described["Mountpoint"]), _mark(described)
     return VolumeFound(
         driver=described["Driver"],

@@ -1,1 +1,1 @@
-"""The fault matrix: what can break, at every moment of a migration, and what has to hold afterwards."""
+"""The fault matrix: what can break, at every moment of a migration, and what must be true afterwards."""

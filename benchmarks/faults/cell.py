@@ -1,4 +1,4 @@
-"""One cell of the matrix: a Redis under a client's hands, migrated, something broken, mended, recovered, judged."""
+"""Run one cell of the matrix: migrate a Redis that a client uses, break something, mend it, recover, judge."""
 
 from __future__ import annotations
 
@@ -35,21 +35,26 @@ if TYPE_CHECKING:
 CONTAINER = "redis"
 MEMORY_MB = 10
 END_S = 90
-"""How long a migration may take to end after a fault before its administrator ends it."""
+"""Seconds that a migration may take to end after a fault. Then its administrator ends it."""
 
 RECOVER_S = 150
-"""The gateway's agent answers the hosts for two minutes without a controller; until then it is somebody's."""
+"""Seconds. Without a controller the gateway's agent answers the hosts for two minutes, and keeps the migration until
+then."""
 
 AFTER_S = 0.5
 
 PAUSE_S = 0.01
-"""Between two increments. Without it the client takes a processor for as long as a cell waits, two minutes in some;
-with two milliseconds the clients of four cells at once, and their tunnels, took 40 % of two processors."""
+"""Seconds between two increments. Without a pause the client would use a processor as long as a cell waits, which
+can be two minutes. With two milliseconds the clients of four cells, and their tunnels, took 40 % of two
+processors."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a cell came out. `wrong` is empty if everything held; `said` what the migration and `recover` said."""
+    """The result of a cell. `wrong` is empty if everything held.
+
+    `said` has what the migration and `recover` printed.
+    """
 
     cell: str
     wrong: tuple[str, ...]
@@ -57,7 +62,7 @@ class Verdict:
     said: tuple[str, ...]
     seconds: float
     code: str = ""
-    """What was tried: see `origin.code`. Empty in files from before it was noted."""
+    """The code that was tried: see `origin.code`. Empty in files from before it was recorded."""
 
     @property
     def ok(self) -> bool:
@@ -66,7 +71,7 @@ class Verdict:
 
 
 def run(cell: Cell, orchestrator: Orchestrator) -> Verdict:
-    """Try one cell in the lab that is up. It is fit for another one afterwards if all held."""
+    """Try one cell in the running lab. If everything held, the lab can be used for another cell."""
     began = time.monotonic()
     said: list[str] = []
     owner: list[str | None] = [None]
@@ -81,7 +86,7 @@ def run(cell: Cell, orchestrator: Orchestrator) -> Verdict:
 def _try(
     inventory: Inventory, cell: Cell, orchestrator: Orchestrator, said: list[str], owner: list[str | None]
 ) -> list[str]:
-    # Not one that was there lately: hosts remember for a minute which port an address was at.
+    # Not an address that was there lately, since hosts remember for a minute at which port an address was.
     network = inventory.network.workloads
     address = str(network[network.num_addresses // 2 + secrets.randbelow(network.num_addresses // 2 - 2)])
     if cell.moment.name == "sync":
@@ -103,7 +108,7 @@ def _try(
             wrong = _break(Trial(inventory, migration, orchestrator), cell, said)
         route = gateway.routes(inventory).get(address)
         owner[0] = route.host if route else None
-        # A destination that loses its power before a container can be there may take it once it is back.
+        # A destination that loses its power before it can have the container may get it when it is back.
         there = cell.fault.power == "source" or NAMES.index(cell.moment.name) >= NAMES.index("armed")
         lost = owner[0] is not None and owner[0] == cell.fault.power and there
         wrong += judge.one_live_copy(CONTAINER, owner[0], lost=lost)
@@ -129,7 +134,7 @@ def _try(
 
 
 def _break(trial: Trial, cell: Cell, said: list[str]) -> list[str]:
-    """From the migration's beginning to the end of its recovery."""
+    """From the beginning of the migration to the end of its recovery."""
     fault, migration = cell.fault, trial.migration
     if not migration.arrive():
         return [f"the migration ended before {cell.moment.name}: {migration.said or _log()}"]
@@ -138,7 +143,7 @@ def _break(trial: Trial, cell: Cell, said: list[str]) -> list[str]:
     migration.go_on()
     if fault.mend is not None and not fault.lasts:
         fault.mend(trial)
-        migration.go_on()  # a machine that was without power has forgotten the word
+        migration.go_on()  # a machine that was without power has lost the file that lets it go on
     if not migration.end(END_S):
         wrong.append(f"the migration did not end within {patience(END_S):.0f} s")
     said.append(str(migration.said or f"died: {_log()}"))
@@ -169,7 +174,7 @@ def _recover(trial: Trial, said: list[str]) -> list[str]:
             return [
                 f"{len(left)} migration is still on record after {patience(RECOVER_S):.0f} s: {said[-1:]}"
             ]
-        time.sleep(0.5)  # agents that were left alive are still settling it among themselves
+        time.sleep(0.5)  # agents that still live end it among themselves
 
 
 def _log() -> str:

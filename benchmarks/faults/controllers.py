@@ -1,4 +1,4 @@
-"""Who runs a migration of the matrix: a process of its own, or a worker of Prefect's."""
+"""The controller of a migration of the matrix: a process of its own, or a worker of Prefect's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 class InProcess(Migration):
-    """In a process of its own, as on a command line: by the engine alone, or as a flow."""
+    """A process of its own, as on a command line: by the engine alone, or as a flow."""
 
     def __init__(self, moment: Moment, process: subprocess.Popen[str]) -> None:
         super().__init__(moment)
@@ -47,7 +47,7 @@ class InProcess(Migration):
         log: Path,
         environment: Mapping[str, str] | None = None,
     ) -> Iterator[InProcess]:
-        """Start it. At the end of the block it has ended, one way or another."""
+        """Start it. It has ended at the end of the block."""
         command = [sys.executable, "-m", "benchmarks.faults.migrating", container, moment.name, driver]
         with log.open("w") as errors:
             process = subprocess.Popen(
@@ -101,7 +101,7 @@ class InWorker(Migration):
     @classmethod
     @contextmanager
     def of(cls, container: str, moment: Moment, orchestrator: Orchestrator) -> Iterator[InWorker]:
-        """Ask for the run and wait until the worker has begun it. At the end of the block it has ended."""
+        """Request the run and wait until the worker has begun it. It has ended at the end of the block."""
         parameters = {
             "container": container,
             "source": "source",
@@ -109,7 +109,7 @@ class InWorker(Migration):
             "inventory": str(lab_inventory()),
             "options": {"evidence": None if lab.running().host("destination").vm else "none"},
         }
-        deployment = orchestrator.employ()
+        deployment = orchestrator.worker_deployment()
         run = orchestrator.ask(
             f"/deployments/{deployment}/create_flow_run",
             state={"type": "SCHEDULED"},
@@ -126,22 +126,22 @@ class InWorker(Migration):
     def _begin(self) -> None:
         deadline = time.monotonic() + BEGIN_S
         while time.monotonic() < deadline:
-            seen = self._look()
+            seen = self._seen()
             if seen["infrastructure_pid"]:
                 self._pid = int(seen["infrastructure_pid"].rpartition(":")[2])
                 return
             time.sleep(0.2)
         raise CommandFailed(f"no worker has begun the run: {self._orchestrator.log()}", step="fault")
 
-    def _look(self) -> dict[str, Any]:
+    def _seen(self) -> dict[str, Any]:
         found: dict[str, Any] = self._orchestrator.ask(f"/flow_runs/{self._run}", "GET")
         return found
 
     def has_ended(self) -> bool:
-        """See `Migration`. The run has a final state, too: what its worker does for it is over."""
+        """See `Migration`. The run also has a final state, so its worker has finished with it."""
         if Path(f"/proc/{self._pid}").exists():
             return False
-        state = self._look()["state"]
+        state = self._seen()["state"]
         self.said = {"run": state["name"], "message": state["message"]}
         return state["type"] in ENDED
 
@@ -152,7 +152,7 @@ class InWorker(Migration):
                 os.kill(self._pid, signal.SIGKILL)
 
     def cancel(self) -> None:
-        """What the button in Prefect's UI does: the worker hears of it and stops the run."""
+        """Do what the button in Prefect's UI does: the worker is told, and stops the run."""
         state = {"type": "CANCELLING", "name": "Cancelling"}
         answer = self._orchestrator.ask(f"/flow_runs/{self._run}/set_state", state=state, force=True)
         if answer["status"] != "ACCEPT":
@@ -168,7 +168,7 @@ class InWorker(Migration):
 def controller(
     container: str, moment: Moment, driver: str, orchestrator: Orchestrator
 ) -> Iterator[Migration]:
-    """Have a migration begun by that driver: `engine`, `flow` (both in a process of its own) or `worker`."""
+    """Start a migration by that driver: `engine`, `flow` (both in a process of its own) or `worker`."""
     if driver == "worker":
         with InWorker.of(container, moment, orchestrator) as run:
             yield run

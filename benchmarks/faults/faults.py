@@ -1,4 +1,4 @@
-"""What can break: how it is brought about in a lab, and how its administrator mends it."""
+"""The faults: how each is made in a lab, and how its administrator mends it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ done
 
 @dataclass(frozen=True)
 class Fault:
-    """`mend` comes at once, or, if the fault `lasts`, only after everything has ended that ends without it."""
+    """`mend` follows at once. If the fault `lasts`, it follows after everything that ends without it has ended."""
 
     name: str
     inject: Deed
@@ -52,12 +52,12 @@ class Fault:
     lasts: bool = False
     driver: Literal["engine", "flow", "worker"] = "engine"
     armed: bool = False
-    """Makes sense only while runc and CRIU are armed."""
+    """It is possible only while runc and CRIU are armed."""
     power: str | None = None
-    """The host that loses its memory, and with it what ran there."""
+    """The host that loses its memory and the processes in it."""
 
     def at(self, moment: Moment) -> bool:
-        """Whether it makes sense at that moment."""
+        """Whether it is possible at that moment."""
         return moment.armed or not self.armed
 
 
@@ -84,29 +84,29 @@ ARMED = {
 
 
 def kill_controller(trial: Trial) -> None:
-    """SIGKILL of the process that runs the flow."""
+    """SIGKILL to the process that runs the flow."""
     trial.migration.kill()
 
 
 def kill_everybody(trial: Trial) -> None:
-    """SIGKILL of the controller and all three agents."""
+    """SIGKILL to the controller and all three agents."""
     for host in ROLES:
         kill(host, agent(host))(trial)
     kill_controller(trial)
 
 
 def cancel(trial: Trial) -> None:
-    """SIGTERM of a process, or the run cancelled in Prefect's UI."""
+    """SIGTERM to a process, or cancel the run in Prefect's UI."""
     trial.migration.cancel()
 
 
 def kill_api(trial: Trial) -> None:
-    """SIGKILL of the Prefect server that the flow talks to. It stays away."""
+    """SIGKILL to the Prefect server that the flow uses. It is not started again."""
     trial.orchestrator.kill_server()
 
 
 def kill_daemon(host: str, name: str) -> Deed:
-    """SIGKILL of a daemon. Whoever keeps the services of that host starts it again."""
+    """SIGKILL to a daemon. The service manager of that host starts it again."""
     return kill(host, f'"/usr/bin/{name} "*|"{name} "*')
 
 
@@ -124,7 +124,7 @@ def docker_answers(host: str) -> Deed:
 
 
 def cut(one: str, other: str, action: str) -> Deed:
-    """Take the link between two machines away, both ways (`-I`), or give it back (`-D`)."""
+    """Cut the link between two machines in both directions (`-I`), or restore it (`-D`)."""
 
     def do(trial: Trial) -> None:
         address = CONTROLLER if other == "controller" else trial.inventory.machine(other).address
@@ -135,7 +135,7 @@ def cut(one: str, other: str, action: str) -> Deed:
 
 
 def cut_briefly(one: str, other: str) -> Deed:
-    """Take a link away for a second, while the migration goes on."""
+    """Cut a link for a second, while the migration goes on."""
 
     def do(trial: Trial) -> None:
         cut(one, other, "-I")(trial)
@@ -154,11 +154,11 @@ for place in /var/lib/docker /run/sealift/dumps; do
 	echo "$place $2"
 done
 """
-"""The file systems get no larger than what they hold."""
+"""Limit the file systems to their present content."""
 
 
 def fill_disk(trial: Trial) -> None:
-    """No more room for Docker's files at the destination, nor for images if their place is there already."""
+    """Leave no free space for Docker's files at the destination, nor for images if their place exists already."""
     trial.kept["full"] = inside("destination", FULL).stdout
 
 
@@ -170,12 +170,12 @@ def empty_disk(trial: Trial) -> None:
 
 
 def power_off(host: LabHost) -> Deed:
-    """The power of a host goes."""
+    """Cut the power of a host."""
     return lambda trial: _supply(host, trial).off(host, lab.lab_dir())
 
 
 def power_on(host: LabHost) -> Deed:
-    """The power of a host comes back, and it boots."""
+    """Restore the power of a host. It boots."""
 
     def do(trial: Trial) -> None:
         _supply(host, trial).on(host, lab.lab_dir(), trial.inventory)
@@ -184,7 +184,7 @@ def power_on(host: LabHost) -> Deed:
             if time.monotonic() > deadline:
                 raise CommandFailed("it does not come up", host=host.name, step="fault")
             time.sleep(0.1)
-        # A VM that proves itself has its disk opened, and Docker started, once it has: `recover` sees to that.
+        # A VM with evidence has its disk opened, and Docker started, after attestation: `recover` does that.
         locked = is_virtual(trial.inventory) and trial.inventory.machine(host.name).vm is not None
         if host.docker and not locked:
             docker_answers(host.name)(trial)
@@ -244,7 +244,7 @@ SAMPLE = (
     "dockerd:source@restored",
     "disk@sync",
 )
-"""The riskiest that fit into 90 seconds."""
+"""The riskiest cells that fit into 90 seconds."""
 
 
 @dataclass(frozen=True)
@@ -256,14 +256,14 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As it is asked for."""
+        """The name by which it is selected."""
         return f"{self.fault.name}@{self.moment.name}"
 
 
 def cells(patterns: list[str] | tuple[str, ...], kind: Kind = "netns") -> list[Cell]:
-    """The cells that FAULT@MOMENT patterns (`*` stands for anything) name; all without one. UnusableInput for none.
+    """The cells for FAULT@MOMENT patterns (`*` matches anything); all without a pattern. UnusableInput if none matches.
 
-    In a lab of VMs: those in which a host loses its power.
+    In a lab of VMs there are only cells in which a host loses its power.
     """
     faults = [fault for fault in FAULTS if kind == "netns" or fault.power]
     every = [Cell(fault, moment) for fault in faults for moment in MOMENTS if fault.at(moment)]

@@ -1,4 +1,4 @@
-"""The flow `migrate` as a worker of the matrix loads it: held at the moment that the run's environment names."""
+"""The flow `migrate` for a worker of the matrix: it is held at the moment that the run's environment names."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Runs on a host (`python3 -`): prints as JSON everything that a migration could leave there, in sections.
+"""Runs on a host (`python3 -`). Prints as JSON, in sections, everything that a migration could leave there.
 
-Identifiers that differ from one container to the next are masked, so that two states can be compared line by line.
+Identifiers that differ between containers are masked, so that two states can be compared line by line.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ MASKS = (
     (r" linkdown\b", ""),
 )
 OWN = re.compile(r"^(sshd\b|/usr/s?bin/sshd|/usr/lib/openssh/|python3 (-|/run/sealift/agent-)|wireguard-go)")
-"""This script, the test's connections, agents (which have a section of their own), and what changes its threads
-at will."""
+"""This script, the test's connections, agents (which have a section of their own), and programs whose number of
+threads changes at any time."""
 
 AGENT = re.compile(r"^python3 /run/sealift/agent-\S+ (?P<role>\w+)")
 DAEMONS = ("dockerd", "containerd", "wireguard-go")
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - looked at, not used
 RUNTIME = ("/run/docker", "/run/containerd", "/run/runc")
-"""What runc, containerd and Docker know of containers that run."""
+"""The state of runc, containerd and Docker about running containers."""
 
 KEPT = re.compile(r"/run/sealift/(agent-|clients|places|upper)|/run/sealift/(restore|dumps|restore/\.lock)$")
-"""What stays on purpose; and the upper half of a VM's root file system, whose /tmp is looked at as such."""
+"""What stays on purpose, and the upper layer of a VM's root file system, whose /tmp is examined separately."""
 
 
 def masked(text: str) -> str:
@@ -41,7 +41,7 @@ def masked(text: str) -> str:
 
 
 def output(*command: str) -> list[str]:
-    """What a command prints, masked and in order."""
+    """The lines that a command prints, masked and sorted."""
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     return sorted(masked(line) for line in done.stdout.splitlines())
 
@@ -61,13 +61,13 @@ def commands() -> list[str]:
 
 
 def oldest(name: str) -> pathlib.Path | None:
-    """Where the kernel tells of the oldest process of that name."""
+    """The oldest process of that name, as a directory of /proc."""
     found = subprocess.run(["pgrep", "-xo", name], capture_output=True, text=True, check=False).stdout.strip()
     return pathlib.Path("/proc", found) if found else None
 
 
 def anonymous_mb(process: pathlib.Path) -> int:
-    """Memory that a process has to itself, in megabytes."""
+    """Private memory of a process, in megabytes."""
     found = re.search(
         r"^RssAnon:\s+(\d+) kB$", (process / "status").read_text(errors="replace"), re.MULTILINE
     )
@@ -80,7 +80,7 @@ def below(*folders: str) -> list[str]:
 
 
 def entries(folder: str) -> list[str]:
-    """How much there is in a folder, directly: nothing if it is not there."""
+    """The number of entries of a folder. Nothing if it does not exist."""
     return [str(len(list(pathlib.Path(folder).glob("*"))))]
 
 
@@ -101,7 +101,7 @@ def state() -> dict[str, list[str]]:
         ),
         "links": sorted(masked(line.split(":")[1]) for line in output("ip", "-o", "link")),
         "rules": output("ip", "rule"),
-        # A bridge without ports loses its carrier a while after the last one has gone: that is no difference.
+        # A bridge loses its carrier some time after its last port. That is no difference.
         "routes": [
             line.removesuffix(" linkdown") for line in output("ip", "-4", "route", "show", "table", "all")
         ],
@@ -111,7 +111,7 @@ def state() -> dict[str, list[str]]:
         sections["containers"] = output("docker", "ps", "-a", "--format", "{{.Names}} {{.State}}")
         sections["volumes"] = output("docker", "volume", "ls", "-q")
         sections["networks"] = output("docker", "network", "ls", "--format", "{{.Name}}")
-        # Of namespaces that have ended Docker sweeps mount points away once a minute; what is mounted is seen above.
+        # Once a minute Docker removes mount points of namespaces that have ended. Mounts themselves are listed above.
         own = [path for path in below(*RUNTIME) if "/ID" in path]
         sections["runtime"] = [path for path in own if not path.startswith("/run/docker/netns/")]
         sections["control groups"] = output(

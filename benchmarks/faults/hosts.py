@@ -1,4 +1,7 @@
-"""The hosts of a lab, as faults reach them: namespaced ones from below, so that nothing of them is needed for it."""
+"""Access to the hosts of a lab for faults.
+
+Namespaced hosts are entered from outside, so that nothing on them is needed.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ if TYPE_CHECKING:
     from sealift.inventory import Inventory
     from sealift.process import Completed
 
-BECOMING_S = 2
-"""While it boots, a host's first process becomes one program after the other."""
+BOOTING_S = 2
+"""While a host boots, its first process executes several programs in turn."""
 
 EMULATED = 5
-"""How much longer everything may take where hosts are VMs."""
+"""The factor by which everything may take longer if hosts are VMs."""
 
 
 def patience(seconds: float) -> float:
-    """How long to wait for something, in the lab that is up, that takes so long at most among namespaced hosts."""
+    """Seconds to wait in the running lab. `seconds` are for namespaced hosts."""
     return seconds * EMULATED if is_virtual(lab.running()) else seconds
 
 
@@ -42,9 +45,9 @@ def inside(host: str, script: str, *arguments: str, check: bool = True, timeout_
 def inside_run(
     host: str, words: Sequence[str], *, stdin: str | None = None, check: bool = True, timeout_s: float = 60
 ) -> Completed:
-    """Run a command on a host: a namespaced one from below, so that no network, no login, no agent is needed for it.
+    """Run a command on a host. A namespaced host is entered from outside, without network, login or agent.
 
-    On a VM as its administrator, over SSH. HostUnreachable while it has no power.
+    On a VM it runs as the administrator, over SSH. HostUnreachable while it has no power.
     """
     inventory = lab.running()
     if is_virtual(inventory) and host in DOCKER_HOSTS:
@@ -56,7 +59,7 @@ def inside_run(
 
 
 def _first(host: str) -> int:
-    deadline = time.monotonic() + BECOMING_S
+    deadline = time.monotonic() + BOOTING_S
     while (pid := namespaced.first_process(host, str(lab.lab_dir()))) is None:
         if time.monotonic() > deadline:
             raise CommandFailed("it does not run", host=host, step="fault")

@@ -1,4 +1,4 @@
-"""What has to hold after a fault: one live copy, reachable, with everything that was acknowledged; and no leftovers."""
+"""What must be true after a fault: one live copy, reachable, with all acknowledged data, and no leftovers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ SETTLE_S = 15
 REACH_S = 20
 
 SLACK = {"descriptors": 3, "megabytes": 48}
-"""How much more a daemon may have: API connections that it has not closed yet, garbage that it has not collected.
-
-A megabyte that stays behind with each migration shows in a hundred of them.
-"""
+"""How much more a daemon may have: open API connections, memory that is not collected yet. A megabyte that each
+migration leaves can be seen after a hundred migrations."""
 
 IMAGE = frozenset({"layers"})
-"""What a migration leaves at the destination even if it fails: the image, which is no part of the container."""
+"""A failed migration leaves only the image at the destination. It is no part of the container."""
 
 LOST = [["docker says exited"], ["docker says created"]]
 
@@ -46,11 +44,11 @@ docker ps -a --filter "name=^$1$" --format 'docker says {{.State}}'
 
 LAZY = "sysctl -qw vm.dirty_writeback_centisecs=$1 vm.dirty_expire_centisecs=$2"
 NEVER, USUAL = ("0", "360000"), ("500", "3000")
-"""When a kernel writes what nobody has asked it to write (admin-guide/sysctl/vm.rst)."""
+"""When a kernel writes dirty pages unasked (admin-guide/sysctl/vm.rst)."""
 
 KEEP = "docker exec $1 sh -c 'echo kept >/home/kept; sync'"
 KEPT = "docker exec $1 cat /home/kept"
-"""A file that the container has on its disk, and what it has there afterwards."""
+"""Write a file to the container's disk, and read it afterwards."""
 
 ASK = """
 import socket, sys
@@ -61,15 +59,15 @@ with socket.create_connection((sys.argv[1], 6379), timeout=3) as redis:
 
 
 def copies(container: str) -> dict[str, list[str]]:
-    """What there is of the container on each host: a word for each of its processes, and what Docker says of it."""
+    """The container's copies on each host: a word for each of its processes, and Docker's state of it."""
     return {host: inside(host, COPIES, container, check=False).stdout.splitlines() for host in DOCKER_HOSTS}
 
 
 def one_live_copy(container: str, owner: str | None, *, lost: bool = False) -> list[str]:
-    """What is wrong with the copies: there must be one, it must run, and where the gateway sends its packets.
+    """What is wrong with the copies: there must be one, it must run, and the gateway must send its packets there.
 
-    One that was `lost`, since its host's power went, is there for Docker to start again. Docker may not have come to
-    note that it had been started.
+    After its host lost power a copy is `lost`: Docker has it and can start it again. Docker may not have written that
+    it was started.
     """
     found = copies(container)
     wrong = []
@@ -83,7 +81,7 @@ def one_live_copy(container: str, owner: str | None, *, lost: bool = False) -> l
 
 
 def counter(address: str) -> int | None:
-    """The counter, over a connection of its own, as soon as it answers; None if it does not."""
+    """The counter, over a new connection, as soon as it answers. None if it does not."""
     deadline = time.monotonic() + patience(REACH_S)
     while time.monotonic() < deadline:
         done = inside_run("client", ["python3", "-c", ASK, address], check=False, timeout_s=10)
@@ -94,13 +92,13 @@ def counter(address: str) -> int | None:
 
 
 def keep(container: str, host: str) -> None:
-    """Give the container a file, written through to its host's disk. VMs write nothing by themselves from then on."""
+    """Write a file to the container's disk. From then on VMs write dirty pages only when asked."""
     inside(host, KEEP, container)
     write_back(*NEVER)
 
 
 def write_back(*when: str) -> None:
-    """Have VMs write what is dirty when they are told, or as usual. Namespaced hosts share this machine's kernel."""
+    """Let VMs write dirty pages only when asked, or as usual. Namespaced hosts share this machine's kernel."""
     if is_virtual(lab.running()):
         for host in DOCKER_HOSTS:
             inside(host, LAZY, *when)
@@ -115,7 +113,7 @@ def kept(container: str, host: str) -> list[str]:
 
 
 def acknowledged(found: Findings, kept: int | None) -> list[str]:
-    """What is wrong with what a client was told: `kept` is the counter at the end."""
+    """What is wrong with the acknowledged operations: `kept` is the counter at the end."""
     wrong = [] if found.intact else [f"the client: {found.summary()}"]
     if kept is None:
         return [*wrong, "it is not reachable"]
@@ -125,7 +123,7 @@ def acknowledged(found: Findings, kept: int | None) -> list[str]:
 
 
 def state(host: str) -> State:
-    """What is on a host, by sections."""
+    """The state of a host, by sections."""
     script = files("benchmarks.faults").joinpath("host_state.py").read_text()
     sections: State = json.loads(inside_run(host, ["python3", "-"], stdin=script).stdout)
     return sections
@@ -134,7 +132,7 @@ def state(host: str) -> State:
 def differences(
     before: State, after: State, *, allow: frozenset[str] = frozenset()
 ) -> dict[str, tuple[list[str], list[str]]]:
-    """Sections that are not as they were: what went, what came."""
+    """Sections that have changed: what is missing, what is new."""
     found = {}
     for name in before.keys() - allow:
         old, new = Counter(before[name]), Counter(after.get(name, []))
@@ -142,14 +140,14 @@ def differences(
         if slack is not None and name in after and int(after[name][0]) <= int(before[name][0]) + slack:
             continue
         if name == "agents":
-            old &= new  # one that ended with the fault that was made is no leftover
+            old &= new  # what ended with the fault itself is no leftover
         if old != new:
             found[name] = (list((old - new).elements()), list((new - old).elements()))
     return found
 
 
 def leftovers(before: dict[str, State]) -> list[str]:
-    """What is on the hosts that was not there before, or the other way round, given time to settle."""
+    """What the hosts have more or less than before, after some time to settle."""
     deadline = time.monotonic() + patience(SETTLE_S)
     while True:
         found = {host: differences(old, state(host), allow=IMAGE) for host, old in before.items()}

@@ -1,7 +1,7 @@
-"""Several labs at once, each in a network namespace and a run directory of its own: cells wait more than they compute.
+"""Run several labs at once, since cells mostly wait. Each has its own network namespace and run directory.
 
-As a program (`python -m benchmarks.faults.labs KIND`) it is one of them: it reads names of cells from standard input
-and prints a verdict as JSON for each.
+As a program (`python -m benchmarks.faults.labs KIND`) it is one of these labs: it reads names of cells from standard
+input and prints a verdict as JSON for each.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from sealift.lab.plan import Kind
 
 END_S = 300
-"""How long a lab may take to end: a cell that is under way comes to its end."""
+"""Seconds that a lab may take to end: a running cell is finished first."""
 
 
 def trials(chosen: Sequence[Cell], jobs: int, kind: Kind) -> Iterator[Verdict]:
-    """Try the cells in so many labs. Verdicts come as they are found; a lab that dies is a verdict on its cell."""
-    images.build(images.REDIS, say=lambda _: None)  # where there is a network: its labs have none
+    """Try the cells in so many labs. Yields verdicts as they come. A lab that dies is a verdict on its cell."""
+    images.build(images.REDIS, say=lambda _: None)  # built here, since the labs have no network
     waiting: queue.SimpleQueue[Cell] = queue.SimpleQueue()
     for cell in chosen:
         waiting.put(cell)
@@ -73,7 +73,7 @@ def _lab(number: int, kind: Kind) -> Iterator[subprocess.Popen[str]]:
 def _feed(
     process: subprocess.Popen[str], waiting: queue.SimpleQueue[Cell], found: queue.SimpleQueue[Verdict]
 ) -> None:
-    assert process.stdin is not None  # noqa: S101 - both were asked for
+    assert process.stdin is not None  # noqa: S101 - both are pipes
     assert process.stdout is not None  # noqa: S101
     while True:
         try:
@@ -89,7 +89,7 @@ def _feed(
 
 
 def main(kind: str) -> None:
-    """One lab, for as long as cells come in."""
+    """Run one lab, as long as cells come in."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     run(["ip", "link", "set", "lo", "up"])
     asked = (cells([line.strip()], kind_of(kind))[0] for line in sys.stdin)

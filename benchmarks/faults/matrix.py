@@ -1,4 +1,4 @@
-"""The matrix: many cells one after the other, what came of them, and how long the rest will take."""
+"""Run the matrix: many cells one after the other, their results, and the remaining time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def trials(cells: Iterable[Cell], orchestrator: Orchestrator, kind: Kind) -> Iterator[Verdict]:
-    """Try cells in a lab that is up and stays up. After one that did not hold, the lab is made anew."""
+    """Try cells in a lab that stays up. After a cell that did not hold, the lab is made again."""
     fit = True
     for cell in cells:
         if not fit:
@@ -37,7 +37,7 @@ def trials(cells: Iterable[Cell], orchestrator: Orchestrator, kind: Kind) -> Ite
 
 
 def told(verdicts: Iterable[Verdict], count: int, say: Callable[[str], None]) -> Iterator[Verdict]:
-    """The same verdicts, each said as it comes, with how long the rest of `count` will take."""
+    """Report each verdict when it comes, with the time for the rest of `count`. Yields the same verdicts."""
     began = time.monotonic()
     for done, verdict in enumerate(verdicts, start=1):
         rest_s = (time.monotonic() - began) / done * (count - done)
@@ -52,12 +52,12 @@ def told(verdicts: Iterable[Verdict], count: int, say: Callable[[str], None]) ->
 
 
 def holds(verdict: Verdict | None, code: str) -> bool:
-    """Whether a cell need not be tried again: it held with just this code, which is in no file but Git's."""
+    """Whether a cell need not be tried again: it held with exactly this code, and this code is committed."""
     return verdict is not None and verdict.ok and verdict.code == code and not code.endswith("+")
 
 
 def store(verdicts: Iterable[Verdict], path: Path) -> None:
-    """Write a JSON file of verdicts: whole or not at all, even if this is killed."""
+    """Write a JSON file of verdicts, completely or not at all, even if this process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     making = path.with_name(f".{path.name}.{os.getpid()}")
     making.write_text(text(verdicts))
@@ -73,14 +73,17 @@ STORED_LIMIT = 64 << 20
 
 
 def stored(path: Path) -> dict[str, Verdict]:
-    """The verdicts of such a file by the cells' names; none if there is no file. UnusableInput for anything else."""
+    """The verdicts of such a file by the cells' names. None if there is no file.
+
+    UnusableInput for another kind of file.
+    """
     if not path.exists():
         return {}
     try:
         verdicts = [from_fields(fields) for fields in json.loads(read_bounded(path, STORED_LIMIT))]
     except (ValueError, TypeError, KeyError, RecursionError) as strange:
         raise UnusableInput(
-            f"{path} holds something else than verdicts",
+            f"{path} is not a file of verdicts",
             remedy="Name a file that `sealift bench faults --results` has written, or a new one",
         ) from strange
     return {verdict.cell: verdict for verdict in verdicts}
@@ -92,7 +95,7 @@ def from_fields(fields: dict[str, Any]) -> Verdict:
 
 
 def table(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]], list[str]]:
-    """Heads, rows and notes: a row for each fault, a column for each moment, a number for what did not hold."""
+    """Heads, rows and notes: a row for each fault, a column for each moment, a number for each failed cell."""
     found = {verdict.cell: verdict for verdict in verdicts}
     moments = [name for name in NAMES if any(cell.endswith(f"@{name}") for cell in found)]
     faults = list(dict.fromkeys(cell.partition("@")[0] for cell in found))

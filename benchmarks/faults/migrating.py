@@ -1,8 +1,7 @@
-"""A migration in a process of its own, held at one moment: `python -m benchmarks.faults.migrating …`.
+"""Run a migration in a process of its own, held at one moment: `python -m benchmarks.faults.migrating …`.
 
-Arguments: container, moment, `engine` or `flow` (with Prefect). Where the controller itself is held it says so by a
-file, as an agent does (`sealift_agent.points`), and goes on when another one appears. Its last line is the outcome as
-JSON.
+Arguments: container, moment, `engine` or `flow` (with Prefect). If the controller itself is held, it writes a file, as
+an agent does (`sealift_agent.points`), and goes on when another file appears. Its last line is the outcome as JSON.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
     from sealift.model import Report, Step
 
 
-class Gate(progress.Listener):
-    """Where the controller is held, once."""
+class Holder(progress.Listener):
+    """Holds the controller once."""
 
     def __init__(self, held: Moment) -> None:
         self._held = held
@@ -47,12 +46,12 @@ class Gate(progress.Listener):
             self._halt()
 
     def leaving(self, container: str) -> None:  # noqa: ARG002 - there is one
-        """Say that this process leaves its session."""
+        """Report that this process leaves its session."""
         halt_dir().mkdir(exist_ok=True)
         (halt_dir() / "leaving").touch()
 
     def before(self, role: str, order: Order[Any]) -> None:
-        """An agent of that role is about to get that order."""
+        """An agent of that role is about to get the order."""
         if self._held.where != "controller":
             return
         phase = order.phase if isinstance(order, Note) else None
@@ -67,20 +66,20 @@ class Gate(progress.Listener):
 
 
 def halt_dir() -> Path:
-    """Where a held controller says so, and is told to go on."""
+    """The directory of the files by which a held controller reports and is told to go on."""
     return lab.lab_dir() / "halt"
 
 
 @contextmanager
 def held(at: Moment) -> Iterator[None]:
-    """Hold the migrations of this process at that moment, and have them say when they leave their session."""
-    gate = Gate(at)
-    with progress.listening(gate):
-        agents.observers.append(gate.before)
+    """Hold the migrations of this process at that moment. They report when they leave their session."""
+    holder = Holder(at)
+    with progress.listening(holder):
+        agents.observers.append(holder.before)
         try:
             yield
         finally:
-            agents.observers.remove(gate.before)
+            agents.observers.remove(holder.before)
 
 
 def _migrate(container: str, driver: str) -> Report:

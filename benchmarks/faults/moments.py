@@ -1,4 +1,4 @@
-"""The moments of a migration at which it is held, so that something can be broken exactly then."""
+"""The moments at which a migration is held, so that something can be broken at exactly that time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Part = Literal["start", "middle", "end"]
 Where = Literal["controller", "source", "destination", "gateway"]
 
 HELD_AT = "SEALIFT_HELD_AT"
-"""In the environment of a worker's flow run: the name of the moment at which it is held."""
+"""A variable in the environment of a worker's flow run: the name of the moment at which it is held."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One moment: in which part of which step, and who is held there.
+    """One moment: its part of a step, and the program that is held.
 
-    The controller is held before it gives the `order`, written ROLE ORDER, or when it begins the step; an agent by what
-    `sealift_agent.points` has under this moment's name.
+    The controller is held before it gives the `order`, written ROLE ORDER, or when it begins the step. An agent is held
+    at the point of `sealift_agent.points` that has this moment's name.
     """
 
     name: str
@@ -57,15 +57,16 @@ MOMENTS = (
     Moment("removed", Step.FINISH, "middle", order="destination finish"),
     Moment("finished", Step.FINISH, "end", order="source close"),
 )
-"""In their order; the end of a step is the start of the next. `provided`: the destination has its keys, and the others
-do not know it yet; `opened` and `copied`: that phase is in the journal; `created`: the destination's container is there
-and its id is not; `restoring`: runc has been told; `decided`: on the gateway's disk, and nobody has been told."""
+"""In their order. The end of a step is the start of the next. `provided`: the destination has its keys, and the
+other hosts do not know them yet. `opened` and `copied`: that phase is in the journal. `created`: the
+destination's container exists, but its id is not recorded. `restoring`: runc has been started. `decided`: the
+decision is on the gateway's disk, and nobody has been told."""
 
 NAMES = tuple(moment.name for moment in MOMENTS)
 
 
 def moment(name: str) -> Moment:
-    """The moment of that name; UnusableInput for one that there is not."""
+    """The moment of that name. UnusableInput for an unknown one."""
     for each in MOMENTS:
         if each.name == name:
             return each

@@ -1,4 +1,4 @@
-"""A Prefect of the matrix's own, started when it is first needed: a server that can be killed, and a worker."""
+"""Prefect for the matrix, started when it is first needed: a server that can be killed, and a worker."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Orchestrator:
     @classmethod
     @contextmanager
     def ready(cls) -> Iterator[Orchestrator]:
-        """Nothing runs before it is needed."""
+        """Starts nothing before it is needed."""
         with tempfile.TemporaryDirectory(prefix="sealift-prefect-") as home:
             orchestrator = cls(Path(home))
             try:
@@ -59,7 +59,7 @@ class Orchestrator:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For processes that are to talk to this server."""
+        """The environment of processes that use this server."""
         return {
             **os.environ,
             "PREFECT_API_URL": self.api,
@@ -74,7 +74,7 @@ class Orchestrator:
         }
 
     def serve(self) -> None:
-        """See to it that the server runs; one that was killed starts again on the same database."""
+        """Start the server if it does not run. After a kill it uses the same database."""
         if self._server is not None and self._server.poll() is None:
             return
         port = self.api.removesuffix("/api").rpartition(":")[2]
@@ -89,13 +89,14 @@ class Orchestrator:
             time.sleep(0.2)
 
     def kill_server(self) -> None:
-        """SIGKILL: nobody answers at its address any more."""
+        """SIGKILL to the server. No server answers at its address after that."""
         _end(self._server, signal.SIGKILL)
 
-    def employ(self) -> str:
-        """See to it that a worker waits for runs of the deployment `migrate`; the deployment's id.
+    def worker_deployment(self) -> str:
+        """Start a worker for runs of the deployment `migrate` if there is none. Returns the deployment's id.
 
-        Its flow is loaded through `held`, so that a run can be held; all else is as `deployments/prefect.yaml` has it.
+        Its flow is loaded through `held`, so that a run can be held. Everything else is as in
+        `deployments/prefect.yaml`.
         """
         self.serve()
         if self._deployment is None:
@@ -103,23 +104,23 @@ class Orchestrator:
             (made,) = self.ask("/deployments/filter", limit=1)
             self.ask(f"/deployments/{made['id']}", "PATCH", entrypoint=HELD)
             self._deployment = str(made["id"])
-        self.hire()
+        self.start_worker()
         return self._deployment
 
     def deploy(self, *which: str) -> None:
-        """Make the work pool and those deployments of `deployments/prefect.yaml`: `--all`, or `--name` and a name."""
+        """Make the work pool and these deployments of `deployments/prefect.yaml`: `--all`, or `--name` and a name."""
         if not (ROOT / DEPLOYMENTS).is_file():
             raise UnusableInput(f"{ROOT} has no {DEPLOYMENTS}", remedy="Run this from a checkout")
         self._prefect("work-pool", "create", "--type", "process", POOL)
         self._prefect("deploy", *which, "--prefect-file", DEPLOYMENTS)
 
-    def hire(self) -> None:
-        """See to it that a worker waits for runs."""
+    def start_worker(self) -> None:
+        """Start a worker if there is none."""
         if self._worker is None or self._worker.poll() is not None:
             self._worker = self._start("worker", "start", "--pool", POOL, "--type", "process")
 
     def ask(self, path: str, method: str = "POST", **body: Any) -> Any:
-        """A request to the API, as the UI makes it; the answer. CommandFailed if there is none."""
+        """Send a request to the API, as the UI does. Returns the answer. CommandFailed if there is none."""
         deadline = time.monotonic() + BUSY_S
         try:
             while True:
@@ -135,7 +136,7 @@ class Orchestrator:
         return answer.json() if answer.content else None
 
     def log(self) -> str:
-        """The last that server and worker have printed."""
+        """The last output of server and worker."""
         return "; ".join(path.read_text(errors="replace")[-300:] for path in self._home.glob("*.log"))
 
     def _prefect(self, *words: str) -> None:
@@ -155,7 +156,7 @@ class Orchestrator:
 
 
 def _end(process: subprocess.Popen[bytes] | None, how: signal.Signals) -> None:
-    """End a process and those that it has started, by force if they take too long."""
+    """End a process and its children, by force if they take too long."""
     if process is None or process.poll() is not None:
         return
     with suppress(ProcessLookupError):

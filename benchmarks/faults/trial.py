@@ -1,4 +1,4 @@
-"""What a fault happens to: a migration that is held at its moment, and all that belongs to the trial of one cell."""
+"""The trial of one cell: a migration that is held at its moment, and everything that belongs to it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ARRIVE_S = 60
 
 
 class Migration(ABC):
-    """One migration that is held at a moment. `said` is its outcome, once it has ended by itself."""
+    """One migration that is held at a moment. `said` is its outcome, if it has ended by itself."""
 
     def __init__(self, moment: Moment) -> None:
         self.moment = moment
@@ -42,11 +42,11 @@ class Migration(ABC):
 
     @abstractmethod
     def kill(self) -> None:
-        """SIGKILL of its controller."""
+        """Kill its controller (SIGKILL)."""
 
     @abstractmethod
     def cancel(self) -> None:
-        """Ask its controller to stop, as whoever runs it does. Returns once that has been heard."""
+        """Ask its controller to stop, as its user does. Returns when the controller has noticed."""
 
     def arrive(self) -> bool:
         """Wait until it is held at its moment. False if it has ended before."""
@@ -68,11 +68,11 @@ class Migration(ABC):
         return Path(f"/proc/{pid}/root{HOLD}/{word}").exists()
 
     def is_leaving(self) -> bool:
-        """Whether its controller has begun to put everything away, or has ended."""
+        """Whether its controller has begun to clean up, or has ended."""
         return (halt_dir() / "leaving").exists() or self.has_ended()
 
     def go_on(self) -> None:
-        """Hold it no longer, if it is still there."""
+        """Let it go on, if it still exists."""
         if self.moment.where == "controller":
             halt_dir().mkdir(exist_ok=True)
             (halt_dir() / "go").touch()
@@ -81,7 +81,7 @@ class Migration(ABC):
             inside(self.moment.where, f"mkdir -p {HOLD}; touch {HOLD}/go")
 
     def end(self, timeout_s: float) -> bool:
-        """Wait for its end. False, and it is killed, if that takes too long."""
+        """Wait for its end. If that takes too long, kill it and return False."""
         deadline = time.monotonic() + patience(timeout_s)
         while not self.has_ended():
             if time.monotonic() > deadline:

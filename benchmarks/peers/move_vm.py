@@ -20,7 +20,7 @@ BESIDE = "-beside"
 
 START_TIMEOUT_S = 60
 MOVE_TIMEOUT_S = 600
-LOOK_AGAIN_S = 0.02
+CHECK_AGAIN_S = 0.02
 
 
 def command_line(vm: str) -> list[str]:
@@ -92,7 +92,7 @@ def start_second(words: list[str], incoming: Path) -> subprocess.Popen[bytes]:
         if second.poll() is not None or time.monotonic() > deadline:
             second.kill()
             sys.exit(f"the second QEMU does not wait for the VM: {log.read_text().strip()[-300:]}")
-        time.sleep(LOOK_AGAIN_S)
+        time.sleep(CHECK_AGAIN_S)
     return second
 
 
@@ -116,7 +116,7 @@ async def migrate(words: list[str], incoming: Path, second: subprocess.Popen[byt
             sys.exit(
                 f"QEMU's migration ended as {state.get('status')}: {state.get('error-desc', 'no reason')}"
             )
-        await asyncio.sleep(LOOK_AGAIN_S)
+        await asyncio.sleep(CHECK_AGAIN_S)
     await first.execute("quit")
     await first.disconnect()
     return {

@@ -109,7 +109,7 @@ def attest_snp(
             others=others,
             waited=asked.waited,
         )
-        return record, stranger.vouch(record.ssh_host_key)
+        return record, stranger.accept(record.ssh_host_key)
     except BaseException:
         stranger.close()
         raise

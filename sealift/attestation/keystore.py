@@ -32,7 +32,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _PENDING = ".pending"
 _RECORD_LIMIT = 1024
-_LOOK_S = 0.05
+_POLL_S = 0.05
 TURN_S = 900.0
 """How long a program waits for another one that changes the same VM's keys: longer than a guest's order may take."""
 
@@ -164,7 +164,7 @@ def turn_at(lock: Path, name: str) -> Iterator[None]:
                     f"another program has been changing the key of {name!r} for {TURN_S / 60:.0f} minutes",
                     remedy="Find that `sealift` process, and end it",
                 )
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         yield
     finally:
         os.close(handle)

@@ -1,1 +1,1 @@
-"""A Docker host over SSH: commands, Docker, CRIU, files, and the agent that acts while nothing orchestrates."""
+"""A Docker host over SSH: commands, Docker, CRIU, files, and the agents."""

@@ -1,6 +1,6 @@
-"""The agents (`sealift_agent`) from the controller's side: shipped as one archive, started, given orders.
+"""The controller's side of the agents (`sealift_agent`): send them as one archive, start them, give them orders.
 
-What an order carries and what is answered is in `sealift_agent.protocol`.
+`sealift_agent.protocol` has the orders and their answers.
 """
 
 from __future__ import annotations
@@ -38,25 +38,26 @@ if TYPE_CHECKING:
 
 ORDER_TIMEOUT_S = 600
 BEAT_S = 5
-"""An agent that hears nothing for `wire.SILENCE_S` takes its controller for dead, as if the connection had ended."""
+"""An agent that receives nothing for `wire.SILENCE_S` acts as if the connection had ended."""
 
 END_TIMEOUT_S = 30
 LINE_LIMIT = 64 << 20
-"""Bytes of one message: what a host says of thousands of processes has some."""
+"""Bytes of one message at most. What a host reports on thousands of processes needs some of them."""
 
 COMPLAINT_BYTES = 4096
 
 Observer = Callable[[str, Order[Any]], None]
 observers: list[Observer] = []
-"""Told of each order before it is given, and the role of the agent that gets it. May wait: faults are injected here."""
+"""Each is called before an order is given, with the role of the agent that gets it. It may block: faults are injected
+here."""
 
 NONSENSE = (ValueError, RecursionError, TypeError, LookupError, AttributeError, AssertionError)
-"""What comes of a message that is none."""
+"""The errors that an invalid message causes."""
 
 
 @cache
 def archive() -> tuple[bytes, str]:
-    """The agents as a zip archive that Python runs, the same bytes every time, and its name on a host."""
+    """The agents as a zip archive that Python runs, and its path on a host. The bytes are the same every time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as packed:
         for name, source in sorted(_modules(files("sealift_agent"))):
@@ -75,7 +76,7 @@ def _modules(package: Traversable, prefix: str = "") -> Iterator[tuple[str, Trav
 
 
 def install(connection: Connection) -> str:
-    """Put the agents to a host, unless it has them. Returns the path of their archive there."""
+    """Copy the agents to a host, unless it has them. Returns the path of their archive there."""
     content, path = archive()
     if connection.run(["test", "-e", path], check=False).status != 0:
         program = files("sealift_agent").joinpath("compiling.py").read_text()
@@ -84,7 +85,7 @@ def install(connection: Connection) -> str:
 
 
 class Caller(Protocol):
-    """Who takes orders: an agent, or what stands before one."""
+    """Takes orders: an agent, or an object that passes them to one."""
 
     def call(self, order: Order[Answer], *, timeout_s: float = ORDER_TIMEOUT_S) -> Answer:
         """See `Agent.call`."""
@@ -92,14 +93,14 @@ class Caller(Protocol):
 
 
 class HostAgent(Caller, Protocol):
-    """An agent of a Docker host, as who migrates knows it."""
+    """An agent of a Docker host, as the migration uses it."""
 
     def give_up(self) -> None:
         """See `Agent.give_up`."""
 
 
 class Agent:
-    """One running agent. Orders are answered one after the other; events come in between."""
+    """One running agent. It answers orders one after the other, and may send events at any time."""
 
     def __init__(
         self, connection: Connection, role: str, on_event: Callable[[Happened], None] | None = None
@@ -129,13 +130,14 @@ class Agent:
 
     @property
     def lost(self) -> bool:
-        """Whether the agent has ended without having been told to."""
+        """Whether the agent has ended without an order to end."""
         return self._lost.is_set()
 
     def call(self, order: Order[Answer], *, timeout_s: float = ORDER_TIMEOUT_S) -> Answer:
         """Give an order and wait for its result.
 
-        CommandFailed carries the agent's sentence and step, HostUnreachable says that the agent is gone or silent.
+        Raises CommandFailed with the agent's message and step, and HostUnreachable if the agent has ended or does not
+        answer.
         """
         for observer in observers:
             observer(self.role, order)
@@ -173,19 +175,19 @@ class Agent:
         except Misunderstood as nonsense:
             self.give_up()
             raise HostUnreachable(
-                f"its {self.role} agent says what makes no sense: {nonsense}", host=self.host
+                f"its {self.role} agent sent an invalid answer: {nonsense}", host=self.host
             ) from nonsense
         return result
 
     def give_up(self) -> None:
-        """Take it for gone, though its connection is there: it hangs. Whoever waits for an answer waits no longer."""
+        """Treat the agent as ended although its connection is there, since it hangs. All waits for answers end."""
         self._lost.set()
         for waiting in list(self._answers.values()):
             with suppress(queue.Full):
-                waiting.put_nowait({"lost": "it has said nothing for too long"})
+                waiting.put_nowait({"lost": "it has sent nothing for too long"})
 
     def close(self) -> None:
-        """End the agent: it sees the end of its input, puts its things away, and leaves."""
+        """End the agent: it reads the end of its input, cleans up, and exits."""
         with suppress(OSError, EOFError, paramiko.SSHException), self._sending:
             end_input(self._channel)
         if not self._lost.is_set():
@@ -205,22 +207,22 @@ class Agent:
         except Misunderstood as other:
             self._refused = complaint = str(other)
         except NONSENSE as nonsense:
-            complaint = f"it said what is no message ({type(nonsense).__name__})"
+            complaint = f"it sent an invalid message ({type(nonsense).__name__})"
         except (OSError, paramiko.SSHException):
             pass
         self._lost.set()
         complaint = complaint or self._last_words()
         for waiting in list(self._answers.values()):
             with suppress(queue.Full):
-                waiting.put_nowait({"lost": complaint or "without a word"})
+                waiting.put_nowait({"lost": complaint or "without a message"})
 
     def _take_messages(self) -> None:
-        """Until its end. What it says is what a host says: one of NONSENSE where it is no message."""
+        """Read messages up to the end. The host is not trusted, so an invalid one raises one of NONSENSE."""
         lines = self._channel.makefile("rb")
         while line := lines.readline(LINE_LIMIT):
             if not line.endswith(b"\n"):
                 if len(line) == LINE_LIMIT:
-                    raise ValueError("it does not end")
+                    raise ValueError("it is too long")
                 return
             self._take(json.loads(line))
 
@@ -237,11 +239,11 @@ class Agent:
         elif "result" not in message and "error" not in message:
             raise ValueError("neither an event nor an answer")
         elif waiting := self._answers.get(message.get("number", 0)):
-            with suppress(queue.Full):  # it has answered before
+            with suppress(queue.Full):  # there is an answer already
                 waiting.put_nowait(message)
 
     def _last_words(self) -> str:
-        """The end of what it said on standard error, which also says that the process is over."""
+        """The end of what it wrote to standard error. When that has been read, the process has ended."""
         words = bytearray()
         deadline = time.monotonic() + END_TIMEOUT_S
         with suppress(OSError, paramiko.SSHException):

@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from sealift.host.ssh import Connection
 
 API_VERSION = "1.43"
-"""Docker 24's. A fixed version saves a request for it, and later daemons still speak it."""
+"""The API of Docker 24. A fixed version saves the request that asks for it, and later daemons support it, too."""
 
 RUNTIME = "sealift"
-"""The OCI runtime registered on every destination: runc, but for containers that come out of images."""
+"""The OCI runtime that is registered on every destination. It is runc, but restores containers that have images."""
 
 TIMEOUT_S = 120
 ANSWER_TIMEOUT_S = 600
 ANSWER_LIMIT = 64 << 20
-"""How long all of an answer may take, and its bytes."""
+"""Limits of a whole answer: seconds and bytes."""
 
 CHUNK_BYTES = 1 << 16
 
 
 class PinnedAdapter(BaseHTTPAdapter):
-    """Carries Docker's API over an SSH connection that exists already.
+    """Carries Docker's API over an existing SSH connection.
 
-    docker-py's own SSH adapter opens one itself and takes its host keys from the user's known_hosts.
+    docker-py's own SSH adapter would open another connection and take its host keys from the user's known_hosts.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -60,7 +60,7 @@ class PinnedAdapter(BaseHTTPAdapter):
         proxies: Any = None,
         cert: Any = None,  # noqa: ARG002 - requests' signature
     ) -> Any:
-        """What requests asks since 2.32."""
+        """Requests calls this since version 2.32."""
         return self.get_connection(request.url, proxies)
 
     def send(
@@ -72,7 +72,7 @@ class PinnedAdapter(BaseHTTPAdapter):
         cert: Any = None,
         proxies: Any = None,
     ) -> Any:
-        """An exchange; what is not asked for as a stream is read here, within a bounded time and size."""
+        """Send a request. An answer that is not a stream is read here, within limits of time and size."""
         response = super().send(
             request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
         )
@@ -92,7 +92,7 @@ class PinnedAdapter(BaseHTTPAdapter):
         return bytes(found)
 
     def request_url(self, request: Any, proxies: Any) -> str:  # noqa: ARG002 - requests' signature
-        """The path alone: the pool knows no host."""
+        """The path alone, since the pool needs no host name."""
         return str(request.path_url)
 
     def close(self) -> None:
@@ -104,12 +104,12 @@ class PinnedAdapter(BaseHTTPAdapter):
 
 
 class Client(docker.APIClient):
-    """docker-py's, for a daemon that may say anything."""
+    """Docker-py's client, for a daemon whose answers may be invalid."""
 
     def create(self, described: dict[str, Any], name: str) -> str:
-        """Create a container of which all is given as the API has it. Returns its id.
+        """Create a container from a description in the API's format. Returns its id.
 
-        docker-py builds that from arguments, and knows only some of them.
+        With docker-py the description would be made from arguments, and they don't cover all of its fields.
         """
         answer = self._post_json(self._url("/containers/create"), described, params={"name": name})  # type: ignore[attr-defined]  # as below
         return str(self._result(answer, json=True)["Id"])
@@ -126,18 +126,18 @@ class Client(docker.APIClient):
         try:
             return super()._result(response, json, binary)  # type: ignore[misc]  # as above
         except (RecursionError, ValueError) as nonsense:
-            raise CommandFailed(f"Docker's answer makes no sense ({type(nonsense).__name__})") from nonsense
+            raise CommandFailed(f"Docker's answer is invalid ({type(nonsense).__name__})") from nonsense
 
 
 def client(connection: Connection) -> Client:
-    """A low-level Docker client whose every request travels in this SSH connection."""
+    """A low-level Docker client whose requests all go over this SSH connection."""
     made = Client(base_url="unix:///var/run/docker.sock", version=API_VERSION, timeout=TIMEOUT_S)
     made.mount("http+docker://", PinnedAdapter(connection))
     return made
 
 
 def wait_for(connection: Connection, *, patience_s: float) -> Client:
-    """A client of a daemon that may still be starting."""
+    """A client of a daemon that may still be starting. Raises HostUnreachable after `patience_s` seconds."""
     deadline = time.monotonic() + patience_s
     while True:
         made = client(connection)

@@ -1,4 +1,4 @@
-"""What a Docker host needs once before it takes part: runtime wrapper, CRIU's settings, the workloads' network."""
+"""Prepare a Docker host once: runtime wrapper, CRIU's settings, the workloads' network."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ CARRIED = (
     ("usr/libexec/sealift/network", 0o755),
     ("etc/criu/runc.conf", 0o644),
 )
-"""What a host gets from us. Docker's own settings are its administrator's: see `files`."""
+"""The files that a Docker host gets. Its administrator makes Docker's own settings: see `files`."""
 
 GATEWAYS = tuple(one for one in CARRIED if one[0].endswith("/network"))
-"""What the gateway gets."""
+"""The files that the gateway gets."""
 
 
 def gateway(connection: Connection) -> list[str]:
-    """Bring the gateway its part: the tunnel's script and its rules. Returns what was changed, a line each."""
+    """Install the tunnel's script and rules on the gateway. Returns what was changed, a line each."""
     return _carry(connection, GATEWAYS)
 
 
@@ -45,8 +45,8 @@ def files(connection: Connection) -> list[str]:
     found = wait_for(connection, patience_s=DOCKER_PATIENCE_S).info()
     if not found["LiveRestoreEnabled"]:
         changed.append(
-            f'{connection.name}: to be changed by you: without "live-restore": true in /etc/docker/daemon.json '
-            "a dockerd that dies takes its containers with it"
+            f'{connection.name}: please set "live-restore": true in /etc/docker/daemon.json yourself: otherwise '
+            "containers end when dockerd ends"
         )
     if RUNTIME not in found["Runtimes"]:
         raise Refused(
@@ -68,12 +68,15 @@ def _carry(connection: Connection, what: Iterable[tuple[str, int]]) -> list[str]
             connection.put(f"/{name}", content, mode=mode)
             changed.append(f"{connection.name}: /{name} written")
     if connection.run(["test", "-e", "/etc/sealift/network.env"], check=False).status == 0:
-        connection.run(["/usr/libexec/sealift/network", "rules"])  # the same again where they are loaded
+        connection.run(["/usr/libexec/sealift/network", "rules"])  # this changes nothing if they are loaded
     return changed
 
 
 def docker_network(connection: Connection, network: Network) -> None:
-    """Create the workloads' Docker network unless it is there: the same on every host, for addresses to move in."""
+    """Create the workloads' Docker network if it is missing.
+
+    It is the same on all hosts, so that addresses can move.
+    """
     api = wait_for(connection, patience_s=DOCKER_PATIENCE_S)
     if api.networks(names=[f"^{network.docker_network}$"]):
         return
@@ -85,7 +88,7 @@ def docker_network(connection: Connection, network: Network) -> None:
         ipam=docker.types.IPAMConfig(pool_configs=[pool]),
         options={
             "com.docker.network.bridge.name": BRIDGE,
-            # A workload's packets carry its own address, wherever they leave a host.
+            # A workload's packets keep its own address when they leave a host.
             "com.docker.network.bridge.enable_ip_masquerade": "false",
             "com.docker.network.driver.mtu": str(network.mtu),
             # Docker from 28 on drops what is routed to a container's address, unless it comes from here.

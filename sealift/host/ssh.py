@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10
 KEEPALIVE_S = 5
 LOST_MS = 20_000
-"""A host that acknowledges nothing for so long is gone: without it TCP would go on hoping for a quarter of an hour."""
+"""A host that acknowledges nothing for so long counts as lost. Otherwise TCP would wait for a quarter of an hour."""
 
 WINDOW_BYTES = 1 << 21
 CHUNK_BYTES = 1 << 18
 ANSWER_LIMIT = 1 << 20
 KEY_LIMIT = 1 << 16
-LOOK_S = 1
+POLL_S = 1
 OUTPUT_LIMIT = 64 << 20
 """Bytes that one command may print."""
 
 
-# What it has to say is in the errors here. Else lines of its own ("Secsh channel 1 open FAILED") would come between
-# those of a command: from Python's last resort, or from the root logger's handlers, which Prefect sets up.
+# The errors here say what paramiko logs. Its own lines ("Secsh channel 1 open FAILED") would appear between a command's
+# lines: Python's handler of last resort or the root logger's handlers, which Prefect sets up, would print them.
 if logging.getLogger("paramiko").level == logging.NOTSET:
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
 class Connection:
-    """An SSH connection to one host. A context manager; commands on it may run side by side."""
+    """An SSH connection to one host. A context manager; several commands may run on it at once."""
 
     def __init__(self, name: str, host: Host, client: paramiko.SSHClient) -> None:
         self.name = name
@@ -60,7 +60,7 @@ class Connection:
         self.close()
 
     def is_alive(self) -> bool:
-        """Whether, for all that is known here, the host is still at the other end."""
+        """Whether the connection still exists, as far as this side knows."""
         transport = self.client.get_transport()
         return transport is not None and transport.is_active()
 
@@ -79,8 +79,8 @@ class Connection:
     ) -> Completed:
         """Run a command to its end.
 
-        CommandFailed for an exit status other than 0 and for more than OUTPUT_LIMIT bytes of output, HostUnreachable
-        where it does not end within the timeout.
+        Raises CommandFailed for an exit status other than 0 and for more than OUTPUT_LIMIT bytes of output, and
+        HostUnreachable if it does not end within `timeout_s` seconds.
         """
         return self.feed(argv, io.BytesIO(stdin), timeout_s=timeout_s, check=check, remedy=remedy)
 
@@ -93,9 +93,9 @@ class Connection:
         check: bool = True,
         remedy: str | None = None,
     ) -> Completed:
-        """Run a command that reads a file of this machine as its standard input. Fails like `run`.
+        """Run a command whose standard input is a file of this machine. Raises the same errors as `run`.
 
-        The timeout begins when all of that has been sent.
+        The timeout begins when the whole file has been sent.
         """
         channel = self.open(argv)
         try:
@@ -106,7 +106,7 @@ class Connection:
                 end_input(channel)
             except OSError:
                 if not channel.exit_status_ready():
-                    raise  # else: the command ended without having read it all; its status tells
+                    raise  # otherwise the command ended before it had read all, and its status is the answer
             deadline = time.monotonic() + timeout_s
             stdout, stderr = _outputs(channel, deadline)
             if not channel.status_event.wait(max(0.0, deadline - time.monotonic())):
@@ -141,28 +141,28 @@ class Connection:
 
     def put(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
         """Write a file, whole or not at all."""
-        # Under a name of its own: several migrations may bring the same file at once.
+        # The temporary name is unique, since several migrations may write the same file at once.
         script = 'umask 077; mkdir -p "${1%/*}" && new=$1.$$.new && cat >"$new" && chmod "$2" "$new" && mv "$new" "$1"'
         self.run(["sh", "-c", script, "put", path, f"{mode:o}"], stdin=content)
 
 
 class _TooMuch(Exception):
-    """A command that prints without end."""
+    """A command printed more than OUTPUT_LIMIT bytes."""
 
 
 def _outputs(channel: paramiko.Channel, deadline: float) -> tuple[bytes, bytes]:
-    """Both of a command's outputs, to their ends. A host chooses how much it sends, and how slowly."""
+    """Read both outputs of a command to their ends. The host may send too much, or too slowly."""
     said, complained = bytearray(), bytearray()
     for receive, kept in ((channel.recv, said), (channel.recv_stderr, complained)):
         while True:
             left = deadline - time.monotonic()
-            channel.settimeout(min(max(left, 0.001), LOOK_S))
+            channel.settimeout(min(max(left, 0.001), POLL_S))
             try:
                 piece = receive(CHUNK_BYTES)
             except TimeoutError:
                 if left <= 0:
                     raise
-                # Both share a window: one that nobody reads would stop the other.
+                # Both outputs share one window. If one is not read, the other stops.
                 while channel.recv_stderr_ready():
                     complained += channel.recv_stderr(CHUNK_BYTES)
                 piece = None
@@ -177,8 +177,8 @@ def _outputs(channel: paramiko.Channel, deadline: float) -> tuple[bytes, bytes]:
 def end_input(channel: paramiko.Channel) -> None:
     """Tell a command that its standard input ends.
 
-    Unlike `Channel.shutdown_write` this keeps the channel's lock until that is sent. If the command ends by itself just
-    then, paramiko would answer its "close" first, and OpenSSH cut the whole connection.
+    Unlike `Channel.shutdown_write`, this keeps the channel's lock until the message has been sent. Otherwise the
+    command may end just then, and paramiko sends its "close" first. OpenSSH then ends the whole connection.
     """
     with channel.lock:
         message = channel._send_eof()  # type: ignore[attr-defined]  # noqa: SLF001 - the lock is the point
@@ -189,8 +189,8 @@ def end_input(channel: paramiko.Channel) -> None:
 def connect(name: str, host: Host, *, patience_s: float = 0) -> Connection:
     """Connect to a host of the inventory.
 
-    HostUnreachable when it does not answer within the patience, when it is another host than the pinned one, or when
-    it does not let us in.
+    Raises HostUnreachable if it does not answer within `patience_s` seconds, has another key than the pinned one, or
+    refuses the login.
     """
     deadline = time.monotonic() + patience_s
     while True:
@@ -203,11 +203,11 @@ def connect(name: str, host: Host, *, patience_s: float = 0) -> Connection:
 
 
 _FINAL = (paramiko.BadHostKeyException, paramiko.AuthenticationException)
-"""Nothing that another try would change."""
+"""Errors that another attempt would not change."""
 
 
 def is_final(unreachable: HostUnreachable) -> bool:
-    """Whether another try would change nothing: the host answered, with another key, or does not let us in."""
+    """Whether another attempt is useless: the host has another key, or refuses the login."""
     return unreachable.__cause__.__class__ in _FINAL
 
 
@@ -233,7 +233,7 @@ def _connect(name: str, host: Host) -> Connection:
 
 
 def log_in(name: str, host: Host, client: paramiko.SSHClient) -> Connection:
-    """Log in by a client that knows which host keys it takes. Fails like `connect`."""
+    """Log in with a client that has the host keys that it accepts. Raises the same errors as `connect`."""
     try:
         client.connect(
             host.address,
@@ -281,7 +281,7 @@ def log_in(name: str, host: Host, client: paramiko.SSHClient) -> Connection:
 
 
 def ask(connection: Connection, port: int, line: bytes, *, timeout_s: float) -> bytes:
-    """Send a line to a port of a host's loopback interface; the line that comes back."""
+    """Send a line to a port of a host's loopback interface. Returns the line that it answers."""
     transport = connection.client.get_transport()
     try:
         if transport is None:
@@ -337,7 +337,7 @@ def _parse_host_key(name: str, text: str) -> tuple[str, paramiko.PKey]:
 
 def _read_key(name: str, host: Host) -> paramiko.PKey:
     try:
-        read_bounded(host.key_file, KEY_LIMIT)  # a pipe would be waited for
+        read_bounded(host.key_file, KEY_LIMIT)  # reading a pipe would block
         return paramiko.PKey.from_path(host.key_file)
     except Exception as unreadable:
         raise UnusableInput(

@@ -1,4 +1,4 @@
-"""SSH to a host that nothing vouches for yet, until its key is known to be the one that its evidence binds."""
+"""SSH to a host whose key is not verified yet. Its evidence has to contain this key."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Stranger:
-    """A host that shows some SSH host key, which nothing vouches for yet: it may be asked one thing, who it is.
+    """A host whose SSH host key is not verified yet. The only thing it may be asked is who it is.
 
-    Nothing else can be done over it until `vouch` has made a `Connection` of it.
+    `accept` compares the key with the verified one, and returns a `Connection`, which can do everything else.
     """
 
     def __init__(self, connection: ssh.Connection, shown_key: str) -> None:
@@ -26,11 +26,11 @@ class Stranger:
         self.shown_key = shown_key
 
     def ask(self, port: int, line: bytes, *, timeout_s: float) -> bytes:
-        """Send a line to a port of its loopback interface; the line that comes back."""
+        """Send a line to a port of its loopback interface. Returns the line that it answers."""
         return ssh.ask(self._connection, port, line, timeout_s=timeout_s)
 
-    def vouch(self, verified_key: str) -> ssh.Connection:
-        """The connection, now that the key it was made with is known to be the right one."""
+    def accept(self, verified_key: str) -> ssh.Connection:
+        """The connection, if it was made with the verified key. Otherwise raises EvidenceRejected."""
         if not hmac.compare_digest(self.shown_key.encode(), verified_key.encode()):
             raise EvidenceRejected(
                 "the SSH host key that was verified is not the one that this connection was made with",
@@ -47,7 +47,7 @@ class Stranger:
 
 
 def meet(name: str, host: Host, *, patience_s: float = 0) -> Stranger:
-    """Connect to a host whose key is not known, and remember which one it shows. Fails like `connect`."""
+    """Connect to a host whose key is not known, and remember the key that it shows. Raises the errors of `connect`."""
     deadline = time.monotonic() + patience_s
     while True:
         client = paramiko.SSHClient()
@@ -62,7 +62,7 @@ def meet(name: str, host: Host, *, patience_s: float = 0) -> Stranger:
 
 
 class _Remember(paramiko.MissingHostKeyPolicy):
-    """Accepts any key, for the one question that `Stranger` may ask."""
+    """Accepts any key, since `Stranger` can ask only one question."""
 
     def __init__(self) -> None:
         self.key = ""

@@ -1,7 +1,7 @@
-"""Container images for demos, tests and benchmarks: Debian's own programs, packed without an operating system around.
+"""Container images for demos, tests and benchmarks. Each holds Debian's programs without an operating system.
 
-There is no image registry in a lab. Each image is the unpacked packages (no maintainer script is run), a shell, and a
-user database; it is cached by the hash of what it is made of.
+A lab has no image registry. An image consists of unpacked packages (no maintainer script is run), a shell and a user
+database. It is cached by the hash of its parts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sealift.host.ssh import Connection
 
 REVISION = "2"
-"""Goes up when an image of the same description would come out different."""
+"""Raise it when the same description gives a different image."""
 
 BUILD_TIMEOUT_S = 600
 IMPORT_TIMEOUT_S = 300
@@ -51,7 +51,7 @@ LEFT_OUT = (
     "gcc",
 )
 LIBRARIES_LEFT_OUT = ("gconv", "security", "libmvec.so*", "libdb-5*", "libsepol*", "libsemanage*")
-"""Character sets and what belongs to logging in: nothing that a workload runs opens them."""
+"""Files for character sets and logins, which no workload opens."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ POSTGRESQL = Image(
         "exec postgres -D $d -c listen_addresses='*' -c unix_socket_directories=/tmp",
     ),
     user="workload",
-    strip=(  # just-in-time compilation, and Debian's cluster tools in Perl: half of its size, sent at each first time
+    strip=(  # without the JIT compiler and Debian's Perl tools, which are half of the size
         *("usr/lib/llvm-19", "usr/lib/x86_64-linux-gnu/libLLVM*", "usr/lib/x86_64-linux-gnu/libz3*"),
         *(
             "usr/lib/postgresql/17/lib/bitcode",
@@ -104,7 +104,7 @@ IMAGES = {image.name: image for image in (REDIS, POSTGRESQL, NGINX, PYTHON)}
 
 
 def build(image: Image, *, say: Callable[[str], None]) -> Path:
-    """The image's file system as a tar archive in the cache, made now if it is not there."""
+    """Return the image's file system as a tar archive in the cache. It is made if it is missing."""
     left_out = [*LEFT_OUT, *LIBRARIES_LEFT_OUT, REVISION]
     described = json.dumps([asdict(image), RECIPE.suite, USERS, GROUPS, left_out], sort_keys=True)
     archive = (
@@ -179,9 +179,8 @@ def _finish(root: Path, image: Image) -> None:
     (root / "etc/passwd").write_text(USERS)
     (root / "etc/group").write_text(GROUPS)
     (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
-    (root / "usr/local/bin").mkdir(
-        parents=True, exist_ok=True
-    )  # busybox installs into no folder that it has to make
+    # Busybox does not make the folder that it installs into.
+    (root / "usr/local/bin").mkdir(parents=True, exist_ok=True)
     run(["chroot", root, "/bin/busybox", "--install", "-s", "/usr/local/bin"])
     run(["chroot", root, "/bin/busybox", "ln", "-sf", "/bin/busybox", "/bin/sh"])
     for name in ("home/workload", "tmp", "run", "var/log/nginx", "var/lib/nginx", "var/cache"):

@@ -1,4 +1,4 @@
-"""A lab's life: up, status, down. Above it, its hosts are machines of an inventory like any other."""
+"""Bring a lab up and take it down. For the rest of Sealift its hosts are ordinary machines of an inventory."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def lab_dir() -> Path:
 def up(
     kind: Kind, *, say: Callable[[str], None], evidence: Asked | None = None, docker: str | None = None
 ) -> Inventory:
-    """Bring a lab up and write its inventory. Whatever goes wrong, nothing of a half-built lab stays.
+    """Bring a lab up and write its inventory. If a step fails, all parts of the lab are removed.
 
-    With evidence (the default: SNP) the hosts that prove themselves are attested, and the inventory that comes back has
-    the keys that they proved. `docker` is the version at the source and the destination, or both: `26:28`. Without
-    it, SEALIFT_DOCKER says so, or it is 26.
+    With evidence (the default: SNP) the hosts that have evidence are attested. The returned inventory has the keys that
+    they proved. `docker` is the version of Docker at both hosts, or at the source and the destination: `26:28`. Its
+    default is the value of SEALIFT_DOCKER, or 26.
     """
     _may_start()
     asked: Asked = evidence or "snp"
     if kind == "netns" and asked == "sev":
         raise UnusableInput(
-            "a namespaced host is not launched by a secure processor, and legacy SEV proves a launch",
+            "legacy SEV proves a launch by a secure processor, and a namespaced host has none",
             remedy="Take `--evidence snp`, or `--kind vm`",
             step="lab up",
         )
@@ -91,14 +91,17 @@ def up(
 def down() -> bool:
     """End the lab, whole or in part. Returns whether there was one."""
     if os.geteuid() != 0:
-        raise PrerequisiteMissing("only root can end a lab", remedy="Run this as root, say with sudo")
+        raise PrerequisiteMissing("only root can end a lab", remedy="Run this as root, for example with sudo")
     there = lab_dir().exists() or str(lab_dir()) in namespaced.marked_processes().values()
     teardown.remove(lab_dir())
     return there
 
 
 def running() -> Inventory:
-    """The inventory of the lab that is up, with the keys that its hosts have proved; UnusableInput without one."""
+    """The inventory of the running lab, with the keys that its hosts have proved.
+
+    Raises UnusableInput if no lab is up.
+    """
     path = inventories.lab_inventory()
     if not path.is_file():
         raise UnusableInput("no lab is up", remedy="`sealift lab up` brings one up", step="lab")
@@ -106,7 +109,10 @@ def running() -> Inventory:
 
 
 def machine(inventory: Inventory, name: str) -> Host:
-    """A host of the lab that is up, as its administrator reaches it: the provider too, whose owner may only order."""
+    """A host of the running lab, with its administrator's login key.
+
+    The inventory has another key for the provider, with which the owner can only give orders.
+    """
     entry = inventory.machine(name)
     return entry.model_copy(update={"key_file": login_key(lab_dir())}) if name == PROVIDER.name else entry
 
@@ -114,7 +120,7 @@ def machine(inventory: Inventory, name: str) -> Host:
 def _may_start() -> None:
     if os.geteuid() != 0:
         raise PrerequisiteMissing(
-            "a lab needs root, for namespaces and mounts", remedy="Run this as root, say with sudo"
+            "a lab needs root, for namespaces and mounts", remedy="Run this as root, for example with sudo"
         )
     if lab_dir().exists() or str(lab_dir()) in namespaced.marked_processes().values():
         raise Refused(
@@ -129,7 +135,7 @@ def _may_start() -> None:
 
 
 def _start_vm(lab: Lab, directory: Path, trees: dict[LabHost, Path], say: Callable[[str], None]) -> Lab:
-    from sealift.lab import virtual  # noqa: PLC0415 - a netns lab needs nothing of it
+    from sealift.lab import virtual  # noqa: PLC0415 - a netns lab does not need it
 
     tree = trees[DESTINATION]
     lab, binds, files = virtual.prepare(lab, directory, tree, say=say)
@@ -156,7 +162,7 @@ def _start_namespaced(
     provider_binds: Sequence[tuple[Path, str]] = (),
     provider_files: Mapping[str, tuple[bytes, int]] | None = None,
 ) -> None:
-    """Start the namespaced hosts and wire them; those in `virtual` get their links in the provider."""
+    """Start the namespaced hosts and connect them. The VMs in `virtual` are connected through the provider."""
     mark = str(directory)
     disks = {directory / host.name: power.DISK_MIB if host.docker else power.SMALL_MIB for host in hosts}
     switch = namespaced.start_switch(mark, disks)
@@ -167,7 +173,7 @@ def _start_namespaced(
         )
         for host in hosts
     }
-    # Started first: while the hosts come up, their processors do too.
+    # The processors are started first, so that they start up at the same time as the hosts.
     chips = {
         host: processors.start(host.name, directory / host.name, mark)
         for host in hosts
@@ -199,7 +205,7 @@ def _start_namespaced(
 
 
 def _write_config(config: Path, files: dict[str, tuple[bytes, int]]) -> Path:
-    """One host's own files, as the topmost layer of its root."""
+    """Write one host's own files. They are the topmost layer of its root."""
     config.mkdir(parents=True)
     for path, (content, mode) in files.items():
         target = config / path.lstrip("/")
@@ -212,7 +218,7 @@ def _write_config(config: Path, files: dict[str, tuple[bytes, int]]) -> Path:
 
 
 def _prepare_hosts(lab: Lab) -> Inventory:
-    """Wait for SSH on all hosts; attest and provision those that prove themselves; give Docker hosts their network."""
+    """Wait for SSH on all hosts. Attest and provision the hosts with evidence. Give Docker hosts their network."""
     patience_s = VM_SSH_PATIENCE_S if lab.inventory.lab and lab.inventory.lab.kind == "vm" else SSH_PATIENCE_S
 
     def one(host: LabHost) -> tuple[Record, ssh.Connection] | None:

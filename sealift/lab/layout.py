@@ -13,32 +13,36 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNDERLAY = IPv4Network("198.18.0.0/24")
-"""What stands for the Internet: every machine has an address here, the controller too."""
+"""It represents the Internet. Every machine has an address in it, and the controller, too."""
 
 CLIENTS = IPv4Network("198.19.0.0/24")
-"""Between the clients and the gateway."""
+"""The network between the clients and the gateway."""
 
 MTU = 9000
-"""The underlay carries jumbo frames: an emulated processor spends its time per packet, not per byte."""
+"""Bytes. The underlay uses jumbo frames, because an emulated processor needs its time per packet, not per byte."""
 
 TUNNEL_MTU = MTU - 80
 """WireGuard's headers take 60 bytes over IPv4 and 80 over IPv6."""
 
 VCPUS = 2
-"""From a launch to Docker's answer a measured VM takes 22 s with two, 28 s with one, on two cores (QEMU 10)."""
+"""Processors of each VM. On two cores (QEMU 10), a measured VM needs 22 s with two of them from its launch to Docker's
+answer, and 28 s with one."""
 
 MEMORY_MIB = 2048
 DATA_DISK_MIB = 8192
-"""Of each VM. The disk is sparse: it takes what is written to it."""
+"""Sizes for each VM. The disk is sparse: it uses only the space that was written."""
 
 CONTROLLER = IPv4Address("198.18.0.1")
 INTERFACE = "sealift-lab"
-"""The controller's interface, the one thing of a lab outside of its namespaces."""
+"""The controller's interface. No other part of a lab is outside of its namespaces."""
 
 
 @dataclass(frozen=True)
 class LabHost:
-    """One host of the lab: `tunnel_address` for those with WireGuard, `clients_address` for those on that side."""
+    """One host of the lab.
+
+    `tunnel_address` is set if it has WireGuard, `clients_address` if the clients reach it directly.
+    """
 
     name: str
     address: IPv4Address
@@ -48,12 +52,12 @@ class LabHost:
 
     @property
     def mac(self) -> str:
-        """Its hardware address on the underlay, the same whenever it is started."""
+        """The hardware address on the underlay. It is the same at every start."""
         return _mac(self.address)
 
     @property
     def clients_mac(self) -> str | None:
-        """That on the clients' side, if it is there."""
+        """The hardware address on the clients' network, or None."""
         return _mac(self.clients_address) if self.clients_address else None
 
 
@@ -71,5 +75,8 @@ HOSTS = (SOURCE, DESTINATION, GATEWAY, CLIENT, PROVIDER)
 
 
 def machines_dir(directory: Path) -> Path:
-    """Where the VMs of the lab in that directory have their disks. In the cache: `/run` may be memory, and small."""
+    """The directory with the VMs' disks of the lab in `directory`.
+
+    It is in the cache, since `/run` may be a small tmpfs.
+    """
     return cache_dir() / "machines" / hashlib.sha256(str(directory).encode()).hexdigest()[:8]

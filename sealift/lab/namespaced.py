@@ -1,7 +1,7 @@
-"""A namespaced host: the Debian tree as the root of processes with namespaces of their own on this kernel.
+"""A namespaced host: processes on this kernel, with namespaces of their own and the Debian tree as their root.
 
-Everything that belongs to it, its mounts and interfaces included, hangs on its processes: when the first one is
-killed, the kernel takes all the rest away. But its disk: the lab's switch keeps that.
+A host's mounts and interfaces exist as long as its processes. When its first process is killed, the kernel removes all
+of them. Only its disk stays: the lab's switch process keeps it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 MARK = "SEALIFT_LAB"
-"""In the environment of every process that a lab starts: how `lab down` finds them, whatever happened before."""
+"""A variable in the environment of every process that a lab starts. `lab down` finds the processes by it."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 READY_TIMEOUT_S = 20
@@ -44,14 +44,14 @@ NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork
 
 @dataclass(frozen=True)
 class NamespacedHost:
-    """A started host. `pid` is its first process, seen from here."""
+    """A started host. `pid` is its first process, by its number outside of the host."""
 
     name: str
     process: subprocess.Popen[str]
     pid: int
 
     def release(self) -> None:
-        """Its interfaces are there: let it become what it is to be."""
+        """Let the host start its init. Its interfaces must exist."""
         if self.process.stdin is None:
             return
         with suppress(BrokenPipeError):
@@ -70,10 +70,10 @@ def start(
     switch: int,
     binds: Sequence[tuple[Path, str]] = (),
 ) -> NamespacedHost:
-    """Start a host up to the point where it wants its interfaces; `wait_until_ready` waits for it.
+    """Start a host, up to the point where it waits for its interfaces. Raises CommandFailed if it does not get there.
 
-    `lower` holds the overlay's layers, topmost first, separated by colons; `switch` is the process that keeps its disk;
-    `binds` are pairs of a path here and there.
+    `lower` lists the overlay's layers, topmost first, separated by colons. `switch` is the process that keeps the
+    host's disk. `binds` are pairs of a path outside and a path in the host.
     """
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -87,7 +87,7 @@ def start(
     }
     groups = " ".join(str(group) for group in _make_cgroups(name, mark))
     with as_file(files("sealift.lab") / "enter-host") as script:
-        # The shell joins the host's control groups before the cgroup namespace is made: they become its root.
+        # The shell joins the host's control groups before the cgroup namespace is made, so they become its root.
         join = (
             f'for g in {groups}; do echo $$ >"$g/cgroup.procs"; done; exec nsenter --mount="$0" unshare "$@"'
         )
@@ -105,9 +105,10 @@ def start(
 
 
 def start_switch(mark: str, disks: Mapping[Path, int]) -> subprocess.Popen[bytes]:
-    """A process with two namespaces: a network where the lab's bridges are, and mounts where its hosts' disks are.
+    """Start the process that keeps two namespaces: of network for the lab's bridges, of mounts for its hosts' disks.
 
-    `disks` maps a host's directory to the size of its disk in MiB. What is on it outlives the host's processes.
+    `disks` maps a host's directory to the size of its disk in MiB. A disk's content stays when the host's processes
+    end. Raises CommandFailed if the process does not start.
     """
     words = [
         word for directory, mib in disks.items() for word in (str(directory / DISK), f"size={mib}m,mode=755")
@@ -126,7 +127,7 @@ def start_switch(mark: str, disks: Mapping[Path, int]) -> subprocess.Popen[bytes
 
 
 def _wait_until_ready(name: str, process: subprocess.Popen[str], directory: Path) -> int:
-    if process.stdout is None:  # never: it was asked for
+    if process.stdout is None:  # never: Popen was given PIPE
         raise AssertionError
     readable, _, _ = select.select([process.stdout], [], [], READY_TIMEOUT_S)
     line = process.stdout.readline().strip() if readable else ""
@@ -146,7 +147,7 @@ def _controllers() -> list[Path]:
 
 
 def _cgroup_prefix(mark: str) -> str:
-    """Two labs of different run directories (and network namespaces) do not get in each other's way."""
+    """Labs with different run directories (and network namespaces) have different prefixes."""
     return f"sealift-{hashlib.sha256(mark.encode()).hexdigest()[:8]}-"
 
 
@@ -156,7 +157,7 @@ def _make_cgroups(name: str, mark: str) -> list[Path]:
         group = controller / f"{_cgroup_prefix(mark)}{name}"
         group.mkdir(exist_ok=True)
         for setting in ("cpuset.cpus", "cpuset.mems"):
-            # A cpuset takes no process before it has both; a new one on cgroup v1 starts with neither.
+            # A cpuset accepts processes only when both are set. On cgroup v1 both are empty at first.
             if controller != CGROUPS and (group / setting).exists():
                 (group / setting).write_text((controller / setting).read_text())
         made.append(group)
@@ -174,9 +175,10 @@ def cgroups(mark: str, name: str = "") -> list[Path]:
 
 
 def marked_processes() -> dict[int, str]:
-    """All processes that carry a lab's mark, with its value.
+    """All processes that have a lab's mark, with its value.
 
-    A mark is easily written. Besides, they are in the lab's control groups, or run as this user below the same root.
+    Anybody can set the mark. So a process also has to be in the lab's control groups, or run as this user with this
+    root directory.
     """
     found = {}
     for entry in Path("/proc").iterdir():
@@ -191,19 +193,19 @@ def marked_processes() -> dict[int, str]:
 
 
 def _is_in_group(process: Path, mark: str, name: str = "") -> bool:
-    """Whether a process is in the control groups of a lab's hosts, or of one: only root puts it there."""
+    """Whether a process is in the control groups of a lab's hosts, or of one host. Only root can put it there."""
     beginning = f"{_cgroup_prefix(mark)}{name}".encode()
     parts = [part for line in (process / "cgroup").read_bytes().splitlines() for part in line.split(b"/")]
     return beginning in parts if name else any(part.startswith(beginning) for part in parts)
 
 
 def _is_beside(process: Path) -> bool:
-    """Whether a process is this user's, and no container's."""
+    """Whether a process is this user's and has this root directory, so that it is in no container."""
     return process.stat().st_uid == os.geteuid() and (process / "root").samefile("/")
 
 
 def first_process(name: str, mark: str) -> int | None:
-    """The first process of a lab's host, seen from here; None where the host does not run."""
+    """The first process of a lab's host, by its number outside of the host. None if the host does not run."""
     for pid in _processes_of(name, mark):
         with suppress(OSError):
             numbers = (

@@ -1,4 +1,4 @@
-"""What a lab is before anything of it runs: its inventory, and the keys and files that make its hosts themselves."""
+"""The plan of a lab before it runs: its inventory, and the keys and files of its hosts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PROVIDER_GATE = ["/usr/bin/python3", "-m", "sealift.provider", "gate"]
 
 @dataclass(frozen=True)
 class HostKeys:
-    """What makes a host of the lab itself."""
+    """The keys of one host."""
 
     ssh: SshKey
     wireguard: WireGuardKey | None
@@ -47,7 +47,7 @@ class HostKeys:
 
 @dataclass(frozen=True)
 class Lab:
-    """A lab in the making: its inventory and the secrets that its hosts get."""
+    """A lab that does not run yet: its inventory and the secrets of its hosts."""
 
     inventory: Inventory
     keys: dict[str, HostKeys]
@@ -55,7 +55,7 @@ class Lab:
     provider_login: SshKey
 
     def with_facts(self, facts: LabFacts) -> Lab:
-        """The same lab, saying something else of itself."""
+        """A copy of the lab with other facts in its inventory."""
         return replace(self, inventory=self.inventory.model_copy(update={"lab": facts}))
 
     def recipe(self, host: LabHost) -> Recipe:
@@ -63,7 +63,7 @@ class Lab:
         return recipe_of(self.inventory, host)
 
     def with_image(self, image: Path) -> Lab:
-        """The same lab, the owner's copy of the image that its measured VMs boot in that folder."""
+        """A copy of the lab. Its measured VMs boot the owner's image in the folder `image`."""
         hosts = {
             name: host.model_copy(update={"vm": host.vm.model_copy(update={"image_folder": image})})
             if host.vm
@@ -73,11 +73,11 @@ class Lab:
         return replace(self, inventory=self.inventory.model_copy(update={"hosts": hosts}))
 
     def proves_itself(self, host: LabHost) -> bool:
-        """Whether nobody knows a host's keys before it has proved them."""
+        """Whether the host makes its own keys, so that nobody knows them before it has proved them."""
         return self.inventory.machine(host.name).vm is not None
 
     def files(self, host: LabHost) -> dict[str, tuple[bytes, int]]:
-        """The files that make a host the one that the inventory names: path to content and mode."""
+        """The files that only this host has: path to content and mode."""
         own = self.keys[host.name]
         made = {
             "/etc/hostname": (f"{host.name}\n".encode(), 0o644),
@@ -85,7 +85,7 @@ class Lab:
             "/root/.ssh/authorized_keys": (self._authorized(host).encode(), 0o600),
         }
         if self.proves_itself(host):
-            return made  # its keys it makes itself, and what it needs it gets once it has proved them
+            return made  # it makes its own keys, and gets everything else after it has proved them
         made["/etc/ssh/ssh_host_ed25519_key"] = (own.ssh.private.encode(), 0o600)
         if own.wireguard:
             gateway = host == GATEWAY
@@ -101,7 +101,7 @@ class Lab:
         return made
 
     def _authorized(self, host: LabHost) -> str:
-        """Who may log in: the lab itself everywhere, and the owner at the provider, to give orders about VMs."""
+        """The keys that may log in: the lab's on all hosts, and the owner's at the provider, for orders only."""
         lines = [self.login.public]
         if host == PROVIDER:
             lines.append(authorized_line(self.provider_login.public, PROVIDER_GATE))
@@ -109,7 +109,7 @@ class Lab:
 
 
 def kind_of(text: str) -> Kind:
-    """The kind of lab that somebody has named; UnusableInput if there is none of it."""
+    """The kind of lab with this name. Raises UnusableInput for an unknown one."""
     if text == "vm":
         return "vm"
     if text == "netns":
@@ -118,9 +118,9 @@ def kind_of(text: str) -> Kind:
 
 
 def dockers_of(text: str) -> dict[str, str]:
-    """The Docker versions of source and destination that somebody has named, as `26`, `28` or `26:28`.
+    """Docker's version on each host that does not have the usual one, from `26`, `28` or `26:28` (source, destination).
 
-    UnusableInput if there is no such version.
+    UnusableInput for another version.
     """
     source, _, destination = text.partition(":")
     found = {SOURCE.name: source, DESTINATION.name: destination or source}
@@ -140,10 +140,10 @@ def recipe_of(inventory: Inventory, host: LabHost) -> Recipe:
 
 
 def plan(kind: Kind, directory: Path, evidence: Asked, docker: dict[str, str] | None = None) -> Lab:
-    """Keys for everybody and the inventory that names them. Writes the key to log in with.
+    """Make the keys of all hosts and the inventory that has them. Writes the login key.
 
-    Hosts with evidence have none of these keys: they make their own and prove them, or get them as a launch secret.
-    In a `vm` lab that is the destination, in a `netns` lab both Docker hosts.
+    Hosts with evidence get none of these keys: they make their own and prove them, or get them as a launch secret.
+    These are the destination in a `vm` lab, and both Docker hosts in a `netns` lab.
     """
     login, provider_login = make_ssh_key(), make_ssh_key()
     key_file = _write_key(login_key(directory), login)
@@ -195,7 +195,7 @@ def plan(kind: Kind, directory: Path, evidence: Asked, docker: dict[str, str] | 
         provider=hosts["provider"].model_copy(update={"key_file": provider_key_file}),
         client=hosts["client"],
         network=Network(mtu=TUNNEL_MTU),
-        worker=Worker(without_evidence=(SOURCE.name, DESTINATION.name)),  # nothing of worth is on them
+        worker=Worker(without_evidence=(SOURCE.name, DESTINATION.name)),  # they have no real data
         lab=LabFacts(kind=kind, accelerator="none", docker=docker or {}),
         state=directory / "state",
     )
@@ -203,7 +203,7 @@ def plan(kind: Kind, directory: Path, evidence: Asked, docker: dict[str, str] | 
 
 
 def login_key(directory: Path) -> Path:
-    """The key that opens all hosts of a lab; the owner of real ones has none for his provider's."""
+    """The login key for all hosts of a lab. Owners of real hosts have no such key for their provider's machine."""
     return directory / "id_ed25519"
 
 

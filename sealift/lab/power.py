@@ -1,4 +1,4 @@
-"""The power of one namespaced host: off without a word to anybody, and on again with what its disk holds."""
+"""The power of one namespaced host: it is cut without notice, and comes back with the content of the disk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def enter(
     proves_itself: bool,
     binds: Sequence[tuple[Path, str]] = (),
 ) -> namespaced.NamespacedHost:
-    """Start a host of the lab in that directory up to the point where it wants its interfaces."""
+    """Start a host of the lab in `directory`, up to the point where it waits for its interfaces."""
     place = directory / host.name
     secure = [(processors.guest_socket(place), GUEST_SOCKET)] if proves_itself else []
     return namespaced.start(
@@ -52,11 +52,15 @@ def enter(
 
 
 def off(host: LabHost, directory: Path) -> None:
-    """Its links are dead before its processes, so that no connection of it is ended; then all but its disk is gone."""
+    """Cut the power. Only the disk's content stays.
+
+    The links are removed first, so that no connection is closed. Raises CommandFailed if the host is off or does not
+    end.
+    """
     mark = str(directory)
     first = namespaced.first_process(host.name, mark)
     if first is None:
-        raise CommandFailed("it has no power already", host=host.name, step="power off")
+        raise CommandFailed("it is switched off already", host=host.name, step="power off")
     wiring.disconnect(namespaced.switch_of(mark), host)
     os.kill(first, signal.SIGKILL)
     processors.end(host.name, mark)
@@ -66,12 +70,12 @@ def off(host: LabHost, directory: Path) -> None:
         with suppress(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
         if time.monotonic() > deadline:
-            raise CommandFailed("its processes stay", host=host.name, step="power off")
+            raise CommandFailed("its processes did not end", host=host.name, step="power off")
         time.sleep(0.02)
 
 
 def on(host: LabHost, directory: Path, inventory: Inventory) -> None:
-    """The machine that it was, with the disk that it had. Who proves its keys has new ones."""
+    """Start the same host again with its disk. A host with evidence makes new keys."""
     mark, place = str(directory), directory / host.name
     switch = namespaced.switch_of(mark)
     proves_itself = inventory.machine(host.name).vm is not None

@@ -1,7 +1,7 @@
-"""Emulated secure processors beside the namespaced hosts, and the policy that names the lab's root.
+"""Emulated secure processors for the namespaced hosts, and the policy that names the lab's root certificates.
 
-A namespaced host has no firmware to measure: a statement of what its tree is made of stands in for it. What is proved
-here is the protocol; the root's keys lie in the cache, and every verdict says that it is emulated.
+A namespaced host has no firmware to measure, so a description of its tree is measured. This proves the protocol only:
+the root's private keys are in the cache, and every verdict says that the evidence is emulated.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ ROOT_NAME = "the root of Sealift's labs on this machine"
 
 
 def authority_dir() -> Path:
-    """Where the root of all labs of this machine is."""
+    """The directory with the root keys and certificates of all labs on this machine."""
     return cache_dir() / "emulated" / "authority"
 
 
 def make_roots(*, say: Callable[[str], None]) -> tuple[bytes, bytes]:
-    """The lab's root certificates in AMD's place, for SNP (DER) and for legacy SEV (AMD's form).
+    """The lab's root certificates, which take the place of AMD's: for SNP (DER) and for legacy SEV (AMD's format).
 
-    Made once: their two RSA-4096 keys take seconds.
+    They are made once only, since their two RSA-4096 keys take seconds.
     """
     if not (authority_dir() / "ask.key").exists():
         say("making the root of the emulated secure processors, once")
@@ -54,15 +54,15 @@ def make_roots(*, say: Callable[[str], None]) -> tuple[bytes, bytes]:
 
 
 def tree() -> MeasuredTree:
-    """What a namespaced host is made of."""
+    """The parts of a namespaced host that are measured."""
     made_of = {"what": "namespaced host", "recipe": RECIPE.digest, "files": files_dir().name}
     return MeasuredTree(json.dumps(made_of, sort_keys=True).encode())
 
 
 def policy(roots: Iterable[bytes], digests: Mapping[Mode, bytes] | None = None) -> str:
-    """The owner's policy for the lab, as TOML: strict but for the roots (DER, or AMD's own form) that it names.
+    """The owner's policy for the lab, as TOML. It is strict, but names the lab's roots (DER, or AMD's format).
 
-    `digests` are those of an image; without them a namespaced host is what has to be measured.
+    `digests` are the launch digests of an image. Without them the policy demands the digest of a namespaced host.
     """
     extra = tuple(
         ExtraRoot(
@@ -78,7 +78,7 @@ def policy(roots: Iterable[bytes], digests: Mapping[Mode, bytes] | None = None) 
 
 
 def start(name: str, directory: Path, mark: str) -> EmulatedProcessor:
-    """Start the processor beside a host; `begin` on it waits until it runs. It ends with the lab."""
+    """Start the processor of a host. Its `begin` waits until it runs. It ends with the lab."""
     host, guest = directory / "host", guest_socket(directory)
     with listening(host, guest) as sockets, (directory / "processor.log").open("ab") as log:
         subprocess.Popen(
@@ -94,7 +94,7 @@ def start(name: str, directory: Path, mark: str) -> EmulatedProcessor:
 
 
 def end(name: str, mark: str) -> None:
-    """End the processor beside a host: it loses its power with it."""
+    """End the processor of a host whose power is cut."""
     state = str(cache_dir() / "emulated" / "chips" / name)
     for pid, value in marked_processes().items():
         with suppress(OSError):
@@ -104,7 +104,7 @@ def end(name: str, mark: str) -> None:
 
 
 def guest_socket(directory: Path) -> Path:
-    """What is bound into the host."""
+    """The socket that is bind-mounted into the host."""
     return directory / "guest"
 
 

@@ -1,4 +1,4 @@
-"""How a lab is doing: each host, asked over SSH."""
+"""The status of a lab: each host is asked over SSH."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sealift.lab.layout import HOSTS
 
 @dataclass(frozen=True)
 class HostStatus:
-    """One host: whether it answers, and what its kernel is."""
+    """One host: whether it answers, and its kernel."""
 
     name: str
     address: str
@@ -27,8 +27,8 @@ class HostStatus:
         return asdict(self)
 
 
-def look() -> list[HostStatus]:
-    """All hosts of the lab that is up."""
+def read() -> list[HostStatus]:
+    """Ask all hosts of the running lab. Raises UnusableInput if none is up."""
     inventory = lab.running()
 
     def one(name: str) -> HostStatus:

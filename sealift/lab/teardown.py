@@ -1,4 +1,4 @@
-"""The end of a lab: nothing of it stays, whether it came up whole, in part, or was killed while coming up."""
+"""Remove a lab, even if only a part of it came up or if it was killed while it came up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ END_TIMEOUT_S = 20
 
 
 def remove(directory: Path) -> None:
-    """End all processes of the lab in that directory and remove what belonged to it; CommandFailed names what stays."""
+    """End all processes of the lab in `directory` and remove its files. Raises CommandFailed if anything stays."""
     mark = str(directory)
     _end_processes(mark)
     unwire(mark)
@@ -30,7 +30,7 @@ def remove(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     shutil.rmtree(machines_dir(directory), ignore_errors=True)
     with suppress(OSError):
-        directory.parent.rmdir()  # the last one in it turns off the light
+        directory.parent.rmdir()  # fails while another lab has its directory there
 
 
 def _end_processes(mark: str) -> None:
@@ -39,7 +39,7 @@ def _end_processes(mark: str) -> None:
     for pid in mine:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    thaw_all(mark)  # a container that a host froze meanwhile: frozen processes do not die on cgroup v1
+    thaw_all(mark)  # containers that were frozen meanwhile: on cgroup v1 frozen processes do not die
     _until(lambda: not any(_lives(pid, mark) for pid in mine), f"processes of the lab stay: {mine}")
 
 

@@ -1,7 +1,7 @@
-"""The `vm` kind of lab: source and destination are VMs under QEMU in the provider, the rest namespaced hosts.
+"""The `vm` kind of lab: source and destination are VMs under QEMU in the provider, the other hosts are namespaced.
 
-The source is the owner's own machine: the lab starts it. With evidence, the destination is the provider's: it is
-started by an order through the provider's gate, as anybody's would be, from a measured image.
+The source is the owner's machine, and the lab starts it. With evidence, the destination is the provider's VM: an order
+to the provider starts it from a measured image, as for any other owner.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ VIRTUAL = (SOURCE, DESTINATION)
 PLAIN = Path("/srv/plain")
 IMAGES = Path("/srv/images")
 MACHINES = Path("/srv/machines")
-"""In the provider: what plain VMs boot, images of measured ones (both read-only to them), and what each has."""
+"""Directories in the provider: files that plain VMs boot, images of measured VMs (VMs can only read both), and the
+files of each VM."""
 
 PACKAGES = Path("/usr/lib/python3/dist-packages")
 SETTINGS = "/etc/sealift/provider.toml"
@@ -67,7 +68,7 @@ OFF_TIMEOUT_S = 20
 
 
 def prepare(lab: Lab, directory: Path, tree: Path, *, say: Callable[[str], None]) -> tuple[Lab, Binds, Files]:
-    """Make the disks. Returns the lab with its accelerator, and what the provider is to find where."""
+    """Make the disks. Returns the lab with its accelerator, and the bind mounts and files of the provider."""
     accelerator = choose_accelerator(tree, say=say)
     lab = lab.with_facts(LabFacts(kind="vm", accelerator=accelerator.value))
     machines = machines_dir(directory)
@@ -96,9 +97,9 @@ def prepare(lab: Lab, directory: Path, tree: Path, *, say: Callable[[str], None]
 def _measured(
     lab: Lab, host: LabHost, directory: Path, tree: Path, accelerator: Accelerator, say: Callable[[str], None]
 ) -> tuple[Lab, Binds]:
-    """The image of a measured VM, the policy that names it, and the provider's programs."""
+    """Make the image of a measured VM and the policy that names it. Returns the provider's bind mounts, too."""
     vm = lab.inventory.host(host.name).vm
-    if vm is None or vm.configuration is None:  # never: it proves itself
+    if vm is None or vm.configuration is None:  # never: it has evidence
         raise AssertionError
     image = build_image(
         tree,
@@ -119,7 +120,7 @@ def _measured(
         (chip, str(_CHIP)),
         (processors.authority_dir(), str(_AUTHORITY)),
         (Path(sealift.__file__).parent, f"{PACKAGES}/sealift"),
-        (Path(qemu.qmp.__file__).parent, f"{PACKAGES}/qemu/qmp"),  # Debian 13 has no package of it
+        (Path(qemu.qmp.__file__).parent, f"{PACKAGES}/qemu/qmp"),  # Debian 13 has no such package
     ]
 
 
@@ -141,7 +142,7 @@ def _provider_settings(host: LabHost, accelerator: Accelerator) -> str:
 
 
 def launch(lab: Lab, directory: Path, tree: Path, *, say: Callable[[str], None]) -> None:
-    """Start those VMs that are not the provider's. Who attests one of those has it started."""
+    """Start the VMs that are not the provider's. Attestation starts the provider's."""
     say(f"starting {', '.join(host.name for host in VIRTUAL)} under QEMU")
     accelerator = choose_accelerator(tree, say=say)
     for host in VIRTUAL:
@@ -184,14 +185,14 @@ done
 
 
 def off(host: LabHost, directory: Path) -> None:
-    """The power of a VM goes: what it has not written through to its disk is lost."""
+    """Cut the power of a VM. What it has not flushed to its disk is lost."""
     first = first_process(PROVIDER.name, str(directory))
     words = ["nsenter", "--all", "--target", str(first), "sh", "-c", OFF, "sh", host.name]
     run(words, timeout_s=OFF_TIMEOUT_S)
 
 
 def on(host: LabHost, directory: Path, inventory: Inventory) -> None:
-    """It boots, with the disk that it had; one of the provider's by an order, as the first time."""
+    """Boot the VM again with its disk. An order starts the provider's VM, as the first time."""
     vm = inventory.host(host.name).vm
     if vm is not None:
         start_snp(inventory, host.name, vm)
@@ -202,7 +203,7 @@ def on(host: LabHost, directory: Path, inventory: Inventory) -> None:
 
 
 def namespaced() -> tuple[LabHost, ...]:
-    """The hosts that are no VMs."""
+    """The hosts that are not VMs."""
     return tuple(host for host in HOSTS if host not in VIRTUAL)
 
 

@@ -1,6 +1,6 @@
-"""The lab's links: an underlay that every machine is on, and the clients' side of the gateway.
+"""The lab's links: an underlay that connects all machines, and the network between the clients and the gateway.
 
-Both bridges live in a network namespace of their own, so that all but one interface vanish with the lab's processes.
+Both bridges are in a network namespace of their own. So all interfaces but one disappear with the lab's processes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 VM_BRIDGE = "br0"
-"""In the provider: its uplink and the VMs' links."""
+"""The provider's bridge, which has its uplink and the VMs' links."""
 
 
 def wire(
@@ -27,9 +27,9 @@ def wire(
     provider: LabHost,
     workloads: str,
 ) -> None:
-    """Connect everything. `hosts` maps a host to its first process; `virtual` are those connected to the provider.
+    """Connect all hosts. `hosts` maps a host to its first process. `virtual` are the VMs in the provider.
 
-    The controller's interface carries the lab's mark as its alias: whose it is.
+    The alias of the controller's interface is the lab's mark. It tells which lab the interface belongs to.
     """
     _ip(
         switch,
@@ -84,7 +84,7 @@ def connect(switch: int, host: LabHost, pid: int, virtual: Sequence[LabHost], wo
 
 
 def disconnect(switch: int, host: LabHost) -> None:
-    """Delete one host's links, as when its power goes: nobody hears anything of it any more, not even its end."""
+    """Delete one host's links, as a power failure does. No other host gets a packet that closes a connection."""
     _ip(
         switch,
         [
@@ -95,14 +95,15 @@ def disconnect(switch: int, host: LabHost) -> None:
 
 
 def owner() -> str | None:
-    """The mark of the lab whose controller's interface is in this network namespace; None where there is none."""
+    """The mark of the lab whose controller's interface is in this network namespace; None if there is none."""
     shown = run(["ip", "-json", "link", "show", INTERFACE], check=False)
     return str(json.loads(shown.stdout)[0].get("ifalias", "")) if shown.status == 0 else None
 
 
 def unwire(mark: str) -> None:
-    """Remove the controller's interface if it is this lab's. All else went with the lab's processes."""
-    if owner() in {mark, ""}:  # killed before it was marked: then nobody else had one
+    """Remove the controller's interface if it is this lab's. The others disappear with the lab's processes."""
+    # Without a mark it is left from a lab that was killed before it set the mark.
+    if owner() in {mark, ""}:
         run(["ip", "link", "delete", INTERFACE], check=False)
 
 
@@ -121,7 +122,7 @@ def _addresses(host: LabHost, virtual: Sequence[LabHost], workloads: str) -> lis
         if not host.tunnel_address:
             lines.append(f"route add {workloads} via {CLIENTS[1]}")
     elif host.docker:
-        # Clients come through the tunnel; what else a workload sends leaves through the gateway as well.
+        # Packets from clients come through the tunnel. All other packets of a workload leave through the gateway, too.
         lines.append(f"route add {CLIENTS} dev {own}")
     return lines
 

@@ -53,7 +53,7 @@ def build_tree(recipe: Recipe, *, say: Callable[[str], None]) -> Path:
         return tree
     if os.geteuid() != 0:
         raise PrerequisiteMissing(
-            "only root can build the Debian tree", remedy="Run this as root, say with sudo"
+            "only root can build the Debian tree", remedy="Run this as root, for example with sudo"
         )
     if shutil.which("mmdebstrap") is None:
         raise PrerequisiteMissing(

@@ -1,4 +1,4 @@
-"""Another try after a rollback: the container runs at the source as before, and what stood in the way may be gone."""
+"""Try a migration again after a rollback: the container runs at the source as before, and the cause may be gone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Made = TypeVar("Made")
 
 
 def again_after_rollback(once: Callable[[], Made], retries: int) -> tuple[Made, list[str]]:
-    """Run a migration, and again if its cutover was rolled back, so many times at most.
+    """Run a migration, and run it again if its cutover was rolled back, at most `retries` times.
 
-    Returns what it made, and a sentence for each rollback. Anything but a rollback is raised at once: a refusal stays
-    one, and after a commit there is nothing to repeat.
+    Returns the result, and a sentence for each rollback. Any other error is raised at once: a refusal stays one, and
+    after a commit nothing may be repeated.
     """
     rollbacks: list[str] = []
     while True:

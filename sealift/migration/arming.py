@@ -1,4 +1,4 @@
-"""Arming: both hosts and the gateway are made ready, so that the cutover needs one word and nobody else."""
+"""Arm both hosts and the gateway, so that the cutover needs only the order `go` and no controller."""
 
 from __future__ import annotations
 
@@ -30,15 +30,18 @@ if TYPE_CHECKING:
     from sealift.migration.results import Memory, Ready
 
 LOG_BEHIND_BYTES = 8 << 20
-"""So much of a log is copied again before the hosts are armed: to print it again would take longer."""
+"""A log with more new bytes is copied again before the hosts are armed, since printing it again takes longer."""
 
 KEY_BYTES = 32
-"""Of the key that proves what the gateway is asked and answers (`sealift_agent.authenticated`)."""
+"""Bytes of the key that authenticates questions to the gateway and its answers (`sealift_agent.authenticated`)."""
 
 
 @dataclass(frozen=True)
 class Armed:
-    """`decide` is what the gateway was told, for another agent of it; `memory` has the last round before the freeze."""
+    """`decide` is the gateway's order, for a new agent of the gateway.
+
+    `memory` has the last round before the freeze.
+    """
 
     decide: Decide
     memory: Memory
@@ -47,9 +50,9 @@ class Armed:
 def arm(
     request: Request, parties: Parties, journal: Journal, ready: Ready, members: Sequence[str] = ()
 ) -> Armed:
-    """Get the gateway and both hosts ready: from then on they need only the word.
+    """Get the gateway and both hosts ready. After that they need only the order `go`.
 
-    `members` are the migrations that have one decision, this one among them. Raises what failed; nothing is frozen.
+    `members` are the migrations that have one decision, including this one. Raises what failed; then nothing is frozen.
     """
     plan, copy, inventory = ready.plan, ready.copy, ready.destination.inventory
     source, destination = parties.source.agent, parties.destination.agent

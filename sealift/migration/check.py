@@ -1,9 +1,9 @@
-"""`sealift check`: what a migration's preflight would find, without a migration. Nothing is changed at either host.
+"""`sealift check`: what a migration's preflight would find, without a migration. Nothing is changed on either host.
 
-For the estimate the marks of touched pages are cleared, and zeros fill the tunnel for a moment.
+For the estimate, the marks of touched pages are cleared, and zeros are sent through the tunnel for a moment.
 
-The destination is attested, which sends it nonces and nothing of the container. It is given no key and no peer: of one
-that was never provisioned, and whose Docker does not run yet, is said that it could not be looked at.
+The destination is attested. It gets nonces, but nothing of the container, no key and no peer. If it was never
+provisioned and its Docker does not run yet, the report says that it could not be examined.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Checked:
 
     @property
     def movable(self) -> bool:
-        """Whether nothing was found that stands in the way."""
+        """Whether no finding prevents the migration."""
         return all(finding.answer is not Answer.NO for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _endpoints(inventory: Inventory, request: Request) -> Iterator[tuple[Endpoin
 
 
 def _arrive(inventory: Inventory, request: Request) -> tuple[Finding, Connection | None]:
-    """What vouches for the destination, and a connection to it if there may be one."""
+    """The evidence of the destination, and a connection to it if one is allowed."""
     name = request.destination
     host = pinned(inventory).host(name)
     try:
@@ -104,14 +104,14 @@ def _arrive(inventory: Inventory, request: Request) -> tuple[Finding, Connection
         if request.options.evidence != "none":
             record, connection = attest(inventory, name)
             return Finding(Resource.EVIDENCE, Answer.YES, name, record.sentences()[0]), connection
-        what = "not verified, as asked for: nothing vouches for this host but its pinned SSH key"
+        what = "not verified, as asked for: only its pinned SSH key identifies this host"
         evidence = Finding(Resource.EVIDENCE, Answer.UNKNOWN, name, what)
     except Refused as refused:
         answer = Answer.NO
         evidence = Finding(
             Resource.EVIDENCE, answer, name, f"not verified: {refused.message}", refused.remedy or ""
         )
-        if host.vm is not None:  # who fails to prove itself is not asked for anything else
+        if host.vm is not None:  # a host that fails to prove itself is asked nothing else
             return evidence, None
     except HostUnreachable as silent:
         what = f"not verified: {silent.message}"
@@ -123,7 +123,7 @@ def _arrive(inventory: Inventory, request: Request) -> tuple[Finding, Connection
 
 
 def _side(name: str, connection: Connection, stack: ExitStack) -> Side | None:
-    """A host to look at, without agents that could change it; None while its Docker does not run."""
+    """A host to examine, without agents that could change it. None if its Docker does not run."""
     try:
         api = docker.wait_for(connection, patience_s=0)
     except HostUnreachable:

@@ -1,4 +1,4 @@
-"""Which strategy: what is asked for, if it can be had; else by what the hosts can do and what was predicted."""
+"""Choose the strategy: the requested one if it is possible, or one by the hosts' abilities and the predictions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def choose(
     estimate: Estimate | None = None,
     max_downtime_s: float | None = None,
 ) -> Choice:
-    """The strategy. Refused when the one asked for can't be had, or none keeps to `max_downtime_s` as predicted.
+    """The strategy. Refused if the requested one is not possible, or if no prediction keeps to `max_downtime_s`.
 
     `not_lazy` names the hosts where CRIU can't bring a process's memory after its start.
     """
@@ -47,23 +47,21 @@ def choose(
 
 
 def _within(asked: Strategy, estimate: Estimate | None, limit_ms: float) -> Choice:
-    """The least risky of those asked for whose predicted freeze keeps to the limit."""
+    """The least risky of the requested strategies whose predicted freeze keeps to the limit."""
     if estimate is None or not estimate.predictions:
         why = estimate.link_how if estimate is not None else "nothing was sampled"
         raise _refused(
             f"no freeze can be predicted, so none can be promised within {limit_ms:.0f} ms (link {why})",
-            "Say what the link carries with --bandwidth, or leave --max-downtime out",
+            "Give the link's rate with --bandwidth, or leave --max-downtime out",
         )
     possible = [one for one in estimate.predictions if asked in {Strategy.AUTO, one.strategy}]
     for one in possible:
         if one.freeze_ms <= limit_ms:
             why = f"a freeze of {one.freeze_ms:.0f} ms is predicted, {limit_ms:.0f} ms are allowed"
             return Choice(strategy=one.strategy, why=why)
-    said = (
-        ", ".join(f"{one.strategy} {one.freeze_ms:.0f} ms" for one in possible) or f"{asked}: not to be had"
-    )
+    said = ", ".join(f"{one.strategy} {one.freeze_ms:.0f} ms" for one in possible) or f"{asked}: not possible"
     missing = {Strategy.PRE_COPY, Strategy.POST_COPY} - {one.strategy for one in estimate.predictions}
-    unavailable = f"; not to be had here: {', '.join(sorted(missing))}" if missing else ""
+    unavailable = f"; not possible here: {', '.join(sorted(missing))}" if missing else ""
     raise _refused(
         f"the freeze is predicted to take longer than the {limit_ms:.0f} ms allowed ({said}{unavailable})",
         "Raise --max-downtime, quiet the container's writers, or take a faster link",

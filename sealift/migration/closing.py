@@ -1,7 +1,7 @@
-"""The end of a session: both hosts are told what was decided, and put away what the migration has left.
+"""The end of a session: both hosts get the decision, and remove what the migration has left.
 
-Before the commit that means: the source goes on. After it: the source's copy is removed, whatever the reason for
-leaving was. What can't be done now is left on the gateway's journal, for `sealift recover`.
+Before the commit the source's container runs on. After the commit the source's copy is removed, whatever ended the
+session. What fails now stays in the gateway's journal, for `sealift recover`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from sealift_agent.protocol import Order
 
 CLOSE_TIMEOUT_S = 45
-"""An agent that hangs is given up after so long, unless it may wait for memory, and replaced by another."""
+"""Seconds after which a hanging agent is given up and replaced, unless it may wait for memory."""
 
 
 class Closing:
-    """How one migration is put away. `left` says, a sentence each, what could not be done."""
+    """Ends one migration on its hosts. `left` has a sentence for each thing that could not be done."""
 
     def __init__(self, parties: Parties, journal: Journal) -> None:
         self.left: list[str] = []
@@ -44,9 +44,9 @@ class Closing:
         self._settled = True
 
     def remove_source(self) -> int:
-        """After the commit: the source's copy goes, by its agent or, where that was killed, by another.
+        """After the commit, remove the source's copy, by its agent or, if that was killed, by a new one.
 
-        A post-copy's goes once all of its memory has been fetched. Returns the bytes that were.
+        In a post-copy this waits until all memory has been fetched. Returns the bytes that were fetched.
         """
         fetched = 0
         try:
@@ -54,20 +54,20 @@ class Closing:
         except HostUnreachable:
             self._end_without_agent(Role.SOURCE, Outcome.COMMITTED)
         except CommandFailed as failed:
-            # Docker may be back when `recover` tries again. Memory that was never fetched is left to its owner.
+            # Docker may run again when `recover` tries it. Memory that was never fetched stays for its owner.
             self._settled = failed.step == Step.FINISH
             self._source_is_done = True
             raise
-        self._source_is_done = True  # not before: if this is interrupted, `put_away` does it again
+        self._source_is_done = True  # set only now: after an interruption `put_away` does it again
         return fetched
 
     def leave_source(self) -> None:
-        """The destination's memory can't be completed: the frozen copy at the source is left to its owner."""
+        """The destination's memory can't be completed. The frozen copy at the source stays for its owner."""
         self._source_is_done = True
 
     def put_away(self, outcome: Outcome | None) -> None:
-        """See to the end of both hosts. `outcome` is what was decided; None if nobody could be asked."""
-        if outcome is None:  # the hosts' agents ask on, and what they don't settle is left to `recover`
+        """End the migration on both hosts. `outcome` is the decision; None if nobody could be asked."""
+        if outcome is None:  # the hosts' agents ask on, and `recover` does the rest
             self._leave(OutcomeUnknown("what was decided is not known", remedy="`sealift recover` finds out"))
             return
         if outcome is Outcome.COMMITTED and not self._source_is_done:
@@ -78,7 +78,7 @@ class Closing:
         self._close_agents(outcome)
         if self._journal.traces.made is not None:
             self._end_without_agent(Role.DESTINATION, Outcome.ROLLED_BACK)
-        with suppress(SealiftError):  # with the agent ends what it holds
+        with suppress(SealiftError):  # what the gateway holds ends with its agent
             self._parties.gateway.call(End())
         self._release_held()
         if self._settled:
@@ -102,7 +102,7 @@ class Closing:
                 self._end_without_agent(close.ROLE, outcome)
 
     def _end_without_agent(self, role: Role, outcome: Outcome) -> None:
-        """Have a fresh agent do it where one was lost. A host that has gone with it is left to `recover`."""
+        """Let a new agent do it if the old one was lost. A host that is lost, too, is left to `recover`."""
         try:
             party = self._parties.source if role is Role.SOURCE else self._parties.destination
             if (order := ending(role, outcome, self._journal.traces)) is None:
@@ -114,7 +114,7 @@ class Closing:
             self._leave(silent)
 
     def _release_held(self) -> None:
-        """A gateway whose agent is lost may still hold packets for the container."""
+        """Let a gateway whose agent is lost release packets that it may still hold."""
         address = self._journal.traces.address
         if self._parties.gateway.lost and address:
             try:

@@ -1,4 +1,4 @@
-"""A migration's steps without a scheduler: a group's members at once, each in a thread of its own."""
+"""A migration's steps without a scheduler: the members of a group at once, each in a thread of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Concurrently:
-    """A `steps.Runner`: what task runs do, in this process. Some steps ask a host again that does not answer."""
+    """A `steps.Runner` that works like task runs, but in this process.
+
+    Some steps are repeated if a host does not answer.
+    """
 
     def in_turn(self, step: Callable[[*Inputs], Result], members: Iterable[tuple[*Inputs]]) -> list[Result]:
         """See `steps.Runner`."""
@@ -29,13 +32,15 @@ class Concurrently:
         each = list(members)
         if len(each) == 1:
             return self.in_turn(step, each)
-        with ThreadPoolExecutor(len(each)) as pool:  # leaving it waits for all of them
+        with ThreadPoolExecutor(len(each)) as pool:  # leaving the block waits for all of them
             runs = [pool.submit(lambda inputs: _tried(step, *inputs), inputs) for inputs in each]
         return [run.result() for run in runs]
 
     def cut_over(self, cutovers: Sequence[Cutover]) -> list[Moved]:
         """See `steps.Runner`."""
-        with ThreadPoolExecutor(len(cutovers)) as pool:  # leaving it waits until all have begun, or failed
+        with ThreadPoolExecutor(
+            len(cutovers)
+        ) as pool:  # leaving the block waits until all have begun, or failed
             begun = {cutover: pool.submit(cutover.begin) for cutover in cutovers}
 
         def end(cutover: Cutover) -> None:

@@ -1,4 +1,4 @@
-"""The destination's container, created from what Docker says of the source's: the same in all that matters."""
+"""The destination's container: created from Docker's description of the source's, and equal in all that matters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def counterpart(
 ) -> Counterpart:
     """Describe the counterpart of a container, given `docker inspect` of it.
 
-    `binds` maps an inventory's name for a directory to where it lies on the source and on the destination.
+    `binds` maps an inventory's name for a directory to its paths on the source and on the destination.
     """
     body = copy.deepcopy(dict(container["Config"]))
     host = copy.deepcopy(dict(container["HostConfig"]))
@@ -44,7 +44,7 @@ def counterpart(
     host["Binds"] = mounts
     host["Mounts"] = [mount for mount in host.get("Mounts") or [] if mount["Type"] == "tmpfs"]
     host["Runtime"] = RUNTIME
-    # The source's comes when the copy has won: before, Docker would start one that ends from its files.
+    # The source's policy is set when the copy has won. Otherwise Docker would restart a copy that ends, from its files.
     host["RestartPolicy"] = {"Name": "no", "MaximumRetryCount": 0}
     host["AutoRemove"] = bool(host.get("AutoRemove"))
     body["HostConfig"] = host
@@ -53,7 +53,7 @@ def counterpart(
 
 
 def bind_target(source: str, binds: Mapping[str, tuple[Path, Path]]) -> str | None:
-    """Where a bind-mounted directory of the source lies on the destination, or None without a counterpart."""
+    """The destination's directory for a bind-mounted directory of the source; None if it has no counterpart."""
     for here, there in binds.values():
         if source == str(here):
             return str(there)
@@ -72,7 +72,7 @@ def _bind(origin: str, mount: Mapping[str, Any]) -> str:
 
 def _endpoint(container: Mapping[str, Any], network: str) -> dict[str, Any]:
     endpoint = container["NetworkSettings"]["Networks"][network]
-    short = container["Id"][:12]  # Docker adds it as an alias by itself, for the new id too
+    short = container["Id"][:12]  # Docker adds it as an alias by itself, also for the new id
     return {
         "IPAMConfig": {"IPv4Address": endpoint["IPAddress"]},
         "Aliases": [alias for alias in endpoint.get("Aliases") or [] if alias != short],

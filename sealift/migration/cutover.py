@@ -1,9 +1,9 @@
-"""The cutover from the controller's side: both agents armed, one word, and then only listening.
+"""The controller's side of the cutover: arm both agents, give one order, and then only listen.
 
-The phases and their times come from the source's agent; nothing waits for whoever listens here.
+The source's agent reports phases and times. The hosts do not wait for a listener here.
 
-States: made, armed (`arm`), begun (`begin`), over. From "begun" on the two hosts and the gateway need nobody: what this
-side still does is to hear the outcome, and to help where one of them can't reach the gateway.
+States: made, armed (`arm`), begun (`begin`), over. After `begin` the two hosts and the gateway need no controller. This
+side receives the outcome, and helps if a host can't reach the gateway.
 """
 
 from __future__ import annotations
@@ -41,21 +41,22 @@ if TYPE_CHECKING:
     from sealift.migration.results import Ready
 
 AT_DESTINATION = {Step.RESTORE, Step.NETWORK_SWITCH}
-"""What fails in these the source only passes on."""
+"""The source only reports failures in these steps. They happened at the destination."""
 
 CUTOVER_TIMEOUT_S = 600
 TOGETHER_TIMEOUT_S = 60
 REVIVE_AGAIN_S, ASK_AGAIN_S = 5, 1
 TELL_TIMEOUT_S = 20
 SILENT_S = 10
-"""A source that is at work in the freeze says so every other second (`wire.ALIVE_S`). Silent for so long, it hangs."""
+"""Seconds. In the freeze a working source sends a message every two seconds (`wire.ALIVE_S`). After this time it
+counts as hanging."""
 
 GATEWAY_BACK_S = 120
-"""How long a gateway that does not say what was decided is asked again."""
+"""Seconds for which a gateway that does not tell the decision is asked again."""
 
 
 class Together:
-    """The migrations of a group: they wait for each other before they begin, and have one decision.
+    """The migrations of a group. They wait for each other before they begin, and have one decision.
 
     `members` maps each migration to its container.
     """
@@ -65,23 +66,23 @@ class Together:
         self._barrier = threading.Barrier(len(members))
 
     def wait(self, host: str) -> None:
-        """Until all of them are armed. MigrationFailed if one of them is missing: nothing was frozen."""
+        """Wait until all of them are armed. MigrationFailed if one of them is missing; then nothing was frozen."""
         try:
             self._barrier.wait(TOGETHER_TIMEOUT_S)
         except threading.BrokenBarrierError as alone:
             raise MigrationFailed(
                 "another container of the group could not begin; nothing was frozen",
                 host=host,
-                remedy="The reason of that one is reported. Put it right, then migrate the group again",
+                remedy="Its own report has the reason. Correct it, then migrate the group again",
             ) from alone
 
     def abort(self) -> None:
-        """One does not begin, so the others don't. Those who have passed are not affected."""
+        """One does not begin, so the others must not begin. Those that have begun are not affected."""
         self._barrier.abort()
 
 
 class Cutover:
-    """`arm` gets both hosts ready; `begin` says go; `wait` waits for the end, and `record` tells of one step of it."""
+    """`arm` gets both hosts ready, `begin` starts, `wait` waits for the end, and `record` reports one step."""
 
     def __init__(
         self,
@@ -109,26 +110,24 @@ class Cutover:
 
     @property
     def group(self) -> tuple[str, ...]:
-        """The containers that have one decision with this one, itself included. Empty if it is alone."""
+        """The containers that have one decision, including this one. Empty if there is only one."""
         return tuple(self._together.members.values()) if self._together is not None else ()
 
     def arm(self) -> None:
-        """Get the gateway and both hosts ready: from then on they need only the word."""
+        """Get the gateway and both hosts ready. After that they need only the order `go`."""
         members = tuple(self._together.members) if self._together is not None else ()
         self._armed = arm(self.request, self._parties, self._journal, self._ready, members)
 
     def begin(self) -> None:
-        """Arm, unless that was done, and say go, with the others of a group. What follows is between the hosts.
+        """Arm if that was not done, and order `go`, together with the others of a group. The rest is between the hosts.
 
-        Between arming and the word nothing is waited for but the group: what lies idle meanwhile takes some of the
-        freeze to get going again. MigrationFailed if one of the group is missing.
+        Between arming and `go` it waits only for the group, since idle programs take longer in the freeze.
+        MigrationFailed if a member of the group is missing.
         """
         with self._beginning:
             try:
                 self._get_ready()
-            except (
-                BaseException
-            ) as failed:  # whatever it is: nobody is to wait for a cutover that has not begun
+            except BaseException as failed:  # on any error nobody may wait for a cutover that has not begun
                 if isinstance(failed, SealiftError):
                     failed.step = failed.step or Step.FINAL_DUMP
                 self._failure = failed
@@ -138,26 +137,27 @@ class Cutover:
             self._thread.start()
 
     def wait(self, step: Step) -> None:
-        """Tell that a step is under way, and wait for the commit, or another end.
+        """Report that a step runs, and wait for the commit, or another end.
 
-        Not for the step's own end: a task run that ended in the freeze would be noted in the freeze, at its cost.
+        It does not wait for the end of the step: a task run that ends in the freeze would be recorded in the freeze,
+        and would take time from it.
         """
         progress.tell_began(self.request.container, step)
         self.heard.wait_for(lambda: Committed in self.heard or self._over.is_set(), CUTOVER_TIMEOUT_S)
 
     def has_reached(self, step: Step) -> bool:
-        """Whether a step has ended well, after `wait`. Of a commit that only the gateway told of, all have."""
+        """Whether a step has ended well, after `wait`. If only the gateway told of the commit, all steps have."""
         return self.heard.has_ended(step) or self._outcome is Outcome.COMMITTED
 
     def record(self, step: Step) -> StepRecord:
-        """Tell of a step, after `wait`. Returns its record; raises what ended the cutover if it did not get so far."""
+        """Report a step, after `wait`. Returns its record. Raises the cutover's failure if it did not get so far."""
         self._check(step)
         record = self.heard.record(step)
         progress.tell_ended(self.request.container, record)
         return record
 
     def moved(self) -> Moved:
-        """The result, once it has committed. Raises what ended it otherwise."""
+        """The result of a committed cutover. Otherwise raises what ended it."""
         for step in CUTOVER:
             self._check(step)
         if self._armed is None:
@@ -166,19 +166,21 @@ class Cutover:
         return Moved(records, self._armed.memory, self.heard, self.group)
 
     def _check(self, step: Step) -> None:
-        """Raise what ended the cutover before that step was over."""
+        """Raise the cutover's failure, if it came before that step was over."""
         if not self.has_reached(step):
             raise self._failure or OutcomeUnknown(
-                f"the cutover has not come to an end in {CUTOVER_TIMEOUT_S} s",
+                f"the cutover has not ended in {CUTOVER_TIMEOUT_S} s",
                 host=self.request.source,
                 step=step,
-                remedy="The two hosts settle it between them; `sealift recover` finds out",
+                remedy="The two hosts end it without a controller; `sealift recover` shows how",
             )
 
     def settle(self) -> Outcome | None:
-        """Wait for the end of a cutover that has begun; the outcome. One that has not begun will not begin any more.
+        """Wait for the end of a cutover that has begun. Returns the outcome.
 
-        None if it does not end, or nobody could be asked: then neither copy may be touched.
+        One that has not begun can't begin any more.
+
+        None if it does not end, or if nobody could be asked. Then neither copy may be changed.
         """
         self._abandoned = True
         if self._together is not None:
@@ -235,7 +237,7 @@ class Cutover:
             self._failure = self._failed(failed)
         except HostUnreachable as lost:
             self._failure = self._ask_gateway(lost.message, lost.host)
-        except BaseException as unexpected:  # noqa: BLE001 - whoever waits raises it
+        except BaseException as unexpected:  # noqa: BLE001 - the waiting threads raise it
             self._failure = unexpected
         finally:
             if self._failure is not None:
@@ -245,14 +247,14 @@ class Cutover:
             self._end()
 
     def _miss_source(self) -> None:
-        """An agent that hangs holds its container frozen: another one takes its place."""
+        """Replace a hanging agent of the source, since it keeps its container frozen."""
         while not self._over.wait(1):
             if time.monotonic() - self._last_heard > SILENT_S:
                 self._parties.source.agent.give_up()
                 return
 
     def _failed(self, failed: CommandFailed) -> SealiftError | None:
-        """The source's agent says that it failed. Rolled back is only what it says so of, or the gateway does."""
+        """Handle an error of the source's agent. It is rolled back only if the agent or the gateway says so."""
         settled = self.heard.said(Settled)
         if settled is None or settled.outcome is not Outcome.ROLLED_BACK:
             return self._ask_gateway(failed.message, failed.host)
@@ -267,15 +269,21 @@ class Cutover:
         )
 
     def _decide_for_source(self) -> SealiftError | None:
-        """The source can't reach the gateway, and its copy is frozen: this side can, and tells it what was decided."""
+        """The source can't reach the gateway, and its copy is frozen.
+
+        Ask the gateway here, and tell the source the decision.
+        """
         failure = self._ask_gateway("it can't reach the gateway", self.request.source)
         if self._outcome is not None:
-            with suppress(SealiftError):  # one that is gone by now is told by `recover`
+            with suppress(SealiftError):  # `recover` tells a source that is lost by now
                 self._parties.source.agent.call(SourceDecided(self._outcome), timeout_s=TELL_TIMEOUT_S)
         return failure
 
     def _ask_gateway(self, why: str, host: str | None) -> SealiftError | None:
-        """The source does not know: the gateway decides, against the migration if nobody has asked for it yet."""
+        """Ask the gateway, since the source does not know the outcome.
+
+        If it is still open, the gateway calls the migration off.
+        """
         deadline = time.monotonic() + GATEWAY_BACK_S
         while self._outcome is None:
             try:
@@ -286,9 +294,9 @@ class Cutover:
                     return OutcomeUnknown(
                         f"lost during the cutover ({why}), and the gateway can't be asked ({silent})",
                         host=host,
-                        remedy="The two hosts settle it between them; `sealift recover` once they are back",
+                        remedy="The two hosts end it without a controller; run `sealift recover` when they are back",
                     )
-                # has its agent started again
+                # starts the gateway's agent again
                 self.hear(Happened(time.monotonic_ns(), Undecided(str(silent))))
                 time.sleep(ASK_AGAIN_S)
         if self._outcome is Outcome.COMMITTED:
@@ -301,18 +309,18 @@ class Cutover:
         )
 
     def _tell_destination(self) -> None:
-        """It is decided, and not from the destination that this is known: it may still ask for what it can't hear.
+        """Tell the destination of a commit that is known from elsewhere, since it may still ask and get no answer.
 
-        Nor can it tell the gateway then to hold nothing any more.
+        It could not tell the gateway to release packets either, so this does.
         """
-        with suppress(SealiftError):  # one that is gone is missed by `finish`
+        with suppress(SealiftError):  # `finish` notices a destination that is lost
             decided = DestinationDecided(Outcome.COMMITTED)
             self._parties.destination.agent.call(decided, timeout_s=TELL_TIMEOUT_S)
         with suppress(SealiftError):
             self._parties.gateway.call(End(), timeout_s=TELL_TIMEOUT_S)
 
     def _revive_gateway(self) -> None:
-        """The hosts can't reach the gateway's agent: start it again, at the same port, until they have an answer."""
+        """Start the gateway's agent again, at the same port, until the hosts that can't reach it have an answer."""
         while not self._over.is_set() and self._armed is not None:
             with suppress(SealiftError):
                 self._parties.gateway.revive(self._journal.migration, self._ready.plan.address)

@@ -1,4 +1,4 @@
-"""A migration on a terminal: its steps while they happen, its report at the end."""
+"""Show a migration on a terminal: its steps while they run, its report at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Display(progress.Listener):
-    """One line a step. On a terminal the running step is shown too; in a log only what has ended.
+    """One line a step. A terminal also shows the running step; a log has only finished ones.
 
     With `named` each line begins with its container.
     """
@@ -28,14 +28,14 @@ class Display(progress.Listener):
         self._status = self._console.status("") if self._console.is_terminal else None
 
     def begin(self, what: str) -> None:
-        """Say at once what is under way: the first step ends only after logins and agents' starts."""
+        """Show at once what runs, since the first step ends only after logins and agents' starts."""
         self._console.print(f"migrating {one_line(what)}", markup=False)
         if self._status is not None:
             self._status.update(Text("connecting …"))
             self._status.start()
 
     def end(self) -> None:
-        """Nothing runs any more, however it has ended: the terminal is as it was."""
+        """Nothing runs any more. Restore the terminal."""
         if self._status is not None:
             self._status.stop()
 
@@ -95,7 +95,7 @@ def print_report(report: Report, client: Any = None) -> None:
         f"{megabytes(report.image_bytes)}, metadata {megabytes(report.metadata_bytes)}",
         f"evidence   {report.evidence.value}"
         + (
-            "  (NOTHING vouched for the destination: asked for)" if report.evidence is Evidence.ABSENT else ""
+            "  (the destination was NOT verified, as asked for)" if report.evidence is Evidence.ABSENT else ""
         ),
         *(f"           {sentence}" for sentence in report.verified),
     ]
@@ -108,18 +108,18 @@ def print_report(report: Report, client: Any = None) -> None:
 
 
 def _predicted(report: Report) -> list[str]:
-    """What was predicted of the strategy taken, against what came."""
+    """The prediction for this strategy, and what was measured."""
     predicted = report.estimate.of(report.strategy) if report.estimate is not None else None
     if predicted is None:
         return []
     return [
-        f"predicted  freeze {predicted.freeze_ms:.0f} ms, came {report.frozen_ms:.0f} ms; from then on "
-        f"{predicted.total_ms / 1000:.1f} s, came {report.since_estimate_ms / 1000:.1f} s"
+        f"predicted  freeze {predicted.freeze_ms:.0f} ms, measured {report.frozen_ms:.0f} ms; from then on "
+        f"{predicted.total_ms / 1000:.1f} s, measured {report.since_estimate_ms / 1000:.1f} s"
     ]
 
 
 def estimate_lines(estimate: Estimate) -> list[str]:
-    """What was sampled, and what each strategy would take by it."""
+    """What was sampled, and the prediction for each strategy."""
     dirty = "unknown" if estimate.dirty_bytes_s is None else f"{megabytes(int(estimate.dirty_bytes_s))}/s"
     link = "unknown" if estimate.link_bytes_s is None else f"{megabytes(int(estimate.link_bytes_s))}/s"
     by = f", by {estimate.streams} connections" if estimate.streams > 1 else ""
@@ -128,7 +128,7 @@ def estimate_lines(estimate: Estimate) -> list[str]:
     )
     return [
         f"memory     {megabytes(estimate.memory_bytes)}, dirty {dirty} ({estimate.dirty_how})",
-        f"link       {link} ({estimate.link_how}{by}); what moves no bytes: {constants}",
+        f"link       {link} ({estimate.link_how}{by}); fixed times: {constants}",
         *(
             f"predicted  {one.strategy.value}: freeze {one.freeze_ms:.0f} ms, all in all {one.total_ms / 1000:.1f} s"
             for one in estimate.predictions
@@ -137,5 +137,5 @@ def estimate_lines(estimate: Estimate) -> list[str]:
 
 
 def megabytes(amount: int) -> str:
-    """An amount of bytes as a person reads it."""
+    """An amount of bytes in a form for people."""
     return f"{amount / 1e6:.1f} MB" if amount >= 100_000 else f"{amount} B"

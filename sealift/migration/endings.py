@@ -63,9 +63,9 @@ class Traces:
 
 
 def ending(role: Role, outcome: Outcome, traces: Traces) -> Order[Any] | None:
-    """The order for a fresh agent of that host; None where there is nothing to do. `outcome` is decided.
+    """The order for a new agent of that host; None if there is nothing to do. `outcome` is the decision.
 
-    UnusableInput for a commit of which no copy is known.
+    UnusableInput for a commit without a recorded copy.
     """
     if outcome is Outcome.COMMITTED and traces.copy is None:
         raise UnusableInput(

@@ -1,8 +1,8 @@
-"""How long it will take and how long nothing will run, by strategy: from what was sampled, before anything is touched.
+"""Predict the total time and the freeze of each strategy, from samples, before anything is changed.
 
-Bytes over rates, plus two constants that only a migration between these two hosts can tell: what a freeze takes that
-moves next to nothing (`floor_ms`), and what all the rest takes besides moving bytes (`fixed_ms`). Until there was one
-they are assumed.
+A prediction is bytes divided by rates, plus two constants that only a migration between these two hosts shows: the
+length of a freeze that sends almost nothing (`floor_ms`), and the time outside of the freeze that does not depend on
+bytes (`fixed_ms`). Before the first migration they are assumed.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROUND_MS = 300
-"""A round's own time, whatever it sends: runc, CRIU and a page server are started."""
+"""Milliseconds of a round without its bytes: runc, CRIU and a page server are started."""
 
 READ_BYTES_S = 1e9
-"""How fast images are read back into memory where that is not left for later."""
+"""The rate at which images are read back into memory, if that is not done after the restore."""
 
 
 @dataclass(frozen=True)
 class Dirtying:
-    """How memory gets dirty: distinct dirty bytes after so many seconds, as sampled, up to all of it."""
+    """How memory gets dirty: sampled distinct dirty bytes after so many seconds, at most all memory."""
 
     memory_bytes: int
     points: Sequence[tuple[float, float]] = ()
 
     def after(self, seconds: float) -> float:
-        """Distinct dirty bytes that long after all was clean; beyond the sample, by the slope of its last part."""
+        """Distinct dirty bytes that long after all was clean. After the sample, by the slope of its last part."""
         (before_s, before), (last_s, last) = [(0.0, 0.0), *self.points][-2:]
         if seconds <= before_s:
             return before * seconds / before_s if before_s else 0.0
@@ -45,7 +45,7 @@ class Dirtying:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a prediction is made of. Rates in bytes a second: `link` carries what the freeze sends, `live` the rest."""
+    """The inputs of a prediction. Rates are in bytes a second: `link` in the freeze, `live` before it."""
 
     dirtying: Dirtying
     file_bytes: int
@@ -58,7 +58,7 @@ class Conditions:
 
     @property
     def memory_bytes(self) -> int:
-        """What a dump takes."""
+        """The bytes of a dump."""
         return self.dirtying.memory_bytes
 
 
@@ -83,7 +83,7 @@ def predict(strategy: Strategy, given: Conditions) -> Prediction:
 
 
 def _rounds(given: Conditions) -> tuple[float, float]:
-    """What the rounds take, in milliseconds, and what they leave for the freeze, in bytes."""
+    """The duration of the rounds in milliseconds, and the bytes that they leave for the freeze."""
     took_ms, sent, left = 0.0, 0.0, float(given.memory_bytes)
     for number in range(given.max_rounds):
         if number and (left <= SMALL_BYTES or left > PAYS * sent):

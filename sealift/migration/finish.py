@@ -1,4 +1,4 @@
-"""Finish: the destination's container is looked at, the source's removed, images are wiped, the report is written."""
+"""The step finish: check the destination's container, remove the source's, remove images, write the report."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def finish(session: Session, ready: Ready) -> tuple[str, int]:
-    """After the commit. Returns what Docker says of the container at the destination, and the bytes that were fetched.
+    """Finish after the commit. Returns Docker's status of the destination's container, and the bytes that were fetched.
 
-    A post-copy's source goes last: until all memory is on the other side it is the only one that has it whole.
+    A post-copy's source is removed last, since only it has the whole memory until all is fetched.
     """
     destination = session.parties.destination
     if ready.plan.choice.strategy == Strategy.POST_COPY:
@@ -44,8 +44,8 @@ def finish(session: Session, ready: Ready) -> tuple[str, int]:
 
 
 def check_routes(session: Session, address: str) -> tuple[str, ...]:
-    """The decision holds whether WireGuard at the gateway does it or not. Returns a warning if it does not."""
-    with suppress(SealiftError):  # one that is away is asked by the next
+    """The decision is valid even if WireGuard at the gateway does not follow it. Returns a warning in that case."""
+    with suppress(SealiftError):  # the next step asks a gateway that does not answer
         behind = session.parties.gateway.call(CarryOut())
         if why := behind.get(address):
             return (
@@ -99,7 +99,7 @@ def report(session: Session, ready: Ready, moved: Moved, finished: Finished) -> 
 
 
 def _learn(session: Session, made: Report, frozen_page_bytes: int, fetched_bytes: int) -> None:
-    """Remember what this migration took besides moving bytes. That it can't be remembered is no failure of its own."""
+    """Remember the times that do not depend on bytes. An error in this is ignored."""
     estimate = made.estimate
     if estimate is None or estimate.link_bytes_s is None:
         return

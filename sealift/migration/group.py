@@ -1,7 +1,7 @@
 """Several containers that freeze and resume together: each has a session of its own, all have one decision.
 
-They wait for each other twice: before the freeze here, and before the commit at the gateway, which moves all of their
-addresses in one write once every one of them is restored. What one of them fails in, all of them are rolled back from.
+They wait for each other twice: before the freeze in this process, and before the commit at the gateway. The gateway
+moves all of their addresses in one write, once all are restored. If one fails, all are rolled back.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sealift.model import Report
 
 PROJECT_LABEL = "com.docker.compose.project"
-"""What Docker Compose writes on a container: the project that it belongs to."""
+"""The label by which Docker Compose marks a container with its project."""
 
 
 def migrate(
@@ -34,8 +34,8 @@ def migrate(
 ) -> list[Report]:
     """Migrate one container, or several together. Returns a report for each.
 
-    A cutover that was rolled back is tried again, `retries` times at most. UnusableInput if a container is named twice;
-    else raises what the steps do, for all of them.
+    A cutover that was rolled back is tried again, at most `retries` times. UnusableInput if a container is named twice.
+    Otherwise raises the errors of the steps, for all containers.
     """
     reports, rollbacks = again_after_rollback(lambda: _once(inventory, requests, run), retries)
     return [one.model_copy(update={"warnings": [*rollbacks, *one.warnings]}) for one in reports]
@@ -52,7 +52,7 @@ def _once(inventory: Inventory, requests: Sequence[Request], run: steps.Runner) 
 
 
 def open_sessions(inventory: Inventory, requests: Sequence[Request], stack: ExitStack) -> list[Session]:
-    """A session for each request, put away with the stack. The first waits for the turn of all."""
+    """Open a session for each request; `stack` closes them. The first waits for the turn of all."""
     names = [request.container for request in requests]
     if len(set(names)) < len(names) or not names:
         raise UnusableInput(

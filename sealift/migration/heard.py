@@ -1,4 +1,4 @@
-"""What the source's agent has said of a cutover: its events, with the source's clock, and what follows from them."""
+"""The events of a cutover from the source's agent, with the source's clock, and what follows from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PHASES: dict[Step, tuple[type[Event], type[Event]]] = {
 
 
 class Heard:
-    """The events of one cutover, the last of each kind. Threads may wait for one."""
+    """The events of one cutover, the last one of each kind. Threads may wait for one."""
 
     def __init__(self) -> None:
         self._events: dict[type[Event], Happened] = {}
@@ -37,7 +37,7 @@ class Heard:
         return kind in self._events
 
     def keep(self, happened: Happened) -> None:
-        """An event has come."""
+        """Store an event."""
         with self._changed:
             if isinstance(happened.event, Began):
                 self._began = datetime.now(UTC)
@@ -45,12 +45,12 @@ class Heard:
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """Something else has changed: whoever waits looks again."""
+        """Something else has changed: waiting threads check again."""
         with self._changed:
             self._changed.notify_all()
 
     def wait_for(self, what: Callable[[], bool], timeout_s: float) -> None:
-        """Until that is so, or so many seconds have passed."""
+        """Wait until `what` is true, or for so many seconds."""
         with self._changed:
             self._changed.wait_for(what, timeout_s)
 
@@ -65,26 +65,26 @@ class Heard:
 
     @property
     def dumped(self) -> LastDumped:
-        """What the source said of the last dump; zeros if it has not come to that. So are the others below."""
+        """The source's event about the last dump, with zeros if it has not come. The following are the same."""
         return self.said(LastDumped) or LastDumped(0)
 
     @property
     def sent(self) -> ImagesSent:
-        """What it said of the images."""
+        """The source's event about sent images."""
         return self.said(ImagesSent) or ImagesSent(0)
 
     @property
     def received(self) -> Received:
-        """What the destination said of the images."""
+        """The destination's event about received images."""
         return self.said(Received) or Received()
 
     @property
     def restored(self) -> Restored:
-        """What it said of the restore."""
+        """The destination's event about the restore."""
         return self.said(Restored) or Restored()
 
     def between_ms(self, first: type[Event], last: type[Event]) -> float:
-        """Time between two events, in milliseconds; 0 where one is missing."""
+        """Time between two events, in milliseconds; 0 if one is missing."""
         try:
             return float(self._events[last].at_ns - self._events[first].at_ns) / 1e6
         except KeyError:

@@ -1,4 +1,4 @@
-"""What migrations between two hosts took besides moving bytes: remembered by the owner, for the next prediction."""
+"""Times of migrations between two hosts that do not depend on bytes. The owner keeps them for the next prediction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ ASSUMED_FLOOR_MS, ASSUMED_FIXED_MS = 500.0, 3000.0
 
 @dataclass(frozen=True)
 class Constants:
-    """`floor_ms`: a freeze that moves next to nothing. `fixed_ms`: all outside of the freeze that moves no bytes."""
+    """`floor_ms`: a freeze that sends almost nothing.
+
+    `fixed_ms`: time outside of the freeze that does not depend on bytes.
+    """
 
     floor_ms: float = ASSUMED_FLOOR_MS
     fixed_ms: float = ASSUMED_FIXED_MS
@@ -31,14 +34,14 @@ class Constants:
 
 
 def recall(inventory: Inventory, source: str, destination: str) -> Constants:
-    """What the last migration from one host to the other told, or what is assumed before the first."""
+    """The constants of the last migration from one host to the other, or assumed ones before the first."""
     with suppress(*UNREADABLE, TypeError, KeyError):
         return Constants(**json.loads(read_bounded(_file(inventory), SIZE_LIMIT))[f"{source} {destination}"])
     return Constants()
 
 
 def learn(inventory: Inventory, source: str, destination: str, floor_ms: float, fixed_ms: float) -> None:
-    """Remember what this migration told."""
+    """Remember the constants of this migration."""
     path = _file(inventory)
     private_folder(path.parent)
     known = {}

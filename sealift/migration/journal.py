@@ -1,4 +1,4 @@
-"""A migration's transitions, written into the gateway's journal before what they announce is done.
+"""Write a migration's phases into the gateway's journal, each before its actions.
 
 The same facts are kept here as `Traces`, so that a session which ends early knows what it has left on the hosts.
 """
@@ -32,11 +32,11 @@ class Journal:
         self._noted = False
 
     def found(self, container: str, address: str) -> None:
-        """The container was found at the source. Nothing has been written yet."""
+        """Note that the container was found at the source. Nothing has been written yet."""
         self.traces = replace(self.traces, container=container, address=address)
 
     def note_opened(self, source: str, destination: str, made: Made) -> None:
-        """From now on the destination may have something of this migration: what is being `made` there."""
+        """From now on the destination may have something of this migration: what is `made` there."""
         facts = Noted(
             source=source,
             destination=destination,
@@ -50,30 +50,30 @@ class Journal:
 
     @contextmanager
     def making(self, made: Made) -> Iterator[None]:
-        """Whatever interrupts this block: what was created and has no id yet is found by what it was `made` of."""
+        """For an interruption of this block: what was created and has no id yet can be found by the facts of `made`."""
         self.traces = replace(self.traces, made=made)
         yield
         self.made_nothing_else()
 
     def made_nothing_else(self) -> None:
-        """What is of the migration at the destination has an id by now, or is somebody else's."""
+        """Everything of the migration at the destination now has a known id, or belongs to somebody else."""
         self.traces = replace(self.traces, made=None)
 
     def created(self, copy: str | None, volumes: dict[str, str]) -> None:
-        """The destination has these volumes (names, and when Docker made them), and then a container of this id."""
+        """The destination has these volumes (names, and Docker's times of creation), and then this container's id."""
         self.traces = replace(self.traces, copy=copy, volumes=dict(volumes))
 
     def note_copied(self) -> None:
-        """The destination's container is there, and its id known."""
+        """Write that the destination's container exists, with its id."""
         self._note("copied", Noted(copy=self.traces.copy, volumes=self.traces.volumes))
 
     def note_armed(self, restart_policy: dict[str, Any] | None) -> None:
-        """The restart policy is about to be taken out of force, and will have to be put back."""
+        """Write the restart policy before it is suspended, so that it can be set again."""
         self.traces = replace(self.traces, restart_policy=restart_policy)
         self._note("armed", Noted(restart_policy=restart_policy))
 
     def close(self) -> None:
-        """Nothing is left of the migration: its record goes. By another agent where the gateway's is lost."""
+        """Remove the record, since nothing is left of the migration. Uses a new agent if the gateway's is lost."""
         if not self._noted:
             return
         closed = Note(self.migration, "closed")

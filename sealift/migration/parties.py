@@ -56,7 +56,7 @@ class Party:
 
 
 class Gateway:
-    """The gateway's agent, which decides. Where it has died another one takes its place: see `revive`."""
+    """The gateway's agent, which decides. One that has died is replaced: see `revive`."""
 
     def __init__(self, inventory: Inventory, stack: ExitStack) -> None:
         self._machine = inventory.gateway
@@ -70,27 +70,27 @@ class Gateway:
 
     @property
     def lost(self) -> bool:
-        """Whether its agent has ended without having been told to."""
+        """Whether its agent has ended without an order to end."""
         return self._agent.lost
 
     def revive(self, migration: str, address: str) -> None:
-        """Put a new agent in the place of one that has died: the decision is on the gateway's disk."""
+        """Replace an agent that has died. The decision is on the gateway's disk."""
         self._agent.close()
-        if not self._connection.is_alive():  # the whole machine was away
+        if not self._connection.is_alive():  # the whole machine was lost
             self._connection = self._stack.enter_context(ssh.connected("gateway", self._machine))
         self._agent = self._stack.enter_context(Agent(self._connection, "gateway"))
         self._agent.call(TakeOver(migration))
         self._agent.call(ReleaseHeld(address))
 
     def by_another(self, *orders: Order[Any]) -> None:
-        """Have these orders carried out by an agent that is started for them, where this one is lost."""
+        """Let a new agent carry out these orders, if this one is lost."""
         with Agent(self._connection, "gateway") as agent:
             for order in orders:
                 agent.call(order)
 
 
 class Parties:
-    """Who takes part. The source is opened in the background; the destination comes once it has been attested."""
+    """The three parties. The source is opened in the background. The destination is added when it has been attested."""
 
     def __init__(self, gateway: Gateway, source: Future[Party]) -> None:
         self.gateway = gateway
@@ -116,7 +116,7 @@ class Parties:
 
     @property
     def opened_destination(self) -> Party | None:
-        """The destination, if it has come that far."""
+        """The destination, if it has been added."""
         return self._destination
 
     def add_destination(self, destination: Party) -> None:

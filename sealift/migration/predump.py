@@ -1,6 +1,6 @@
-"""Pre-dump: pages go ahead in rounds while the container runs, until another round no longer pays.
+"""The step pre-dump: send pages in rounds while the container runs, until another round is not worth it.
 
-Those that follow after the switch are made ready instead.
+For a post-copy, prepare the pages that follow later.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from sealift.migration.results import Plan
 
 SMALL_BYTES = 1 << 20
-"""What is this little costs less in the final dump than another round."""
+"""So few bytes cost less in the final dump than another round."""
 
 PAYS = 0.7
-"""A round pays if it leaves at most this share of what the round before had to send."""
+"""A round is worth it if it leaves at most this share of what the round before sent."""
 
 
 class Rounds:
     """The pre-dump rounds of one migration: `prepare` before the hosts are armed, `catch_up` while they are.
 
-    Goes on from the `memory` that an earlier one has left. `clock` counts nanoseconds.
+    Continues from the `memory` of an earlier attempt. `clock` counts nanoseconds.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class Rounds:
         return self._memory
 
     def prepare(self) -> int:
-        """What a strategy does with memory while the container runs. Returns the bytes in huge pages for a post-copy.
+        """Prepare memory for the strategy while the container runs. Returns the bytes in huge pages for a post-copy.
 
-        MigrationFailed, with nothing frozen yet, if the rounds leave more for the freeze than was allowed.
+        MigrationFailed if the rounds leave more for the freeze than allowed. Nothing is frozen then.
         """
         match self._plan.choice.strategy:
             case Strategy.PRE_COPY:
@@ -68,7 +68,7 @@ class Rounds:
         return 0
 
     def start_page_server(self, name: str) -> int:
-        """The destination takes the pages of the next dump, as `name`. Returns the port."""
+        """Let the destination take the pages of the next dump, as `name`. Returns the port."""
         return self._destination.call(
             StartPageServer(
                 name, self._memory.last_images, self._request.options.compress, self._plan.streams
@@ -76,10 +76,10 @@ class Rounds:
         )
 
     def catch_up(self) -> None:
-        """One more round, with the destination armed, if so much time has passed since the last that it pays.
+        """Send one more round with the destination armed, if enough time has passed since the last one.
 
-        Arming takes a moment, or seconds on a slow host, in which pages get dirty: sent now, only those of
-        the rest of it are left to the freeze.
+        Arming takes a moment, or seconds on a slow host. Pages that get dirty in this time are sent now, so that fewer
+        are left for the freeze.
         """
         memory = self._memory
         since_ms = (self._clock() - memory.ended_ns) / 1e6
@@ -87,7 +87,7 @@ class Rounds:
             self._send_round()
 
     def _send_rounds(self) -> None:
-        """Rounds as long as they pay, with a slower writer if that may be."""
+        """Send rounds as long as they are worth it, and slow a writer down if that is allowed."""
         most, budget = self._request.options.max_rounds, self._budget()
         while another_pays(self._memory.rounds, most, budget) or (
             self._request.options.throttle
@@ -107,7 +107,7 @@ class Rounds:
             )
 
     def _send_round(self) -> None:
-        """One round. CRIU sends what has changed since the last one straight to the destination's page server."""
+        """Send one round. CRIU sends what changed since the last one directly to the destination's page server."""
         memory = self._memory
         number = len(memory.rounds) + 1
         name = f"round-{number}"
@@ -156,27 +156,27 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Budget:
-    """The longest freeze, and what it is made of: its floor in milliseconds, the link's rate in bytes a second."""
+    """The longest allowed freeze, and its inputs: the floor in milliseconds, the link's rate in bytes a second."""
 
     freeze_ms: float
     floor_ms: float
     link: float
 
     def predicted_ms(self, rounds: Sequence[Round]) -> float | None:
-        """How long a freeze right after these rounds would take, by the dirty rate that they measured."""
+        """The predicted milliseconds of a freeze right after these rounds, by the dirty rate that they measured."""
         left = left_bytes(rounds)
         return None if left is None else self.floor_ms + 1000 * left / self.link
 
     def kept_after(self, rounds: Sequence[Round]) -> bool:
-        """Whether a freeze right after these rounds is known to keep to it."""
+        """Whether a freeze right after these rounds is predicted to keep to the limit."""
         predicted = self.predicted_ms(rounds)
         return predicted is not None and predicted <= self.freeze_ms
 
 
 def left_bytes(rounds: Sequence[Round]) -> float | None:
-    """What has got dirty since the last round looked: as much in its time as it found of the time before it.
+    """The predicted bytes that got dirty since the last round began. The last round measured the rate.
 
-    None before the second round: the first one sends everything, and tells nothing of what gets dirty.
+    None before the second round: the first one sends everything, and does not show what gets dirty.
     """
     if len(rounds) < 2:
         return None
@@ -185,9 +185,9 @@ def left_bytes(rounds: Sequence[Round]) -> float | None:
 
 
 def another_pays(rounds: Sequence[Round], most: int, budget: Budget | None = None) -> bool:
-    """Whether to do another round after these: not once the freeze keeps to the budget, or rounds shrink no more.
+    """Whether to do another round after these: not if the freeze keeps to the budget, or if rounds no longer shrink.
 
-    A round shrinks as far as memory gets dirty more slowly than the round before sent it.
+    Rounds shrink if memory gets dirty more slowly than it is sent.
     """
     if len(rounds) >= most or (budget is not None and budget.kept_after(rounds)):
         return False
@@ -199,7 +199,7 @@ def another_pays(rounds: Sequence[Round], most: int, budget: Budget | None = Non
 def catching_up_pays(rounds: Sequence[Round], since_ms: float, *, throttled: bool) -> bool:
     """Whether a round would take less time than has passed since these.
 
-    Not where the writer outran them: unless it has been slowed down, it would do so again.
+    False if the writer was faster than the rounds, unless it has been slowed down since.
     """
     if len(rounds) < 2:
         return False
@@ -212,7 +212,7 @@ def catching_up_pays(rounds: Sequence[Round], since_ms: float, *, throttled: boo
 
 
 def would_converge(rounds: Sequence[Round], most: int, budget: Budget | None = None) -> bool:
-    """Whether rounds have come to an end only because memory gets dirty too fast: a slower writer would help."""
+    """Whether rounds have ended only because memory gets dirty too fast. Then a slower writer would help."""
     if len(rounds) >= most or (budget is not None and budget.kept_after(rounds)):
         return False
     return len(rounds) > 1 and rounds[-1].sent_bytes > SMALL_BYTES

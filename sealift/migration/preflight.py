@@ -1,4 +1,4 @@
-"""Preflight: everything that would stop the migration, found before anything is touched, and all of it at once."""
+"""The step preflight: find all reasons against the migration at once, before anything is changed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from sealift.migration.request import Request
 
 LAZY_FROM_BYTES = 32 << 20
-"""Less memory is read in faster before the start than page by page behind it."""
+"""Smaller memory is read faster before the start than page by page after it."""
 
 
 def preflight(request: Request, inventory: Inventory, parties: Parties) -> Plan:
-    """Look at the container and both hosts. Refused carries every reason."""
+    """Examine the container and both hosts. Refused has every reason."""
     endpoints = Endpoints(
         inventory,
         request.container,
@@ -69,7 +69,7 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Plan:
 
 
 def examine(endpoints: Endpoints) -> Inspection:
-    """Every finding, in the order of the resources. Looks at hosts and processes, and changes nothing."""
+    """All findings, in the order of the resources. Examines hosts and processes, and changes nothing."""
     described = container.describe(endpoints)
     with ThreadPoolExecutor(4) as pool:
         here = pool.submit(endpoints.source.facts.call, DescribeHost())
@@ -101,7 +101,7 @@ def examine(endpoints: Endpoints) -> Inspection:
 
 
 def refuse(name: str, findings: Sequence[Finding]) -> None:
-    """Refused, with every reason, if there is a `no` among the findings."""
+    """Raise Refused, with every reason, if the findings have a `no`."""
     against = [str(finding) for finding in findings if finding.answer is Answer.NO]
     if against:
         raise Refused(
@@ -110,7 +110,7 @@ def refuse(name: str, findings: Sequence[Finding]) -> None:
 
 
 def _without_contradictions(findings: Sequence[Finding]) -> list[Finding]:
-    """A `yes` goes where another check says otherwise of the same resource of the same host."""
+    """Remove a `yes` if another check has another answer for the same resource and host."""
     doubted = {(one.host, one.resource) for one in findings if one.answer is not Answer.YES}
     return [
         one for one in findings if one.answer is not Answer.YES or (one.host, one.resource) not in doubted
@@ -122,6 +122,6 @@ def _not_looked_at(endpoints: Endpoints) -> list[Finding]:
     resources += [Resource.SPACE, Resource.NAME]
     remedy = f"`sealift attest {endpoints.destination_name} --provision`, then check again"
     return [
-        Finding(resource, Answer.UNKNOWN, endpoints.destination_name, "could not be looked at", remedy)
+        Finding(resource, Answer.UNKNOWN, endpoints.destination_name, "could not be examined", remedy)
         for resource in resources
     ]

@@ -1,4 +1,4 @@
-"""Who wants to see a migration while it goes on: told when a step begins and ends, never waited for by the cutover."""
+"""Listeners of a running migration. They are told when a step begins and ends; the cutover never waits for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _lock = threading.Lock()
 
 
 class Listener:
-    """Called from the thread that runs the step. What a listener does not care for, it leaves out."""
+    """Called from the thread that runs the step. A listener overrides the methods that it needs."""
 
     def began(self, container: str, step: Step) -> None:
         """A step of this container's migration begins."""
@@ -25,15 +25,15 @@ class Listener:
         """A step of this container's migration has ended well."""
 
     def heard(self, container: str, event: str) -> None:
-        """The source has said how far the cutover of this container is. From the thread that hears it."""
+        """The source has reported a phase of this container's cutover. Called from the thread that receives it."""
 
     def leaving(self, container: str) -> None:
-        """A container's migration is over, well or not: everything is put away now."""
+        """A container's migration has ended, well or not. Everything is cleaned up now."""
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell this listener of every step of this process's migrations for the length of a block."""
+    """Within a block, tell this listener of every step of this process's migrations."""
     with _lock:
         _listeners.append(listener)
     try:
@@ -56,12 +56,12 @@ def tell_ended(container: str, record: StepRecord) -> None:
 
 
 def tell_heard(container: str, event: str) -> None:
-    """The source has said how far the cutover of this container is."""
+    """The source has reported a phase of this container's cutover."""
     for listener in _listeners:
         listener.heard(container, event)
 
 
 def tell_leaving(container: str) -> None:
-    """A container's migration is over: everything is put away now."""
+    """A container's migration has ended. Everything is cleaned up now."""
     for listener in _listeners:
         listener.leaving(container)

@@ -1,8 +1,8 @@
-"""Recovery: whatever died in a migration, the gateway's record tells how to end it, and any controller can.
+"""Recovery: the gateway's record tells how to end a migration after a failure, and any controller can do so.
 
-The decision comes first: a migration that has not committed is called off, once and for all. Then each host is told:
-before the commit the source goes on and the destination's copy goes; after it, the other way round. A host that does
-not answer leaves the record open for the next time, and until then it can do no harm: its copy is frozen or cut off.
+The decision comes first: a migration that has not committed is called off, finally. Then each host is told. Before the
+commit, the source runs on and the destination's copy is removed; after it, the other way round. If a host does not
+answer, the record stays open for the next time. Until then its copy is frozen or detached, so it can do no harm.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STEP = "recover"
 
 @dataclass(frozen=True)
 class Recovered:
-    """One migration that was on record as not over. `left` names what still has to be done, and where."""
+    """One recorded migration that was not over. `left` names what still has to be done, and where."""
 
     migration: str
     container: str
@@ -49,23 +49,23 @@ class Recovered:
         """What was found and done, for a person."""
         what = one_line(f"migration {self.migration} of {self.container}")
         if self.outcome == "under way":
-            return f"{what} is under way: somebody is at it right now"
-        said = f"{what} had been left unfinished: {self.outcome}, the container belongs to {self.owner}"
+            return f"{what} is running: a controller works on it now"
+        said = f"{what} was unfinished: {self.outcome}, the container belongs to {self.owner}"
         return one_line(f"{said}; still to be done: {'; '.join(self.left)}" if self.left else said)
 
 
 def recover(inventory: Inventory, migration: str | None = None) -> list[Recovered]:
-    """End every migration on the gateway's record that nobody is at any more, or the named one.
+    """End every recorded migration that no controller works on, or the named one.
 
-    Hosts that prove their keys, and have others since they were started again, get their tunnel back. UnusableInput if
-    the named one is not on record. One that somebody runs at this moment is passed over; if it is
-    the named one, its outcome is "under way".
+    Hosts that prove their keys, and have new ones since they were started again, get their tunnel back. UnusableInput
+    if the named one is not recorded. A migration that a controller works on is left out; if it is the named one, its
+    outcome is "under way".
     """
     with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
         if migration is None:
             ended = end_unfinished(inventory, gateway)
             for host in inventory.hosts:
-                with suppress(SealiftError):  # one that is away is no matter of a migration
+                with suppress(SealiftError):  # a host that does not answer does not matter to a migration
                     rejoin(inventory, host, gateway).close()
             return ended
         records = [record for record in gateway.call(ListUnfinished()) if record.migration == migration]
@@ -73,19 +73,19 @@ def recover(inventory: Inventory, migration: str | None = None) -> list[Recovere
             raise UnusableInput(
                 f"the gateway has no unfinished migration {migration!r}",
                 step=STEP,
-                remedy="`sealift recover` without a name shows and ends all that there are",
+                remedy="`sealift recover` without a name shows and ends all of them",
             )
         return [_end(inventory, gateway, record) or _recovered(record, "under way") for record in records]
 
 
 def end_unfinished(inventory: Inventory, gateway: Caller) -> list[Recovered]:
-    """End every migration on the record of this gateway that nobody is at any more."""
+    """End every migration on this gateway's record that no controller works on."""
     records = gateway.call(ListUnfinished())
     return [ended for record in records if (ended := _end(inventory, gateway, record)) is not None]
 
 
 def _end(inventory: Inventory, gateway: Caller, record: Unfinished) -> Recovered | None:
-    """End one; None while somebody is at it."""
+    """End one; None if a controller works on it."""
     if record.held or not gateway.call(TakeOver(record.migration)):
         return None
     outcome, traces = gateway.call(CallOff(record.migration)), Traces.of_record(record)

@@ -1,4 +1,4 @@
-"""What is asked for in a migration. Options of the command line and of the flows' forms come from here."""
+"""The parameters of a migration. Options of the command line and of the flows' forms come from here."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ BYTES = r"^(\d+(?:\.\d+)?)([kMG]?)(?:B(?:/s)?)?$"
 
 
 def byte_count(value: Any) -> Any:
-    """A number of bytes from a text such as 500k, 100M, 1G, 1.5GB/s. ValueError for a text that is none."""
+    """A number of bytes from a text such as 500k, 100M, 1G, 1.5GB/s. ValueError for another text."""
     if not isinstance(value, str):
         return value
     found = re.fullmatch(BYTES, value)
     amount = int(float(found[1]) * UNITS[found[2]]) if found else 0
     if not amount:
-        raise ValueError(f"{value!r} is no amount of bytes: write it as 500k, 100M or 1G")
+        raise ValueError(f"{value!r} is not an amount of bytes: write it as 500k, 100M or 1G")
     return amount
 
 
@@ -95,12 +95,12 @@ DEFAULTS = Options()
 Retries = Annotated[
     int, Field(ge=0, le=10, description="How often to try again after a cutover that was rolled back.")
 ]
-"""Not an option of one migration: each try is a migration of its own."""
+"""It is not an option of one migration, since each attempt is a migration of its own."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Which container to migrate, by name or id; from where to where, by the inventory's names; and how."""
+    """The container, by name or id; source and destination, by the inventory's names; and the options."""
 
     container: str
     source: str
@@ -109,13 +109,13 @@ class Request:
 
 
 def check_evidence(inventory: Inventory, request: Request) -> None:
-    """What is asked for and what the inventory says of the destination go together. Touches nothing."""
+    """Check that the requested evidence fits the inventory's entry of the destination. Contacts no host."""
     host, asked = inventory.host(request.destination), request.options.evidence
     if asked == "none":
         return
     if host.vm is None:
         raise Refused(
-            "nothing would vouch for it: the inventory has no table `vm` that says what it must prove",
+            "it can't be verified: the inventory has no table `vm` that says what it must prove",
             host=request.destination,
             step=Step.ATTEST,
             remedy="Add one (README, section Inventory), or ask for `--evidence none` by name",

@@ -1,4 +1,4 @@
-"""What each step gives to those after it: one frozen object a step, in the order of the protocol."""
+"""What each step passes to later steps: one frozen object a step, in the order of the protocol."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Attested:
-    """What the destination has proved. `record` is None without evidence, which was asked for by name then.
+    """What the destination has proved. `record` is None if evidence `none` was asked for.
 
-    `inventory` has the keys that it has proved; `connection` is bound to them.
+    `inventory` has the keys that it has proved. `connection` is bound to them.
     """
 
     step: StepRecord
@@ -37,10 +37,10 @@ class Provisioned:
 
 @dataclass(frozen=True)
 class Plan:
-    """What moves, and how. `container` is Docker's description of it.
+    """What is migrated, and how. `container` is Docker's description of it.
 
-    `lazy_restore`: memory is read in behind the restored processes. `streams`: over how many connections pages go.
-    `estimated_ns`: when the estimate was made, by time.monotonic_ns.
+    `lazy_restore`: memory is read in after the restore. `streams`: the number of connections for pages. `estimated_ns`:
+    when the estimate was made, by time.monotonic_ns.
     """
 
     container: dict[str, Any]
@@ -65,7 +65,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Log:
-    """Where the destination keeps what the container prints, and how many bytes of it are there."""
+    """The destination's file for the container's output, and how many bytes of it are there."""
 
     path: str
     marked: int
@@ -73,9 +73,9 @@ class Log:
 
 @dataclass(frozen=True)
 class Copy:
-    """The sync's: the container's counterpart at the destination, with its files as they were.
+    """The result of sync: the container's counterpart at the destination, with its files as they were.
 
-    `descriptors` are what the container's standard ones lead to. `log` is None where Docker keeps none in files.
+    `descriptors` are the targets of the container's standard descriptors. `log` is None if Docker keeps no log files.
     """
 
     step: StepRecord
@@ -88,10 +88,10 @@ class Copy:
 
 @dataclass(frozen=True)
 class Memory:
-    """The pre-dump's: the rounds, of which the images of the last are what the next dump builds on.
+    """The result of pre-dump: the rounds. The next dump has only changes since the last round's images.
 
-    `ended_ns`: when the last one ended, by time.monotonic_ns. `throttled_cpus`: what was left to a writer that never
-    converged. `packed_bytes`: what the pages of all rounds came to, compressed.
+    `ended_ns`: when the last one ended, by time.monotonic_ns. `throttled_cpus`: the CPUs that a throttled writer still
+    had. `packed_bytes`: the compressed size of all rounds' pages.
     """
 
     rounds: tuple[Round, ...] = ()
@@ -112,7 +112,7 @@ class PreDumped:
 
 @dataclass(frozen=True)
 class Ready:
-    """All that a cutover needs: what the steps before it have given, and their records in `steps`."""
+    """Everything that a cutover needs: the results of earlier steps, and their records in `steps`."""
 
     steps: tuple[StepRecord, ...]
     destination: Provisioned
@@ -123,9 +123,9 @@ class Ready:
 
 @dataclass(frozen=True)
 class Moved:
-    """The cutover's: the container is the destination's. `memory` has the round that was made while the hosts armed.
+    """The result of the cutover: the container belongs to the destination.
 
-    `group` names the containers that had one decision with it.
+    `memory` includes the round during arming.
     """
 
     steps: tuple[StepRecord, ...]
@@ -136,7 +136,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Finished:
-    """The source's copy is gone. `fetched_bytes` of memory followed after the commit."""
+    """The source's copy is removed. `fetched_bytes` of memory followed after the commit."""
 
     step: StepRecord
     fetched_bytes: int

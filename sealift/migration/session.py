@@ -1,7 +1,7 @@
-"""The session of one migration: it connects to source and gateway, and puts everything away when it is left.
+"""The session of one migration: it connects to source and gateway, and cleans up at its end.
 
-The steps are in `sealift.migration.steps`. Leaving a session before the commit means: the source goes on. After it: the
-source's copy is removed, whatever the reason for leaving was (`sealift.migration.closing`).
+The steps are in `sealift.migration.steps`. If a session ends before the commit, the source's container runs on. After
+the commit the source's copy is removed, whatever the reason for the end was (`sealift.migration.closing`).
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 
 
 class Decision(Protocol):
-    """The cutover, as far as a session knows it."""
+    """The part of the cutover that a session uses."""
 
     def hear(self, happened: Happened) -> None:
         """An event of the source's agent."""
 
     def settle(self) -> Outcome | None:
-        """Wait for the end; the outcome, None if nobody could be asked."""
+        """Wait for the end. Returns the outcome, None if nobody could be asked."""
 
 
 class Session:
-    """Use as `with Session.open(…) as session`. `warnings` are what the report has to say besides the steps' own.
+    """Use as `with Session.open(…) as session`. `warnings` are for the report, in addition to the steps' own.
 
-    `inventory` names the keys that hosts have proved so far. `decision` is set once a cutover has been made.
+    `inventory` has the keys that hosts have proved so far. `decision` is set once a cutover has been made.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Session:
         self.warnings: list[str] = []
         self.decision: Decision | None = None
         self._arrived: ssh.Connection | None = None
-        # A login and two interpreters: seconds where a VM is emulated. Meanwhile the destination is attested.
+        # A login and two interpreters take seconds if a VM is emulated. Meanwhile the destination is attested.
         pool = stack.enter_context(ThreadPoolExecutor(1))
         source = pool.submit(self._open_source)
         stack.callback(_close_opened, source)
@@ -86,11 +86,11 @@ class Session:
     def open(
         cls, inventory: Inventory, request: Request, keystore: Keystore | None = None, *, waits: bool = True
     ) -> Iterator[Session]:
-        """Connect to the source and the gateway; the destination comes with `attest`.
+        """Connect to the source and the gateway. `attest` connects to the destination.
 
         It `waits` until the inventory's limits allow one more migration, unless it belongs to a group that has waited.
-        What earlier migrations have left behind is put right first. Refused where nothing would vouch for the
-        destination, and nobody asked for that by name; UnusableInput for hosts that are not in the inventory.
+        First, earlier unfinished migrations are ended. Refused if the destination can't be verified and this was not
+        asked for by name; UnusableInput for hosts that are not in the inventory.
         """
         check_hosts(inventory, request)
         check_evidence(inventory, request)
@@ -103,11 +103,11 @@ class Session:
 
     @property
     def migration(self) -> str:
-        """The migration's identity, the same at the gateway and on both hosts."""
+        """The migration's id, the same at the gateway and on both hosts."""
         return self.journal.migration
 
     def arrive(self, connection: ssh.Connection) -> None:
-        """The destination has been attested over this connection, which takes the place of an earlier try's."""
+        """Take the connection over which the destination was attested. It replaces that of an earlier attempt."""
         if self._arrived is not None:
             self._arrived.close()
         self._arrived = connection
@@ -119,7 +119,7 @@ class Session:
             self.parties.add_destination(Party.start(name, self._arrived, "destination", self._hear_doubt))
 
     def put_away(self) -> None:
-        """See to the end of both sides; what a host can't be told now is for it to see by itself."""
+        """End the migration on both hosts. A host that can't be told now ends it by itself."""
         progress.tell_leaving(self.request.container)
         self.closing.put_away(Outcome.ROLLED_BACK if self.decision is None else self.decision.settle())
 
@@ -139,7 +139,7 @@ class Session:
             self.decision.hear(happened)
 
     def _hear_doubt(self, happened: Happened) -> None:
-        """Times come from the source alone; of the destination's events only this one matters."""
+        """Of the destination's events only this one is used, since times come from the source alone."""
         if isinstance(happened.event, Undecided):
             self._hear(happened)
 

@@ -1,7 +1,7 @@
-"""The steps of a migration and their order, said once: flow, group and benchmark run them by a runner of their own.
+"""The steps of a migration and their order, defined once. Flow, group and benchmark each run them by their own runner.
 
-Each step takes the session and what earlier steps have given, and gives one frozen result (`results`). From `arm` on
-the hosts need nobody: what the four steps of the cutover do is in `cutover` and in the hosts' agents.
+Each step takes the session and earlier results, and returns one frozen result (`results`). From `arm` on the hosts need
+no controller: `cutover` and the hosts' agents have the four steps of the cutover.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sealift.model import Report
 
 RETRIES, RETRY_DELAY_S = 2, 2
-"""How often a step that changes nothing on the hosts is tried again where one does not answer, and after how long."""
+"""How often a step that changes nothing is tried again if a host does not answer, and after how many seconds."""
 
 Result = TypeVar("Result")
 Inputs = TypeVarTuple("Inputs")
@@ -52,20 +52,20 @@ class Runner(Protocol):
     """How steps are run: one after the other here (`InTurn`), or as task runs of a scheduler."""
 
     def in_turn(self, step: Callable[[*Inputs], Result], members: Iterable[tuple[*Inputs]]) -> list[Result]:
-        """A step of every member of a group, one after the other: the first does what the others can use, too."""
+        """Run a step for each member of a group, one after the other: the first prepares what the others can use."""
         ...
 
     def at_once(self, step: Callable[[*Inputs], Result], members: Iterable[tuple[*Inputs]]) -> list[Result]:
-        """The same of all members at once. All have ended when one that failed is raised."""
+        """Run a step for all members at once. If one fails, the error is raised when all have ended."""
         ...
 
     def cut_over(self, cutovers: Sequence[Cutover]) -> list[Moved]:
-        """Arm and begin all of them, wait for their end. Raises `first_failure` if one has failed."""
+        """Arm and begin all of them, and wait for their end. Raises `first_failure` if one has failed."""
         ...
 
 
 def migrate(sessions: Sequence[Session], run: Runner) -> list[Report]:
-    """The protocol, top to bottom. Sessions of a group have one decision: all of them move, or none."""
+    """The protocol, from top to bottom. Sessions of a group have one decision: all of them move, or none."""
     ready = prepare(sessions, run)
     moved = run.cut_over(cutovers(sessions, ready))
     finished = run.in_turn(finish, zip(sessions, ready, strict=True))
@@ -73,7 +73,7 @@ def migrate(sessions: Sequence[Session], run: Runner) -> list[Report]:
 
 
 def prepare(sessions: Sequence[Session], run: Runner) -> list[Ready]:
-    """All that comes before the hosts are armed, while the containers run."""
+    """All steps before the hosts are armed, while the containers run."""
     attested = run.in_turn(attest, zip(sessions, strict=True))
     provisioned = run.in_turn(provision_keys, zip(sessions, attested, strict=True))
     planned = run.at_once(preflight, zip(sessions, provisioned, strict=True))
@@ -89,7 +89,7 @@ def prepare(sessions: Sequence[Session], run: Runner) -> list[Ready]:
 
 
 def cutovers(sessions: Sequence[Session], ready: Sequence[Ready]) -> list[Cutover]:
-    """A cutover for each of them, still to be armed. UnusableInput if two of a group are the same container."""
+    """Make a cutover for each of them. UnusableInput if two members of a group are the same container."""
     ids = {one.plan.container["Id"] for one in ready}
     if len(ids) < len(ready):
         raise UnusableInput("two of the names are the same container", remedy="Name each container once")
@@ -104,7 +104,7 @@ def cutovers(sessions: Sequence[Session], ready: Sequence[Ready]) -> list[Cutove
 
 
 def outcomes(cutovers: Sequence[Cutover], end: Callable[[Cutover], object]) -> list[Moved]:
-    """Have each of a group `end`, whatever becomes of the others. Returns the results; raises `first_failure`."""
+    """Call `end` for each of a group, even if others fail. Returns the results; raises `first_failure`."""
     failures: dict[Cutover, SealiftError] = {}
     for cutover in cutovers:
         try:
@@ -117,14 +117,14 @@ def outcomes(cutovers: Sequence[Cutover], end: Callable[[Cutover], object]) -> l
 
 
 def watch(cutover: Cutover) -> None:
-    """Wait for the end of a cutover that has begun, and tell of its steps. Raises what ended it before one of them."""
+    """Wait for the end of a cutover that has begun, and report its steps. Raises what ended it early."""
     for step in CUTOVER:
         cutover.wait(step)
         cutover.record(step)
 
 
 def first_failure(failures: dict[Cutover, SealiftError]) -> SealiftError:
-    """Of the failures of a group, the one that the others followed from."""
+    """The failure in a group from which the others followed."""
 
     def when(cutover: Cutover) -> float:
         return float("inf") if cutover.failed_ns is None else cutover.failed_ns
@@ -133,13 +133,13 @@ def first_failure(failures: dict[Cutover, SealiftError]) -> SealiftError:
 
 
 def attest(session: Session) -> Attested:
-    """Verify what the destination is, before anything but a nonce is sent to it. A rejection is final."""
+    """Verify the destination's identity, before anything but a nonce is sent to it. A rejection is final."""
     request = session.request
     with _timed(session, Step.ATTEST) as timed:
         record, known, name = None, session.inventory, request.destination
         if request.options.evidence == "none":
             connection = ssh.connect(name, known.host(name))
-            timed.note = "none, as asked for: nothing vouches for this host but its pinned SSH key"
+            timed.note = "none, as asked for: only its pinned SSH key identifies this host"
         else:
             record, connection = attestation.attest(known, name, keystore=session.keystore)
             known = known.known_as(name, host_key=record.ssh_host_key, wireguard_key=record.wireguard_key)
@@ -151,7 +151,7 @@ def attest(session: Session) -> Attested:
 
 
 def provision_keys(session: Session, attested: Attested) -> Provisioned:
-    """Release keys to the verified destination, make the others know it, and start its agents."""
+    """Release keys to the verified destination, tell the other hosts its key, and start its agents."""
     with _timed(session, Step.PROVISION_KEYS) as timed:
         timed.note = "none: without evidence no key is released"
         known, record = attested.inventory, attested.record
@@ -164,7 +164,7 @@ def provision_keys(session: Session, attested: Attested) -> Provisioned:
 
 
 def preflight(session: Session, destination: Provisioned) -> Planned:
-    """Find everything that would stop the migration before anything is touched. Refused with all reasons at once."""
+    """Find all reasons against the migration before anything is changed. Refused has all of them."""
     with _timed(session, Step.PREFLIGHT) as timed:
         plan = checks.preflight(session.request, destination.inventory, session.parties)
         session.journal.found(plan.container["Id"], plan.address)
@@ -191,7 +191,7 @@ def sync(session: Session, destination: Provisioned, plan: Plan) -> Copy:
 
 
 def pre_dump(session: Session, plan: Plan) -> PreDumped:
-    """Send the pages that can go ahead, if the kernel tracks dirty ones; make those of a post-copy ready."""
+    """Send pages ahead in rounds if the kernel tracks dirty ones, or prepare those of a post-copy."""
     with _timed(session, Step.PRE_DUMP) as timed:
         parties = session.parties
         rounds = Rounds(session.request, plan, parties.source.agent, parties.destination.agent)
@@ -206,7 +206,7 @@ def pre_dump(session: Session, plan: Plan) -> PreDumped:
 
 
 def finish(session: Session, ready: Ready) -> Finished:
-    """After the commit: look at the destination's container, remove the source's copy."""
+    """After the commit, check the destination's container, and remove the source's copy."""
     with _timed(session, Step.FINISH) as timed:
         timed.note, fetched_bytes = ending.finish(session, ready)
         warnings = ending.check_routes(session, ready.plan.address)
@@ -214,7 +214,7 @@ def finish(session: Session, ready: Ready) -> Finished:
 
 
 TRIED_AGAIN: tuple[Callable[..., object], ...] = (attest, provision_keys, preflight)
-"""The steps that are tried again where a host does not answer: what they do a second time is what they did before."""
+"""The steps that are tried again if a host does not answer. A second run does the same as the first."""
 
 
 class InTurn:
@@ -227,7 +227,7 @@ class InTurn:
     at_once = in_turn
 
     def cut_over(self, cutovers: Sequence[Cutover]) -> list[Moved]:
-        """See `Runner`. A group's have to begin at once, so that this is for a migration of one."""
+        """See `Runner`. It is for a single migration, since the members of a group have to begin at once."""
         for cutover in cutovers:
             cutover.begin()
         return outcomes(cutovers, watch)
@@ -235,7 +235,7 @@ class InTurn:
 
 @dataclass
 class _Timed:
-    """A step under way. It may set `sent_bytes` and `note`."""
+    """A running step. It may set `sent_bytes` and `note`."""
 
     step: Step
     started: datetime
@@ -257,7 +257,7 @@ class _Timed:
 
 @contextmanager
 def _timed(session: Session, step: Step) -> Iterator[_Timed]:
-    """Time a step and tell of it; its errors get its name."""
+    """Measure the time of a step and report it. Its errors get its name."""
     container = session.request.container
     progress.tell_began(container, step)
     timed = _Timed(step, datetime.now(UTC), time.monotonic_ns())

@@ -1,4 +1,4 @@
-"""The estimate: dirty rate and link sampled for a moment, and what each strategy would take by them."""
+"""The estimate: sample dirty rate and link for a moment, and predict each strategy from them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from sealift_agent import protocol
 if TYPE_CHECKING:
     from sealift.migration.checks.inspection import Endpoints, Inspection
 
-PRE_DUMPED = (
-    "unknown: a migration is under way on this host, whose pre-dump lives by the marks of dirty pages"
-)
+PRE_DUMPED = "unknown: a migration runs on this host, and its pre-dump needs the marks of dirty pages"
 
 
 def survey(
     endpoints: Endpoints, inspection: Inspection, *, bandwidth: int | None, max_rounds: int
 ) -> Estimate:
-    """Sample for a moment, and predict for every strategy that can be had. `bandwidth` in bytes a second."""
+    """Sample for a moment, and predict every possible strategy. `bandwidth` is in bytes a second."""
     endpoint, problem = _endpoint(endpoints)
     found = endpoints.source.facts.call(
         protocol.Survey(inspection.container["Id"], inspection.here.dirty_tracking, endpoint)
@@ -62,9 +60,9 @@ def survey(
 
 
 def _endpoint(endpoints: Endpoints) -> tuple[protocol.Endpoint | None, str]:
-    """Where the destination waits for a measurement, or why it does not."""
+    """The destination's endpoint for a measurement, or the reason why there is none."""
     if endpoints.destination is None:
-        return None, "the destination could not be looked at"
+        return None, "the destination could not be examined"
     address = str(endpoints.inventory.host(endpoints.destination_name).tunnel_address)
     try:
         return endpoints.destination.facts.call(protocol.ReceiveRate(address)), ""

@@ -1,4 +1,4 @@
-"""Sync: image, volumes and files reach the destination while the container runs."""
+"""The step sync: send image, volumes and files to the destination while the container runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SentLog:
-    """What a pass over the container's log has sent, in bytes, and how much of it is there now."""
+    """The result of sending the container's log: bytes sent, and how much of it is there now."""
 
     log: Log | None
     sent_bytes: int = 0
@@ -43,7 +43,7 @@ class SentLog:
 
 @dataclass(frozen=True)
 class Connected:
-    """The two agents know each other. `descriptors` and `log`: see `results.Copy`."""
+    """The two agents are connected. `descriptors` and `log`: see `results.Copy`."""
 
     descriptors: tuple[str, ...]
     log: Log | None
@@ -95,7 +95,7 @@ class Sync:
             try:
                 copy = api.create(plan.body, made.name)
             except docker.errors.APIError:
-                journal.made_nothing_else()  # refused: one of that name is somebody else's
+                journal.made_nothing_else()  # refused: a container with that name belongs to somebody else
                 raise
             journal.created(copy, volumes)
             self._destination.agent.call(Adopt(copy, volumes))
@@ -126,7 +126,7 @@ class Sync:
         return Connected(tuple(descriptors), Log(logs[1], 0) if logs else None)
 
     def send_files(self, log: Log | None) -> tuple[int, Log | None]:
-        """Send the files that differ, and what the container has printed. Returns the bytes sent, and the log."""
+        """Send the files that differ, and the container's output. Returns the bytes sent, and the log."""
         sent = self._source.agent.call(LivePass())
         printed = send_log(self._source.agent, log)
         return sent + printed.sent_bytes, printed.log
@@ -135,7 +135,7 @@ class Sync:
         return str(self._inventory.host(self._request.destination).tunnel_address)
 
     def _is_named(self) -> bool:
-        """Whether the container's image is still what its name means at the source. A name may be gone there too."""
+        """Whether the name of the container's image still means this image at the source. It may also be gone."""
         container = self._plan.container
         try:
             named = self._source.side.docker.inspect_image(container["Config"]["Image"])
@@ -144,10 +144,10 @@ class Sync:
         return bool(named["Id"] == container["Image"])
 
     def _name_image(self) -> str:
-        """What the destination's Docker is to call the image, which it has: its name, if that means the same there.
+        """The name of the image at the destination, which has it: the source's name, if it means the same image there.
 
-        An image may be there without its name (a host that has lost its power has lost Docker's last note of names),
-        which it gets then, or with its name given to another one, which keeps it.
+        The image may be there without its name, since a host that has lost its power has lost Docker's last names. Then
+        it gets the name. If the name belongs to another image there, it stays with that.
         """
         api, container = self._destination.side.docker, self._plan.container
         name, identity = container["Config"]["Image"], container["Image"]
@@ -172,9 +172,9 @@ class Sync:
 
 
 def send_log(source: Caller, log: Log | None, behind: int = -1) -> SentLog:
-    """Send what the container has printed, if that is more than `behind` bytes since the last time.
+    """Send the container's output, if it has more than `behind` new bytes since the last time.
 
-    What comes later is printed again, while the hosts are armed and in the freeze.
+    Later output is printed again while the hosts are armed and in the freeze.
     """
     if log is None:
         return SentLog(None)
@@ -191,10 +191,10 @@ def _is_there(api: Any, volume: str) -> bool:
 
 
 def _logs(container: dict[str, Any], copy: dict[str, Any]) -> tuple[str, str] | None:
-    """Where Docker keeps what the container prints, at the source and at the destination, if in files of its own."""
+    """Docker's files for the container's output, at the source and at the destination, if there are any."""
     here = container["LogPath"]
     if container["HostConfig"]["LogConfig"]["Type"] != "json-file" or not here:
         return None
-    # Docker names the log of a container only once it has started. It lies beside the layers, as at the source.
+    # Docker sets the log's path only when it has started the container. The file is at the same place as at the source.
     root = copy["GraphDriver"]["Data"]["UpperDir"].partition("/overlay2/")[0]
     return here, f"{root}/containers/{copy['Id']}/{copy['Id']}-json.log"

@@ -1,4 +1,4 @@
-"""The timeline of a migration as a picture: every step, and the cutover again, enlarged."""
+"""A picture of a migration's timeline: every step, and the cutover enlarged."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from sealift.model import Report, StepRecord
 
 RUNNING, CUT = "#0072B2", "#D55E00"
-"""Okabe and Ito's blue and vermilion: told apart by colour-blind eyes, and in grey."""
+"""Okabe and Ito's blue and vermilion. Colour-blind people can tell them apart, also in grey."""
 
 
 def timeline_png(report: Report) -> bytes:
     """A PNG of 1000 by 500 pixels."""
-    # Not pyplot: it keeps figures in a global state and may look for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - half a second, only for pictures
+    # Not pyplot, since it has global state and may need a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - it takes half a second
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(10, 5), dpi=100, layout="constrained")

@@ -1,4 +1,4 @@
-"""Waiting for one's turn: the gateway admits as many migrations at once as the inventory's limits allow."""
+"""Wait until the gateway admits this migration: the inventory limits how many run at once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from sealift.migration.request import Request
 
 ASK_AGAIN_S = 0.2
-"""How often a migration that waits asks whether there is room."""
+"""Seconds between two questions of a waiting migration."""
 
 
 def wait_for_turn(gateway: Caller, inventory: Inventory, request: Request) -> str | None:
-    """Wait until the limits per host and per link allow one more. Returns a sentence if that took a while."""
+    """Wait until the limits per host and per link allow one more. Returns a sentence if it had to wait."""
     limits, here, there = inventory.limits, request.source, request.destination
     places = {here: limits.per_host, there: limits.per_host, f"{here} to {there}": limits.per_link}
     began, waited = time.monotonic(), None

@@ -1,7 +1,7 @@
-"""What a host has, apart from Sealift, of the tunnel's and the workloads' networks.
+"""Addresses and routes of a host that are not Sealift's and overlap the tunnel's or the workloads' network.
 
-The provider writes an attested VM's addresses, and nothing measures them. An address or a route of his with a longer
-prefix would win over the tunnel's: the VM would ask him whether it may let the container run.
+The provider writes an attested VM's addresses, and they are not measured. An address or route with a longer prefix than
+the tunnel's takes precedence. The VM would then ask the provider whether it may let the container run.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from sealift.host.ssh import Connection
     from sealift.inventory import Network
 
-LOOK = "ip -json -4 address show && ip -json -4 route show table all && ip -json -4 rule show"
+COMMANDS = "ip -json -4 address show && ip -json -4 route show table all && ip -json -4 rule show"
 """Each prints one line of JSON (ip-address(8), ip-route(8), ip-rule(8))."""
 
 OWN = frozenset({INTERFACE, BRIDGE})
 OWN_TABLES = frozenset({"77", "78"})
-"""What `/usr/libexec/sealift/network` gives routes to that have no interface."""
+"""The tables in which `/usr/libexec/sealift/network` makes routes that have no interface."""
 
 KERNEL_RULES = frozenset({(0, "local"), (32766, "main"), (32767, "default")})
 
@@ -33,8 +33,8 @@ REMEDY = "Have its provider correct its addresses, or take other networks in the
 
 
 def refuse(connection: Connection, network: Network, step: str) -> None:
-    """Refused, with every reason, if anything else than Sealift's own claims a part of the two networks."""
-    if found := look(connection, network, step):
+    """Raise Refused, with every reason, if an address or route that is not Sealift's overlaps the two networks."""
+    if found := find(connection, network, step):
         raise Refused(
             sentence(network, found),
             host=connection.name,
@@ -45,20 +45,20 @@ def refuse(connection: Connection, network: Network, step: str) -> None:
 
 
 def sentence(network: Network, found: tuple[str, ...]) -> str:
-    """What is wrong, in one sentence."""
+    """The reasons in one sentence."""
     networks = f"the tunnel's ({network.tunnel}) or the workloads' ({network.workloads})"
     return f"its own network overlaps {networks}: {'; '.join(found)}"
 
 
-def look(connection: Connection, network: Network, step: str) -> tuple[str, ...]:
-    """The claims that a host makes, as `claims` says them."""
-    lines = connection.run(["sh", "-c", LOOK]).stdout.splitlines()
+def find(connection: Connection, network: Network, step: str) -> tuple[str, ...]:
+    """Ask a host, and describe what overlaps. Raises HostUnreachable for an answer that is not in the format."""
+    lines = connection.run(["sh", "-c", COMMANDS]).stdout.splitlines()
     try:
         addresses, routes, rules = (json.loads(line) for line in lines)
         return tuple(claims(addresses, routes, rules, network))
     except (ValueError, KeyError, TypeError) as nonsense:
         raise HostUnreachable(
-            "what it says of its addresses makes no sense", host=connection.name, step=step
+            "it describes its addresses in an unknown format", host=connection.name, step=step
         ) from nonsense
 
 
@@ -68,13 +68,13 @@ def claims(
     rules: list[dict[str, Any]],
     network: Network,
 ) -> Iterator[str]:
-    """A sentence for each address, route or policy rule that is none of Sealift's and bears on the two networks.
+    """Describe each address, route or policy rule that is not Sealift's and overlaps the two networks.
 
-    The arguments are what `LOOK` prints. A default route is no claim: every other prefix is longer.
+    The arguments are what `COMMANDS` print. A default route is left out, since every other prefix is longer.
     """
     for link in addresses:
         for one in link.get("addr_info", ()):
-            # Of a point-to-point address the other end is what the route leads to.
+            # For a point-to-point address the kernel makes a route to the other end.
             prefix = f"{one.get('address', one['local'])}/{one['prefixlen']}"
             mine = IPv4Network(f"{one['local']}/32")
             if link["ifname"] not in OWN and (
@@ -86,7 +86,7 @@ def claims(
         table, device = str(route.get("table", "main")), route.get("dev")
         if device in OWN or (device is None and table in OWN_TABLES and kind in {"throw", "unreachable"}):
             continue
-        # The kernel's entries for an address are that address's fault.
+        # The kernel makes these routes for addresses, which were reported above.
         if route.get("protocol") == "kernel" and kind in {"unicast", "local", "broadcast"}:
             continue
         if (dst == "default" and kind == "unicast") or not _overlaps(_network(dst), network):

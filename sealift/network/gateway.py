@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def assign(inventory: Inventory, address: str, host: str) -> None:
-    """Give an address to a host: clients that reach it through the gateway end up there from now on."""
+    """Give an address to a host: the gateway sends the clients' packets there from now on.
+
+    Raises UnusableInput if the host's WireGuard key is not known.
+    """
     entry = inventory.host(host)
     if not entry.wireguard_key:
         raise UnusableInput(
@@ -29,12 +32,12 @@ def assign(inventory: Inventory, address: str, host: str) -> None:
 
 
 def release(inventory: Inventory, address: str) -> None:
-    """Take an address back from whoever has it."""
+    """Take an address back from the host that has it."""
     with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
         gateway.call(Release(address))
 
 
 def routes(inventory: Inventory) -> dict[str, Route]:
-    """Who has which address."""
+    """The route of each address, which names the host that has it."""
     with ssh.connected("gateway", inventory.gateway) as connection, Agent(connection, "gateway") as gateway:
         return gateway.call(ShowRecord()).routes

@@ -1,4 +1,4 @@
-"""A Docker host's WireGuard peers from the controller's side: one takes the place of another when a VM has new keys."""
+"""Change the WireGuard peers of a Docker host, when a VM with new keys takes the place of an old one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def replace(connection: Connection, peer: str, tunnel_address: str, endpoint: str) -> None:
-    """Accept this key for that tunnel address, and no other any more."""
+    """Accept the public key `peer` for the tunnel address, and remove other peers of this address."""
     own = f"{tunnel_address}/32"
     shown = connection.run(["wg", "show", INTERFACE, "allowed-ips"]).stdout
     held = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()}

@@ -1,8 +1,8 @@
-"""WireGuard's configuration of the gateway and the Docker hosts, written out of an inventory.
+"""WireGuard's configuration of the gateway and the Docker hosts, made from an inventory.
 
-The gateway has every Docker host as its peer, with that host's tunnel address and the workloads that live there. A
-Docker host has the gateway as its peer for all addresses, and each other Docker host for that one's tunnel address:
-the longest prefix wins, so hosts talk to each other directly.
+On the gateway every Docker host is a peer, with its tunnel address and the workloads that it has. On a Docker host the
+gateway is the peer for all addresses, and each other Docker host is the peer for its own tunnel address. The longest
+prefix takes precedence, so hosts send to each other directly.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def render(private_key: str, peers: list[Peer]) -> str:
 
 
 def render_peers(peers: list[Peer]) -> str:
-    """The `[Peer]` sections alone: the private key of an attested host never leaves it."""
+    """The `[Peer]` sections alone, for an attested host: its private key never leaves it."""
     lines = []
     for peer in peers:
         lines += [
@@ -49,9 +49,9 @@ def render_peers(peers: list[Peer]) -> str:
 
 
 def gateway_peers(inventory: Inventory) -> list[Peer]:
-    """The gateway's peers, as far as their keys are known: those of attested hosts come later.
+    """The gateway's peers whose keys are known. Those of attested hosts are added later.
 
-    Which workloads live where it knows by itself (`sealift_agent`).
+    The gateway itself knows which host has which workload (`sealift_agent`).
     """
     return [
         _peer(host, f"{host.tunnel_address}/32") for host in inventory.hosts.values() if host.wireguard_key
@@ -59,7 +59,7 @@ def gateway_peers(inventory: Inventory) -> list[Peer]:
 
 
 def host_peers(inventory: Inventory, name: str) -> list[Peer]:
-    """A Docker host's peers: the gateway for everything, the others for themselves."""
+    """A Docker host's peers: the gateway for all addresses, the others for their own tunnel addresses."""
     others = [
         _peer(host, f"{host.tunnel_address}/32")
         for other, host in inventory.hosts.items()

@@ -1,6 +1,6 @@
-"""The destination: takes pages, images and files; restores under Docker; asks the gateway for the address.
+"""The destination: it takes pages, images and files, restores under Docker, and asks the gateway for the address.
 
-One module for each phase of the protocol (`protocol.Phase`), and what each opens is there until `close`:
+One module for each phase of the protocol (`protocol.Phase`). What a phase opens stays until `close`:
 
 ========== ============= ==========================================================================================
 phase      module        state
@@ -9,11 +9,11 @@ new        `copy`        `Copy`: volumes and a container are made; `images` load
 prepared   `live`        `Listening`: files may come, and the source
 opened     `live`        `Live`: the source is connected; a page server for each dump
 armed      `cutover`     `Armed`: Docker's `start` of the container waits, then its `restore` and the `decision`
-closed                   nothing but a copy that has won
+closed                   only a copy that has won
 ========== ============= ==========================================================================================
 
-`afterwards` is for an agent whose predecessor has died. Docker's own start of the container is under way before the
-source freezes: it hangs in the runtime wrapper, which waits at a pipe for the word that the images are there.
+`afterwards` is for an agent whose predecessor has died. Docker's own start of the container begins before the source
+freezes. It waits in the runtime wrapper, which reads a pipe for the message that the images are there.
 """
 
 from __future__ import annotations
@@ -83,9 +83,11 @@ class Destination:
         self._armed = arm(self.live, self.copy, order, self._controller)
 
     def close(self, *, called_off: bool = False) -> None:
-        """→ closed, from any phase: images wiped; without a commit, the copy goes too. What fails is tried by the next.
+        """→ closed, from any phase: remove images, and the copy if it is not committed.
 
-        `called_off` is said by who has it from the gateway: then nothing needs to be asked any more.
+        The next call retries what fails.
+
+        With `called_off` the gateway has told the caller that it is rolled back, so it is not asked.
         """
         if self._armed is not None:
             self._armed.end(called_off=called_off)
@@ -97,7 +99,7 @@ class Destination:
         self._listening = self._live = self._armed = None
 
     def gone(self) -> None:
-        """The controller is gone: what was armed is decided between the hosts, then everything is put away."""
+        """The controller is gone: the hosts get the decision of what was armed, and then everything is closed."""
         if self._armed is not None:
             self._armed.join()
         self.close()

@@ -1,7 +1,7 @@
-"""What clears up at the destination: a copy that has not won goes, and one that has won is completed.
+"""Clean up at the destination: remove a copy that has not won, and complete one that has won.
 
-The functions here need nothing of a migration but names: whoever has taken it over calls them in an agent of his own,
-once the migration is decided.
+The functions here need only names. A controller that takes a migration over calls them in a new agent, after the
+decision.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 REMOVE_TIMEOUT_S = 30
 AT_FIRST_S = 8
-"""How long Docker may take to remove a copy before what may keep it from that is killed."""
+"""Seconds that Docker may take to remove a copy. Then the processes that may prevent it are killed."""
 
 BY_ITSELF_S = 2
-"""How long a runc may take to end once its CRIU has been killed."""
+"""Seconds that runc may take to end after its CRIU was killed."""
 
 FILL_TIMEOUT_S = 600
 PORT = "port"
-"""The file of a restore's directory that names the copy's bridge port: a dockerd that dies in a start forgets the veth
-pair, and whoever removes the copy has to know it."""
+"""The file in a restore's directory that names the copy's bridge port. A dockerd that dies in a start forgets the
+veth pair, so the port's name is needed to remove it."""
 
 
 def remove_copy(container: str, volumes: dict[str, str]) -> None:
-    """Remove a container that was made for a migration, however far it has come, and its volumes.
+    """Remove a container that was made for a migration, in whatever state it is, and its volumes.
 
-    A volume that was created at another time than noted is somebody else's of the same name.
+    A volume with another time of creation belongs to somebody else and stays.
     """
     restore = RESTORES / container
     deadline = time.monotonic() + REMOVE_TIMEOUT_S
@@ -49,7 +49,7 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
     while True:
         if not (restore / "restored").exists():
             let_go(restore)
-            # It traces the processes that it restores. Were they killed under its hands, both would wait for ever.
+            # CRIU traces the processes that it restores. If these were killed first, CRIU and runc would wait forever.
             _kill_restore(restore)
         try:
             docker_api.call(
@@ -64,11 +64,11 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
                 timeout_s = REMOVE_TIMEOUT_S
             time.sleep(0.1)
     _end_restore(restore)
-    # A containerd that dies in a start lets its shim go on with it. Docker takes the start for failed, and removes the
-    # container without a look at processes that are restored just then.
+    # If containerd dies in a start, its shim goes on with it. Docker then assumes that the start has failed, and
+    # removes the container without a check for processes that are just being restored.
     forgotten = cgroup.end_container(container, REMOVE_TIMEOUT_S)
     criu.clear_restore(container)
-    with contextlib.suppress(OSError):  # it has not come so far
+    with contextlib.suppress(OSError):  # it has not got that far
         bridge_port.delete((restore / PORT).read_text())
     if forgotten:
         kill_shim(container)
@@ -78,9 +78,9 @@ def remove_copy(container: str, volumes: dict[str, str]) -> None:
 
 
 def _kill_restore(restore: Path) -> None:
-    """Kill CRIU and what it has begun to restore, also where all of it is frozen.
+    """Kill CRIU and the processes that it has begun to restore, even if they are frozen.
 
-    runc freezes a group that it kills (version 1), and may be killed itself before it has thawed it.
+    runc freezes a group before it kills it (version 1), and may itself be killed before it thaws the group.
     """
     for pid in criu.kill_criu(restore):
         with contextlib.suppress(OSError):  # it has ended
@@ -90,7 +90,7 @@ def _kill_restore(restore: Path) -> None:
 
 
 def _end_restore(restore: Path) -> None:
-    """Docker has removed the container: a runc that still restores it is ended. AgentError if it does not end."""
+    """End a runc that still restores a container that Docker has removed. AgentError if it does not end."""
     began = time.monotonic()
     while runcs := [pid for pid in dumps.workers(restore) if proc.stat(pid)[0].startswith("runc")]:
         _kill_restore(restore)
@@ -105,19 +105,19 @@ def _end_restore(restore: Path) -> None:
 
 
 def _end_start(container: str, restore: Path) -> None:
-    """Kill all that a start of the container waits for: runc and what stands in for it, then its shim."""
+    """Kill all processes that a start of the container waits for: runc and its wrapper, then its shim."""
     dumps.kill_workers(restore)
     kill_shim(container)
 
 
 def remove_volume(name: str, created: str) -> None:
-    """Remove a volume, if it is the one that was created then."""
+    """Remove a volume, if it has this time of creation."""
     if (there := volume_marks.described_volume(name)) is not None and there["CreatedAt"] == created:
         docker_api.call("DELETE", f"/volumes/{name}", accept=(204, 404))
 
 
 def sweep(migration: str, container: str, volumes: dict[str, str]) -> None:
-    """After an agent that was killed, and a decision against the migration: nothing of it stays."""
+    """Remove everything of a migration, after its agent was killed and it was rolled back."""
     with dumps.abandoned(migration, ROLLED_BACK, kill=True) as directory:
         if container:
             remove_copy(container, volumes)
@@ -126,9 +126,9 @@ def sweep(migration: str, container: str, volumes: dict[str, str]) -> None:
 
 
 def sweep_unnamed(migration: str, name: str, image: str, volumes: list[str]) -> None:
-    """The same where nobody wrote down what was created: a container of that name and image, if it never ran.
+    """The same without a record of what was created: a container of that name and image, if it never ran.
 
-    Of the volumes, those that are empty.
+    Of the volumes only empty ones are removed.
     """
     try:
         found = docker_api.call("GET", f"/containers/{name}/json")
@@ -151,7 +151,7 @@ def sweep_unnamed(migration: str, name: str, image: str, volumes: list[str]) -> 
 
 
 def started(container: str, shim: Shim | None) -> dict[str, Any]:
-    """What Docker says of a container after its commit, once a start that it has forgotten has been ended."""
+    """Docker's description of a container after its commit. A start that Docker has forgotten is ended first."""
     state: dict[str, Any] = docker_api.call("GET", f"/containers/{container}/json")["State"]
     if state["Status"] == "created" and shim is not None and shim.end_start():
         state = docker_api.call("GET", f"/containers/{container}/json")["State"]
@@ -159,10 +159,10 @@ def started(container: str, shim: Shim | None) -> dict[str, Any]:
 
 
 def complete(order: Complete) -> str:
-    """After an agent that was killed, and a decision for the migration: the container is reached here.
+    """Complete a committed migration after its agent was killed: connect the container.
 
-    Once all of its memory is in, its images and marks go, and it has its restart policy. Returns what Docker says of
-    it.
+    When all of its memory is in, remove its images and marks, and set its restart policy. Returns Docker's description
+    of its state.
     """
     container = order.container
     with dumps.abandoned(order.migration, COMMITTED) as directory:
@@ -175,7 +175,7 @@ def complete(order: Complete) -> str:
         if state["Pid"]:
             port = bridge_port.find(f"/proc/{state['Pid']}/ns/net", order.address, order.bridge)
             port.attach()
-            port.introduce(order.address)
+            port.resolve(order.address)
         deadline = time.monotonic() + FILL_TIMEOUT_S
         while dumps.workers(directory):
             if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The copy of the container at the destination, with its volumes: what goes again unless the migration commits."""
+"""The container's copy at the destination, with its volumes. It is removed unless the migration commits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Copy:
-    """nothing → made, bit by bit (`adopt`, `take_volumes`) → kept for ever (`keep`), or nothing again (`give_up`).
+    """States: nothing → made step by step (`adopt`, `take_volumes`) → kept (`keep`), or removed (`give_up`).
 
-    Whatever a later phase makes for the container is noted in `before`: what ends so that Docker can remove it, and in
-    `after`: what goes once it is removed, the last one first. All of them may be called several times.
+    Later phases add to `before` what must end before Docker can remove the container, and to `after` what is removed
+    afterwards, in reverse order. All methods may be called several times.
     """
 
     def __init__(self) -> None:
@@ -28,10 +28,10 @@ class Copy:
         self._migration = ""
 
     def adopt(self, container: str | None, volumes: dict[str, str]) -> None:
-        """Volumes, and then a container, were created for this migration.
+        """Register volumes, and then a container, that were created for this migration.
 
-        `volumes` maps names to when Docker says it created them. Returns once the container is on the disk: of one
-        whose description a loss of power took, Docker would know nothing afterwards, and its directories would stay.
+        `volumes` maps names to the times of creation that Docker reports. Returns when the container is on the disk. If
+        a loss of power took its description, Docker would not know it afterwards, and its directories would stay.
         """
         self.container = container
         self.volumes = volumes
@@ -40,16 +40,16 @@ class Copy:
             Flush([described["GraphDriver"]["Data"]["UpperDir"]]).wait()
 
     def take_volumes(self, migration: str, lineages: dict[str, str], created: list[str]) -> None:
-        """Before the first byte comes: see `volume_marks.take`."""
+        """Take the volumes before the first byte comes: see `volume_marks.take`."""
         self._migration = migration
         volume_marks.take(migration, lineages, created)
 
     def keep(self) -> None:
-        """It has won: nothing of it goes any more, whatever fails."""
+        """Keep it, since it has won. Nothing of it is removed, whatever fails later."""
         self.kept = True
 
     def give_up(self) -> None:
-        """It has not won: remove it. What fails is tried again by the next call. Nothing for one that is kept."""
+        """Remove it, since it has not won. The next call retries what fails. Does nothing if it is kept."""
         if self.kept:
             return
         for end in self.before:

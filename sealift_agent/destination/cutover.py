@@ -41,21 +41,21 @@ if TYPE_CHECKING:
 
 FLUSH_TIMEOUT_S = 10
 PAGES_S = 1
-"""How long the source may take to connect for the pages of a post-copy, which are asked for on that connection."""
+"""Seconds that the source may take to connect for a post-copy's pages."""
 
 NETWORK_DESCRIPTOR = 9
-"""CRIU gets the network namespace as this one: see `armed/criu`."""
+"""The number of the network namespace's descriptor in CRIU: see `armed/criu`."""
 
 
 def arm(live: Live, copy: Copy, order: ArmDestination, controller: Controller) -> Armed:
-    """Start the container under Docker up to where the images are needed; detach its port from the bridge.
+    """Let Docker start the container, up to where images are needed. Detach its port from the bridge.
 
-    Until it has won Docker must not start it again if it ends: it gets its restart policy then. Whatever fails, what
-    was opened so far is closed with `live`, and what was made goes with `copy`.
+    Docker must not start it again before it has won, so it gets its restart policy only then. If anything fails, what
+    was opened here is closed with `live`, and what was made is removed with `copy`.
     """
     held, container = live.resources, order.container
     flushed = Flush(live.order.trees.values())
-    copy.container = container  # what is started now is what goes
+    copy.container = container  # from now on this container is removed if it does not win
     held.callback(breakpoints.Ready().close)
     gateway = authenticated.Gateway(order.gateway, live.order.migration, ANSWER_TIMEOUT_S)
     held.callback(gateway.close)
@@ -98,15 +98,15 @@ def arm(live: Live, copy: Copy, order: ArmDestination, controller: Controller) -
 
 
 def _closes_early(held: Trigger | Printer, live: Live, copy: Copy) -> None:
-    """Docker waits for the end of what the wrapper is told, and of what is printed."""
+    """Close it before Docker's start is ended, since Docker waits for the end of both."""
     live.resources.callback(held.close)
     copy.before.append(held.close)
 
 
 def _connect(start: Start, paused: Paused, order: ArmDestination, live: Live) -> tuple[Paused, BridgePort]:
-    """Make the bundle fit for a restore, and have Docker fill the network. Returns where the start waits, and the port.
+    """Prepare the bundle for a restore and let Docker fill the network.
 
-    The port is detached.
+    Returns where the start waits now, and the container's bridge port, which is detached.
     """
     config = paused.bundle / "config.json"
     spec = json.loads(config.read_text())
@@ -129,15 +129,15 @@ def _connect(start: Start, paused: Paused, order: ArmDestination, live: Live) ->
 
 
 class Armed:
-    """The destination, ready for the last images. From `begin` on a thread goes through with it, without a controller.
+    """The destination, ready for the last images. After `begin` a thread completes the cutover without a controller.
 
     =========== ============================================ ======================================================
     state       what happens                                 the copy
     =========== ============================================ ======================================================
-    armed       the last images come, then all is restored   cut off; any failure gives it up
-    restored    the gateway is asked                         cut off, until there is an outcome: see `Decision`
-    rolled back it is given up                               goes
-    committed   bridge port attached, packets released       is kept, whatever fails from here on
+    armed       the last images come, then all is restored   detached; any failure removes it
+    restored    the gateway is asked                         detached until there is an outcome: see `Decision`
+    rolled back the copy is given up                         is removed
+    committed   bridge port attached, packets released       is kept, whatever fails later
     =========== ============================================ ======================================================
     """
 
@@ -159,7 +159,7 @@ class Armed:
         self._thread = threading.Thread(target=self._take_over, daemon=True, name="cutover")
 
     def begin(self) -> None:
-        """Wait for the source's last images, and go through with it."""
+        """Wait for the source's last images, and complete the cutover."""
         self._thread.start()
 
     def join(self) -> None:
@@ -167,18 +167,18 @@ class Armed:
         self._thread.join()
 
     def read_ahead(self) -> None:
-        """A page server for the last dump is there: all earlier images are."""
+        """Read earlier images. A page server for the last dump is there, so all of them are."""
         self._restore.read_ahead()
 
     def read_pages(self) -> int:
-        """Pages will be asked for at the source (post-copy). Returns the port where it is to connect for that."""
+        """Prepare for asking the source for pages (post-copy). Returns the port to which the source connects."""
         live = self._live
         self._pages = Admission(live.order.address, live.token, purpose(live.images.name))
         live.resources.callback(self._pages.close)
         return self._pages.port
 
     def _take_over(self) -> None:
-        """From the last images to the commit. Before the commit, any failure gives up this copy."""
+        """From the last images to the commit. Any failure before the commit removes this copy."""
         step = "transfer"
         link = self._live.link
         alive: Alive | None = None
@@ -192,19 +192,19 @@ class Armed:
             flush.wait(FLUSH_TIMEOUT_S)
             step = "network switch"
             self._switch()
-        except Exception as failure:  # noqa: BLE001 - the other side waits for a word, whatever went wrong
+        except Exception as failure:  # noqa: BLE001 - the other side waits for a message, whatever has failed
             if self._copy.kept:
                 return
             with contextlib.suppress(OSError):
                 link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
-            with contextlib.suppress(AgentError):  # tried again, and said, by `close`
+            with contextlib.suppress(AgentError):  # `close` tries it again, and reports it
                 self._copy.give_up()
         finally:
             if alive is not None:
                 alive.end()
 
     def _hear(self) -> messages.Sent:
-        """What was printed since the log was copied, as often as there is any; then the list of the last images."""
+        """Receive output that was printed since the log was copied, several times; then the list of the last images."""
         link = self._live.link
         while (size := messages.printed(message := link.receive())) is not None:
             self._restore.print(link.receive_bytes(size))
@@ -237,7 +237,7 @@ class Armed:
         self._restore.make_sure()
 
     def _switch(self) -> None:
-        """The decision, and what follows a commit."""
+        """Get the decision, and act on a commit."""
         if not self._decision.switch():
             why = f": {self._decision.refused}" if self._decision.refused else ""
             raise AgentError(f"the gateway had it {ROLLED_BACK}{why}", "network switch")
@@ -248,33 +248,33 @@ class Armed:
         self._controller.event(Committed())
 
     def _connect(self) -> dict[str, int]:
-        """After the commit: the container is reached, and the rest of its memory may come. Returns `held_packets`."""
+        """After the commit, connect the container and let the rest of its memory come. Returns `held_packets`."""
         facts: dict[str, int] = {}
         self._restore.watch_memory()
         self._port.attach()
-        self._port.introduce(self._address)
-        # A gateway that dies now holds nothing either; one that can't be reached lets go when the controller says so.
+        self._port.resolve(self._address)
+        # If the gateway dies now, it holds nothing either. If it can't be reached, the controller tells it to release.
         with contextlib.suppress(AgentError, OSError, ValueError):
             facts["held_packets"] = self._decision.release()
         self._restore.complete_memory()
         return facts
 
     def decided(self, outcome: Outcome) -> None:
-        """The controller has it from the gateway. Once it is known here, too, there is one more thing to ask."""
+        """Take the gateway's outcome from the controller. After that only one more question goes to the gateway."""
         if outcome is not Outcome.UNDECIDED:
             self._decision.tell(outcome.value, interrupt=not self._copy.kept)
 
     def finish(self) -> Finished:
-        """After the commit: wait for Docker to have noticed, and look at the container."""
+        """After the commit, wait until Docker has noticed the start, and report the container's state."""
         volume_marks.arrive(self._live.order.migration)
         state = self._restore.finish()
         self._policy.put_back()
         return Finished(state["Status"], state["Pid"], state.get("Health", {}).get("Status"))
 
     def end(self, *, called_off: bool) -> None:
-        """The cutover is over when this returns. Of a copy that is kept, the volumes are its own and memory complete.
+        """Wait for the end of the cutover. If the copy is kept, wait until it has its volumes and all memory.
 
-        `called_off`: it was rolled back, as the gateway has told somebody. AgentError if the gateway still does not
+        `called_off`: the gateway has told the caller that it was rolled back. AgentError if the gateway still does not
         answer.
         """
         if self._thread.is_alive():
@@ -290,6 +290,6 @@ class Armed:
             self._restore.stay()
 
     def put_policy_back(self) -> None:
-        """Of a copy that is kept: from now on Docker starts it again as its owner wished."""
+        """Let Docker restart the kept copy by its owner's policy from now on."""
         if self._copy.kept:
             self._policy.put_back()

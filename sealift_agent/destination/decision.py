@@ -1,4 +1,4 @@
-"""How the migration was decided, as the destination learns it."""
+"""How the destination learns the migration's outcome."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 ASK_AGAIN_S = 1
 DOUBT_S = 10
-"""A gateway whose agent was killed has another one by then."""
+"""Seconds. By then a gateway whose agent was killed has a new one."""
 
 ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S = 30, 10
 
 
 class Decision:
-    """asking to switch → asking to call off, after an error → decided. What it is decided by is on record, or told.
+    """States: asking to switch → asking to call off, after an error → decided. The outcome is recorded, or told.
 
-    Who asked and got no answer may have won, and so may who got an error: that is never a no. After one this side asks
-    to have it called off, and does what the record says then. `refused` is that error, in words.
+    A host that got no answer may have won, and so may one that got an error: neither is a refusal. After an error this
+    side asks the gateway to call the migration off, and then does what the record says. `refused` is the error's text.
 
-    `told` is the outcome that somebody else has from the gateway: the controller (`tell`), or `recover`, which leaves
-    it in the migration's `directory`.
+    `told` is the outcome that another party has from the gateway: the controller (`tell`), or `recover`, which writes
+    it to the migration's `directory`.
     """
 
     def __init__(self, gateway: Gateway, controller: Controller, source: Link, directory: Path) -> None:
@@ -41,16 +41,16 @@ class Decision:
         self.refused: str | None = None
 
     def switch(self) -> bool:
-        """Ask for the address until there is an outcome on record; whether it is this side's.
+        """Ask for the address until an outcome is recorded. Returns whether this side has the address.
 
-        The others of a group may take their time: their source sees to it that this comes to an end. A doubt that stays
-        is told to the source, which then asks for the other outcome instead of staying frozen.
+        The others of a group may take long: their source makes sure that this ends. If there is no answer for a longer
+        time, the source is told. It then asks for the other outcome instead of staying frozen.
         """
         doubted = time.monotonic() + DOUBT_S
         while self._told is None:
             try:
                 answer = self._gateway.ask("call_off" if self.refused else "switch")
-            except Exception as lost:  # noqa: BLE001 - whatever it is, it is no answer
+            except Exception as lost:  # noqa: BLE001 - no exception is an answer
                 self._doubt(f"the gateway does not answer: {lost}", tell=time.monotonic() > doubted)
                 continue
             outcome = answer.get("outcome")
@@ -66,7 +66,7 @@ class Decision:
         return self._told == COMMITTED
 
     def _doubt(self, why: str, *, tell: bool) -> None:
-        """No outcome yet: say so, to the source too if it has lasted, and get ready to ask again."""
+        """Report that there is no outcome yet, to the source, too, after a longer time. Then prepare to ask again."""
         self._told = self._told or dumps.told(self._directory)
         if self._told is not None:  # `tell` has closed the connection
             return
@@ -79,18 +79,18 @@ class Decision:
             self._gateway.connect(CONNECT_TIMEOUT_S)
 
     def tell(self, outcome: str, *, interrupt: bool = True) -> None:
-        """The outcome, by somebody who has it from the gateway: who can't reach it need not go on asking.
+        """Take an outcome that another party has from the gateway, so that this side need not ask on.
 
-        `interrupt`: what is asked at this moment is not waited for.
+        With `interrupt` a question without an answer yet is cancelled.
         """
         self._told = outcome
         if interrupt:
             self.stop_asking()
 
     def release(self) -> int:
-        """After the commit: have the gateway hold nothing any more. Returns how many packets it had held."""
+        """After the commit, let the gateway release held packets. Returns their number."""
         return messages.held(self._gateway.ask("release"))
 
     def stop_asking(self) -> None:
-        """What is asked at this moment is answered by an error."""
+        """Cancel a question without an answer yet: it ends with an error."""
         self._gateway.close()

@@ -1,4 +1,4 @@
-"""The container's image, on its way into this host's Docker."""
+"""Load the container's image into this host's Docker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _load_image(admission: Admission) -> None:
         except OSError:
             return  # the source says why
     try:
-        headers = {"Content-Type": "application/x-tar"}  # of unknown length: http.client sends it in chunks
+        headers = {"Content-Type": "application/x-tar"}  # the length is unknown, so http.client sends chunks
         connection, response = docker_api.request("POST", "/images/load?quiet=1", link.rest(), 600, headers)
         answer = response.read().decode(errors="replace")
         connection.close()

@@ -23,14 +23,14 @@ SOURCE_S = 30
 
 
 class Listening:
-    """prepared: whoever proves itself may bring files, and one source may connect (`accept` makes `Live` of it).
+    """State prepared: authenticated clients may send files, and one source may connect (`accept` returns `Live`).
 
-    `resources` are what is closed with it, the last one first: whatever a later phase opens is put there as well, so
-    that nothing stays of a phase that was not reached.
+    `resources` are closed with it in reverse order. Later phases add what they open, so that everything is closed if a
+    phase fails.
     """
 
     def __init__(self, order: Prepare) -> None:
-        """Listen, on the tunnel address. Nothing is left if that fails."""
+        """Listen on the tunnel address. If this fails, everything is closed."""
         self.order = order
         self.token = secrets.token_hex(16)
         password = secrets.token_hex(16)
@@ -54,12 +54,12 @@ class Listening:
         return Live(self, link)
 
     def close(self) -> None:
-        """Nothing is left of the migration here but the copy, whatever phase it has come to."""
+        """Remove everything of the migration here except the copy, in whatever phase it is."""
         self.resources.close()
 
 
 class Live:
-    """opened: the source is connected by `link`. Its dumps come one by one, each to a page server of its own."""
+    """State opened: `link` leads to the source. Each dump comes to a page server of its own."""
 
     def __init__(self, listening: Listening, link: Link) -> None:
         self.order, self.token = listening.order, listening.token
@@ -70,11 +70,11 @@ class Live:
 
     @property
     def images(self) -> Path:
-        """Where the last dump's images come to."""
+        """The directory of the last dump's images."""
         return self.directory / "final"
 
     def start_page_server(self, order: StartPageServer) -> int:
-        """A page server for the next dump, on top of the previous one's images. Returns the port that takes its pages.
+        """Start a page server for the next dump, on top of the previous one's images. Returns its port.
 
         With `compress` it expects pages as `relay.packed` sends them, with several `streams` over so many connections.
         """

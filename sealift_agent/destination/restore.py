@@ -1,4 +1,4 @@
-"""The restore of the container, from a start that is prepared to the last look before the decision."""
+"""The restore of the container, from the prepared start to the last check before the decision."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ CREATED_S = 5
 
 
 class Restore:
-    """prepared (when it is made) → restored (`run`) → certain (`make_sure`) → reachable (`complete_memory`) → over.
+    """States: prepared → restored (`run`) → certain (`make_sure`) → reachable (`complete_memory`) → over.
 
-    `start` is Docker's start of the container, `paused` where it waits, `printer` what prints what was printed at the
-    source, if anything is.
+    `start` is Docker's start of the container. `paused` is where it waits. `printer` prints the source's old output, if
+    there is any.
     """
 
     def __init__(self, container: str, start: Start, paused: Paused, printer: Printer | None) -> None:
@@ -40,16 +40,16 @@ class Restore:
 
     @property
     def is_lazy(self) -> bool:
-        """Whether the container runs before its memory is in."""
+        """Whether the container runs before all of its memory is in."""
         return self._start.pager is not None
 
     def read_ahead(self) -> None:
-        """The images of all rounds but the last dump are there."""
+        """Read the images of all rounds, except the last dump's."""
         if self._start.pager is not None:
             self._start.pager.read_ahead()
 
     def begin_memory(self, source: socket.socket | None) -> None:
-        """Have memory brought that the images leave out, by the connection to the source's pages if there is one."""
+        """Bring memory that the images leave out, over the connection `source` if there is one."""
         if self._start.pager is not None:
             self._start.pager.begin(source)
 
@@ -59,9 +59,9 @@ class Restore:
         return restore_stats(self._start.work)
 
     def make_sure(self) -> None:
-        """The last look before the decision: memory can come in behind, and Docker still knows of its start.
+        """The last check before the decision: the rest of memory can be brought, and Docker still knows of its start.
 
-        The shim has the container by now, so that a dockerd that dies from here on can't take it along.
+        The shim has the container by now, so it stays if dockerd dies later.
         """
         if self._start.pager is not None:
             self._start.pager.guard()
@@ -76,27 +76,27 @@ class Restore:
             self._printer.close()
 
     def watch_memory(self) -> None:
-        """From the commit on: memory that can't be completed ends the container."""
+        """From the commit on: end the container if its memory can't be completed."""
         if self._start.pager is not None:
             self._start.pager.watch(self._end_incomplete)
 
     def complete_memory(self) -> None:
-        """The container is reached: the rest of its memory may come."""
+        """Let the rest of its memory come, since the container is reachable."""
         if self._start.pager is not None:
             self._start.pager.run()
 
     def _end_incomplete(self) -> None:
-        """Ended like a process that crashed, instead of going on with zeroes."""
+        """End it like a process that crashed, so that it does not run with zeroes in its memory."""
         with contextlib.suppress(AgentError):
             docker_api.call("POST", f"/containers/{self.container}/kill", accept=(204, 404, 409))
 
     def wait_for_memory(self, timeout_s: float | None) -> None:
-        """Wait until all of it is in. AgentError when that will never be, or was not in time."""
+        """Wait until all of it is in. AgentError if that is impossible, or not done within `timeout_s` seconds."""
         if self._start.pager is not None:
             self._start.pager.wait(timeout_s)
 
     def finish(self) -> dict[str, Any]:
-        """After the commit: wait for Docker to have noticed, and for all memory. Returns Docker's `State` of it."""
+        """After the commit, wait until Docker has noticed and all memory is in. Returns Docker's `State` of it."""
         self._start.wait()
         self.wait_for_memory(FILL_TIMEOUT_S)
         state = started(self.container, self._shim)
@@ -107,9 +107,9 @@ class Restore:
         return state
 
     def stay(self) -> None:
-        """Its images are needed until its memory is complete or lost for good, and Docker's start of it has an end."""
-        with contextlib.suppress(AgentError):  # said by `finish`
+        """Wait until its images are no longer needed (memory complete or lost) and Docker's start has ended."""
+        with contextlib.suppress(AgentError):  # `finish` reports it
             self.wait_for_memory(None)
         if self._start.failure:
-            with contextlib.suppress(AgentError):  # said by `finish`
+            with contextlib.suppress(AgentError):  # `finish` reports it
                 started(self.container, self._shim)

@@ -1,8 +1,8 @@
-"""Docker's own start of the container, which is under way before the source freezes.
+"""Docker's own start of the container. It begins before the source freezes.
 
-It hangs in the runtime wrapper, which waits at a pipe: first for the bundle to be ready, then for the word that the
-images are there. Up to Docker 26 that is the runtime's `create`. From Docker 27 on, `create` ends with a process that
-stands in for the container's first one, and the runtime's `start` hangs: see `stand_in`.
+It waits in the runtime wrapper, which reads a pipe: first for a ready bundle, then for the message that the images are
+there. Up to Docker 26 it waits in the runtime's `create`. From Docker 27 on, `create` returns a process that stands for
+the container's first one, and the runtime's `start` waits: see `stand_in`.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
 RESTORES = Path("/run/sealift/restore")
 RESTORE_TIMEOUT_S = 100
 START_TIMEOUT_S = 24 * 3600
-"""Of Docker's API: a start takes as long as it is waited for the source."""
+"""Seconds for Docker's API. A start waits for the source."""
 
 NOTED_S = 60
-"""How long Docker may take to notice that the container runs."""
+"""Seconds that Docker may take to notice that the container runs."""
 
 
 class Paused(NamedTuple):
-    """A start that waits in the runtime wrapper: its process, and the bundle of the container."""
+    """A start that waits in the runtime wrapper: the wrapper's process, and the container's bundle."""
 
     wrapper: int
     bundle: Path
 
 
 class Start:
-    """not begun → paused in the wrapper (`begin`) → prepared (`prepare`) → restored (`restore`) → over (`wait`).
+    """States: new → paused in the wrapper (`begin`) → prepared (`prepare`) → restored (`restore`) → over (`wait`).
 
-    Where Docker fills the network after `create`, it is paused twice: `hand_over` lets `create` end.
+    If Docker fills the network after `create`, the start is paused twice: `hand_over` lets `create` return.
 
-    In any of them it may fail, by itself or since it is called off (`trigger`): `failure` is what Docker says then,
-    `complaint` why. `work` is the directory of the restore, `pager` what brings memory later, if something does.
+    In each it may fail, by itself or because it is called off (`trigger`). `failure` is Docker's message then, and
+    `complaint` the reason. `work` is the restore's directory. `pager` brings memory later, if there is one.
     """
 
     def __init__(self, container: str, work: Path, pager: LazyPagesDaemon | None) -> None:
@@ -64,7 +64,7 @@ class Start:
             self.failure = str(failure)
 
     def complaint(self) -> str | None:
-        """Why nothing will come of it; None as long as something may."""
+        """The reason why the start can't succeed any more; None while it can."""
         if self.pager is not None and self.pager.has_died():
             return self.pager.reason()
         if self.failure is None:
@@ -84,9 +84,9 @@ class Start:
         return Paused(int(process), Path(bundle))
 
     def hand_over(self, created: Paused, stand_in: StandIn, held: contextlib.ExitStack) -> Paused:
-        """Have `create` end with the process that stands in, and wait for `start`. Docker fills the network between.
+        """Let `create` return the process `stand_in`, and wait for `start`. Docker fills the network in between.
 
-        The restored container prints where `create` would have. `held` keeps that open.
+        The restored container gets the standard descriptors of `create`. They are open until `held` is closed.
         """
         self._stand_in = stand_in
         (self.work / "root-pid").write_text(f"{stand_in.pid}\n")
@@ -100,18 +100,21 @@ class Start:
 
     @property
     def ends_as(self) -> int:
-        """What containerd says of the container when the runtime is through with the restore."""
+        """The state of the container in containerd when the runtime has restored it."""
         return CREATED if self._stand_in is None else RUNNING
 
     def prepare(self, images: Path) -> None:
-        """The bundle is ready: on to where only the word is missing."""
+        """Continue with the ready bundle, up to where only the images are missing."""
         if self._stand_in is not None:
             self._stand_in.leave_groups()
         self.trigger.say(str(images))
         self.trigger.wait("ready", self.complaint)
 
     def restore(self, wrapper: int) -> None:
-        """Have CRIU begin, and wait until all runs. AgentError also for one that stands still: a client waits."""
+        """Let CRIU begin, and wait until all processes run.
+
+        AgentError, also if it makes no progress, since clients wait.
+        """
         helpers = [] if self.pager is None else [self.pager.pid]
         progress = criu.Progress(self.work / "restore.log", wrapper, *helpers)
 
@@ -126,14 +129,14 @@ class Start:
         self.trigger.wait("restored", complaint, RESTORE_TIMEOUT_S)
 
     def wait(self) -> None:
-        """Wait for Docker to have noticed."""
+        """Wait until Docker has noticed the start."""
         self._thread.join(NOTED_S)
 
 
 def follow_links(spec: dict[str, Any]) -> None:
-    """Name the sources of a bundle's bind mounts by their real paths: runc follows links, but CRIU binds the link.
+    """Name the sources of a bundle's bind mounts by their real paths. Runc follows links, CRIU binds the link itself.
 
-    Debian's /usr/bin/docker-init, which `docker run --init` mounts, is one.
+    For example, Debian's /usr/bin/docker-init is a link, which `docker run --init` mounts.
     """
     for mount in spec["mounts"]:
         if mount["type"] == "bind":

@@ -1,1 +1,1 @@
-"""A container's files on their way: what they are, what has changed, and that they are on the disk."""
+"""Transfer of a container's files: what they are, what has changed, and that they are on the disk."""

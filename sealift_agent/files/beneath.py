@@ -1,7 +1,7 @@
-"""Files of a tree that belongs to a container, opened so that none outside of it is reached.
+"""Open files of a tree that belongs to a container, so that no file outside of it is reached.
 
-Whoever can write to a tree can put a link in a directory's place at any moment. So no link in a name is followed, and
-none leads upwards (openat2(2)). A name may be longer than PATH_MAX: it is gone down in pieces.
+Whoever can write to a tree can replace a directory by a link at any moment. So no link in a name is followed, and none
+leads upwards (openat2(2)). A name may be longer than PATH_MAX, and is then opened in pieces.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ PATH_BYTES = 4095
 """PATH_MAX without the byte that ends it."""
 
 RACES = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
-"""What a name that has been taken away, or whose directory has, is answered with."""
+"""Errors for a name that was removed, or whose directory was removed or replaced."""
 
 
 def opened(top: int, name: str, flags: int) -> int:
-    """Open a file by its name relative to the open directory `top`; "" is `top` itself. OSError, ELOOP for a link.
+    """Open a file by its name relative to the open directory `top`; "" is `top` itself. OSError, with ELOOP for a link.
 
-    With O_PATH and O_NOFOLLOW a link itself is opened, as the last part of a name.
+    With O_PATH and O_NOFOLLOW a link as the last part of a name is opened itself.
     """
     whole = rest = os.fsencode(name) or b"."
     place = top
@@ -53,7 +53,7 @@ def opened(top: int, name: str, flags: int) -> int:
 
 
 def _split(name: bytes) -> tuple[bytes, bytes]:
-    """As many directories as can be opened at once, and the rest."""
+    """The directories that can be opened at once, and the rest of the name."""
     end = name.rfind(b"/", 0, PATH_BYTES)
     if end <= 0:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), name)
@@ -79,7 +79,7 @@ def directory(top: int, name: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def tree(root: str | Path) -> Iterator[int]:
-    """A tree's own directory. What leads to it is the host's, and is followed."""
+    """Open a tree's root directory. The path to it belongs to the host, so links in it are followed."""
     handle = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield handle
@@ -88,7 +88,7 @@ def tree(root: str | Path) -> Iterator[int]:
 
 
 def lstat(top: int, name: str) -> os.stat_result:
-    """Look at a file, and not at what a link leads to. OSError, one of `RACES` for a file that is not there."""
+    """The status of a file; of a link its own. OSError, with one of `RACES` if the file is not there."""
     handle = opened(top, name, os.O_PATH | os.O_NOFOLLOW)
     try:
         return os.fstat(handle)
@@ -97,9 +97,9 @@ def lstat(top: int, name: str) -> os.stat_result:
 
 
 def walk(top: int) -> Iterator[tuple[str, int, list[os.DirEntry[str]]]]:
-    """Each directory of a tree: its name with a slash behind it ("" for the tree's own), open, and what is in it.
+    """For each directory of a tree: its name with a slash at the end ("" for the root), a descriptor, its entries.
 
-    What goes away meanwhile is passed over. Directories below it come after it.
+    A directory comes before those in it. Directories that disappear meanwhile are left out.
     """
     places = [""]
     while places:

@@ -1,8 +1,8 @@
-"""What has changed in trees of files since a moment: told by the kernel (inotify), so that nobody has to walk them.
+"""What has changed in trees of files since a moment. The kernel reports it (inotify), so that nobody has to walk them.
 
-On overlayfs a file's new content is told at the directory where the container sees it, new names and a file's copying
-up at the directory of the writable layer: both are watched. Writing through a shared mapping is told only when the file
-is closed, and mapped no more: of files that are still open, whoever asks has to look for himself.
+On overlayfs a file's new content is reported at the directory that the container sees. New names and the copying up of
+a file are reported at the directory of the writable layer. So both are watched. A write through a shared mapping is
+reported only when the file is closed and no longer mapped. So a caller has to check the files that are still open.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ EVENT = struct.Struct("iIII")
 READ_BYTES = 1 << 16
 MOST = Path("/proc/sys/fs/inotify/max_user_watches")
 SHARE = 4
-"""A quarter of the watches that this host allows is taken at most."""
+"""The divisor of the host's limit of watches: at most a quarter is used."""
 
 OF_A_DUMP = re.compile(r"link_remap\.\d+")
-"""CRIU makes such names for the time of a dump (`links`)."""
+"""Names that CRIU makes during a dump (`links`)."""
 
 
 def is_of_a_dump(name: str) -> bool:
-    """Whether the last part of a name is one of those."""
+    """Whether the last part of a name is such a name."""
     return OF_A_DUMP.fullmatch(name.rpartition("/")[2]) is not None
 
 
 TICK_NS = 20_000_000
-"""A file's time stamp moves in steps of a kernel tick (1 to 10 ms): two writes in one step look like one."""
+"""A file's time stamp advances with the kernel tick (1 to 10 ms), so two writes in one tick can't be told apart."""
 
 
 class NotTold(AgentError):
-    """Names do not tell all that has changed, or directories can't be watched: the trees have to be walked."""
+    """Names do not describe all changes, or directories can't be watched. The trees have to be walked."""
 
 
 class Changes:
-    """The names that have changed in some trees since its making. `views` is where a container sees some of them."""
+    """The names that have changed in some trees since this was made. `views` are places where a container sees them."""
 
     def __init__(self, trees: Mapping[str, Path], views: Mapping[str, Path]) -> None:
         self.since_ns = time.time_ns() - TICK_NS
@@ -82,7 +82,10 @@ class Changes:
             raise
 
     def _watch_below(self, tree: str, top: int, shown: int) -> None:
-        """Watch the directories of a tree where they are `shown`. Each before it is read: what comes later is told."""
+        """Watch the directories of a tree where they are `shown`.
+
+        Each is watched before it is read, so nothing is missed.
+        """
         names = [""]
         while names:
             name = names.pop()
@@ -108,18 +111,18 @@ class Changes:
         self._left -= 1
         if self._left < 0:
             raise NotTold("there are too many directories")
-        # A volume is met again where it is mounted in the view of the writable layer.
+        # A volume is found again where it is mounted in the view of the writable layer.
         self._where.setdefault(number, (tree, name))
 
     def begin_dump(self) -> None:
-        """The container is frozen, and a dump is about to begin: names of its kind are the dump's from now on."""
+        """The container is frozen and a dump begins: from now on CRIU's names (`OF_A_DUMP`) are ignored."""
         self._heard = list(self._told())
         self._dumped = True
 
     def names(self) -> dict[str, set[str]]:
-        """What has changed up to now, by trees and relative to them: files, and the attributes of directories.
+        """What has changed up to now, for each tree and relative to it: files, and the attributes of directories.
 
-        NotTold where that is not all: directories that came or went, files with several names, lost messages.
+        Raises NotTold if that is incomplete: directories came or went, a file has several names, or messages were lost.
         """
         for number, mask, entry in self._rest():
             if mask & (DELETE_SELF | MOVE_SELF | UNMOUNT | OVERFLOW | IGNORED):
@@ -131,37 +134,39 @@ class Changes:
             if mask & (DELETE | MOVED_FROM | MOVED_TO):
                 self._reused.add((tree, name))
             elif mask & (MODIFY | ATTRIB | CLOSE_WRITE) and (tree, name) in self._reused:
-                # It may be that file which had the name before, still open, and have another name by now.
+                # It may be the file that had the name before. It is still open, and may have another name now.
                 raise NotTold("a file has changed after its name did")
             (self._closed if mask & CLOSE_WRITE else self._names)[tree].add(name)
         found = {}
         for tree, names in self._names.items():
-            written = {name for name in self._closed[tree] - names if self._look(tree, name) >= self.since_ns}
+            written = {
+                name for name in self._closed[tree] - names if self._changed_ns(tree, name) >= self.since_ns
+            }
             for name in names:
-                self._look(tree, name)
+                self._changed_ns(tree, name)
             if names | written:
                 found[tree] = names | written
         return found
 
     def _rest(self) -> Iterator[tuple[int, int, str]]:
-        """What was told since it was asked for last, but for what a dump does."""
+        """The messages since the last call, without those that a dump causes."""
         heard, self._heard = self._heard, []
         yield from heard
         for number, mask, entry in self._told():
             if not (self._dumped and OF_A_DUMP.fullmatch(entry)):
                 yield number, mask, entry
 
-    def _look(self, tree: str, name: str) -> int:
-        """When it was changed, in nanoseconds; for what is gone by now, 0."""
+    def _changed_ns(self, tree: str, name: str) -> int:
+        """When it was changed, in nanoseconds; 0 if it is gone."""
         try:
             seen = beneath.lstat(self._tops[tree], name)
         except OSError as gone:
             if gone.errno not in beneath.RACES:
-                raise NotTold(f"a file that has changed can't be looked at: {gone.strerror}") from gone
+                raise NotTold(f"a file that has changed can't be read: {gone.strerror}") from gone
             if (tree, name) not in self._reused:
                 raise NotTold("a file has changed that lost its name before") from None
             return 0
-        # Overlayfs gives all its whiteouts, which are devices, one inode.
+        # On overlayfs all whiteouts, which are devices, have one inode.
         if not name or (
             seen.st_nlink > 1 and not stat.S_ISDIR(seen.st_mode) and not stat.S_ISCHR(seen.st_mode)
         ):
@@ -182,6 +187,6 @@ class Changes:
                 yield number, mask, os.fsdecode(data[at - length : at].rstrip(b"\0"))
 
     def close(self) -> None:
-        """Watch no longer."""
+        """End all watches."""
         os.close(self._handle)
         self._open.close()

@@ -1,11 +1,11 @@
-"""The trees of a container, mounted once more where nobody else sees it, and where no symbolic link is followed.
+"""Private mounts of a container's trees, which no other process sees and in which no symbolic link is followed.
 
-What reads a tree as root goes by names that the container may change at any moment: a directory becomes a link to one
-of the host's, and the host's files would be sent in its place (rsync follows links in the directories of a name). In
-these mounts a name that goes through a link leads nowhere (mount(2), MS_NOSYMFOLLOW); links themselves can be read.
+A program that reads a tree as root uses names that the container may change at any moment. If a directory becomes a
+link to a host's directory, the host's files would be sent in its place (rsync follows links in the directories of a
+name). In these mounts a name with a link in it fails (mount(2), MS_NOSYMFOLLOW). Links themselves can be read.
 
-The mounts are in a mount namespace that one thread of this process has for itself. What that thread starts is in it,
-too, at no cost; the namespace ends with them.
+The mounts are in a mount namespace that belongs to one thread of this process. Programs that this thread starts are in
+it, too, at no cost. The namespace ends with them.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ MNT_DETACH = 2
 """sched.h, sys/mount.h."""
 
 ROOTS = ("/merged", "/rootfs")
-"""How the place ends at which Docker, or containerd, has a container's root."""
+"""The end of the path at which Docker, or containerd, mounts a container's root."""
 
 MOUNT_SETATTR, RECURSIVE, HERE = 442, 0x8000, -100
 READ_ONLY, NO_SETUID, NO_DEVICES, NO_LINKS = 0x1, 0x2, 0x4, 0x200000
 ATTRIBUTES = struct.Struct("=QQQQ")
-"""mount_setattr(2), linux/mount.h: what is set, what is cleared, propagation, user namespace."""
+"""The structure of mount_setattr(2), linux/mount.h: set, clear, propagation, user namespace."""
 
 
 class Enclosure:
-    """`roots` says where the thread has each tree, in a directory that is empty for all others."""
+    """`roots` has the place of each tree for the thread. For other processes these directories are empty."""
 
     def __init__(self, directory: Path, trees: Mapping[str, str]) -> None:
         self.roots = {name: directory / "trees" / name for name in trees}
@@ -58,11 +58,11 @@ class Enclosure:
             ) from refused
 
     def run(self, function: Callable[..., Result], *arguments: object) -> Result:
-        """Call a function in there. One at a time."""
+        """Call a function in the thread. It runs one at a time."""
         return self._thread.submit(function, *arguments).result()
 
     def close(self) -> None:
-        """End the thread, once what it does is done."""
+        """End the thread, after its function has returned."""
         self._thread.shutdown()
 
 
@@ -78,14 +78,14 @@ def _enter(trees: Mapping[str, str], roots: Mapping[str, Path]) -> None:
     ours = tuple(f"{root}/" for root in roots.values())
     for mount in proc.mounts("thread-self"):
         if _is_a_containers(mount) and not f"{mount.point}/".startswith(ours):
-            with contextlib.suppress(OSError):  # one below another went with it
+            with contextlib.suppress(OSError):  # it was below another mount, which was unmounted with it
                 libc.call("umount2", os.fsencode(mount.point), MNT_DETACH)
 
 
 def _is_a_containers(mount: proc.Mount) -> bool:
     """Whether Docker has mounted it for a container: a network namespace, or the root.
 
-    A copy would keep it in use for as long as a migration takes, though Docker has unmounted it: the veth pair of a
-    container that is gone would stay, and so would its layers.
+    A copy would keep it in use during the migration, though Docker has unmounted it: the veth pair and the layers of a
+    container that is gone would stay.
     """
     return mount.kind == "nsfs" or (mount.kind == "overlay" and mount.point.endswith(ROOTS))

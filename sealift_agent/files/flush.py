@@ -1,8 +1,8 @@
-"""What a container had on its disk it has on its disk at the destination, before it is the destination's.
+"""Write files to the destination's disk before the commit, as they were on the source's disk.
 
-Files that arrive are in the page cache, which a loss of power takes away; and of what was written through at the source
-(fsync(2)) nothing else would be left after the commit. So each file system that a tree lies in is flushed: once before
-the freeze, and once in it, beside the restore, if anything has come since.
+Files that arrive are in the page cache and would be lost with the power. After the commit no other copy exists of what
+the source had on its disk (fsync(2)). So the file system of each tree is flushed once before the freeze. If more files
+have come, it is flushed again in the freeze, at the same time as the restore.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Flush:
-    """Under way from its making on. `wait` is for its end."""
+    """A flush that begins when this is made. `wait` waits for its end."""
 
     def __init__(self, places: Iterable[str]) -> None:
         self._failure: OSError | None = None
@@ -35,7 +35,7 @@ class Flush:
             self._failure = failure
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """AgentError if not all of it is on the disks, or not in time."""
+        """AgentError if something can't be written, or if it takes longer than `timeout_s` seconds."""
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             raise AgentError(f"the disk has not taken the files that came in {timeout_s:g} s", "transfer")
@@ -44,7 +44,7 @@ class Flush:
 
 
 def _syncfs(place: str) -> None:
-    """syncfs(2) of the file system that a place is in. Since Linux 5.8 it tells of writes that have failed."""
+    """Call syncfs(2) for the file system of a place. Since Linux 5.8 it reports writes that have failed."""
     handle = os.open(place, os.O_RDONLY)
     try:
         libc.call("syncfs", handle, about=place)

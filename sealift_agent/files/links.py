@@ -1,8 +1,8 @@
-"""Files that are open under a name that is gone, while they have another.
+"""Files that are open by a name that was removed, while they have another name.
 
-CRIU (`link-remap`) gives such a file a name for the time of a dump, `link_remap.N` in the directory of the lost one,
-and takes it away again if the processes live on. A restore looks for it: the destination makes it there, a hard link
-to the name that came along, and CRIU removes it once the file is open.
+For the time of a dump CRIU (`link-remap`) gives such a file a name, `link_remap.N` in the directory of the removed one.
+It removes the name if the processes live on. A restore needs this name: the destination makes it as a hard link to the
+other name, which was transferred. CRIU removes it when the file is open.
 
 Numbers of fields are those of CRIU's images/*.proto.
 """
@@ -34,7 +34,7 @@ START, END, MAPPED_ID = 1, 2, 4  # vma_entry
 
 
 class Link(NamedTuple):
-    """A name that CRIU will look for, and another one of the same file, both relative to the tree `tree`."""
+    """A name that CRIU needs, and another name of the same file. Both are relative to the tree `tree`."""
 
     tree: str
     name: str
@@ -42,9 +42,9 @@ class Link(NamedTuple):
 
 
 def needed(images: Path, pids: Sequence[int], trees: Mapping[str, Path]) -> list[Link]:
-    """What a dump of these frozen processes made of the kind, where it lies in one of the trees that travel.
+    """The names that a dump of these frozen processes has made, in the trees that are transferred.
 
-    What lies in a file system in memory is in the images.
+    Files of a file system in memory are in the images.
     """
     wanted = dict(_remaps(images))
     if not wanted:
@@ -64,13 +64,15 @@ def _links(pid: int, handle: Path, name: str, trees: Mapping[str, Path]) -> Iter
                 continue
             other = next((path for path in other_names(pid, handle) if path.is_relative_to(root)), None)
             if other is None:
-                raise AgentError(f"{handle.readlink()} has no other name in what travels", "final dump")
+                raise AgentError(
+                    f"{handle.readlink()} has no other name in the files that are transferred", "final dump"
+                )
             yield Link(tree, os.path.relpath(path, root), str(other.relative_to(root)))
             return
 
 
 def _remaps(images: Path) -> Iterator[tuple[int, int]]:
-    """The number of each file that was given a name, and that of the entry which holds the name."""
+    """The number of each file that was given a name, and the number of the entry that has the name."""
     for message in messages(images / "remap-fpath.img"):
         entry = dict(fields(message))
         if entry.get(TYPE, LINKED) == LINKED:
@@ -86,7 +88,7 @@ def _file_names(images: Path) -> Iterator[tuple[int, str]]:
 
 
 def _held(images: Path, pids: Sequence[int]) -> Iterator[tuple[int, int, Path]]:
-    """Which file, by its number in the images, is which entry of /proc: open, mapped, or the program itself."""
+    """A file's number in the images, and its entry in /proc: an open file, a mapped file, or the program itself."""
     for pid in pids:
         inside = _number_inside(pid)
         for kinds in messages(images / f"ids-{inside}.img"):
@@ -110,20 +112,20 @@ def _number_inside(pid: int) -> str:
 
 
 def make(links: Sequence[Link], trees: Mapping[str, str]) -> None:
-    """Make the names at the destination, whose `trees` are these directories."""
+    """Make the names at the destination. `trees` has the directories of the trees."""
     for link in links:
         with contextlib.ExitStack() as stack:
             top = stack.enter_context(beneath.tree(trees[link.tree]))
             there, name = stack.enter_context(_place(top, link.name))
             here, other = stack.enter_context(_place(top, link.other))
-            with contextlib.suppress(FileNotFoundError):  # a pass of rsync beside the dump may have met it
+            with contextlib.suppress(FileNotFoundError):  # a pass of rsync during the dump may have sent it
                 os.unlink(name, dir_fd=there)
             os.link(other, name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
 
 
 @contextlib.contextmanager
 def _place(top: int, name: str) -> Iterator[tuple[int, str]]:
-    """The directory of a name, open, and its last part. The container has made both: no link in them is followed."""
+    """The open directory of a name, and its last part. No link is followed, since the container has made both."""
     above, _, last = name.rpartition("/")
     with beneath.directory(top, above) as handle:
         yield handle, last

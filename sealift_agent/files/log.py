@@ -1,12 +1,12 @@
-"""What a container has printed goes along: Docker's log in its `json-file` format, every line once.
+"""Transfer of a container's output: Docker's log in its `json-file` format, every line once.
 
-Docker opens the log of the container at the destination when it starts it, which is before the freeze, and reads from
-then on only what it has written itself. So the lines up to a mark are copied before that, and those that were printed
-later are printed again at the destination (`printing`): most of them before the freeze, in it what is left.
+At the destination Docker opens the container's log when it starts the container, which is before the freeze. From then
+on it reads only what it has written itself. So the lines up to a mark are copied before that. Later lines are printed
+again at the destination (`printing`): most before the freeze, the rest in it.
 
-Docker rotates a log at any time (`max-size`, `max-file`, `compress`): it renames the files, the oldest goes, and others
-may be compressed (moby, daemon/logger/loggerutils/logfile.go). So files are held open, and told by what they are, not
-by their names.
+Docker may rotate a log at any time (`max-size`, `max-file`, `compress`): it renames the files, removes the oldest, and
+may compress others (moby, daemon/logger/loggerutils/logfile.go). So files are kept open and identified by inode, not by
+name.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 TAIL = "log-tail"
-"""The name under which the last lines travel, among the images."""
+"""The name of the last lines' file among the images."""
 
 BLOCK_BYTES = 1 << 16
 PIECE_BYTES = 1 << 20
 
 
 class _Held:
-    """One file of a log, held open. `ending` is what its name had behind the log's own."""
+    """One open file of a log. `ending` is the part of its name after the log's own name."""
 
     def __init__(self, path: Path, ending: str) -> None:
         self.file: BinaryIO = path.open("rb", buffering=0)
@@ -36,13 +36,13 @@ class _Held:
 
     @property
     def lines(self) -> BinaryIO:
-        """What is in it, expanded."""
+        """Its content, uncompressed."""
         if not self.ending.endswith(".gz"):
             return self.file
         if self._expanded is None:
             try:
                 self._expanded = io.BytesIO(gzip.decompress(_all(self.file)))
-            except (OSError, EOFError, zlib.error):  # of a daemon that was killed while it wrote
+            except (OSError, EOFError, zlib.error):  # dockerd was killed while it wrote the file
                 self._expanded = io.BytesIO()
         return self._expanded
 
@@ -53,7 +53,7 @@ class _Held:
         return seen.st_dev, seen.st_ino
 
     def is_same(self, other: _Held) -> bool:
-        """Whether the other is this file, or what it became when it was compressed."""
+        """Whether the other is the same file, or its compressed copy."""
         if self.identity == other.identity:
             return True
         plain, packed = self.lines is self.file, other.lines is not other.file
@@ -64,7 +64,10 @@ class _Held:
 
 
 class Log:
-    """The log at the source. `marked` bytes of its newest file were copied; what comes behind is taken by pieces."""
+    """The log at the source. `marked` bytes of its newest file were copied.
+
+    The lines after them are taken in pieces.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
@@ -74,7 +77,7 @@ class Log:
         self._at = 0
 
     def mark(self) -> int:
-        """Put the mark behind the last whole line. Returns where in the newest file that is."""
+        """Set the mark after the last whole line. Returns its offset in the newest file."""
         self.close()
         self._marked = self._open()
         newest = self._marked[0] if self._marked and not self._marked[0].ending else None
@@ -83,9 +86,9 @@ class Log:
         return self.marked
 
     def files(self) -> dict[Path, str]:
-        """The log's files as they were at the mark, the rotated ones too, with what their names end in.
+        """The log's files at the moment of the mark, with the rotated ones, and the endings of their names.
 
-        By names that Docker can't give to others meanwhile.
+        Their paths are of this process's descriptors, since Docker may rename the files meanwhile.
         """
         return {
             Path(f"/proc/{os.getpid()}/fd/{held.file.fileno()}"): held.ending
@@ -101,13 +104,13 @@ class Log:
         return left if self._now.identity == _identity(self.path) else left + newest
 
     def take(self, most: int = PIECE_BYTES) -> bytes:
-        """The next whole lines, about so many bytes of them; the mark moves behind them. Empty if there are no more."""
+        """The next whole lines, of about `most` bytes. The mark moves behind them. Empty if there are no more."""
         while True:
             if self._now is not None:
                 self._now.lines.seek(self._at)
                 piece = self._now.lines.read(most)
                 whole = piece[: piece.rfind(b"\n") + 1]
-                if not whole and len(piece) == most:  # a longer line
+                if not whole and len(piece) == most:  # the line is longer
                     whole = piece + self._now.lines.readline()
                 if whole.endswith(b"\n"):
                     self._at += len(whole)
@@ -116,7 +119,7 @@ class Log:
                 return b""
 
     def _turn(self) -> bool:
-        """Go on with the next younger file. False if there is none: this one is still written to."""
+        """Continue with the next younger file. False if there is none, since this one is still written to."""
         if self._now is not None and self._now.identity == _identity(self.path):
             return False
         younger, is_past = None, False
@@ -134,7 +137,7 @@ class Log:
         return True
 
     def _open(self) -> list[_Held]:
-        """All files of the log, the newest first, as they were at one moment."""
+        """Open all files of the log, the newest first, as they were at one moment."""
         while True:
             names = self._names()
             opened, complete = [], True
@@ -153,7 +156,7 @@ class Log:
         return self.path.with_name(self.path.name + ending)
 
     def _names(self) -> list[str]:
-        """What the names of the log's files end in. Of one that is being compressed only the first counts."""
+        """The endings of the log's file names. If a file is being compressed, only the uncompressed one counts."""
         found = {}
         for path in self.path.parent.glob(f"{self.path.name}*"):
             ending = path.name[len(self.path.name) :]
@@ -164,7 +167,7 @@ class Log:
         return [found[number] for number in sorted(found)]
 
     def close(self) -> None:
-        """Hold no files any longer."""
+        """Close all files."""
         for held in [*self._marked, *([self._now] if self._now is not None else [])]:
             held.close()
         self._marked, self._now = [], None
@@ -196,7 +199,7 @@ def _end_of_last_line(file: BinaryIO) -> int:
 
 
 def cut(path: Path, marked: int) -> None:
-    """At the destination, before Docker opens the log: nothing beyond the mark."""
+    """At the destination, before Docker opens the log: remove what is after the mark."""
     if path.exists():
         with path.open("r+b") as file:
             file.truncate(marked)

@@ -1,7 +1,7 @@
-"""Which files of a container its processes have open or mapped: what is written to them may go untold.
+"""Files of a container that its processes have open or mapped. The kernel may not report writes to them.
 
-/proc tells a path, which may be one that the file had once, or be another file's by now: a file is what it is by device
-and inode, as its own process sees it.
+/proc gives a path, but the file may have lost this name, or another file may have it now. So a file is identified by
+device and inode, as its own process sees them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ LOST = " (deleted)"
 
 
 def is_lost(target: str, opened: os.stat_result) -> bool:
-    """Whether an open file's name is gone though the file has one; `target` is what /proc/PID/fd says."""
+    """Whether an open file has lost this name but still has one; `target` is the link /proc/PID/fd."""
     return target.endswith(LOST) and opened.st_nlink > 0 and not stat.S_ISDIR(opened.st_mode)
 
 
 def holds_lost(pid: int) -> bool:
-    """Whether a process has a file open whose name is gone."""
+    """Whether a process has a file open that has lost its name."""
     for handle in Path(f"/proc/{pid}/fd").glob("*"):
         with contextlib.suppress(OSError):
             target = str(handle.readlink())
@@ -39,9 +39,9 @@ def holds_lost(pid: int) -> bool:
 
 
 def written_through_mappings(processes: Sequence[int], trees: Mapping[str, Path]) -> dict[str, set[str]]:
-    """The files that any of the processes has mapped shared and writable: by trees, and relative to them.
+    """The files that any of the processes has mapped shared and writable, for each tree and relative to it.
 
-    Of one that has lost its name all others.
+    For a file that has lost its name, all its other names.
     """
     found: dict[str, set[str]] = {}
     looked: set[tuple[int, int]] = set()
@@ -66,7 +66,7 @@ def _identity(seen: os.stat_result) -> tuple[int, int]:
 
 
 class _Points:
-    """What processes have mounted where, read once for all that share it."""
+    """The mounts of processes. They are read once for all processes of a mount namespace."""
 
     def __init__(self) -> None:
         self._found: dict[str, dict[str, set[str]]] = {}
@@ -81,7 +81,7 @@ class _Points:
 def _mapped_names(
     processes: Sequence[int], pid: int, handle: Path, seen: os.stat_result, points: _Points
 ) -> set[str]:
-    """Where this host has a file that a process has mapped."""
+    """The paths on this host of a file that a process has mapped."""
     path = _path((pid, *processes[:1]), handle, seen)
     names = {str(name) for name in other_names(pid, handle)} if path is None else set()
     return names or host_paths(path or str(handle.readlink()), points(pid))
@@ -90,9 +90,9 @@ def _mapped_names(
 def open_and_changed(
     processes: Sequence[int], trees: Mapping[str, Path], since_ns: int
 ) -> dict[str, set[str]]:
-    """The files that are open and were changed since then: by trees, and relative to them.
+    """The files that are open and have changed since then, for each tree and relative to it.
 
-    NotTold if one has lost its name.
+    Raises NotTold if one has lost its name.
     """
     found: dict[str, set[str]] = {}
     points = _Points()
@@ -118,9 +118,9 @@ def _sort_in(found: dict[str, set[str]], path: str, trees: Mapping[str, Path]) -
 
 
 def _path(views: Sequence[int], handle: Path, seen: os.stat_result) -> str | None:
-    """The name that an open file has; None if that is gone, or another file's by now.
+    """The name of an open file. None if the name is gone, or belongs to another file now.
 
-    `views` are processes in whose eyes it is looked for: one may have changed its root (chroot(2)).
+    The name is tried as each of the processes `views` sees it, since one may have changed its root (chroot(2)).
     """
     path = str(handle.readlink())
     for pid in views:
@@ -131,10 +131,10 @@ def _path(views: Sequence[int], handle: Path, seen: os.stat_result) -> str | Non
 
 
 def other_names(pid: int, handle: Path) -> Iterator[Path]:
-    """Where this host has a file by the names that it has left. `handle` is an entry of /proc/PID/fd or its like.
+    """The paths on this host of a file's other names. `handle` is an entry of /proc/PID/fd or of a similar directory.
 
-    Nowhere, if it lies in a layer of an image and its name was removed. CRIU can't link such a file either, and
-    takes its content along.
+    There is none if the file is in a layer of an image and its name was removed. CRIU can't link such a file either,
+    and puts its content into the images.
     """
     opened = handle.stat()
     points = mounts(pid)
@@ -143,7 +143,7 @@ def other_names(pid: int, handle: Path) -> Iterator[Path]:
         shown = beneath.opened(top, point.strip("/"), os.O_PATH | os.O_DIRECTORY)
         stack.callback(os.close, shown)
         for place in points[point] or {f"/proc/{pid}/root{point}"}:
-            # On overlayfs a file that was copied up shows the number that it had in its layer: every name is tried.
+            # On overlayfs a file that was copied up shows the number that it had in its layer, so all names are tried.
             for numbers in ({opened.st_ino}, None):
                 for name in _names(place, numbers):
                     with contextlib.suppress(OSError):
@@ -152,7 +152,7 @@ def other_names(pid: int, handle: Path) -> Iterator[Path]:
 
 
 def _names(root: str, numbers: set[int] | None) -> Iterator[str]:
-    """All names in a tree, relative to it, but for directories; with `numbers`, only those of these inodes."""
+    """All names in a tree, relative to it, without directories. With `numbers`, only names of these inodes."""
     with contextlib.suppress(OSError), beneath.tree(root) as top:
         for place, _, entries in beneath.walk(top):
             for entry in entries:

@@ -1,4 +1,4 @@
-"""Where this host has what a container's process calls by a path."""
+"""Paths on this host for what a container's process finds at a path of its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def mounts(pid: int) -> dict[str, set[str]]:
-    """Where a process sees which host directories: mount point to overlay layer, or to what is bound there.
+    """A process's mounts: mount point to the host directories there (layers of an overlay, or what is bound).
 
-    ProcessLookupError once it has ended.
+    ProcessLookupError if it has ended.
     """
     own = proc.mounts("self")
     points = {}
@@ -25,19 +25,19 @@ def mounts(pid: int) -> dict[str, set[str]]:
 
 
 def _seen_from_here(mount: proc.Mount, own: list[proc.Mount]) -> Iterator[str]:
-    """The paths under which this process sees a directory that another has mounted."""
+    """The paths by which this process sees a directory that another process has mounted."""
     for mine in own:
         if mine.device == mount.device and (mount.root + "/").startswith(mine.root.rstrip("/") + "/"):
             yield str(Path(mine.point) / mount.root[len(mine.root) :].lstrip("/"))
 
 
 def containing(path: str, points: Mapping[str, set[str]]) -> str:
-    """The mount point that a process's path lies below."""
+    """The mount point that has a process's path."""
     return max((p for p in points if path == p or path.startswith(p.rstrip("/") + "/")), key=len, default="/")
 
 
 def host_paths(path: str, points: Mapping[str, set[str]]) -> set[str]:
-    """Where this host has what a process calls by a path; `points` as of `mounts`."""
+    """The paths on this host for a process's path; `points` are its `mounts`."""
     point = containing(path, points)
     rest = path[len(point) :].lstrip("/")
     return {str(Path(origin) / rest) for origin in points.get(point, {"/"})}

@@ -1,8 +1,8 @@
-"""The pipes between a container and Docker: emptied at the source, filled at the destination.
+"""The pipes between a container and Docker: they are emptied at the source and filled at the destination.
 
-A container prints into a pipe, which its shim copies into one with a name, which Docker reads. The shim begins to copy
-when the runtime's `create` has returned. So what is printed again at the destination goes into the pipes with names:
-Docker reads these before the restore, and all of it is there before the first line of the restored processes.
+A container prints into a pipe. Its shim copies that into a named pipe, from which Docker reads. The shim begins to copy
+when the runtime's `create` has returned. So the destination writes old output into the named pipes. Docker reads them
+before the restore. So all old lines come before the first line of the restored processes.
 """
 
 from __future__ import annotations
@@ -26,22 +26,24 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 FIFOS = Path("/run/docker/containerd")
-"""Where Docker keeps them, in a directory for each container (moby, libcontainerd/remote): `…-stdout`, `…-stderr`."""
+"""The directory of the named pipes, with a directory for each container (moby, libcontainerd/remote): `…-stdout`,
+`…-stderr`."""
 
 PROCESS_ID = Path("/run/docker.pid")
 STREAMS = ("stdout", "stderr")
 BOUND_S = 5
-"""So long Docker may take nothing, or not be through: then the migration is called off."""
+"""Seconds that Docker may take for reading or for writing the log. After that the migration is called off."""
 
-LOOKS, LOOK_S, STILL_S = 2, 0.004, 1
-"""So many looks in a row must find nothing on its way, the time between two, and when no more is waited for."""
+CHECKS, CHECK_S, STILL_S = 2, 0.004, 1
+"""How many checks in a row must find nothing on the way, the seconds between two, and the seconds without a change
+of the log that are enough."""
 
 SET_CAPACITY, CAPACITY_BYTES = 1031, 1 << 20
-"""F_SETPIPE_SZ (fcntl(2)), by its number: hosts have Python 3.9."""
+"""The number of F_SETPIPE_SZ (fcntl(2)), since hosts have Python 3.9."""
 
 
 class Printer:
-    """At the destination: prints what was printed before, until the shim does."""
+    """At the destination: prints the output of the source again, until the shim begins to copy."""
 
     def __init__(self, container: str) -> None:
         self._pipes: dict[str, int] = {}
@@ -52,7 +54,7 @@ class Printer:
                     f"Docker's pipe for the container's {stream} is not below {FIFOS}", "restore"
                 )
             self._pipes[stream] = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-            with contextlib.suppress(OSError):  # less than that does, more slowly
+            with contextlib.suppress(OSError):  # it works with less, but slower
                 fcntl.fcntl(self._pipes[stream], SET_CAPACITY, CAPACITY_BYTES)
 
     def print(self, lines: bytes) -> None:
@@ -62,7 +64,7 @@ class Printer:
                 entry = json.loads(line)
                 pipe, text = self._pipes[entry["stream"]], entry["log"].encode()
             except (ValueError, KeyError, TypeError, AttributeError):
-                continue  # the last line of a daemon that was killed while it wrote
+                continue  # the last line, if dockerd was killed while it wrote
             while text:
                 if not select.select([], [pipe], [], BOUND_S)[1]:
                     raise AgentError(
@@ -72,21 +74,24 @@ class Printer:
                     text = text[os.write(pipe, text) :]
 
     def close(self) -> None:
-        """Once the shim has the pipes open: when the last one leaves them Docker takes the log for ended."""
+        """Close the pipes after the shim has opened them: without any writer Docker would end the log."""
         while self._pipes:
             os.close(self._pipes.popitem()[1])
 
 
 class Drained:
-    """At the source, once all is frozen: under way from its making on until Docker has written down all that it got.
+    """At the source, after the freeze: waits until Docker has written all output to the log. It begins when it is made.
 
-    What was printed goes from the container's pipes by the shim to the pipes with names, and from those by dockerd to
-    the log. Looked at in this order, with the pipes empty and neither program at work, nothing is on its way any more.
-    A dockerd that is at work for other containers all the time is through when the log has been still for `STILL_S`.
+    The shim moves output from the container's pipes to the named pipes, and dockerd from those to the log. They are
+    checked in this order. If the pipes are empty and neither program is at work, nothing is on the way. If dockerd is
+    always at work for other containers, the check ends when the log has not changed for `STILL_S`.
     """
 
     def __init__(self, container: str, first: int, descriptors: Collection[str], log: Path) -> None:
-        """`first` is the container's first process, `descriptors` what its standard ones lead to (`pipe:[…]`)."""
+        """`first` is the container's first process.
+
+        `descriptors` are the targets of its standard streams (`pipe:[…]`).
+        """
         self._log = log
         self._failure: str | None = None
         self._shim = int(proc.status(first).get("PPid", "0"))
@@ -99,8 +104,8 @@ class Drained:
     def _watch(self) -> None:
         try:
             began = still_since = time.monotonic()
-            looks, size = 0, -1
-            while (looks := looks + 1 if self._is_through() else 0) < LOOKS:
+            checks, size = 0, -1
+            while (checks := checks + 1 if self._is_through() else 0) < CHECKS:
                 now, before, size = time.monotonic(), size, _size(self._log)
                 if size != before or self._holds():
                     still_since = now
@@ -109,9 +114,11 @@ class Drained:
                 if now > began + BOUND_S:
                     self._failure = f"Docker has not written what the container printed for {BOUND_S} s"
                     return
-                time.sleep(LOOK_S)
+                time.sleep(CHECK_S)
         except OSError as failed:
-            self._failure = f"whether Docker has read all that the container printed can't be seen: {failed}"
+            self._failure = (
+                f"the check whether Docker has read all that the container printed failed: {failed}"
+            )
 
     def _is_through(self) -> bool:
         return not (
@@ -125,7 +132,7 @@ class Drained:
         return any(map(_held_bytes, [*self._printed, *self._named]))
 
     def wait(self) -> None:
-        """AgentError if Docker does not come to an end with it."""
+        """AgentError if Docker has not written everything in time."""
         self._thread.join()
         for pipe in (*self._printed, *self._named):
             os.close(pipe)
@@ -139,7 +146,7 @@ def _opened(paths: Iterable[Path]) -> list[int]:
 
 
 def _fifo(container: str, stream: str) -> Path | None:
-    """That of the container's first process; those of `docker exec` have other names."""
+    """The pipe of the container's first process. Pipes of `docker exec` have other names."""
     names = (f"{container}-{stream}", f"init-{stream}")
     return next((path for name in names if (path := FIFOS / container / name).exists()), None)
 
@@ -149,7 +156,7 @@ def _fifos(container: str) -> list[Path]:
 
 
 def _pipes(shim: int, descriptors: Collection[str]) -> list[Path]:
-    """The ends of a container's pipes that its shim has, the parent of its first process."""
+    """The ends of a container's pipes in its shim, which is the parent of its first process."""
     found = {}
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{shim}/fd").iterdir():
@@ -180,7 +187,7 @@ def _daemon() -> int | None:
 
 
 def _is_busy(program: int | None) -> bool:
-    """Whether one of its threads runs, or waits for a processor or a disk: it may have lines in its memory."""
+    """Whether one of its threads runs, or waits for a processor or a disk. It may then have lines in its memory."""
     if not program:
         return False
     with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""The container's files, from one host to the other: rsync through the tunnel.
+"""Send the container's files from one host to the other, by rsync through the tunnel.
 
-The destination runs an rsync daemon for the time of one migration, bound to its tunnel address, with a password
-made for it; each tree (writable layer, volume, bind mount, log) is one of its modules.
+The destination runs an rsync daemon during one migration. It listens at the tunnel address, with a password made for
+this migration. Each tree (writable layer, volume, bind mount, log) is one of its modules.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..criu import DIES_WITH_US, LOOK_S, STANDSTILL_S, Progress
+from ..criu import DIES_WITH_US, POLL_S, STANDSTILL_S, Progress
 from ..wire import AgentError, listen
 from . import beneath
 from .changes import TICK_NS, Changes, NotTold, is_of_a_dump
@@ -30,7 +30,8 @@ from .walk import Stamp, stamps, touched_since
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-# Overlayfs notes on a file which lower file it was copied from, as a handle of this host's file system.
+# Overlayfs stores these attributes on a file: they name the lower file that it was copied from, by a handle of this
+# host's file system.
 OVERLAY_NOTES = (
     "trusted.overlay.origin",
     "trusted.overlay.impure",
@@ -43,28 +44,29 @@ LAYER = "layer"
 """The tree of the container's writable layer; the others are volumes and bind mounts."""
 
 PARTIAL, VANISHED = 23, 24
-"""rsync's exit statuses when not all could be sent, and when only files were missing that had gone meanwhile."""
+"""Rsync's exit statuses if not everything could be sent, and if only files that had disappeared were missing."""
 
 COMPLAINT = re.compile(r"^(rsync: |ERROR: |(file|directory) has vanished: )")
 RACE = re.compile(
     r"^(file|directory) has vanished: |failed verification|\[sender\] read errors mapping"
     r"|\[sender\] .*\((2|20|21|40|61|116)\)$|\[generator\] link .*\(2\)$"
 )
-"""What rsync complains of where a program truncates, replaces or removes what is being read: ENOENT, ENOTDIR, EISDIR,
-ELOOP, ENODATA and ESTALE (errno(3)). It changed after the pass had begun, so that a later one sends it again."""
+"""Rsync's complaints if a program truncates, replaces or removes a file while it is read: ENOENT, ENOTDIR, EISDIR,
+ELOOP, ENODATA and ESTALE (errno(3)). The change came after the pass had begun, so a later pass sends the file
+again."""
 
 MOVED = re.compile(r"\[sender\] .*\((20|40)\)$")
-"""A directory's name is something else's by now, perhaps a link's, which is never followed: then names don't do."""
+"""A directory was replaced, perhaps by a link, which is never followed. Names do not describe this change."""
 
 FROZEN_RACE = re.compile(r"^(file|directory) has vanished: ")
-"""Beside a dump CRIU makes names and takes them away (`links`); and a volume may have a user outside the container."""
+"""During a dump CRIU makes names and removes them (`links`). And a volume may have users outside the container."""
 
 SENT = re.compile(r"^Total bytes sent: (\d+)$", re.MULTILINE)
 SAID_BYTES = 500
-"""So much of a complaint is passed on: names in it have any length."""
+"""Bytes of a complaint that are passed on, since names in it may have any length."""
 
 STOP_S, LIVE_STANDSTILL_S = 5, 60
-"""After so long without progress a pass is given up while nobody waits for it; in the freeze after `STANDSTILL_S`."""
+"""Seconds without progress after which a pass is ended while the container runs. In the freeze it is `STANDSTILL_S`."""
 
 
 class Daemon:
@@ -86,7 +88,7 @@ class Daemon:
             "auth users = sealift",
         ]
         lines += [f"secrets file = {secrets}", f"lock file = {directory}/rsyncd.lock"]
-        # By links, whose names are ours: a path of the host's may hold what the file of settings has other uses for.
+        # Links have names of our own. A host's path may have characters that mean something else in the settings.
         (places := directory / "modules").mkdir()
         for name, path in modules.items():
             Path(path).mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,10 @@ class Daemon:
         self._wait_until_it_listens()
 
     def _wait_until_it_listens(self) -> None:
-        """Until it does, and not somebody who was quicker to take the port: rsync's client asks for no proof."""
+        """Wait until it listens.
+
+        Another process may have taken the port, and rsync's client does not authenticate the server.
+        """
         deadline = time.monotonic() + 20
         while self.process.poll() is None and time.monotonic() < deadline:
             if _listens(self.process.pid, self.port):
@@ -117,7 +122,7 @@ class Daemon:
         raise AgentError("the rsync daemon did not start", "sync")
 
     def stop(self) -> None:
-        """End it, and what it has started for each connection: one that is silent would keep its own for ever."""
+        """End it and its process for each connection. A silent connection would keep its process forever."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
         try:
@@ -132,7 +137,7 @@ def _listens(pid: int, port: int) -> bool:
     ours = set()
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):  # it was closed meanwhile
+            with contextlib.suppress(OSError):  # closed meanwhile
                 ours.add(str(entry.readlink()))
     with Path("/proc/net/tcp").open() as table:
         for line in itertools.islice(table, 1, None):
@@ -151,9 +156,9 @@ class View(NamedTuple):
 
 
 class Sender:
-    """The sending end of one migration, which has a directory of its own.
+    """The sending end of one migration. `directory` belongs to it alone.
 
-    With a `view` of the container what changes is told, not searched for.
+    With a `view` of the container the kernel reports changes. Without it the trees are searched.
     """
 
     def __init__(
@@ -191,7 +196,7 @@ class Sender:
                 stamp.ctime_ns < started_ns - TICK_NS for tree in before.values() for stamp in tree.values()
             )
             self._sent = before if settled else None
-        # What was removed goes there, too, if something else could not be read: a later pass may be told only of names.
+        # Removals are also sent if some file could not be read, since a later pass may get only names.
         options = ["--delete", "--ignore-errors", *self.live_options]
         sent = sum(self._end([(name, self._start(name, "./", *options))], live=True) for name in self._roots)
         self.suspects = {
@@ -200,7 +205,7 @@ class Sender:
         return sent
 
     def catch_up(self) -> int:
-        """Another live pass if anything has changed since the last, so that the final one may have nothing to do."""
+        """Make another live pass if anything has changed since the last, so that less is left for the final one."""
         return self._enclosure.run(self._catch_up)
 
     def _catch_up(self) -> int:
@@ -208,12 +213,12 @@ class Sender:
         return 0 if unchanged else self._live_pass()
 
     def _watch(self) -> None:
-        """From now on, what changes is told; unless that can't be had, or a file is open that has lost its name."""
+        """Let the kernel report changes from now on, unless it can't, or a file is open that has lost its name."""
         self._forget()
         if self.view is None:
             return
         view = self.view()
-        # Of what is mapped now, a page that is dirty already may be written without a trace and then be mapped no more.
+        # A page that is mapped and dirty now may be written again and unmapped without a report.
         self._mapped = written_through_mappings(view.processes, self.trees)
         with contextlib.suppress(NotTold, OSError):
             self._changes = Changes(self._roots, {LAYER: view.root})
@@ -221,9 +226,10 @@ class Sender:
                 self._forget()
 
     def _changed(self, processes: Sequence[int] = ()) -> dict[str, set[str]] | None:
-        """What has changed since the last pass began; None if nobody can tell.
+        """What has changed since the last pass began; None if that is unknown.
 
-        With `processes`, also what they have open and have written by a shared mapping.
+        With `processes`, this includes open files that have changed, and files that they may write through a shared
+        mapping.
         """
         if self._changes is None:
             return None
@@ -240,7 +246,7 @@ class Sender:
             self._changes.begin_dump()
 
     def close(self) -> None:
-        """Be told of changes no longer, and see the trees no longer."""
+        """End the reports of changes and the private mounts."""
         self._forget()
         self._enclosure.close()
 
@@ -250,7 +256,7 @@ class Sender:
         self._changes = self._sent = None
 
     def copy(self, module: str, files: Mapping[Path, str]) -> int:
-        """Send single files, each under the name that it is to have; links are followed. Returns the bytes sent."""
+        """Send single files under the given names. Links are followed. Returns the bytes sent."""
         return sum(
             self._end(
                 [(module, self._start(module, str(path), "-L", *self.live_options, to=name))], live=True
@@ -259,10 +265,10 @@ class Sender:
         )
 
     def final_pass(self, processes: Sequence[int]) -> int:
-        """Send the rest of a frozen container's files, all trees at once.
+        """Send the rest of a frozen container's files, all trees at once. Returns the bytes sent.
 
-        Size and time stamp don't tell a change from none in two cases, where contents are compared: a file written
-        again in the kernel tick in which the last pass read it, and one written through a shared mapping.
+        In two cases size and time stamp do not show a change, so the contents are compared: a file was written again in
+        the kernel tick of the last pass, or it was written through a shared mapping.
         """
         return self._enclosure.run(self._final_pass, processes)
 
@@ -273,23 +279,21 @@ class Sender:
             if not any(self._has_others(name, changed[name]) for name in changed):
                 return self._send(changed)
         if not mapped and self._sent == self._stamps():
-            return (
-                0  # two rsyncs and what they say to each other would take longer than all else in the freeze
-            )
+            return 0  # two rsyncs and their exchange would take longer than everything else in the freeze
         running = [(name, self._start(name, "./", "--delete")) for name in self._roots]
         for name, names in _together(self.suspects, mapped).items():
             if existing := [file for file, _ in self._files(name, names)]:
-                # In place: the other rsync on this tree would delete a temporary file, which it knows nothing of.
+                # In place, since the other rsync on this tree would delete an unknown temporary file.
                 again = ["--ignore-times", "--inplace", "--files-from=-", "--from0"]
                 running.append((name, self._start(name, "./", *again, names=existing)))
         return self._end(running)
 
     def _has_others(self, tree: str, names: set[str]) -> bool:
-        """Whether a file has several names. One that is sent by itself would part from them."""
+        """Whether a file has several names. If it were sent alone, it would be separated from its other names."""
         return any(seen.st_nlink > 1 for _, seen in self._files(tree, names))
 
     def _files(self, tree: str, names: set[str]) -> Iterator[tuple[str, os.stat_result]]:
-        """Those of the names that are a plain file's, and what it looks like."""
+        """The names that belong to plain files, and the files' status."""
         with beneath.tree(self._roots[tree]) as top:
             for name in sorted(names):
                 with contextlib.suppress(OSError):
@@ -297,7 +301,7 @@ class Sender:
                         yield name, seen
 
     def _send(self, changed: Mapping[str, set[str]]) -> int:
-        """Send files by their names, all trees at once; what is gone here goes there, too. Returns the bytes sent."""
+        """Send files by name, all trees at once. Names that are gone here are removed there. Returns the bytes sent."""
         named = ["--ignore-times", "--delete-missing-args", "--files-from=-", "--from0"]
         running = [
             (tree, self._start(tree, "./", *named, names=sorted(names))) for tree, names in changed.items()
@@ -310,9 +314,10 @@ class Sender:
     def _start(
         self, name: str, origin: str, *more: str, names: Sequence[str] = (), to: str = ""
     ) -> subprocess.Popen[bytes]:
-        # A file, and no pipe: an rsync that waits for its peer would not read, and whoever writes would wait with it.
+        # It is a file, not a pipe. An rsync that waits for its peer would not read the pipe, and the writer would wait,
+        # too.
         with os.fdopen(os.memfd_create("names"), "w+b") as listed:
-            # A line that begins with `#` or `;` is a comment to rsync, with --from0, too.
+            # Rsync takes a line that begins with `#` or `;` as a comment, with --from0, too.
             listed.write(b"\0".join(b"./" + os.fsencode(each) for each in names))
             listed.seek(0)
             return subprocess.Popen(
@@ -325,9 +330,11 @@ class Sender:
             )
 
     def _end(self, running: Sequence[tuple[str, subprocess.Popen[bytes]]], *, live: bool = False) -> int:
-        """Wait for them all. Returns the bytes sent. AgentError if one fails or stands still; then none runs any more.
+        """Wait for all of them. Returns the bytes sent.
 
-        While the container is `live` its files change under rsync's hands.
+        If one fails or makes no progress, ends all and raises AgentError.
+
+        While the container is `live`, files may change during the transfer.
         """
         total = 0
         try:
@@ -346,14 +353,14 @@ class Sender:
 
 
 def _said(name: str, process: subprocess.Popen[bytes], *, live: bool) -> str:
-    """Wait for an rsync, and return what it has said. AgentError if it fails or stands still."""
+    """Wait for an rsync, and return its output. AgentError if it fails or makes no progress."""
     bound_s = LIVE_STANDSTILL_S if live else STANDSTILL_S
     said = b""
     progress = Progress(None, process.pid, bound_s=bound_s)
-    assert process.stdout is not None  # noqa: S101 - it was asked for
+    assert process.stdout is not None  # noqa: S101 - stdout is a pipe
     with process.stdout as output:
         while True:
-            if select.select([output], [], [], LOOK_S)[0]:
+            if select.select([output], [], [], POLL_S)[0]:
                 if not (chunk := os.read(output.fileno(), 1 << 16)):
                     break
                 said += chunk
@@ -371,14 +378,14 @@ def _said(name: str, process: subprocess.Popen[bytes], *, live: bool) -> str:
 
 
 def _is_no_failure(lines: Sequence[str], *, live: bool) -> bool:
-    """Whether all that rsync complains of is as it has to be in a tree that is in use, or frozen."""
+    """Whether all complaints of rsync are normal for a tree that is in use, or frozen."""
     allowed = RACE if live else FROZEN_RACE
     complaints = [line for line in lines if COMPLAINT.match(line)]
     return bool(complaints) and all(allowed.search(line) for line in complaints)
 
 
 def _lasting(found: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """Without the names that CRIU makes for the time of a dump: they may be gone before they are sent."""
+    """Without the names that CRIU makes during a dump, which may be gone before they are sent."""
     lasting = {tree: {name for name in names if not is_of_a_dump(name)} for tree, names in found.items()}
     return {tree: names for tree, names in lasting.items() if names}
 

@@ -1,4 +1,4 @@
-"""Trees of files, walked: what every file looks like, for hosts and moments in which nobody tells of changes."""
+"""Walk trees of files and read the state of each file, where the kernel does not report changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Stamp(NamedTuple):
-    """What changes with every change of a file, its attributes or, for a directory, its entries."""
+    """Values of which one changes with every change of a file, of its attributes, or of a directory's entries."""
 
     inode: int
     ctime_ns: int
@@ -21,7 +21,7 @@ class Stamp(NamedTuple):
 
 
 def stamps(root: Path) -> dict[str, Stamp]:
-    """Of everything in a tree, by its name relative to it."""
+    """The stamp of everything in a tree, by its name relative to the tree."""
     found: dict[str, Stamp] = {}
     with beneath.tree(root) as top:
         for name, handle, entries in beneath.walk(top):
@@ -33,7 +33,7 @@ def stamps(root: Path) -> dict[str, Stamp]:
 
 
 def touched_since(root: Path, since_ns: int) -> set[str]:
-    """Files that were written since then, by names relative to the tree. Nanoseconds of the real-time clock."""
+    """Files that were written since then, by names relative to the tree. `since_ns` is of the real-time clock."""
     found: set[str] = set()
     with beneath.tree(root) as top:
         for name, _, entries in beneath.walk(top):

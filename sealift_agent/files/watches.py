@@ -1,8 +1,8 @@
-"""What a process watches (inotify, fanotify), and where CRIU will find it again.
+"""What a process watches (inotify, fanotify), and where CRIU finds it again.
 
-The kernel tells of a watched file only its device, inode and, where the file system makes one, a handle. CRIU opens the
-handle at a mount of that device, or looks for the inode in a few directories and in those that it is told of
-(`irmap-scan-path`); a file that it finds in no way stops the dump ("Can't dump that handle"). On overlayfs, where a
+Of a watched file the kernel shows only device, inode and, if the file system makes one, a handle. CRIU opens the handle
+at a mount of that device. Otherwise it looks for the inode in a few directories and in those of its setting
+`irmap-scan-path`. If it does not find a file, the dump ends ("Can't dump that handle"). On overlayfs, where a
 container's own files are, there are no such handles.
 """
 
@@ -31,7 +31,7 @@ HINTS = (
     "usr/share/polkit-1/actions",
     "lib/udev",
 )
-"""Where CRIU looks for an inode (criu/irmap.c), besides the root itself."""
+"""Directories in which CRIU looks for an inode (criu/irmap.c), and it also checks the root itself."""
 
 SEARCHED_AT_MOST = 50_000
 SCANNED_AT_MOST = 500_000
@@ -43,7 +43,7 @@ MARK = re.compile(
 
 
 def unresolvable(pid: int) -> list[str]:
-    """What the process watches that CRIU will not find, as "inotify on inode N"."""
+    """What the process watches and CRIU does not find, as "inotify on inode N"."""
     hidden = _hidden(pid)
     found = _scan(pid, set(hidden))
     return [
@@ -52,13 +52,13 @@ def unresolvable(pid: int) -> list[str]:
 
 
 def settings(pids: Sequence[int]) -> str:
-    """What CRIU's configuration has to say so that it finds what these processes watch."""
+    """The lines of CRIU's configuration that let it find what these processes watch."""
     paths = {path for pid in pids for path in _scan(pid, set(_hidden(pid))).values()}
     return "".join(f"irmap-scan-path {path}\n" for path in sorted(paths))
 
 
 def _hidden(pid: int) -> dict[tuple[int, int], str]:
-    """What the process watches that CRIU does not find by itself: device and inode, and by what it is watched."""
+    """What the process watches and CRIU does not find by itself: device and inode to the kind of watch."""
     found = {}
     for mark in _marks(pid):
         device, inode = int(mark["device"], 16), int(mark["ino"], 16)
@@ -68,7 +68,7 @@ def _hidden(pid: int) -> dict[tuple[int, int], str]:
 
 
 def _scan(pid: int, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], str]:
-    """Look for files by device and inode in the file systems of those devices. Their paths, as the process has them."""
+    """Look for files by device and inode in the file systems of those devices. Returns their paths in the process."""
     root = f"/proc/{pid}/root/"
     devices = {device for device, _ in wanted}
     found: dict[tuple[int, int], str] = {}
@@ -82,7 +82,7 @@ def _scan(pid: int, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], str]:
                     path = f"{place}/{entry.name}"
                     with contextlib.suppress(OSError):
                         seen = entry.stat(follow_symlinks=False)
-                        # CRIU reads its configuration by words and lines.
+                        # CRIU splits its configuration into words and lines.
                         if (seen.st_dev, seen.st_ino) in wanted and not re.search(r"[\s\"'#]", path):
                             found[seen.st_dev, seen.st_ino] = path
                         if entry.is_dir(follow_symlinks=False) and seen.st_dev in devices:
@@ -91,7 +91,7 @@ def _scan(pid: int, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], str]:
 
 
 def _device(number: int) -> int:
-    """A device as stat(2) has it, from the kernel's own number: 12 bits of major, 20 of minor."""
+    """A device in the form of stat(2), from the kernel's own number: 12 bits of major, 20 of minor."""
     return os.makedev(number >> 20, number & 0xFFFFF)
 
 
@@ -104,7 +104,7 @@ def _marks(pid: int) -> Iterator[re.Match[str]]:
 
 
 def _opens(pid: int, mark: re.Match[str], device: int) -> bool:
-    """Whether its handle leads to a file with a name, at some mount of the device."""
+    """Whether the handle leads to a file with a name, at some mount of the device."""
     handle = bytes.fromhex(mark["handle"])
     size = int(mark["size"], 16)
     given = size.to_bytes(4, "little") + int(mark["type"], 16).to_bytes(4, "little") + handle[:size]
@@ -127,7 +127,7 @@ def _opens(pid: int, mark: re.Match[str], device: int) -> bool:
 
 
 def _mount_points(pid: int, device: int) -> list[str]:
-    """Where a device is mounted; the kernel writes it here with 12 bits of major and 20 of minor number."""
+    """Where a device is mounted. Here the kernel writes 12 bits of major and 20 bits of minor number."""
     wanted = f"{device >> 20}:{device & 0xFFFFF}"
     with contextlib.suppress(OSError):
         return [mount.point for mount in proc.mounts(pid) if mount.device == wanted]

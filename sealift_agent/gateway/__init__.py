@@ -1,14 +1,13 @@
-"""The gateway: where the one decision of a migration is taken, written down, and carried out.
+"""The gateway: it makes a migration's only decision, records it, and carries it out.
 
-A workload's address belongs to one host. Moving it is the commit of a migration: first the new owner is on disk
-(`routes`), then the WireGuard peers are changed, in one operation of the kernel's (or wireguard-go's) table. A
-migration that was called off can't commit any more, and one that has committed can't be called off: whoever asks first
-decides.
-What WireGuard does not take is tried again, and changes nothing of what was decided.
+A workload's address belongs to one host. Moving it is the commit of a migration: first the new host is written to disk
+(`routes`), then the WireGuard peers are changed, in one operation of the table of the kernel or of wireguard-go. A
+migration that was called off can't commit any more, and one that has committed can't be called off: the first question
+decides. If WireGuard refuses a change, it is tried again. The decision does not change.
 
 ======= ==========================================================================
 decider answers the two hosts of a migration, through the tunnel
-keeper  has WireGuard do what is on record, also after this agent and after a restart
+keeper  sets the recorded routes in WireGuard, also after this agent and after a restart
 ======= ==========================================================================
 """
 
@@ -37,16 +36,16 @@ if TYPE_CHECKING:
 __all__ = ["Decider", "Keeper", "Serving", "keep_on", "main", "restore_routes"]
 
 ASK_UNTIL_S = 120
-"""How long a gateway without its controller still answers the hosts, unless somebody else ends the migration."""
+"""Seconds that a gateway without its controller still answers the hosts, unless the migration is ended by another."""
 
-LOOK_AGAIN_S = 0.05
+CHECK_AGAIN_S = 0.05
 
 
 class Serving:
-    """What one agent of the gateway has: the record, the journal, and a decider for each migration under way.
+    """What one agent of the gateway has: the record, the journal, and a decider for each running migration.
 
-    It serves its controller; when that one has gone, it answers the hosts until somebody else has ended the migrations,
-    or `ASK_UNTIL_S` are over; then it ends.
+    It serves its controller. When the controller has gone, it answers the hosts until another agent has ended the
+    migrations, or for `ASK_UNTIL_S`. Then it ends.
     """
 
     def __init__(self, routes: Routes, journal: Journal) -> None:
@@ -63,24 +62,24 @@ class Serving:
         return decider.port
 
     def end(self) -> None:
-        """No host asks any more."""
+        """Answer no hosts any more."""
         while self._deciders:
             self._deciders.pop().end()
         leave_keeper(self.routes)
 
     def gone(self) -> None:
-        """The controller is gone. The two hosts may still have to ask."""
+        """The controller is gone. The two hosts may still have questions."""
         mine = self.journal.let_go()
         until = time.monotonic() + ASK_UNTIL_S
         while self._deciders and any(map(self.journal.is_open, mine)) and time.monotonic() < until:
-            time.sleep(LOOK_AGAIN_S)
+            time.sleep(CHECK_AGAIN_S)
         self.end()
 
 
 def main(controller: Controller) -> None:
-    """Serve one controller. A decider outlives it: the two hosts may still have to ask.
+    """Serve one controller. A decider outlives it, since the two hosts may still have questions.
 
-    Who starts finds the routes as the record has them: a gateway that was restarted has forgotten them.
+    An agent first sets the recorded routes, since a restarted gateway has lost them.
     """
     stay(Path(sys.argv[0]))
     routes, journal, places = Routes(), Journal(), Places()
@@ -101,7 +100,7 @@ def main(controller: Controller) -> None:
     orders.on(protocol.Decide, serving.decide)
     orders.on(protocol.End, lambda _: serving.end())
     orders.on(protocol.ReleaseHeld, lambda order: sweep(order.address))
-    orders.on(protocol.Guarded, lambda _: firewall.stands())
+    orders.on(protocol.Guarded, lambda _: firewall.is_loaded())
     orders.on(protocol.Enter, lambda order: places.enter(order.limits))
     orders.on(protocol.Note, lambda order: journal.note(order.migration, order.phase, order.facts))
     orders.on(protocol.ListUnfinished, lambda _: journal.unfinished())

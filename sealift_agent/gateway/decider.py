@@ -1,8 +1,8 @@
-"""Who answers the two hosts of one migration: the only place where a migration is decided.
+"""The decider of one migration: it answers the two hosts. A migration is decided nowhere else.
 
-A host asks `prepare` (the queue for held packets is made), `hold` (packets for the address are held), `switch` (commit,
-if nobody has called it off), `call_off` (roll back, if it has not committed) and `release` (nothing is held any more).
-What `switch` and `call_off` answer is on disk before it is said (`routes`), and the same for ever.
+A host asks `prepare` (make the queue for held packets), `hold` (hold packets for the address), `switch` (commit, unless
+it was called off), `call_off` (roll back, unless it has committed) and `release` (hold nothing any more). Answers to
+`switch` and `call_off` are on disk before they are sent (`routes`), and never change.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from ..protocol import Move
     from ..routes import Routes
 
-LOOK_FOR_OTHERS_S, WAIT_FOR_OTHERS_S = 0.002, 5
-"""How often it looks whether the last of a group has asked, and after how long it says that it still has not."""
+CHECK_OTHERS_S, WAIT_FOR_OTHERS_S = 0.002, 5
+"""Seconds between two checks whether the last of a group has asked, and seconds until the answer that it has not."""
 
 FINAL = {"release", "call_off"}
-"""Questions after which nothing is held any more."""
+"""After these questions nothing is held any more."""
 
 
 class Decider(threading.Thread):
-    """Answers the two hosts of one migration through the tunnel until told to end; holds packets in between."""
+    """Answers the two hosts of one migration through the tunnel until `end`. Holds packets in between."""
 
     def __init__(self, routes: Routes, address: str, token: str, key: str, move: Move, port: int = 0) -> None:
         super().__init__(daemon=True)
@@ -50,7 +50,7 @@ class Decider(threading.Thread):
         self.port = self.admission.port
 
     def run(self) -> None:
-        """Answer whoever knows the token."""
+        """Answer every host that knows the token."""
         while True:
             try:
                 link = Link(self.admission.take())
@@ -59,13 +59,13 @@ class Decider(threading.Thread):
             threading.Thread(target=self._answer, args=(link,), daemon=True).start()
 
     def end(self) -> None:
-        """No more answers, and nothing held any more."""
+        """Answer no more, and hold nothing any more."""
         if self.hold is not None:
             self.hold.end()
         self.admission.close()
 
     def release(self) -> int:
-        """Hold nothing any more. Returns how many packets were held."""
+        """Hold nothing any more. Returns the number of packets that were held."""
         return self.hold.release() if self.hold is not None else 0
 
     def _answer(self, link: Link) -> None:
@@ -84,13 +84,13 @@ class Decider(threading.Thread):
                 return
             if question in FINAL and self.hold is not None:
                 with contextlib.suppress(OSError):
-                    self.hold.end()  # the answer does not wait for it
+                    self.hold.end()  # the answer does not have to wait for this
 
     def say(self, question: str) -> dict[str, Any]:
-        """The answer to a question. `error` in it: there is none yet, or not for good. It is never a no."""
+        """The answer to a question. If it has `error`, there is none yet, or it is not final. It never means no."""
         try:
             return self.questions[question]()
-        except Exception as failure:  # noqa: BLE001 - whoever asked waits for a word, whatever went wrong
+        except Exception as failure:  # noqa: BLE001 - a host waits for an answer, whatever has failed
             kind = "" if isinstance(failure, AgentError) else f"{type(failure).__name__}: "
             return {"error": f"{kind}{failure}"}
 
@@ -108,7 +108,7 @@ class Decider(threading.Thread):
     def _switch(self) -> dict[str, Any]:
         until = time.monotonic() + WAIT_FOR_OTHERS_S
         while (outcome := self.routes.switch(self.move)) == WAITING and time.monotonic() < until:
-            time.sleep(LOOK_FOR_OTHERS_S)
+            time.sleep(CHECK_OTHERS_S)
         points.passed(Point.DECIDED)
         behind = self.routes.behind.get(self.move.address)
         return {"outcome": outcome, **({"routes": f"failed: {behind}"} if behind else {})}
@@ -118,8 +118,6 @@ class Decider(threading.Thread):
 
     def _call_off(self) -> dict[str, Any]:
         outcome = self.routes.call_off(self.move.migration)
-        with contextlib.suppress(
-            OSError, AgentError
-        ):  # it is decided: nothing may come in the way of saying so
+        with contextlib.suppress(OSError, AgentError):  # it is decided, and the answer must not fail
             self.release()
         return {"outcome": outcome}

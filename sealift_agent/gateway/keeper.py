@@ -1,4 +1,4 @@
-"""WireGuard has what is on record: told by the agent until it has, by one that outlives it, and at each start."""
+"""Make WireGuard's state equal to the record: by the agent, by a program that outlives it, and at each start."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from ..wire import Controller
 
 APPLY_AGAIN_S, APPLY_AT_LEAST_S = 0.5, 30
-"""How soon WireGuard is told again what it did not do, and how often at least."""
+"""Seconds until WireGuard is told again what it refused, at first and at most."""
 
 KEEP_ON_S, KEEP_ON_PAUSE_S = 3600, 2
-"""The same when the controller has gone: for how long, and how often."""
+"""Seconds for which `keep_on` tries it, and seconds between two attempts."""
 
 
 class Keeper(threading.Thread):
-    """Has WireGuard do what is on record as long as it does not. A gateway that is started again does so at once."""
+    """Sets what is recorded in WireGuard until WireGuard has it. A restarted gateway begins at once."""
 
     def __init__(self, routes: Routes) -> None:
         super().__init__(daemon=True)
         self.routes = routes
 
     def run(self) -> None:
-        """Look again and again, the more seldom the longer nothing changes."""
+        """Check again and again. The interval grows while nothing changes."""
         seen: dict[str, str] = {}
         pause_s: float = APPLY_AGAIN_S
         while True:
@@ -50,13 +50,13 @@ class Keeper(threading.Thread):
 
 
 def restore_routes(controller: Controller) -> None:  # noqa: ARG001 - it serves nobody
-    """What `network up` runs when the gateway starts: WireGuard gets what the record says."""
+    """`network up` runs this when the gateway starts: WireGuard gets the recorded routes."""
     for name, why in Routes().restore().items():
-        print(f"{name}: {why}", file=sys.stderr)  # noqa: T201 - for who starts the gateway
+        print(f"{name}: {why}", file=sys.stderr)  # noqa: T201 - for whoever starts the gateway
 
 
 def keep_on(controller: Controller) -> None:  # noqa: ARG001 - it serves nobody
-    """What outlives an agent whose controller has gone before WireGuard did what is on record; one at a time."""
+    """Outlives an agent whose controller has gone before WireGuard had the recorded routes. Only one runs at a time."""
     routes = Routes()
     with (STATE / "keeping").open("w") as lock:
         try:
@@ -72,7 +72,7 @@ def keep_on(controller: Controller) -> None:  # noqa: ARG001 - it serves nobody
 
 
 def leave_keeper(routes: Routes) -> None:
-    """The agent ends before WireGuard has done what is on record: one that goes on (`keep_on`) is left behind."""
+    """Start a program (`keep_on`) that continues after this agent, if WireGuard lacks recorded routes."""
     if INTERFACE not in routes.behind:
         return
     nothing = subprocess.DEVNULL  # a peer that WireGuard does not have is told with that peer's key

@@ -1,1 +1,1 @@
-"""A container's memory on its way: in rounds beforehand, in the freeze, or behind the restored processes."""
+"""Transfer of a container's memory: in rounds before the freeze, in the freeze, or after the restore."""

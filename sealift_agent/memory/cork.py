@@ -1,9 +1,9 @@
-"""What CRIU keeps back on its way to a page server is pushed on.
+"""Send at once what CRIU holds back on its connection to a page server.
 
-CRIU corks that connection (tcp(7), TCP_CORK), pushes where it waits for an answer, and forgets to where it takes its
-leave (4.2.1, `disconnect_from_page_server`): the last pages and the farewell stay in the kernel until its ceiling of
-200 ms, with the container frozen. Setting TCP_NODELAY sends what is held back, corked or not, and it is an option of
-the socket, not of who sets it: the agent, which has made the connection, keeps setting it.
+CRIU corks this connection (tcp(7), TCP_CORK). It uncorks it where it waits for an answer, but not where it closes the
+connection (4.2.1, `disconnect_from_page_server`). So the last pages and the closing message stay in the kernel for up
+to 200 ms, while the container is frozen. Setting TCP_NODELAY sends them even if the socket is corked. The option
+belongs to the socket, whoever sets it. So the agent, which made the connection, sets it again and again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PUSH_S = 0.002
 
 
 class Pushed:
-    """For the length of a block: what others send by this connection is not held back. None: nothing is done."""
+    """Within a block, send at once what another process holds back on this connection. With None, do nothing."""
 
     def __init__(self, connection: socket.socket | None) -> None:
         self._connection = connection

@@ -1,6 +1,6 @@
-"""How fast a container's processes dirty their memory, sampled while they run; and what a link carries meanwhile.
+"""How fast a container's processes dirty their memory. It is sampled while they run.
 
-Where the kernel tracks it (soft-dirty bits) dirty pages are counted. Elsewhere the pages that were touched, read or
+Where the kernel tracks dirty pages (soft-dirty bits), they are counted. Elsewhere all pages that were touched, read or
 written, are an upper bound: `Referenced` after clear_refs (proc(5)).
 """
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MOMENTS_S = (0.2, 0.6)
-"""When the dirty pages are counted after the marks were cleared. Two counts tell a small working set from a writer that
-goes through all of its memory."""
+"""Seconds from clearing the marks to counting the dirty pages. Two counts tell a small working set from a process
+that writes all of its memory."""
 
-REFERENCED, SOFT_DIRTY = "1", "4"  # what clear_refs clears
+REFERENCED, SOFT_DIRTY = "1", "4"  # what is written to clear_refs
 ENTRY_BYTES = 8
 CHUNK_PAGES = 1 << 20
 MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+\s*(.*)$")
 
 
 def sample(container: str, tracked: bool) -> MemorySample:
-    """The dirty bytes after each of `MOMENTS_S`, and how they were found.
+    """The dirty bytes after each of `MOMENTS_S`, and the method that found them.
 
-    Nothing is sampled where nothing may be cleared: a pre-dump under way lives by the soft-dirty bits.
+    During a pre-dump nothing is sampled, since the pre-dump needs the soft-dirty bits, which sampling clears.
     """
     pid = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
     pids = cgroup.pids(cgroup.of_process(pid))
@@ -53,13 +53,16 @@ def sample(container: str, tracked: bool) -> MemorySample:
 
 
 def dump_bytes(pid: int) -> int:
-    """What a dump of the process takes: memory that no file on disk has. Shared pages count in parts."""
+    """The bytes that a dump of the process has: memory that is in no file on disk.
+
+    Shared pages are counted in parts.
+    """
     sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB$", proc.read(pid, "smaps_rollup"), re.MULTILINE))
     return sum(int(sizes.get(name, 0)) for name in ("Pss_Anon", "Pss_Shmem", "SwapPss")) * 1024
 
 
 def _is_being_pre_dumped(container: str) -> bool:
-    """Whether a migration of it has its images here: its next round counts on the bits."""
+    """Whether a migration has images of the container here. Its next round needs the soft-dirty bits."""
     with contextlib.suppress(FileNotFoundError):  # another migration has just ended
         return any(path.read_text() == container for path in dumps.DUMPS.glob(f"*/{dumps.CONTAINER}"))
     return False
@@ -76,7 +79,7 @@ def _clear(pid: int, what: str) -> bool:
 
 
 def _dumped(pid: int) -> Iterator[tuple[int, int]]:
-    """The mappings that a dump reads: writable, and not of a file."""
+    """The mappings that a dump reads: they are writable and not of a file."""
     with contextlib.suppress(OSError):
         for line in proc.lines(pid, "maps"):
             found = MAPPING.match(line)
@@ -96,7 +99,7 @@ def _soft_dirty_bytes(pid: int) -> int:
 
 
 def _count(entries: bytes) -> int:
-    """How many entries (64 bits, low byte first) are soft-dirty and there: whole columns of bytes at a time."""
+    """How many entries (64 bits, low byte first) are soft-dirty and present. Columns of bytes are counted at once."""
     dirty = int.from_bytes(entries[6::8], "little")
     there = int.from_bytes(entries[7::8], "little")
     mask = int.from_bytes(b"\x80" * (len(entries) // ENTRY_BYTES), "little")

@@ -1,15 +1,14 @@
-"""Huge pages are in the way of rounds, and help a post-copy.
+"""Split huge pages before rounds, and make huge pages before a post-copy.
 
-Before rounds they are split. What was written to a transparent huge page the kernel notes for the whole of it
-(soft-dirty, in its PMD): one byte makes 2 MiB dirty, and a writer that touches a page here and there keeps rounds from
-getting smaller. Of 100 MB with 2 MB/s written all over them each round sent everything, and so did the freeze. The
-kernel splits a huge page of which it is told that a part is cold (MADV_COLD; mm/madvise.c,
-madvise_cold_or_pageout_pte_range). The one page that is called cold for it stays where it is. khugepaged puts them
-together again in its time.
+Before rounds huge pages are split. The kernel has one soft-dirty mark for a whole transparent huge page (in its PMD).
+So one written byte makes 2 MiB dirty, and rounds don't get smaller if a process writes single pages here and there.
+With 2 MB/s written all over 100 MB, every round and the freeze sent everything. The kernel splits a huge page if a part
+of it is declared cold (MADV_COLD; mm/madvise.c, madvise_cold_or_pageout_pte_range). The page that is declared cold
+stays in memory. khugepaged makes huge pages again later.
 
-Before a post-copy small pages are put together. In the freeze CRIU has the kernel walk all memory page by page three
-times (smaps, PAGEMAP_SCAN, vmsplice). The final dump of 1 GB took 57 ms longer than that of 100 MB
-(benchmarks/results/peers.parquet); where 512 pages are one, 27 ms are left of it (post-copy.parquet).
+Before a post-copy small pages are collapsed to huge pages. In the freeze the kernel walks all memory for CRIU three
+times, page by page (smaps, PAGEMAP_SCAN, vmsplice). The final dump of 1 GB took 57 ms longer than that of 100 MB
+(benchmarks/results/peers.parquet). With huge pages the difference is 27 ms (post-copy.parquet).
 """
 
 from __future__ import annotations
@@ -30,21 +29,21 @@ if TYPE_CHECKING:
 
 PROCESS_MADVISE = 440
 MADV_COLD, MADV_COLLAPSE = 20, 25
-"""process_madvise(2), by its number, which all architectures share: glibc 2.36 is the first to have it."""
+"""The number of process_madvise(2), the same on all architectures. Only glibc 2.36 and later have the function."""
 
 HUGE_BYTES = 2 << 20
 AT_ONCE = 512
-"""Ranges in one call; the kernel takes 1024."""
+"""Ranges in one call. The kernel accepts 1024."""
 
 SLOW_S, LONGEST_S = 0.2, 20.0
-"""How long one huge page takes to be put together where the kernel has to search for room, and how long all may."""
+"""Bounds in seconds: for one huge page, which takes long if the kernel has to search for free memory, and for all."""
 
 MOST_REFUSED = 16
-"""A process of which the kernel refuses so many is left alone."""
+"""After so many refusals of the kernel a process is left alone."""
 
 ENTRY = struct.Struct("<Q")
 IS_PRESENT, IS_FILE, IS_EXCLUSIVE = 1 << 63, 1 << 61, 1 << 56
-"""What /proc/PID/pagemap says of a page (Documentation/admin-guide/mm/pagemap.rst)."""
+"""Bits of an entry of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst)."""
 
 _OWN = int.from_bytes(ENTRY.pack(IS_PRESENT | IS_EXCLUSIVE) * (HUGE_BYTES // PAGE_BYTES), "little")
 _ASKED = int.from_bytes(
@@ -58,7 +57,7 @@ HUGE = re.compile(r"^AnonHugePages: +(\d+) kB")
 
 
 def split(pids: Iterable[int]) -> str | None:
-    """Split the huge pages of these processes. Returns what stands in the way, if anything does."""
+    """Split the huge pages of these processes. Returns the kernel's reason if it refuses."""
     refused = None
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):  # it has ended
@@ -79,11 +78,11 @@ def ranges(pid: int) -> Iterator[tuple[int, int]]:
 
 
 def gather(pids: Iterable[int]) -> int:
-    """Put the pages of these processes together. Returns how many bytes are in huge pages for it.
+    """Collapse the pages of these processes to huge pages. Returns the bytes in new huge pages.
 
-    Not where a part of a huge page would have to be made up, or is shared with another process: neither its memory nor
-    what has to be sent grows. Nor where the host's owner wants no huge pages, or the process (prctl(2),
-    PR_SET_THP_DISABLE), or where the kernel finds no room for them, or not fast.
+    A huge page is made only if all of its pages exist in one process alone, so that neither the process nor the
+    transfer grows. None is made if the host's owner or the process has forbidden it (prctl(2), PR_SET_THP_DISABLE), or
+    if the kernel finds no free memory for it, or not fast enough.
     """
     gathered = 0
     if not USE.exists() or "[never]" in USE.read_text():
@@ -101,13 +100,13 @@ def gather(pids: Iterable[int]) -> int:
                 took_s = time.monotonic() - began
                 if took_s > SLOW_S or began > deadline:
                     return gathered
-                # The process can't change its mappings while one is put together: it gets its turn in between.
+                # The process can't change its mappings during a collapse, so it gets the same time in between.
                 time.sleep(took_s)
     return gathered
 
 
 def _whole(pid: int) -> Iterator[int]:
-    """Where 512 pages in a row are there, in one process alone, and could be one."""
+    """Addresses at which 512 consecutive pages exist, in one process alone, and could be one huge page."""
     lines = proc.lines(pid, "maps")
     with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
         for mapping in filter(None, map(ANONYMOUS.match, lines)):
@@ -120,12 +119,12 @@ def _whole(pid: int) -> Iterator[int]:
 
 
 def _huge_pages(start: int, end: int) -> range:
-    """Where huge pages may begin in a mapping."""
+    """Addresses at which huge pages may begin in a mapping."""
     return range(-(-start // HUGE_BYTES) * HUGE_BYTES, end - HUGE_BYTES + 1, HUGE_BYTES)
 
 
 def _collapse(pid: int, place: int) -> bool:
-    """Whether the kernel puts the pages of a huge page together. ProcessLookupError if the process has ended."""
+    """Collapse the pages of one huge page. Returns whether it was done. ProcessLookupError if the process has ended."""
     try:
         return _advise(pid, [place], HUGE_BYTES, MADV_COLLAPSE) == HUGE_BYTES
     except ProcessLookupError:
@@ -135,7 +134,7 @@ def _collapse(pid: int, place: int) -> bool:
 
 
 def _call_cold(pid: int, places: list[int]) -> str | None:
-    """Say of a page at each of these addresses that it is cold. Returns why the kernel refuses that, if it does."""
+    """Declare a page at each of these addresses cold. Returns the kernel's reason if it refuses."""
     try:
         for first in range(0, len(places), AT_ONCE):
             _advise(pid, places[first : first + AT_ONCE], PAGE_BYTES, MADV_COLD)
@@ -147,7 +146,10 @@ def _call_cold(pid: int, places: list[int]) -> str | None:
 
 
 def _advise(pid: int, places: list[int], size: int, advice: int) -> int:
-    """process_madvise(2) of so many bytes at each place. Returns for how many it was done. OSError if for none."""
+    """Call process_madvise(2) for `size` bytes at each place. Returns the bytes for which it was done.
+
+    OSError if for none.
+    """
     process = os.pidfd_open(pid)
     try:
         vector = b"".join(struct.pack("=QQ", place, size) for place in places)

@@ -1,7 +1,7 @@
-"""The agent's side of memory that follows a restore: the pager, and what happens if it dies.
+"""The agent's side of post-copy memory: it starts the pager, and acts if the pager dies.
 
-Were it to die with pages missing, the kernel would forget that they are missing and hand out zeroes. So the agent holds
-the same descriptors: a process that needs a page that nobody will bring then waits, until it is ended for good.
+If the pager dies with pages missing, the kernel forgets that they are missing and gives out zeroes. So the agent holds
+the same descriptors. Then a process that needs a missing page waits until the container is ended.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WORD_S, RESTORED_S = 60, 10
-"""A busy host may take seconds to start a program. Clients wait for the word that all is restored."""
+"""Bounds for the pager's messages. A busy host may need seconds to start a program. Clients wait for the second
+message, which says that all is restored."""
 
 
 class LazyPagesDaemon:
-    """A pager for one restore, which waits for its word. It outlives this process: nobody else could bring the pages.
+    """The pager of one restore. It outlives this process, since no other process could bring the pages.
 
-    `directory` is the migration's, `images` the last dump's, `work` that of CRIU's restore.
+    `directory` is the migration's, `images` has the last dump, `work` is the directory of CRIU's restore.
     """
 
     def __init__(self, directory: Path, images: Path, work: Path) -> None:
@@ -40,7 +41,7 @@ class LazyPagesDaemon:
         self._post, theirs = socket.socketpair()
         with self._log.open("wb") as log, theirs:
             self._process = subprocess.Popen(
-                # By the directory `dumps.workers` finds out later whose it is.
+                # `dumps.workers` later tells by the directory which migration it belongs to.
                 [sys.executable, sys.argv[0], "pager", *map(str, (directory, images, work, theirs.fileno()))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -57,9 +58,9 @@ class LazyPagesDaemon:
         return self._process.pid
 
     def begin(self, source: socket.socket | None) -> None:
-        """Have it bring what the images leave out, from a source or else from the images that are here.
+        """Let it bring the pages that the images leave out: from `source`, or from the images here if that is None.
 
-        `source` is a connection to the page server there, which the pager then has alone.
+        `source` is a connection to the page server there. Afterwards only the pager has it.
         """
         if source is not None:
             with source, contextlib.suppress(OSError):  # it has died, and `reason` says why
@@ -67,7 +68,7 @@ class LazyPagesDaemon:
         self._say({"source": source is not None})
 
     def read_ahead(self) -> None:
-        """Tell it that the images of all rounds but the last dump are there."""
+        """Tell it that the images of all rounds are there, except the last dump's."""
         self._say({"read": "ahead"})
 
     def run(self) -> None:
@@ -75,14 +76,14 @@ class LazyPagesDaemon:
         self._say({"committed": True})
 
     def _say(self, word: dict[str, Any]) -> None:
-        assert self._process.stdin  # noqa: S101 - it was asked for
-        with contextlib.suppress(BrokenPipeError):  # it is through, or `reason` says why not
+        assert self._process.stdin  # noqa: S101 - stdin is a pipe
+        with contextlib.suppress(BrokenPipeError):  # it has finished, or `reason` says why not
             self._process.stdin.write(f"{json.dumps(word)}\n")
             self._process.stdin.flush()
 
     def _hear(self, word: str, timeout_s: float = WORD_S) -> None:
-        """Wait until it says that. AgentError if it has ended instead, or does not."""
-        assert self._process.stdout  # noqa: S101 - it was asked for
+        """Wait for this message. AgentError if it does not come, or if the pager has ended."""
+        assert self._process.stdout  # noqa: S101 - stdout is a pipe
         ready = select.select([self._process.stdout], [], [], timeout_s)[0]
         if not ready or word not in self._process.stdout.readline():
             raise AgentError(self.reason() if ready else f"the pager does not say {word!r}", "restore")
@@ -92,9 +93,9 @@ class LazyPagesDaemon:
         return bool(self._process.poll())
 
     def guard(self) -> None:
-        """Hold what it holds, before anything depends on it. AgentError if it has died already."""
+        """Hold the pager's descriptors, too, before anything depends on it. AgentError if it has died already."""
         self._hear("restored", RESTORED_S)
-        with contextlib.suppress(OSError):  # it has ended: said below, if it has not ended well
+        with contextlib.suppress(OSError):  # it has ended: whether with an error, is checked below
             for entry in Path(f"/proc/{self._process.pid}/fd").iterdir():
                 with contextlib.suppress(OSError):
                     if str(entry.readlink()) == "anon_inode:[userfaultfd]":
@@ -103,26 +104,29 @@ class LazyPagesDaemon:
             raise AgentError(self.reason(), "restore")
 
     def _hold(self, descriptor: int) -> None:
-        """Hold what the pager has by this number. It may just have closed it: the process has ended."""
+        """Hold the descriptor that has this number in the pager.
+
+        If the pager has just closed it, its process has ended.
+        """
         with contextlib.suppress(OSError):
             self._guarded.append(pidfd.borrow(self._process.pid, descriptor))
 
     def watch(self, on_failure: Callable[[], None]) -> None:
-        """From here on (the commit) a pager that ends with pages missing means `on_failure`."""
+        """From now on (the commit) `on_failure` is called if the pager ends with pages missing."""
 
-        def see_to_the_end() -> None:
-            assert self._process.stdout  # noqa: S101 - it was asked for
+        def wait_for_its_end() -> None:
+            assert self._process.stdout  # noqa: S101 - stdout is a pipe
             for line in self._process.stdout:
                 self._hold(json.loads(line)["forked"])
             if self._process.wait() != 0:
                 on_failure()
-            self._let_go()
+            self._close_guarded()
 
-        self._watch = threading.Thread(target=see_to_the_end, daemon=True)
+        self._watch = threading.Thread(target=wait_for_its_end, daemon=True)
         self._watch.start()
 
     def wait(self, timeout_s: float | None) -> None:
-        """Wait until every page is in. AgentError when that will never be, or was not in time."""
+        """Wait until every page is in. AgentError if that is impossible, or takes longer than `timeout_s` seconds."""
         try:
             status = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired as late:
@@ -135,11 +139,11 @@ class LazyPagesDaemon:
             )
 
     def stop(self) -> None:
-        """Before the commit, once the restored processes are gone: nobody needs it any more."""
+        """End it before the commit, when the restored processes have ended and nobody needs it."""
         if self._watch is None:
             self._process.kill()
             self._process.wait()
-            self._let_go()
+            self._close_guarded()
 
     def reason(self) -> str:
         """Why it died."""
@@ -147,6 +151,6 @@ class LazyPagesDaemon:
         why = self._log.read_text(errors="replace").strip()
         return why or f"the pager ended with status {self._process.returncode}"
 
-    def _let_go(self) -> None:
+    def _close_guarded(self) -> None:
         while self._guarded:
             os.close(self._guarded.pop())

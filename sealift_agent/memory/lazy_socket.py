@@ -1,7 +1,7 @@
-"""Where CRIU's restore hands over the memory of what it restores: in the place of CRIU's own daemon for pages.
+"""The socket at which CRIU's restore hands over its processes' memory. It takes the place of CRIU's own pager.
 
-With `--lazy-pages` it connects to a socket in its working directory, and gives the userfaultfd of each process, behind
-the number that the process has in the container; at the end it says that all are restored (criu 4.2, uffd.c).
+With `--lazy-pages` CRIU connects to a socket in its working directory. For each process it sends the process's number
+in the container, and then its userfaultfd. At the end it says that all are restored (criu 4.2, uffd.c).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ FINISHED = 0x52535446
 
 
 class Handed(NamedTuple):
-    """The memory of one process, by its number in the container, as a userfaultfd."""
+    """The memory of one process, as a userfaultfd. `process` is its number in the container."""
 
     process: int
     descriptor: int
 
 
 class LazyPagesSocket:
-    """Listens in a restore's working directory, and then has its connection."""
+    """Listens in a restore's working directory, and then has the restore's connection."""
 
     def __init__(self, work: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -45,27 +45,30 @@ class LazyPagesSocket:
         self._socket.listen(1)
 
     def fileno(self) -> int:
-        """For a selector: readable when the restore comes, and when it says something. It changes when it has come."""
+        """For a selector: readable when the restore connects or sends something.
+
+        The number changes when it has connected.
+        """
         return self._socket.fileno()
 
     def accept(self) -> None:
-        """The restore has come."""
+        """Accept the restore's connection."""
         listener, (self._socket, _) = self._socket, self._socket.accept()
         listener.close()
         self.came = True
 
     def take(self) -> Handed | None:
-        """The next that is handed over; None when all are. AgentError if the restore has ended without saying so."""
+        """The next memory that is handed over; None after the last. AgentError if the restore has ended before that."""
         while len(number := self._socket.recv(NUMBER_BYTES, socket.MSG_WAITALL)) == NUMBER_BYTES:
             said = int.from_bytes(number, "little", signed=True)
             if said == FINISHED:
                 return None
             if said > 0:
-                # What is read at once ends with the message that had a descriptor: nothing behind it is taken.
+                # One read ends with the message that has a descriptor, so nothing after it is read.
                 _, (descriptor, *_), _, _ = socket.recv_fds(self._socket, 64, 1)
                 return Handed(said, descriptor)
         raise AgentError("the restore has ended before all was restored", "restore")
 
     def close(self) -> None:
-        """Nobody comes any more."""
+        """Listen no longer."""
         self._socket.close()

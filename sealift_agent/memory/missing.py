@@ -1,4 +1,4 @@
-"""What a restored process still lacks of its memory, while it moves, drops and doubles its mappings."""
+"""The memory that a restored process still lacks, while it moves, unmaps and copies its mappings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 class Range(NamedTuple):
-    """From one address to before another, and where `start` was in the dump: the process may have moved it since."""
+    """Addresses from `start` to before `end`.
+
+    `origin` is where `start` was in the dump: the process may have moved it.
+    """
 
     start: int
     end: int
@@ -18,13 +21,13 @@ class Range(NamedTuple):
 
 
 class Missing:
-    """Ranges of a process's addresses, in order, none of which touches another's pages.
+    """Ranges of a process's addresses, in order. No two of them have a page in common.
 
     All numbers are bytes, in whole pages.
     """
 
     def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """`ranges` are from one address to before another, as they are in the dump."""
+        """`ranges` are pairs of a first address and the address after the last, as in the dump."""
         self._ranges = [Range(start, end, start) for start, end in sorted(ranges)]
         self._starts = [found.start for found in self._ranges]
         self._moved = False
@@ -33,13 +36,13 @@ class Missing:
         return bool(self._ranges)
 
     def copy(self) -> Missing:
-        """The same for a child of the process."""
+        """A copy, for a child of the process."""
         made = Missing(())
         made._ranges, made._starts, made._moved = [*self._ranges], [*self._starts], self._moved
         return made
 
     def clear(self) -> None:
-        """Nothing of it is needed any more."""
+        """Forget all ranges, since none is needed any more."""
         self._ranges, self._starts = [], []
 
     def origin(self, address: int) -> int | None:
@@ -51,7 +54,7 @@ class Missing:
         return found.origin + address - found.start
 
     def wanted(self, origin: int, size: int) -> list[Range]:
-        """Where what was here in the dump is missing now."""
+        """Where the process now lacks what was at these addresses in the dump."""
         last = origin + size
         found = []
         for one in self._ranges if self._moved else self._ranges[self._around(origin, last)]:
@@ -62,11 +65,11 @@ class Missing:
         return found
 
     def _around(self, start: int, end: int) -> slice:
-        """Which ranges may have some of these addresses."""
+        """The ranges that may have some of these addresses."""
         return slice(max(0, bisect_right(self._starts, start) - 1), bisect_left(self._starts, end))
 
     def remove(self, start: int, end: int) -> list[Range]:
-        """It is no longer missing. Returns what was."""
+        """Remove these addresses. Returns what was missing of them."""
         around = self._around(start, end)
         kept, removed = [], []
         for one in self._ranges[around]:
@@ -84,7 +87,7 @@ class Missing:
         return removed
 
     def move(self, start: int, to: int, size: int) -> None:
-        """The process has moved a mapping, missing pages and all; what was there before is gone."""
+        """The process has moved a mapping with its missing pages. What was at the new place before is gone."""
         moving = self.remove(start, start + size)
         self.remove(to, to + size)
         if not moving:

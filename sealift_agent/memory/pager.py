@@ -1,16 +1,16 @@
-"""Memory that follows: a restored process runs, and gets its pages as it needs them, and then all the others.
+"""The pager of a post-copy: a restored process runs, and gets the pages that it needs first, and then all others.
 
-A program of its own, in the place of CRIU's daemon for pages. It is started before the freeze, and outlives the agent,
-since without it memory would never be complete. CRIU hands it each process's userfaultfd (`lazy_socket`). It answers
-page faults from what a dump at the source has, or images that are here (`supply`), and puts the rest in by itself.
+It is a program of its own, in the place of CRIU's pager. It is started before the freeze. It outlives the agent, since
+memory would stay incomplete without it. CRIU hands each process's userfaultfd over to it (`lazy_socket`). It answers
+page faults with pages of a dump at the source, or of images that are here (`supply`), and brings the rest unasked.
 
-What is needed goes first, with its neighbours. From a source small mappings are fetched before a process runs (stacks,
-data of programs, a heap's own records): a process that has just been restored needs hundreds of their pages, and would
-wait for the way there and back with each. All the rest follows once the container has found its feet.
+Pages that a process waits for come first, with their neighbours. From a source, small mappings (stacks, data of
+programs, records of a heap) are fetched before a process runs: a process that was just restored needs hundreds of their
+pages, and would wait for a round trip for each. The rest follows some time after the commit.
 
-CRIU's own daemon (4.2, uffd.c) fetches up to 4 MiB at a time, while faults wait, and takes a whole processor to wait
-for them; it can't bring what lies in the images of earlier rounds (pagemap.c, read_parent_page, never says that it is
-complete); and who waited for a page that the kernel did not take (EAGAIN) it forgets.
+CRIU's own pager (4.2, uffd.c) fetches up to 4 MiB at a time while faults wait, and uses a whole processor for waiting.
+It can't bring pages of earlier rounds' images (pagemap.c, read_parent_page, never says that it is complete). If the
+kernel did not take a page (EAGAIN), it forgets the process that waits for it.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ if TYPE_CHECKING:
     from ..wire import Controller
 
 SMALL_PAGES = 256
-"""Larger mappings wait until the container has been committed: before, fetching would take time from its restore."""
+"""Larger mappings wait for the commit, since fetching them earlier would make the restore slower."""
 
-GENTLE_S = 0.3
-"""So long after the commit only what is asked for is brought: what runs again needs a few pages of large mappings
-first, and each would wait for what is on its way already."""
+ON_DEMAND_S = 0.3
+"""Seconds after the commit in which only needed pages are brought. A process that runs again needs a few pages of
+large mappings first, and each would have to wait for other pages on the way."""
 
 CHANGE_S = 0.0001
-"""A process that changes its mappings gets so long to come to where the kernel tells of it."""
+"""Seconds that a process which changes its mappings gets, until the kernel can report the change."""
 
 SPARED = "-1000"
-"""The kernel's out-of-memory killer leaves such a process alone (proc(5), oom_score_adj)."""
+"""The kernel's out-of-memory killer does not end such a process (proc(5), oom_score_adj)."""
 
 
 @dataclass(eq=False)
 class Block:
-    """Some pages of one process, in a row, as they were in the dump. `asked`: they are on their way."""
+    """Some consecutive pages of one process, as in the dump. `asked`: they have been asked for."""
 
     process: int
     address: int
@@ -68,7 +68,7 @@ class Block:
 
 
 class Mapping:
-    """Pages of one process, in a row, that the images leave out. Its blocks are made when they are needed."""
+    """Consecutive pages of one process that the images leave out. Its blocks are made when they are needed."""
 
     def __init__(self, process: int, address: int, pages: int, block_pages: int) -> None:
         self.process = process
@@ -79,14 +79,14 @@ class Mapping:
 
     @property
     def end(self) -> int:
-        """Before this address it ends."""
+        """The address after its last byte."""
         return self.address + self.pages * PAGE_BYTES
 
     def __iter__(self) -> Iterator[Block]:
         return (self._block(number) for number in range(len(self._blocks)))
 
     def block(self, address: int) -> Block:
-        """The block that an address is in."""
+        """The block that has an address."""
         return self._block((address - self.address) // PAGE_BYTES // self._block_pages)
 
     def _block(self, number: int) -> Block:
@@ -100,7 +100,10 @@ class Mapping:
 
 @dataclass(eq=False)
 class Memory:
-    """One restored process's. A child that it has forked since has the same number, since its pages were the same."""
+    """The memory of one restored process.
+
+    A child that it forks has the same number, since their pages were the same.
+    """
 
     process: int
     faults: Userfault
@@ -108,7 +111,7 @@ class Memory:
 
 
 class Pager:
-    """Brings all of it: what a restore hands over (`handover`) lacks, from a `supply`."""
+    """Brings all memory that the processes of a restore (`handover`) lack, from a `supply`."""
 
     def __init__(
         self,
@@ -131,31 +134,31 @@ class Pager:
         self._held: dict[Block, list[Pages]] = {}
         self._memories: list[Memory] = []
         self._selector = selectors.DefaultSelector()
-        self._restored = self._calm = False
+        self._restored = self._brings_all = False
 
     def serve(self) -> None:
-        """Return when all memory is in, not before the commit. AgentError if the restore or the source was lost.
+        """Return when all memory is in and the commit is done. AgentError if the restore or the source is lost.
 
-        Until then the agent holds the userfaultfds as well, and who touches a page that never was waits for an answer.
-        The controller is told when all was `restored`, and how many memories that are; later by which descriptor there
-        is another one, of a child that was `forked`.
+        Until then the agent holds the userfaultfds, too, so that a process which touches a missing page waits. The
+        controller is told when all is `restored`, with the number of memories. For each child that is `forked` later it
+        is told the descriptor of its memory.
         """
         self._selector.register(self._handover, selectors.EVENT_READ, self._open_handover)
-        self._selector.register(self._commit, selectors.EVENT_READ, self._grow_calm)
+        self._selector.register(self._commit, selectors.EVENT_READ, self._bring_all)
         self._selector.register(self._supply, selectors.EVENT_READ, self._take)
-        while not (self._restored and self._calm) or any(memory.missing for memory in self._memories):
+        while not (self._restored and self._brings_all) or any(memory.missing for memory in self._memories):
             while self._faults:
                 self._bring(*self._faults.popleft())
             self._ask()
             for key, _ in self._selector.select():
-                if key.fd in self._selector.get_map():  # one that was not done away with a moment ago
+                if key.fd in self._selector.get_map():  # it may have been unregistered just now
                     key.data()
         self._supply.end()
         while self._memories:
             self._drop(self._memories[0])
 
     def _open_handover(self) -> None:
-        """The restore has come, or has something to hand over."""
+        """The restore has connected, or hands something over."""
         if not self._handover.came:
             self._selector.unregister(self._handover)
             self._handover.accept()
@@ -170,23 +173,23 @@ class Pager:
             self._all_restored()
             self._controller.tell(restored=len(self._memories))
 
-    def _grow_calm(self) -> None:
+    def _bring_all(self) -> None:
         self._selector.unregister(self._commit)
-        self._calm = True
+        self._brings_all = True
 
     def _add(self, memory: Memory) -> None:
         self._memories.append(memory)
         self._selector.register(memory.faults, selectors.EVENT_READ, lambda: self._hear(memory))
 
     def _drop(self, memory: Memory) -> None:
-        """Its process has ended, or lacks nothing any more."""
+        """Forget the memory of a process that has ended or lacks nothing."""
         self._memories.remove(memory)
         self._selector.unregister(memory.faults)
         memory.missing.clear()
         memory.faults.close()
 
     def _all_restored(self) -> None:
-        """What came before a process had its mappings finds its place now."""
+        """Put in what came before the processes had their mappings."""
         self._restored = True
         held, self._held = self._held, {}
         for pages in chain.from_iterable(held.values()):
@@ -198,16 +201,16 @@ class Pager:
             self._supply.ask(block.process, block.address, block.pages)
 
     def _choose(self) -> Block | None:
-        """What is to be asked for now, if anything."""
+        """The block that is to be asked for now, if any."""
         while self._urgent:
             if not (block := self._urgent.popleft()).asked:
                 return block
-        ahead = [self._ahead] if self._calm or self._supply.is_far else []
-        blocks = chain(*ahead, self._behind if self._calm else ())
+        ahead = [self._ahead] if self._brings_all or self._supply.is_far else []
+        blocks = chain(*ahead, self._behind if self._brings_all else ())
         return next((block for block in blocks if not block.asked and self._is_missing(block)), None)
 
     def _is_missing(self, block: Block) -> bool:
-        """Whether a process lacks some of it, or may: one that has not been handed over yet lacks it all."""
+        """Whether a process lacks a part of it. One that has not been handed over yet lacks all of it."""
         if block in self._held:
             return False
         those = list(self._those(block.process))
@@ -229,7 +232,7 @@ class Pager:
         self._put(pages)
 
     def _put(self, pages: Pages) -> None:
-        """Put them into every memory that lacks them, a child's too of which is heard only while this goes on."""
+        """Put them into every memory that lacks them, also of children that are reported only during this."""
         filled: set[Memory] = set()
         while memory := next((one for one in self._those(pages.process) if one not in filled), None):
             filled.add(memory)
@@ -248,9 +251,9 @@ class Pager:
                         offset = origin + at - start - pages.address
                         at += memory.faults.put(at, pages.data, offset, end - at)
                         if at < end and not self._restored:
-                            break  # it has no mapping there yet
+                            break  # its mapping is not there yet
                         if at < end:
-                            at += PAGE_BYTES  # nor will it have one again
+                            at += PAGE_BYTES  # its mapping is gone
                     memory.missing.remove(start, at)
             except Changing:
                 self._let_change(memory)
@@ -261,13 +264,13 @@ class Pager:
                 return
 
     def _hear(self, memory: Memory) -> None:
-        """What its process has done to its mappings, and which pages it needs: those come afterwards."""
+        """Read what its process has done to its mappings, and which pages it waits for. They are brought afterwards."""
         for what, first, second, third in memory.faults.told() if memory in self._memories else ():
             if what == FAULT:
                 self._faults.append((memory, second & ~(PAGE_BYTES - 1)))
             elif what == FORK:
                 child = Userfault(first & 0xFFFFFFFF)
-                self._controller.tell(forked=child.fileno())  # for the agent to hold as well
+                self._controller.tell(forked=child.fileno())  # the agent holds it, too
                 self._add(Memory(memory.process, child, memory.missing.copy()))
             elif what == REMAP:
                 memory.missing.move(first, second, third)
@@ -275,12 +278,12 @@ class Pager:
                 memory.missing.remove(first, second)
 
     def _let_change(self, memory: Memory) -> None:
-        """Its process changes its mappings: hear of it, and let it come to that if there is nothing to hear yet."""
+        """Its process changes its mappings. Give it some time, and read what the kernel reports."""
         time.sleep(CHANGE_S)
         self._hear(memory)
 
     def _bring(self, memory: Memory, address: int) -> None:
-        """The page that a process waits for."""
+        """Bring the page that a process waits for."""
         while memory in self._memories and (origin := memory.missing.origin(address)) is None:
             if self._clear(memory, address):
                 return
@@ -293,9 +296,9 @@ class Pager:
             self._urgent.append(block)
 
     def _clear(self, memory: Memory, address: int) -> bool:
-        """A page that the process had not: it reads zeroes there, or what has been put there a moment ago.
+        """Put zeroes where the process had no page, unless a page has been put there just now.
 
-        False if that is to be looked at again.
+        Returns False if the caller has to check again.
         """
         try:
             memory.faults.put_zero(address)
@@ -308,9 +311,9 @@ class Pager:
 
 
 def _joined(ranges: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Ranges that go on where the one before ends are one with it: a dump cuts where it takes another pipe.
+    """Join ranges that continue each other, since a dump begins a new range for each pipe.
 
-    What is left of a large mapping behind its last cut is no small one: a GB has hundreds of pages in such pieces.
+    Otherwise the end of a large mapping would count as a small one. A GB has hundreds of pages in such ends.
     """
     joined: list[tuple[int, int, int]] = []
     for process, address, pages in ranges:
@@ -322,44 +325,45 @@ def _joined(ranges: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]
 
 
 class Commit:
-    """The word that the container has been committed to this host, which an agent's end is as well.
+    """The message that the container has been committed to this host. The agent's end means the same.
 
-    An agent that dies before anybody `depends` on this program takes it along: the source waits for its end.
+    If the agent dies before a process depends on this program (`depend`), this program ends, too: the source waits for
+    that.
     """
 
     def __init__(self, orders: Iterator[dict[str, Any]]) -> None:
         self._orders = orders
-        self._calm, self._mark = os.pipe()  # `os.eventfd` came with Python 3.10
+        self._due, self._mark = os.pipe()  # `os.eventfd` came with Python 3.10
         self._depends = threading.Event()
         self.depend = self._depends.set
         threading.Thread(target=self._await_word, daemon=True).start()
 
     def fileno(self) -> int:
-        """For a selector: readable once the container has found its feet."""
-        return self._calm
+        """For a selector: readable when all memory may be brought."""
+        return self._due
 
     def _await_word(self) -> None:
         if next(self._orders, None) is None and not self._depends.is_set():
             os._exit(1)
-        time.sleep(GENTLE_S)
+        time.sleep(ON_DEMAND_S)
         os.write(self._mark, b"1")
 
 
 def spare(pid: int) -> None:
-    """Keep the kernel's out-of-memory killer from a process, if this one may."""
+    """Protect a process from the kernel's out-of-memory killer, if this process may."""
     with contextlib.suppress(OSError):  # without CAP_SYS_RESOURCE
         Path(f"/proc/{pid}/oom_score_adj").write_text(SPARED)
 
 
 def _connection(post: int) -> socket.socket:
-    """The connection that the agent hands over by the socket that it has left open here."""
+    """The connection that the agent sends over the socket `post`."""
     with socket.socket(fileno=post) as agent:
         _, (descriptor, *_), _, _ = socket.recv_fds(agent, 1, 1)
     return socket.socket(fileno=descriptor)
 
 
 def main(controller: Controller) -> None:
-    """Say that it listens, read ahead if told, take one order, bring all memory."""
+    """Say that it listens, read images ahead if told to, take one order, and bring all memory."""
     spare(os.getpid())
     images, work = map(Path, sys.argv[3:5])
     handover, rounds = LazyPagesSocket(work), Rounds(images)

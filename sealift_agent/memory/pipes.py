@@ -1,7 +1,7 @@
-"""Room in the kernel's pipes: a post-copy source keeps a container's memory in them until it has been fetched.
+"""Larger limits for pipes: a post-copy source keeps a container's memory in pipes until it has been fetched.
 
-With CAP_SYS_RESOURCE CRIU may make its pipes as large as it likes. Without it two settings of the kernel bind it
-(pipe(7)); they are raised for the time of a migration and put back after the last.
+With CAP_SYS_RESOURCE CRIU may make its pipes as large as it needs. Without it two settings of the kernel limit them
+(pipe(7)). They are raised during migrations and set back after the last one.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 RECORD = Path("/run/sealift/pipes.json")
 SETTINGS = {"pipe-user-pages-soft": 0, "pipe-max-size": 1 << 30}
-"""No bound on a user's pipes altogether, and a GiB for one pipe."""
+"""No limit for all pipes of a user together, and 1 GiB for one pipe."""
 
 FS = Path("/proc/sys/fs")
 
 
-def make_room(migration: str) -> None:
-    """Raise the settings for one migration, where this process may not ignore them."""
+def raise_limits(migration: str) -> None:
+    """Raise the settings for one migration, if they limit this process."""
     if limits.capable():
         return
     with _record() as record:
         if not record["migrations"]:
             now = {name: int((FS / name).read_text()) for name in SETTINGS}
-            # Hosts of a lab share a kernel: what is raised already, another host has raised, and will put back.
+            # Hosts of a lab share a kernel. A setting that is raised already is set back by the host that raised it.
             record["before"] = {name: value for name, value in now.items() if value != SETTINGS[name]}
         record["migrations"] = sorted({*record["migrations"], migration})
         for name, value in SETTINGS.items():
@@ -38,7 +38,7 @@ def make_room(migration: str) -> None:
 
 
 def put_back(migration: str) -> None:
-    """One migration needs them no longer."""
+    """Set them back if no other migration needs them."""
     if not RECORD.exists():
         return
     with _record() as record:

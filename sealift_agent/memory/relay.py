@@ -1,7 +1,8 @@
-"""What stands between CRIU and a page server, who know neither rates, compression, nor a second connection: a relay.
+"""A relay between CRIU and a page server, which themselves have no rate, compression or second connection.
 
-Between two relays go frames, each behind its length in four bytes, in turn over as many connections as there are. More
-than one help where a connection carries less than the link: its window is too small for a long way, or losses slow it.
+Two relays send each other frames. A frame begins with its length in four bytes. The frames go over all connections in
+turn. Several connections help where one can't use the whole link: its window is too small for a long round trip, or
+packets get lost.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 16
 PACKED_BYTES = 1 << 18
-"""How much is compressed in one piece, at most: as little as one message, since nobody waits for more to come."""
+"""Bytes that are compressed at once, at most. It may be as little as one message, since the relay does not wait for
+more."""
 
 LENGTH = struct.Struct(">I")
 
 
 class Pace:
-    """Call `spent` after each piece: it sleeps until the rate, in bytes a second, allows the next. None: no limit.
+    """A limit of bytes per second. Call `spent` after each piece: it sleeps until the next is allowed. None: no limit.
 
-    `amount` is what has been spent so far, in bytes.
+    `amount` is the number of bytes sent so far.
     """
 
     def __init__(self, rate: int | None) -> None:
@@ -42,7 +44,7 @@ class Pace:
         self.next = time.monotonic()
 
     def spent(self, amount: int) -> None:
-        """`amount` bytes were sent."""
+        """Count these bytes, and sleep if the rate demands it."""
         self.amount += amount
         if self.rate is None:
             return
@@ -51,7 +53,7 @@ class Pace:
 
 
 def plain(origins: Sequence[socket.socket], targets: Sequence[socket.socket], pace: Pace) -> None:
-    """Carry bytes as they are, from one connection to one."""
+    """Forward bytes unchanged, from one connection to one other."""
     while data := origins[0].recv(CHUNK_BYTES):
         targets[0].sendall(data)
         pace.spent(len(data))
@@ -77,7 +79,7 @@ def _of_frames(unpack: Callable[[bytes], bytes]) -> Carry:
             size = LENGTH.unpack(head)[0] if len(head) == LENGTH.size else 0
             frame = reader.read(size) if size <= 2 * PACKED_BYTES else b""
             if not size or len(frame) != size:
-                raise AgentError("what came in frames ends in the middle")
+                raise AgentError("the relay's connection ended within a frame")
             data = unpack(frame)
             targets[0].sendall(data)
             pace.spent(len(data))
@@ -86,23 +88,23 @@ def _of_frames(unpack: Callable[[bytes], bytes]) -> Carry:
 
 
 packed = _as_frames(zstd.compress)
-"""Compress what comes."""
+"""Compress, and send as frames."""
 
 unpacked = _of_frames(lambda frame: zstd.expand(frame, PACKED_BYTES))
-"""Expand what `packed` has sent. AgentError for what is no such thing."""
+"""Expand what `packed` has sent. AgentError for invalid data."""
 
 spread = _as_frames(bytes)
-"""As it is, in frames."""
+"""Send as frames, without compression."""
 
 joined = _of_frames(bytes)
-"""What `spread` has sent."""
+"""Join what `spread` has sent."""
 
 
 class Relay:
-    """Carries on what comes by `origins`, in turn where there are several, by `targets`; answers go back by the first.
+    """Forwards data from `origins`, which are read in turn, to `targets`. Answers go back over the first of both.
 
-    All of them are the relay's from then on. Use as `with Relay(…) as relay`, or by `open` and `close`. Several
-    connections lie between two relays.
+    The relay then owns the connections. Use it as `with Relay(…) as relay`, or by `open` and `close`. Between two
+    relays there may be several connections.
     """
 
     def __init__(
@@ -119,13 +121,13 @@ class Relay:
         self._thread = threading.Thread(target=self._carry, daemon=True, name="relay")
 
     def open(self) -> Relay:
-        """Carry, in threads."""
+        """Start forwarding, in threads."""
         self._thread.start()
         return self
 
     @property
     def sent(self) -> int:
-        """What went on so far, in bytes."""
+        """Bytes forwarded so far."""
         return self._pace.amount
 
     def close(self) -> None:
@@ -161,7 +163,5 @@ def _pump(
         carry(origins, targets, pace)
     for those, how in ((targets, socket.SHUT_WR), (origins, socket.SHUT_RD)):
         for each in those:
-            with contextlib.suppress(
-                OSError
-            ):  # both sides learn that there is no more, and that nobody takes more
+            with contextlib.suppress(OSError):  # both sides learn that nothing more comes or is read
                 each.shutdown(how)

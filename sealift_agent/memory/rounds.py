@@ -1,9 +1,9 @@
-"""Memory that went ahead in rounds: left out of a restore, and brought when a process needs it.
+"""Memory that was sent in rounds before the freeze: it is left out of a restore, and brought when a process needs it.
 
-CRIU marks as lazy only pages that the last dump has sent (4.2, page-xfer.c, page_xfer_dump_hole). What lies in the
-images of earlier rounds, after them nearly all memory, it read before a process could run: 7 s of a freeze for 512 MB
-under emulation. So the last pagemap is made to say that they are nowhere, as a post-copy's does, and they follow: the
-pager has them from here.
+CRIU marks only pages of the last dump as lazy (4.2, page-xfer.c, page_xfer_dump_hole). It would read the pages of
+earlier rounds, which are nearly all memory, before a process could run: for 512 MB this took 7 s of a freeze under
+emulation. So the last pagemap is changed: it says that these pages are in no image, as a post-copy's pagemap does. The
+pager then brings them from the images here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EARLIER = "parent"
-"""The name in a dump's directory that leads to the round before it (criu/include/image.h)."""
+"""The link in a dump's directory that leads to the round before it (criu/include/image.h)."""
 
 PRIVATE, ANONYMOUS, LOCKED, HUGETLB = 0x2, 0x20, 0x2000, 0x40000
-"""Flags of mmap(2), as images have them."""
+"""Flags of mmap(2), as in images."""
 
 PLAIN = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 9
 """Statuses of ordinary private memory: VMA_AREA_REGULAR, _STACK, _HEAP, VMA_ANON_PRIVATE (criu/include/image.h)."""
@@ -34,8 +34,8 @@ PLAIN = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 9
 def leave_out(images: Path) -> bool:
     """Have pages of earlier rounds left out of the restore of these images. Returns whether there are any.
 
-    Only where CRIU has a mapping's pages brought by userfaultfd (vma_entry_can_be_lazy): anywhere else what has not
-    been read would be zeroes. An entry that is not wholly in such mappings stays as it is.
+    This is done only in mappings whose pages CRIU lets userfaultfd bring (vma_entry_can_be_lazy). In other mappings,
+    pages that were not read would be zeroes. An entry that is not wholly in such mappings stays unchanged.
     """
     left_out = False
     for image, path in pagemaps(images) if (images / EARLIER).exists() else ():
@@ -54,7 +54,7 @@ def leave_out(images: Path) -> bool:
 
 
 def _bringable(image: Path) -> Iterator[tuple[int, int]]:
-    """Where pages may be brought by userfaultfd, in order; mappings that touch are one (images/mm.proto)."""
+    """Where userfaultfd may bring pages, in order. Adjacent mappings are joined (images/mm.proto)."""
     start = end = 0
     for number, value in (pair for message in messages(image) for pair in fields(message)):
         if number != 14 or not isinstance(value, bytes):
@@ -74,7 +74,7 @@ def _bringable(image: Path) -> Iterator[tuple[int, int]]:
 
 
 class Entry(NamedTuple):
-    """Pages in a row: the first one's address, how many, and where the first is in the file; None if not there."""
+    """Consecutive pages: the first one's address, their number, and its offset in the file (None if not there)."""
 
     address: int
     pages: int
@@ -82,7 +82,7 @@ class Entry(NamedTuple):
 
 
 class Layer:
-    """What one round has of one process."""
+    """The pages of one process in one round."""
 
     def __init__(self, images: Path, image: int) -> None:
         self.entries: list[Entry] = []
@@ -101,7 +101,7 @@ class Layer:
         self._addresses = [entry.address for entry in self.entries]
 
     def find(self, address: int) -> Entry | None:
-        """The entry that an address is in."""
+        """The entry that has an address."""
         position = bisect_right(self._addresses, address) - 1
         if position < 0:
             return None
@@ -110,7 +110,7 @@ class Layer:
 
 
 class Rounds:
-    """The pages of a dump and of the rounds before it, the newest of each."""
+    """The pages of a dump and of the rounds before it. For each page the newest counts."""
 
     def __init__(self, images: Path) -> None:
         self._images = images
@@ -118,13 +118,13 @@ class Rounds:
         self._layers: dict[int, list[Layer]] = {}
 
     def read_ahead(self) -> None:
-        """What can be known before the dump is there: what the earlier rounds have."""
+        """Read the earlier rounds' pagemaps, before the dump is there."""
         for directory in self._directories()[1:]:
             for image, _ in pagemaps(directory):
                 self._layer(directory, image)
 
     def lazy_ranges(self) -> Iterator[tuple[int, int, int]]:
-        """As images.lazy_ranges, of the dump's images, which are read but once so."""
+        """Like `images.lazy_ranges`, but the dump's pagemaps are read only once."""
         for image, _ in pagemaps(self._images):
             for address, pages in self._layer(self._images, image).lazy:
                 yield image, address, pages
@@ -141,7 +141,7 @@ class Rounds:
         return self._read[directory, image]
 
     def read(self, image: int, address: int, pages: int) -> bytearray:
-        """So many pages of a process. AgentError for pages that no round has."""
+        """Read pages of a process. AgentError for pages that no round has."""
         if image not in self._layers:
             self._layers[image] = [self._layer(directory, image) for directory in self._directories()]
         data = bytearray(pages * PAGE_BYTES)
@@ -155,7 +155,7 @@ class Rounds:
         return data
 
     def _find(self, image: int, address: int, pages: int) -> tuple[int, int, int]:
-        """Which file has the page at this address, where in it, and how many that follow it has as well."""
+        """The file that has the page at this address, the page's offset, and the number of pages from there on."""
         for layer in self._layers[image]:
             entry = layer.find(address)
             if entry is None:

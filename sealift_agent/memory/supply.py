@@ -1,6 +1,6 @@
-"""Where the pages that a restore leaves out come from: a dump at the source, or images that are here.
+"""The source of pages that a restore leaves out: a dump at the source, or images that are here.
 
-Both are asked for some pages in a row, and give them later, in their turn: when their descriptor is readable.
+Both are asked for consecutive pages, and give them later, in the same order, when their descriptor is readable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .rounds import Rounds
 
 MESSAGE = struct.Struct("<IxxxxQQQ")
-"""CRIU's (4.2, page-xfer.c): command, pages, address, process. The pages follow it."""
+"""CRIU's format (4.2, page-xfer.c): command, pages, address, process. The pages follow it."""
 
 GET, ADD, FLUSH = 7, 6, 0x1023
 COMMAND_BITS = 16
@@ -27,7 +27,7 @@ COMMAND_BITS = 16
 
 
 class Pages(NamedTuple):
-    """Some pages of one process, in a row, by where they were in the dump."""
+    """Consecutive pages of one process. `address` is where they were in the dump."""
 
     process: int
     address: int
@@ -38,16 +38,17 @@ class Remote:
     """CRIU's page server at the source."""
 
     block_pages = 32
-    """So many are asked for at once: the one that is needed, and its neighbours."""
+    """The number of pages that are asked for at once: the needed one and its neighbours."""
 
     is_far = True
-    """Each answer takes its time: what will be needed is better asked for ahead."""
+    """Each answer takes a round trip, so pages that will be needed are asked for early."""
 
     window = 3
-    """Asked for and not yet come: enough to keep a link busy, few enough that an urgent one is not far behind."""
+    """Questions without an answer yet, at most. They are enough for a busy link, and so few that an urgent one waits
+    only shortly."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """`connection` leads to it."""
+        """`connection` leads to the page server."""
         self._asked: deque[tuple[int, int, int]] = deque()
         self._socket = connection
 
@@ -57,11 +58,11 @@ class Remote:
 
     @property
     def outstanding(self) -> int:
-        """How often it has been asked without having answered yet."""
+        """The number of questions without an answer yet."""
         return len(self._asked)
 
     def ask(self, process: int, address: int, pages: int) -> None:
-        """Ask for so many pages from an address on."""
+        """Ask for so many pages, from an address on."""
         self._asked.append((process, address, pages))
         try:
             self._socket.sendall(MESSAGE.pack(GET, pages, address, process))
@@ -69,7 +70,7 @@ class Remote:
             raise _lost(lost) from lost
 
     def take(self) -> Pages:
-        """The next answer. It may have fewer pages than were asked for: the rest is asked for again."""
+        """The next answer. If it has fewer pages than were asked for, the rest is asked for again."""
         try:
             command, pages, _, _ = MESSAGE.unpack(self._exactly(MESSAGE.size))
             process, address, wanted = self._asked.popleft()
@@ -93,7 +94,7 @@ class Remote:
         return data
 
     def end(self) -> None:
-        """Tell the source that nothing more is needed, and hear that it knows."""
+        """Tell the source that nothing more is needed, and wait for its confirmation."""
         try:
             self._socket.sendall(MESSAGE.pack(FLUSH, 0, 0, 0))
             self._exactly(4)
@@ -107,7 +108,7 @@ def _lost(why: OSError) -> AgentError:
 
 
 class Local:
-    """Images: a dump's, and those of the rounds before it."""
+    """Images of a dump and of the rounds before it."""
 
     block_pages = 32
     is_far = False
@@ -116,7 +117,7 @@ class Local:
     def __init__(self, rounds: Rounds) -> None:
         self._rounds = rounds
         self._asked: deque[tuple[int, int, int]] = deque()
-        # One byte for each question, and `window` keeps them few. A pipe, since `os.eventfd` came with Python 3.10.
+        # The pipe has one byte for each question, and `window` keeps them few. `os.eventfd` came with Python 3.10.
         self._due, self._mark = os.pipe()
 
     def fileno(self) -> int:
@@ -134,12 +135,12 @@ class Local:
         os.write(self._mark, b"1")
 
     def take(self) -> Pages:
-        """As with Remote, but it may be had at once."""
+        """As with Remote, but without a wait."""
         os.read(self._due, 1)
         process, address, pages = self._asked.popleft()
         return Pages(process, address, self._rounds.read(process, address, pages))
 
     def end(self) -> None:
-        """Nobody else has to be told."""
+        """Close the pipe."""
         os.close(self._due)
         os.close(self._mark)

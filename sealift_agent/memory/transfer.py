@@ -1,9 +1,8 @@
-"""Pages on their way from a CRIU at the source to a page server at the destination.
+"""Send the pages of a dump from CRIU at the source to a page server at the destination.
 
-CRIU's own page server listens for anybody, and takes or gives pages without asking. So neither CRIU connects or
-listens: the agents do (`admission`), and each CRIU gets its end as a descriptor that it inherits (`ps-socket`). Where
-pages are to be held to a rate, compressed, or sent over several connections, a relay stands between, and CRIU has one
-end of a pair of local sockets.
+CRIU's own page server listens for anybody, and takes or gives pages without authentication. So CRIU neither connects
+nor listens: the agents do (`admission`), and each CRIU inherits its end as a descriptor (`ps-socket`). For a rate
+limit, compression or several connections there is a relay in between, and CRIU has one end of a pair of local sockets.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ if TYPE_CHECKING:
     from .relay import Carry
 
 FIRST_NUMBER = 32
-"""The least number of a descriptor that CRIU gets: runc and what stands in for CRIU use the small ones."""
+"""The smallest number of a descriptor for CRIU, since runc and the shim of CRIU use the small numbers."""
 
 
 def purpose(name: str) -> str:
-    """What connections for the pages of one dump are for."""
+    """The purpose of connections for the pages of one dump."""
     return f"pages {name}"
 
 
 class Outgoing:
-    """The source's end, connected to the destination's. `close` it when the dump has ended, whatever became of it."""
+    """The source's end. It is connected to the destination's. `close` it when the dump has ended in any way."""
 
     def __init__(
         self,
@@ -72,13 +71,13 @@ class Outgoing:
 
     @property
     def settings(self) -> str:
-        """Lines of a configuration file of CRIU's, for one that inherits `descriptor`."""
+        """Lines for CRIU's configuration file, for a CRIU that inherits `descriptor`."""
         return f"ps-socket {self.descriptor}\n"
 
     @property
     def name(self) -> str:
-        """Address and port of its end here, as `ss` takes them."""
-        assert self.connection is not None  # noqa: S101 - nothing stands between
+        """Address and port of this end, in the form that `ss` takes."""
+        assert self.connection is not None  # noqa: S101 - there is no relay
         return "{}:{}".format(*self.connection.getsockname())
 
     def sent(self) -> dict[str, int]:
@@ -86,23 +85,23 @@ class Outgoing:
         return {"packed_bytes": self._relay.sent} if self._relay is not None else {}
 
     def hand_over(self) -> None:
-        """The CRIU that inherits it has been started: once that one ends, the other side is to see it."""
+        """Close the descriptor after CRIU has inherited it, so that CRIU's end ends the connection."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
 
     def pushed(self) -> cork.Pushed:
-        """For the length of a block: what CRIU keeps back is pushed on."""
+        """Within a block, send at once what CRIU holds back."""
         return cork.Pushed(self.connection)
 
-    def let_go(self) -> None:
-        """From now on the CRIU that has inherited it is the only one that has it."""
+    def leave_to_criu(self) -> None:
+        """Close the connection here. Only the CRIU that has inherited it still has it."""
         self.hand_over()
         if self.connection is not None:
             self.connection.close()
 
     def close(self) -> None:
-        """The dump has ended: whatever the other side still waits for does not come."""
+        """The dump has ended: end the connection, so that the other side does not wait."""
         self.hand_over()
         if self._relay is not None:
             self._relay.close()
@@ -113,7 +112,7 @@ class Outgoing:
 
 
 class Incoming:
-    """The destination's end: it waits for the source, and then starts CRIU's page server on its connection."""
+    """The destination's end. It waits for the source, and then starts CRIU's page server on its connection."""
 
     def __init__(
         self,
@@ -125,9 +124,10 @@ class Incoming:
         compress: bool = False,
         streams: int = 1,
     ) -> None:
-        """Pages of the dump that is named as the directory `images`, on top of those of `previous`.
+        """Receive the pages of a dump into the directory `images`. Earlier pages are those of `previous`.
 
-        With `compress` they are expected as `relay.packed` sends them, with several `streams` over so many connections.
+        With `compress` they come as `relay.packed` sends them. With several `streams` they come over so many
+        connections.
         """
         if compress:
             zstd.require()
@@ -143,7 +143,7 @@ class Incoming:
         self._thread.start()
 
     def _receive(self) -> None:
-        """All in one thread, up to CRIU's end: with the thread that has started it dies who is to die with us."""
+        """One thread does all of this, up to CRIU's end: a child that dies with us dies with its parent thread."""
         try:
             end, *_ = came = self._admission.take_all()
             if self._carry is not None:
@@ -154,21 +154,21 @@ class Incoming:
             self._begun.set()
             criu.finish(self._server, "transfer", self._images / "page-server.log")
         except (OSError, AgentError) as failed:
-            self._failure = self._failure or failed  # one that was killed has a reason already
+            self._failure = self._failure or failed  # a page server that was killed has a reason already
         finally:
             self._begun.set()
 
     def finish(self) -> None:
-        """Wait for the end of the dump. AgentError if its pages have not all come, or nobody has brought any.
+        """Wait for the end of the dump. AgentError if not all pages have come, or if no source has connected.
 
-        A page server that stands still meanwhile is killed.
+        A page server that makes no progress is killed.
         """
         self._admission.close()
         self._begun.wait()
         if self._server is not None:
             progress = criu.Progress(self._images / "page-server.log", self._server.pid)
             while self._thread.is_alive():
-                self._thread.join(criu.LOOK_S)
+                self._thread.join(criu.POLL_S)
                 if self._thread.is_alive() and progress.stands_still():
                     self._server.kill()
                     self._failure = AgentError(f"the page server has stood still for {criu.STANDSTILL_S} s")
@@ -179,11 +179,11 @@ class Incoming:
             raise AgentError(str(self._failure), "transfer") from self._failure
 
     def close(self) -> None:
-        """No more pages, even if some are missing."""
+        """Take no more pages, even if some are missing."""
         self._admission.close()
         self._begun.wait()
         if self._server is not None:
-            self._server.kill()  # one that is stopped would not hear anything else
+            self._server.kill()  # a stopped process reacts to no other signal
         self._thread.join()
         self._end_relay()
 

@@ -1,8 +1,8 @@
-"""One restored process's page faults: the kernel tells of each, and takes the page from here (userfaultfd(2)).
+"""Page faults of one restored process: the kernel reports each, and takes the page from here (userfaultfd(2)).
 
-It also tells what the process does to its mappings meanwhile, and lets it go on only once that was read: until then no
-page can be put in (EAGAIN). So who has read all that there is to read, and knows what it means, puts nothing old where
-the process has made room for something new.
+The kernel also reports what the process does to its mappings. The process goes on only when that has been read, and
+until then no page can be put in (EAGAIN). So after all reports have been read, no old page can be put where the process
+has made a new mapping.
 
 Numbers are those of linux/userfaultfd.h.
 """
@@ -33,16 +33,16 @@ COPYING = struct.Struct("<QQQQq")
 ZEROING = struct.Struct("<QQQq")
 
 GONE = {errno.ESRCH, errno.ENOSPC}
-"""The process has ended; Linux before 4.14 said it the other way."""
+"""The process has ended. Linux before 4.14 reported this by the other number."""
 
 NO_PLACE = {errno.ENOENT, errno.EINVAL}
 
 
 class Told(NamedTuple):
-    """What happened, and its three numbers.
+    """An event, and its three numbers.
 
-    A fault has flags and address; a fork the descriptor of the child's memory; a move from, to and length; what was
-    removed or unmapped start and end.
+    A fault has flags and address. A fork has the descriptor of the child's memory. A move has from, to and length. A
+    removal or unmapping has start and end.
     """
 
     what: int
@@ -52,7 +52,7 @@ class Told(NamedTuple):
 
 
 class Changing(Exception):
-    """The process changes its mappings: nothing can be put in before that was read."""
+    """The process changes its mappings. Nothing can be put in before this has been read."""
 
 
 class Ended(Exception):
@@ -60,18 +60,18 @@ class Ended(Exception):
 
 
 class Userfault:
-    """The memory of one process, by a descriptor that it has been registered with."""
+    """The memory of one process, by the descriptor with which it is registered."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         os.set_blocking(descriptor, False)
 
     def fileno(self) -> int:
-        """For a selector: readable when the kernel has something to tell."""
+        """For a selector: readable when the kernel has events."""
         return self.descriptor
 
     def told(self) -> Iterator[Told]:
-        """All that the kernel has to tell now."""
+        """All events that the kernel has now."""
         while True:
             try:
                 data = os.read(self.descriptor, AT_ONCE * MESSAGE.size)
@@ -81,10 +81,12 @@ class Userfault:
                 yield Told(*message)
 
     def put(self, address: int, data: bytearray, offset: int, size: int) -> int:
-        """Put `size` bytes of `data` in, in whole pages, and wake who waits for them. Returns how many found a place.
+        """Put `size` bytes of `data` in, in whole pages, and wake the threads that wait.
 
-        It ends before a page that has none: no such mapping, or not one of those that pages are brought for. What is
-        there already stays as it is. Raises Changing, Ended.
+        Returns how many bytes are in.
+
+        It stops before a page that has no place: there is no such mapping, or pages are not brought for it. A page that
+        is there already stays. Raises Changing, Ended.
         """
         source = ctypes.addressof((ctypes.c_char * len(data)).from_buffer(data)) + offset
         done = 0
@@ -103,7 +105,8 @@ class Userfault:
                     self.wake(address + done)
                     done += PAGE_BYTES
                 elif refused.errno in NO_PLACE and part > PAGE_BYTES:
-                    at_once = PAGE_BYTES  # pages in a row may lie in two mappings, which the kernel wants one by one
+                    # The pages may lie in two mappings, and the kernel takes only one at a time.
+                    at_once = PAGE_BYTES
                 elif refused.errno in NO_PLACE:
                     return done
                 else:
@@ -111,7 +114,7 @@ class Userfault:
         return done
 
     def put_zero(self, address: int) -> None:
-        """The page at an address was never there: it is zeroes. Raises Changing, Ended."""
+        """Put zeroes at an address where the dump had no page. Raises Changing, Ended."""
         try:
             fcntl.ioctl(self.descriptor, ZEROPAGE, bytearray(ZEROING.pack(address, PAGE_BYTES, 0, 0)))
         except OSError as refused:
@@ -121,14 +124,14 @@ class Userfault:
                 _raise(refused)
 
     def wake(self, address: int) -> None:
-        """Have who waits for a page look again."""
+        """Wake the threads that wait for a page. Raises Changing, Ended."""
         try:
             fcntl.ioctl(self.descriptor, WAKE, RANGE.pack(address, PAGE_BYTES))
         except OSError as refused:
             _raise(refused)
 
     def close(self) -> None:
-        """Leave the memory to the kernel: what is not in is zeroes from now on."""
+        """Leave the memory to the kernel: missing pages are zeroes from now on."""
         os.close(self.descriptor)
 
 

@@ -1,4 +1,4 @@
-"""Zstandard by the C library that every Debian has (libzstd): Python's own came only with 3.14."""
+"""Zstandard by the C library that every Debian has (libzstd), since Python's own came only with 3.14."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..wire import AgentError
 
 LIBRARY = "libzstd.so.1"
 LEVEL = 1
-"""The fastest of the ordinary ones: what is compressed here is on its way, and waited for."""
+"""The fastest ordinary level, since the migration waits for the compression."""
 
 
 @functools.cache
@@ -44,7 +44,7 @@ def compress(data: bytes) -> bytes:
 
 
 def expand(frame: bytes, most: int) -> bytes:
-    """What a frame holds, of at most so many bytes. AgentError if it is no frame, or holds more."""
+    """The content of a frame, at most `most` bytes. AgentError for an invalid frame, or one with more."""
     library = _library()
     buffer = ctypes.create_string_buffer(most)
     return _taken(library, buffer, library.ZSTD_decompress(buffer, most, frame, len(frame)))
@@ -52,5 +52,5 @@ def expand(frame: bytes, most: int) -> bytes:
 
 def _taken(library: Any, buffer: ctypes.Array[ctypes.c_char], size: int) -> bytes:
     if library.ZSTD_isError(size):
-        raise AgentError("what came compressed can't be expanded")
+        raise AgentError("compressed data that was received can't be expanded")
     return ctypes.string_at(buffer, size)

@@ -1,1 +1,1 @@
-"""A container's network: its port in the bridge, its namespace, its address, and packets that wait for it."""
+"""A container's network: its bridge port, its namespace, its address, and packets that are held for it."""

@@ -1,4 +1,4 @@
-"""WireGuard's allowed IPs at the gateway: to which host the packets for an address go."""
+"""WireGuard's allowed IPs at the gateway: the host to which the packets for an address go."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["INTERFACE"]
-"""Who changes allowed IPs names the interface as well, and has it from here."""
+"""Other modules that change allowed IPs import the interface's name from here."""
 
 NETWORK = Path("/etc/sealift/network.env")
 STEP = "network switch"
 
 
 def apply(routes: Mapping[str, Any]) -> dict[str, str]:
-    """Make them those of the record, in one call of `wg`. Returns the addresses that it can't serve, each with why.
+    """Set them to the record's routes, in one call of `wg`. Returns each address that can't be served, with the reason.
 
-    The list of a peer that differs is given whole: its tunnel address, which it has already, and its workloads. An
-    address that another peer had moves over in the same operation. A peer that WireGuard does not have keeps nobody
-    else from theirs.
+    If a peer's list differs, the whole list is given: its tunnel address and its workloads. An address that another
+    peer had moves in the same operation. A peer that WireGuard does not have does not affect the addresses of others.
     """
     held = peers()
     arguments: list[str] = []
@@ -39,8 +38,8 @@ def apply(routes: Mapping[str, Any]) -> dict[str, str]:
     return {address: unknown(route["peer"]) for address, route in routes.items() if route["peer"] not in held}
 
 
-def seat(seated: Mapping[str, str], routes: Mapping[str, Any]) -> None:
-    """Make a key the one that WireGuard knows for a tunnel address; whoever had that address is no peer any more."""
+def set_key(seated: Mapping[str, str], routes: Mapping[str, Any]) -> None:
+    """Make a key the one that WireGuard knows for a tunnel address. A former peer of that address is removed."""
     peer, own = seated["peer"], f"{seated['tunnel']}/32"
     arguments: list[str] = []
     for other, addresses in peers().items():
@@ -52,7 +51,7 @@ def seat(seated: Mapping[str, str], routes: Mapping[str, Any]) -> None:
 
 
 def peers() -> dict[str, list[str]]:
-    """Each peer that WireGuard has, with its allowed IPs."""
+    """Each of WireGuard's peers with its allowed IPs."""
     held = {}
     for line in _wg("show", INTERFACE, "allowed-ips").splitlines():
         peer, *addresses = line.split()
@@ -61,7 +60,7 @@ def peers() -> dict[str, list[str]]:
 
 
 def unknown(peer: str) -> str:
-    """What is said of a peer that WireGuard does not have."""
+    """The message about a peer that WireGuard does not have."""
     return f"WireGuard has no peer {peer}"
 
 

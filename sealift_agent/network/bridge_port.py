@@ -1,7 +1,8 @@
-"""The host's end of a container's veth pair, a port of the bridge. To detach it stops all traffic, in one system call.
+"""The host's end of a container's veth pair, which is a port of the bridge. Detaching it stops all traffic.
 
-Nothing inside the container notices (its link stays up), no rule can be overlooked, and no program has to be started:
-packets from it reach a port that belongs to no bridge and carry another's hardware address, so the kernel drops them.
+It takes one system call, and starts no program. Nothing inside the container notices, since its link stays up. No rule
+can be forgotten: packets from the container reach a port that belongs to no bridge and has another hardware address, so
+the kernel drops them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SIOCBRDELIF = 0x89A3
 """linux/sockios.h"""
 
 DEAF = {"arp_ignore": "8", "forwarding": "0"}
-"""Documentation/networking/ip-sysctl.rst. A port in a bridge has no use for either: the bridge answers and forwards."""
+"""Documentation/networking/ip-sysctl.rst. A port in a bridge needs neither, since the bridge answers and forwards."""
 
 ASKED_AFTER_S = (0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 
@@ -34,17 +35,17 @@ ETH_P_IP, ETH_P_ARP, ARP_REQUEST = 0x0800, 0x0806, 1
 
 
 class BridgePort:
-    """`port` is the name of the host's end of the container's veth pair, `bridge` what it belongs to."""
+    """`port` is the name of the host's end of the container's veth pair. `bridge` is the bridge that it belongs to."""
 
     def __init__(self, port: str, bridge: str) -> None:
         self.port = port
         self.bridge = bridge
 
     def detach(self) -> None:
-        """Take the port out of its bridge, and make it deaf.
+        """Take the port out of its bridge, and let the kernel answer nothing at it.
 
-        The kernel would answer at a port of its own for every address that it has. A restored container that asked for
-        its gateway would be told this port's hardware address, send, and lose what it sent; unanswered, it waits.
+        Otherwise the kernel would answer at this port for every address that it has. A restored container that asks for
+        its gateway would get this port's hardware address, and its packets would be lost. Without an answer it waits.
         """
         if self.is_in():
             for setting, value in DEAF.items():
@@ -56,11 +57,11 @@ class BridgePort:
         if not self.is_in():
             self._call(SIOCBRADDIF)
 
-    def introduce(self, address: str) -> None:
-        """Ask for the container's hardware address, from the bridge, so that each knows the other's at once.
+    def resolve(self, address: str) -> None:
+        """Ask for the container's hardware address from the bridge, so that both learn the other's address at once.
 
-        A restored socket may have sent something before the port was back. The question for the bridge's address was
-        lost then, and the kernel would ask again only after a second (`neigh/*/retrans_time_ms`).
+        A restored socket may have sent something before the port was back. Its question for the bridge's address was
+        lost, and the kernel would ask again only after a second (`neigh/*/retrans_time_ms`).
         """
         hardware = bytes.fromhex(
             Path(f"/sys/class/net/{self.bridge}/address").read_text().strip().replace(":", "")
@@ -73,17 +74,15 @@ class BridgePort:
         threading.Thread(target=self._ask, args=(question,), daemon=True, name="introduction").start()
 
     def _ask(self, question: bytes) -> None:
-        """Beside what goes on: to close such a socket takes the kernel ten milliseconds (packet_release).
+        """Ask in a thread, since closing such a socket takes the kernel ten milliseconds (packet_release).
 
-        More than once: a bridge that had no port drops what it is given until the kernel has noted that it has one
+        It asks several times: a bridge that had no port drops packets until the kernel has noticed the port
         (net/core/link_watch.c). The host's own question for the container's address would be dropped then, too.
         """
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
             for pause_s in ASKED_AFTER_S:
                 time.sleep(pause_s)
-                with contextlib.suppress(
-                    OSError
-                ):  # the container may have ended by now, and its network with it
+                with contextlib.suppress(OSError):  # the container and its network may have ended by now
                     wire.sendto(question, (self.bridge, 0))
 
     def is_in(self) -> bool:
@@ -114,11 +113,11 @@ def _number(path: Path) -> int:
 
 
 def find(namespace: str, address: str, bridge: str) -> BridgePort:
-    """The port of the interface that carries `address` in a network namespace (a path under /proc or /var/run)."""
+    """The port of the interface that has `address` in a network namespace (a path under /proc or /var/run)."""
     for interface in _shown(["nsenter", f"--net={namespace}", "ip", "-json", "address", "show"]):
         if any(entry.get("local") == address for entry in interface.get("addr_info", [])):
             return BridgePort(socket.if_indextoname(interface["link_index"]), bridge)
-    raise AgentError(f"no interface of the container carries {address}")
+    raise AgentError(f"no interface of the container has {address}")
 
 
 def outer_ends(namespace: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Whether this host lets nobody but the tunnel's peers in at its tunnel address: rules of `network up`."""
+"""Whether this host accepts only packets of the tunnel's peers at its tunnel address: rules of `network up`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ TABLE = ("ip", "sealift")
 """Family and name, as `/usr/libexec/sealift/network` loads it."""
 
 
-def stands() -> bool:
-    """Whether the rules are loaded. Who flushes all of nftables, as Debian's nftables.service does, takes them away."""
+def is_loaded() -> bool:
+    """Whether the rules are loaded. They are lost when nftables is flushed, as Debian's nftables.service does."""
     try:
         done = subprocess.run(
             ["nft", "list", "table", *TABLE], capture_output=True, text=True, check=False, timeout=20

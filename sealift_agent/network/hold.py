@@ -1,10 +1,10 @@
-"""Packets for a workload are held at the gateway while its container is frozen, and go to whoever has it then.
+"""Hold packets for a workload at the gateway while its container is frozen. Then they go to the host that has it.
 
-Dropping them would be safe as well, but a client whose packet was dropped tries again only when its retransmission
-timer fires, and that timer doubles: after a second of freeze it may wait another. What is held costs it nothing. The
-kernel queues the packets for this process (NFQUEUE); if the process dies, they pass again (`--queue-bypass`).
+Dropping them would be safe as well. But a client whose packet was dropped sends it again only after its retransmission
+timer, and that timer doubles: after a second of freeze it may wait another second. A held packet has no such delay. The
+kernel queues the packets for this process (NFQUEUE). If the process dies, they pass again (`--queue-bypass`).
 
-Messages as in linux/netfilter/nfnetlink_queue.h; numbers in them are big-endian.
+Messages are those of linux/netfilter/nfnetlink_queue.h. Their numbers are big-endian.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COPY_META = 1
 PACKET_HDR, VERDICT_HDR = 1, 2
 ACCEPT = 1
 HELD_MOST = 16384
-"""Packets; the kernel drops what is beyond, and clients send it again."""
+"""Packets. The kernel drops any more, and clients send them again."""
 
 RECEIVE_BYTES = 1 << 16
 
@@ -41,8 +41,8 @@ RECEIVE_BYTES = 1 << 16
 class Hold:
     """Holds every packet for one address from `hold` to `release`.
 
-    The kernel hands packets over from its making on, so that no program has to be started when the word comes; until
-    then they go straight on.
+    The kernel hands packets over as soon as this is made, so that `hold` needs no program. Until `hold` they pass at
+    once.
     """
 
     def __init__(self, address: str) -> None:
@@ -64,12 +64,12 @@ class Hold:
         self._ruled = True
 
     def hold(self) -> None:
-        """From now on nothing goes on."""
+        """Hold all packets from now on."""
         with self._lock:
             self._passing = False
 
     def release(self) -> int:
-        """Let all of them go on, in their order, by the routes of now. Returns how many were held."""
+        """Send all held packets, in their order, by the present routes. Returns their number."""
         with self._lock:
             if not self._passing and self._last is not None:
                 self._send(VERDICT_BATCH, VERDICT_HDR, struct.pack(">II", ACCEPT, self._last))
@@ -77,7 +77,7 @@ class Hold:
         return self.held
 
     def end(self) -> None:
-        """Let them go on, and have the kernel hand over no more."""
+        """Send them, and let the kernel hand over no more."""
         self.release()
         with self._lock:
             ruled, self._ruled = self._ruled, False
@@ -97,7 +97,7 @@ class Hold:
             try:
                 data = self._socket.recv(RECEIVE_BYTES)
             except OSError as failure:
-                if failure.errno == 105:  # ENOBUFS: packets were dropped, which is no fault of ours
+                if failure.errno == 105:  # ENOBUFS: the kernel has dropped packets, which is no error here
                     continue
                 return
             for kind, body in _messages(data):
@@ -126,7 +126,7 @@ class Hold:
 
 
 def sweep(address: str) -> None:
-    """Take away the rules for an address that an agent which was killed has left: nobody holds for them any more."""
+    """Remove the rules for an address that a killed agent has left. No process holds packets for them."""
     shown = subprocess.run(
         ["iptables-save", "-t", "filter"], capture_output=True, text=True, check=False
     ).stdout

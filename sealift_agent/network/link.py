@@ -1,4 +1,4 @@
-"""What a link carries: zeros for a moment, from one host's agent to the other's, counted where they arrive."""
+"""The rate of a link: one host's agent sends zeros to the other's for a moment, and the receiver counts them."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from ..protocol import Endpoint, LinkSample
 from ..wire import AgentError, Link
 
 DURATION_S, MOST_BYTES = 0.4, 24 << 20
-"""After whichever is reached first the link is left alone: others use it, and somebody pays for it."""
+"""Bounds of a measurement: seconds, and bytes. The first one that is reached ends it, since others use the link and
+may pay for it."""
 
 RAMP_S, RAMP_BYTES = 0.1, 4 << 20
-"""What arrives first is not counted: the sender is still finding the link's rate."""
+"""Seconds or bytes at the beginning that are not counted, since the sender still adapts its rate."""
 
 PATIENCE_S = 10
 BLOCK = bytes(1 << 16)
 BUFFER_BYTES = 1 << 19
 
 LONG_S = 0.02
-"""The round trip from which on several connections are tried: the usual window of 4 MB carries 200 MB/s at most."""
+"""The round trip from which several connections are tried: the usual window of 4 MB allows 200 MB/s at most."""
 
 STREAMS, WORTH_IT = 4, 1.25
-"""How many are tried, and what they must carry of what one does."""
+"""The number of connections that are tried, and the factor by which they must be faster than one."""
 
 RTT_AT = 68
 
 
 def receive(address: str) -> Endpoint:
-    """Wait for one measurement at this host's tunnel address. Returns where."""
+    """Wait for one measurement at this host's tunnel address. Returns the endpoint."""
     token = secrets.token_hex(16)
     admission = Admission(address, token, slots=None)
     threading.Thread(target=_accept, args=(admission,), daemon=True, name="link").start()
@@ -42,7 +43,7 @@ def receive(address: str) -> Endpoint:
 
 
 def _accept(admission: Admission) -> None:
-    """Whoever knows the token is counted for. Ends when nobody has come for `PATIENCE_S`."""
+    """Count for each sender that knows the token. Ends when none has come for `PATIENCE_S`."""
     with contextlib.suppress(OSError), admission:
         while True:
             link = Link(admission.take(PATIENCE_S))
@@ -68,9 +69,9 @@ def _count(link: Link) -> None:
 
 
 def send(address: str, port: int, token: str) -> LinkSample:
-    """Fill the link for a moment. Returns what arrived.
+    """Send as fast as possible for a moment. Returns what arrived.
 
-    Over several connections only where the way is long and they have carried more. AgentError if the other host can't
+    Several connections are used only if the round trip is long and they were faster. AgentError if the other host can't
     be reached.
     """
     rate, sent, round_trip_s = _fill(address, port, token, 1)
@@ -83,7 +84,7 @@ def send(address: str, port: int, token: str) -> LinkSample:
 
 
 def _fill(address: str, port: int, token: str, streams: int) -> tuple[float, int, float]:
-    """By so many connections at once: bytes a second that arrived, bytes sent, the round trip in seconds."""
+    """Measure with so many connections at once: bytes/s that arrived, bytes sent, the round trip in seconds."""
     with contextlib.ExitStack() as stack:
         try:
             links = [

@@ -1,7 +1,7 @@
-"""TCP connections that a killed CRIU has left in the state that it dumps them in (TCP_REPAIR, tcp(7)).
+"""TCP connections that a killed CRIU has left in the state in which it dumps them (TCP_REPAIR, tcp(7)).
 
-In it nothing is sent, and who writes is told EINVAL: a program takes that for a broken connection and closes it, of
-which the other end hears nothing. CRIU puts them right itself when it fails; one that was killed can't.
+In this state nothing is sent, and a write fails with EINVAL. A program then assumes that the connection is broken and
+closes it, and the other end is not told. CRIU ends the state itself when it fails, but not when it is killed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 TCP_REPAIR, OFF = 19, 0
-"""linux/tcp.h. Switched off so, the kernel tells the other end at once that it is there."""
+"""linux/tcp.h. With this value the kernel tells the other end at once that the connection is alive."""
 
 
 def end(pids: Iterable[int]) -> int:
-    """Put right the connections of these processes, before they run again. Returns how many there were."""
+    """End this state for the connections of these processes, before they run again. Returns their number."""
     found = 0
     for pid in pids:
         with contextlib.suppress(OSError):  # it has ended
@@ -33,7 +33,7 @@ def end(pids: Iterable[int]) -> int:
 
 
 def _end(descriptor: int) -> bool:
-    """Whether this socket was in that state. It is not afterwards."""
+    """End the state of this socket. Returns whether it was in it."""
     with socket.socket(fileno=descriptor) as connection:
         if not connection.getsockopt(socket.IPPROTO_TCP, TCP_REPAIR):
             return False

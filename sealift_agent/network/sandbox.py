@@ -1,12 +1,13 @@
-"""The restored container's network namespace, made and filled by Docker before the source freezes.
+"""The restored container's network namespace. It is made, and filled by Docker, before the source freezes.
 
-Up to version 26, Docker by itself fills the namespace that CRIU has made, in the middle of the restore: runc calls a
-hook in the bundle, which starts the Docker daemon's program again only to give the daemon the namespace's path through
-a socket. Here the agent makes the namespace, gives the daemon its path, takes the hook out of the bundle, and has CRIU
-join. From version 27 on the daemon does it between the runtime's `create` and `start`: see `destination.stand_in`.
+Up to version 26, Docker would fill the namespace that CRIU makes, in the middle of the restore: runc calls a hook in
+the bundle. The hook starts the Docker daemon's program again, only to send the namespace's path to the daemon through a
+socket. Here the agent makes the namespace and sends its path, removes the hook from the bundle, and lets CRIU join the
+namespace. From version 27 on, the daemon fills it between the runtime's `create` and `start`: see
+`destination.stand_in`.
 
-Nobody gets an answer from the namespace while it is being filled: its kernel would refuse connections that belong to
-the container, which is still elsewhere. Once its bridge port is detached, nothing reaches it (`open`).
+The namespace answers nobody while Docker fills it: its kernel would refuse connections that belong to the container,
+which still runs at the source. Once its bridge port is detached, nothing reaches the namespace, and `open` ends this.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CLONE_NEWNET = 0x40000000
 HOOK = "libnetwork-setkey"
 EXEC_ROOT = "-exec-root="
 DEFAULT_EXEC_ROOT = "/run/docker"
-"""The hook's name and its option in Docker 17 to 26 (moby, libnetwork/sandbox_externalkey_unix.go)."""
+"""The hook's name and option in Docker 17 to 26 (moby, libnetwork/sandbox_externalkey_unix.go)."""
 
 ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
 NO_ANSWER = "8"
@@ -44,7 +45,7 @@ ANSWER_TIMEOUT_S = 60
 
 
 class Sandbox:
-    """A network namespace that lives as long as this object is open, and as long as somebody is in it."""
+    """A network namespace that exists while this object is open or a process is in it."""
 
     def __init__(self, sysctls: dict[str, str]) -> None:
         self.descriptor = -1
@@ -59,7 +60,7 @@ class Sandbox:
         self.path = f"/proc/{os.getpid()}/fd/{self.descriptor}"
 
     def _make(self, sysctls: dict[str, str]) -> None:
-        """Runs in a thread of its own, which alone enters the namespace."""
+        """Runs in a thread of its own, since only that thread may enter the namespace."""
         libc.call("unshare", CLONE_NEWNET)
         self.descriptor = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY)
         for name, value in sysctls.items():
@@ -86,7 +87,7 @@ class Sandbox:
         _nft(f"delete table ip {CLOSED}")
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the namespace's descriptor."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -100,7 +101,7 @@ def _caught(work: Callable[[], None], failures: list[Exception]) -> None:
 
 
 def make(spec: dict[str, Any]) -> Sandbox:
-    """Make the namespace that a bundle's `spec` asks for. AgentError where it asks for none of its own."""
+    """Make the namespace for a bundle's `spec`. AgentError if the container shares somebody else's."""
     fresh = [n for n in spec["linux"]["namespaces"] if n["type"] == "network" and not n.get("path")]
     if len(fresh) != 1:
         raise AgentError("the container has no network namespace of its own", "restore")
@@ -109,9 +110,9 @@ def make(spec: dict[str, Any]) -> Sandbox:
 
 
 def fill_by_hook(spec: dict[str, Any], sandbox: Sandbox) -> bool:
-    """Have Docker fill the namespace as the bundle's hook would, and take the hook out of the bundle's `spec`.
+    """Let Docker fill the namespace as the bundle's hook would, and remove the hook from the bundle's `spec`.
 
-    False, and the spec as it was, where the bundle has no such hook: from Docker 27 on.
+    Returns False, with `spec` unchanged, if the bundle has no such hook: from Docker 27 on.
     """
     hooks = (spec.get("hooks") or {}).get("prestart") or []
     mine = [hook for hook in hooks if (hook.get("args") or [""])[0] == HOOK]
@@ -135,7 +136,7 @@ def _nft(words: str) -> None:
 
 
 def _set_key(path: str, container: str, namespace: str) -> None:
-    """What the hook says to the daemon: one JSON object, answered by one word or a complaint."""
+    """Send what the hook sends to the daemon: one JSON object. The answer is one word or an error."""
     message = b'{"ContainerID":"%s","Key":"%s"}\n' % (container.encode(), namespace.encode())
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
         daemon.settimeout(ANSWER_TIMEOUT_S)

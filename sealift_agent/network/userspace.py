@@ -1,6 +1,6 @@
-"""wireguard-go, where the kernel has no WireGuard, spoken to directly: no program is started while a client waits.
+"""Direct control of wireguard-go, for kernels without WireGuard: no program is started while a client waits.
 
-The socket and the words are those of WireGuard's cross-platform interface (wireguard.com/xplatform).
+Socket and words are those of WireGuard's cross-platform interface (wireguard.com/xplatform).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ ANSWER_TIMEOUT_S = 5
 
 
 def move(interface: str, address: str, peer: str) -> bool:
-    """Add an address to a peer's allowed IPs; whoever had it loses it, in the same operation.
+    """Add an address to a peer's allowed IPs. Another peer that had it loses it in the same operation.
 
-    False where this interface is not wireguard-go's, or does not answer: then it may or may not have happened.
+    Returns False if this interface is not wireguard-go's or does not answer. Then it may or may not have been done.
     """
     path = SOCKETS / f"{interface}.sock"
     if not path.is_socket():

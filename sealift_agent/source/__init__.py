@@ -1,19 +1,19 @@
-"""The source: has the container, sends it while it runs, then freezes it and hands it over.
+"""The source: it has the container, sends it while it runs, then freezes it and hands it over.
 
-One module for each phase of the protocol (`protocol.Phase`), and what each opens is there until `close`:
+One module for each phase of the protocol (`protocol.Phase`). What a phase opens stays until `close`:
 
 ========== ============= ===========================================================================
 phase      module        state
 ========== ============= ===========================================================================
 new                      nothing yet; `images` sends the container's image
 opened     `live`        `Live`: both hosts are connected, the container runs
-armed      `cutover`     `Armed`: `Live`, the `container`'s freezer, a `dump` that waits for its word
+armed      `cutover`     `Armed`: `Live`, the `container`'s freezer, a `dump` that waits for `go`
 cutover    `cutover`     the same; frozen, then decided
 closed                   nothing any more
 ========== ============= ===========================================================================
 
-`afterwards` is for an agent whose predecessor has died. From the freeze on this process alone decides when the
-container may run again: see `Armed`.
+`afterwards` is for an agent whose predecessor has died. From the freeze on only this process decides when the container
+may run again: see `Armed`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What clears up at the source: the copy that did not win goes, or a container goes on whose agent has died.
+"""Clean up at the source: remove the copy after a commit, or let the container run on after its agent has died.
 
-The functions here need nothing of a migration but its name and its container: whoever has taken it over calls them in
-an agent of his own, once the migration is decided.
+The functions here need only the migration's name and container. A controller that takes a migration over calls them in
+a new agent, after the decision.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FETCH_TIMEOUT_S = 600
 
 
 def remove(container: str) -> None:
-    """End the copy that did not win without letting it run, and remove it with its files.
+    """End this copy without letting it run, and remove it with its files. The other copy has won.
 
     Named volumes stay, as with `docker rm`.
     """
@@ -34,7 +34,7 @@ def remove(container: str) -> None:
     except docker_api.NotThere:
         return
     if pid:
-        restart.suspend(container)  # of one that was armed by an older Sealift: the policy would revive it
+        restart.suspend(container)  # an older Sealift has not done so, and the policy would start it again
         group = cgroup.of_process(pid)
         ports: list[str] = []
         with contextlib.suppress(AgentError):  # its first process has ended by itself
@@ -48,7 +48,7 @@ def remove(container: str) -> None:
 
 
 def discard(migration: str, container: str) -> None:
-    """After an agent that was killed, and a decision for the migration: this host's copy goes."""
+    """Remove this host's copy, after its agent was killed and the migration was committed."""
     with dumps.abandoned(migration, COMMITTED) as directory:
         deadline = time.monotonic() + FETCH_TIMEOUT_S
         while dumps.workers(directory):  # a post-copy's memory is still being fetched
@@ -61,9 +61,9 @@ def discard(migration: str, container: str) -> None:
 
 
 def resume(order: Resume) -> None:
-    """After an agent that was killed, and a decision against the migration: the container goes on here.
+    """Let the container run on here, after its agent was killed and the migration was rolled back.
 
-    Its restart policy, if it was taken from it, comes back. A host that lost its power has the container's disk.
+    Its restart policy comes back if it was suspended. A host that lost its power still has the container's disk.
     """
     container = order.container
     with dumps.abandoned(order.migration, ROLLED_BACK, kill=True) as directory:
@@ -72,11 +72,11 @@ def resume(order: Resume) -> None:
             let_go(directory / "armed")
             with contextlib.suppress(OSError, ValueError):
                 dismiss((directory / PAGES).read_text())
-            time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it dumps
+            time.sleep(0.05)  # a CRIU that is killed leaves its parasite in the processes that it was dumping
         try:
             state = docker_api.call("GET", f"/containers/{container}/json")["State"]
         except docker_api.NotThere:
-            state = {"Pid": 0}  # removed meanwhile, by whoever owns it
+            state = {"Pid": 0}  # its owner has removed it meanwhile
         brake.put_back(directory)
         if state["Pid"]:
             bridge_port.find(f"/proc/{state['Pid']}/ns/net", order.address, order.bridge).attach()

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Container:
-    """running → frozen and cut off (`freeze`) → running (`go_on`), or gone (`remove`). One that is gone stays so.
+    """States: running → frozen and detached (`freeze`) → running (`go_on`), or gone (`remove`), which is final.
 
-    `first` is its first process, `group` its freezer group, `freezer` what CRIU is to take for the group, if something
-    else: see `cgroup.stand_in`.
+    `first` is its first process, `group` its freezer group. `freezer` is the group that CRIU uses instead, if any: see
+    `cgroup.stand_in`.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Container:
         return Path(f"/proc/{self.first}/ns/net").stat().st_ino
 
     def freeze(self) -> list[int]:
-        """Freeze it and remove its bridge port. Returns the processes that were stopped by a signal, if it matters.
+        """Freeze it and detach its bridge port. Returns the processes that a signal had stopped, if that matters.
 
-        Frozen first, cut off then: an answer that was dropped at a port without a bridge would have to wait for the
-        restored socket's retransmission timer, a whole second. What arrives in between is part of the dump.
+        It is frozen before it is detached. Otherwise an answer that is dropped at the detached port would have to wait
+        for the restored socket's retransmission timer, a whole second. What arrives in between is part of the dump.
         """
         stopped = cgroup.stopped(self.group) if self.freezer is not None else []
         cgroup.freeze(self.group)
@@ -66,12 +66,12 @@ class Container:
         return stopped
 
     def set_aside(self, stopped: Sequence[int]) -> None:
-        """Take those out of the freezer that CRIU could not trace in it: see `cgroup.set_aside`."""
+        """Take these processes out of the freezer, since CRIU could not trace them in it: see `cgroup.set_aside`."""
         if self.freezer is not None:
             cgroup.set_aside(self.group, stopped, self.freezer)
 
     def go_on(self) -> int | None:
-        """Let it run and be reached. Returns for how many nanoseconds it was frozen; None if it was not."""
+        """Let it run and attach its port. Returns the nanoseconds for which it was frozen; None if it was not."""
         self._port.attach()
         if self._frozen_at is None:
             return None
@@ -82,6 +82,6 @@ class Container:
         return time.monotonic_ns() - frozen_at
 
     def remove(self) -> None:
-        """The other copy has won: end this one without letting it run, and remove it."""
+        """End this copy without letting it run, and remove it. The other copy has won."""
         remove(self.id)
         self._frozen_at = None

@@ -1,7 +1,7 @@
-"""The cutover at the source. From the freeze on this process alone decides when the container may run again.
+"""The cutover at the source. From the freeze on only this process decides when the container may run again.
 
-At once as long as the other side can't have everything that it needs; afterwards only when the gateway has called the
-migration off.
+It may run at once as long as the other side can't have everything that it needs. After that it may run only when the
+gateway has called the migration off.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ if TYPE_CHECKING:
 
 RESTORE_TIMEOUT_S = 120
 GROUP_TIMEOUT_S = 600
-"""How long the destination may take, and how long it may wait for the others of a group besides."""
+"""Seconds that the destination may take, and seconds that it may additionally wait for the others of a group."""
 
 ASK_AGAIN_S = 1
 ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S = 10, 5
 HAND_OVER_S = 15
-"""How long the gateway is asked before the controller, if it lives, is told that it has to: it has a way of its own."""
+"""Seconds without an answer of the gateway. Then a living controller has to ask, over its own connection."""
 
 STEPS = {"received": "transfer", "restored": "restore", "committed": "network switch"}
-"""The phases that the destination comes to, in their order, each with the step that fails if it does not."""
+"""The phases of the destination in their order, each with the step that fails if it is not reached."""
 
 METADATA_EXCEPT = {".log", ".pid"}
 
 
 def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
-    """Find bridge port and control group, and start runc up to where CRIU looks at the processes.
+    """Find bridge port and control group. Start runc and CRIU, up to the point where CRIU reads the processes.
 
-    In a post-copy the pages stay here until they are asked for. The restart policy, which the journal has by now, is
-    out of force until this side has won. Whatever fails, what was opened so far is closed with `live`.
+    In a post-copy the pages stay here until they are asked for. The restart policy is in the journal by now. It is
+    suspended until this side has won. If anything fails, what was opened here is closed with `live`.
     """
     held = live.resources
     live.policy.suspend(order.restart_policy)
@@ -81,7 +81,7 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
     outgoing = live.outgoing(order.pages_port, live.images.name, plain=order.post_copy)
     held.callback(outgoing.close)
     if order.post_copy:
-        pipes.make_room(live.order.migration)
+        pipes.raise_limits(live.order.migration)
     wanted = Wanted(
         container.id,
         container.group,
@@ -97,7 +97,7 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
     dump.wait_until_ready()
     live.print_again()
     ports = [live.order.peer.rsync_port]
-    if not order.post_copy:  # else its end is the pager's to judge
+    if not order.post_copy:  # otherwise the pager decides when it has ended
         ports.append(order.pages_port)
     armed = Armed(live, controller, gateway, container, dump, ports, files_sent=files_sent)
     armed.prepare()
@@ -105,13 +105,13 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
 
 
 class Armed:
-    """The source, ready for the freeze: what is done from `go` to the end.
+    """The source, ready for the freeze, and everything from `go` to the end.
 
     ========================= ================================== =================================================
     state                     what may happen                    the container here
     ========================= ================================== =================================================
     armed                     `go`                               runs
-    not everything sent       any failure: rolled back           frozen; thawed at once, without asking anybody
+    not everything sent       any failure: rolled back           frozen; thawed at once, without any question
     everything sent           the gateway is asked               frozen until the gateway's answer
     undecided                 `decided`, or asked at `close`     stays frozen
     rolled back               nothing more                       runs, with its restart policy
@@ -130,7 +130,7 @@ class Armed:
         *,
         files_sent: bool,
     ) -> None:
-        """`ports`: where the destination takes files and pages. `files_sent`: whether it has some to flush by now."""
+        """`ports`: where the destination takes files and pages. `files_sent`: whether it has files to flush."""
         self._live, self._controller, self._gateway = live, controller, gateway
         self._container, self._dump = container, dump
         self._ports, self._files_sent = ports, files_sent
@@ -140,18 +140,18 @@ class Armed:
 
     @property
     def _committed(self) -> bool:
-        """Whether the gateway has said so, to this agent or to the controller: nobody else's word counts."""
+        """Whether the gateway has said so, to this agent or to the controller. Only the gateway's word counts."""
         return self._outcome == COMMITTED
 
     def prepare(self) -> None:
-        """Have the gateway get ready to hold packets."""
+        """Let the gateway prepare for holding packets."""
         self._ask("prepare")
 
     def go(self) -> Outcome:
-        """The cutover. Returns the outcome, by the gateway's own word; tells every phase as it passes.
+        """Run the cutover. Returns the gateway's outcome. Sends an event for every phase.
 
-        UNDECIDED if the gateway gives none for so long: then the copy here stays frozen until `decided` or `close`.
-        AgentError if it was rolled back: why.
+        UNDECIDED if the gateway gives no outcome in time. Then the copy here stays frozen until `decided` or `close`.
+        If it was rolled back, AgentError has the reason.
         """
         alive = Alive(lambda: self._controller.event(AtWork()))
         try:
@@ -182,7 +182,7 @@ class Armed:
             if outcome is not Outcome.ROLLED_BACK:
                 return outcome
             raise AgentError(f"{failure}", getattr(failure, "step", None) or step) from failure
-        # The container runs there by now. But what ends it here is the gateway's word alone.
+        # The container runs there by now. But only the gateway's word ends it here.
         outcome = self._settle()
         if outcome is Outcome.ROLLED_BACK:
             self._controller.event(Settled(outcome))
@@ -193,7 +193,7 @@ class Armed:
         return outcome
 
     def _freeze(self) -> None:
-        """Packets are held at the gateway, then nothing runs here, then nothing comes in."""
+        """First the gateway holds packets. Then the processes are frozen. Then the port is detached."""
         tell = self._controller.event
         tell(Began())
         self._live.print_again()
@@ -204,7 +204,10 @@ class Armed:
         self._container.set_aside(stopped)
 
     def _dump_all(self) -> Last:
-        """The rest of memory and files, at the same time. What is left to send are the images, but for the pages."""
+        """Dump the rest of memory and send the rest of files, at the same time.
+
+        Then only the images without pages are left.
+        """
         live, container, images = self._live, self._container, self._live.images
         live.sender.begin_dump()
         self._dump.begin()
@@ -229,7 +232,7 @@ class Armed:
         return Last(sizes, names, files=self._files_sent or file_bytes > 0)
 
     def _send(self, last: Last) -> None:
-        """From its first byte on the other side may have everything."""
+        """Send the last images. From the first byte on, the other side may have everything."""
         link = self._live.link
         self._everything_sent = True
         link.socket.settimeout(criu.STANDSTILL_S)
@@ -241,7 +244,7 @@ class Armed:
         self._controller.event(ImagesSent(sum(last.images.values())))
 
     def _hear(self) -> dict[str, Any]:
-        """What the destination says next. AgentError if it is silent, though one that is at work says so."""
+        """The destination's next message. AgentError if none comes, though it sends some while it works."""
         together = self._gateway.decides_together
         deadline = time.monotonic() + (GROUP_TIMEOUT_S if together else RESTORE_TIMEOUT_S)
         while messages.is_alive(answer := self._live.link.receive(SILENT_S)):
@@ -250,7 +253,7 @@ class Armed:
         return answer
 
     def _settle(self) -> Outcome:
-        """The outcome, or that there is none yet. Thaws when, and only when, this side has the container."""
+        """Get the outcome, if there is one. Thaws only if this side has the container."""
         if not self._everything_sent:
             self._outcome = ROLLED_BACK  # nobody else can have the container
             self._go_on()
@@ -258,14 +261,14 @@ class Armed:
                 if self._gateway.decides_together:  # the others wait for this one
                     self._gateway.connect(CONNECT_TIMEOUT_S)
                     self._call_off()
-                else:  # what is held need not wait for all to be put in order
+                else:  # held packets do not have to wait for the clean-up
                     self._gateway.put("release")
         else:
             self._outcome = self._ask_for_outcome(HAND_OVER_S)
             if self._outcome == ROLLED_BACK:
                 self._go_on()
         if self._outcome == ROLLED_BACK:
-            with contextlib.suppress(OSError, AgentError):  # tried again, and said, by `close`
+            with contextlib.suppress(OSError, AgentError):  # `close` tries it again, and reports it
                 self._live.policy.put_back()
         return Outcome.UNDECIDED if self._outcome is None else Outcome(self._outcome)
 
@@ -276,13 +279,15 @@ class Armed:
         return answer
 
     def _call_off(self) -> str:
-        """Have it called off, unless it has committed. Returns the outcome on record."""
+        """Ask the gateway to call the migration off, unless it has committed. Returns the recorded outcome."""
         return messages.outcome(self._ask("call_off"))
 
     def _ask_for_outcome(self, patience_s: float | None = None) -> str | None:
-        """What the gateway has on record; from now on that is something. None after so long without an answer.
+        """The outcome that the gateway has recorded. It records one when asked.
 
-        An error is no answer, nor is what does not come from the gateway: see `authenticated`.
+        None without an answer in `patience_s` seconds.
+
+        An error is not an answer, nor is a message that does not come from the gateway: see `authenticated`.
         """
         until = None if patience_s is None else time.monotonic() + patience_s
         asked = 0
@@ -291,7 +296,7 @@ class Armed:
                 if asked:
                     self._gateway.connect(CONNECT_TIMEOUT_S)
                 return self._call_off()
-            except Exception as silent:  # noqa: BLE001 - whatever it is, it is no answer
+            except Exception as silent:  # noqa: BLE001 - no exception is an answer
                 if asked == 0:
                     self._controller.event(Undecided(f"the gateway does not answer: {silent}"))
             asked += 1
@@ -302,14 +307,14 @@ class Armed:
             time.sleep(ASK_AGAIN_S)
 
     def decided(self, outcome: Outcome) -> None:
-        """The controller has it from the gateway, over a way of its own."""
+        """Take the outcome that the controller got from the gateway by its own connection."""
         if self._outcome is None and outcome is not Outcome.UNDECIDED:
             self._outcome = outcome.value
             if outcome is Outcome.ROLLED_BACK:
                 self._release()
 
     def _release(self) -> None:
-        """Let the container run on here, as if nothing had happened."""
+        """Let the container run on here, in its state before the cutover."""
         self._go_on()
         self._live.policy.put_back()
 
@@ -321,9 +326,9 @@ class Armed:
             self._controller.event(Thawed(frozen_ns))
 
     def remove_container(self) -> Removed:
-        """After the commit: end this copy and remove it, once its memory is on the other side.
+        """After the commit, end and remove this copy when the other side has its memory.
 
-        Returns how much of it was fetched, in bytes. A second order is answered as the first was.
+        Returns the bytes that were fetched. A repeated order gets the same answer.
         """
         if self._removed is not None:
             return self._removed
@@ -338,9 +343,9 @@ class Armed:
         return self._removed
 
     def close(self) -> None:
-        """Come to an end. Unless it has committed the container goes on; if it may have, the gateway tells.
+        """End the migration here. Without a commit the container runs on. If it may be committed, the gateway is asked.
 
-        Once all is sent, that may take as long as the gateway is silent.
+        When everything was sent, this takes as long as the gateway does not answer.
         """
         if self._outcome is None and self._everything_sent:
             self._outcome = self._ask_for_outcome()
@@ -350,7 +355,7 @@ class Armed:
 
 
 class Last(NamedTuple):
-    """What goes to the destination behind the last dump: images with their sizes, and names that the restore needs.
+    """What the destination gets after the last dump: images with their sizes, and names that the restore needs.
 
     `files`: whether the destination has files to flush.
     """
@@ -361,7 +366,7 @@ class Last(NamedTuple):
 
 
 def _of_destination(said: messages.Reached) -> Event:
-    """What the destination has said, as the controller hears it."""
+    """The event for the controller that a message of the destination becomes."""
     facts = dict(said.facts)
     if said.phase == "received":
         return Received(facts.get("page_bytes", 0))

@@ -1,4 +1,4 @@
-"""The last dump, prepared before the freeze: runc and CRIU are started up to CRIU's first look at the processes.
+"""The last dump. It is prepared before the freeze: runc and CRIU run up to where CRIU first reads the processes.
 
 In a post-copy the pages stay at the source until they are asked for: `LazyDump`.
 """
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 
 DUMP_TIMEOUT_S = 60
 LET_GO_S = 5
-"""How long a dump that stood still has to end once the container is thawed."""
+"""Seconds that a dump which made no progress has to end after the container was thawed."""
 
 ENDED_S = 1
-"""How often a dump that is to end is looked at."""
+"""Seconds between two checks of a dump that is to end."""
 
 DUMP_CALL, LAZY_DUMP_CALL = 2, 3
-"""runc asks CRIU for its version, before a lazy dump for its features, then for the dump."""
+"""How often runc starts CRIU: for its version, before a lazy dump for its features, and for the dump."""
 
 INHERITED = ("--page-server", "127.0.0.1:1")
-"""runc's word for CRIU to send its pages away. Where to, the settings say: to a connection that it inherits."""
+"""Runc's option that lets CRIU send its pages away. The settings name the connection, which CRIU inherits."""
 
 PAGES = "pages"
-"""The file of a migration's directory that names the connection on which a post-copy's pages are asked for."""
+"""The file in a migration's directory that names the connection over which a post-copy's pages are asked for."""
 
 
 class Wanted(NamedTuple):
-    """What is to be dumped, and how: the container with its freezer `group`, into `images`.
+    """The container to be dumped with its freezer `group`, and the directory `images`.
 
-    `settings` are CRIU's, `env` that of runc, `freezer` what CRIU is to take for the group. `on_top` are runc's words
-    for a dump that has only what changed since the last one.
+    `settings` are CRIU's, `env` is runc's environment. `freezer` is the group that CRIU uses instead of `group`.
+    `on_top` are runc's options for a dump of only what changed since the last one.
     """
 
     container: str
@@ -58,9 +58,10 @@ class Wanted(NamedTuple):
 
 
 class Dump:
-    """One dump, whose pages go to the destination's page server by the connection `outgoing`.
+    """One dump, whose pages go to the destination's page server over the connection `outgoing`.
 
-    prepared (when it is made; `wait_until_ready` tells) → dumping (`begin`) → over (`wait`, or `end` at any time).
+    States: prepared (when it is made; see `wait_until_ready`) → dumping (`begin`) → over (`wait`, or `end` at any
+    time).
     """
 
     def __init__(self, wanted: Wanted, trigger: Trigger, outgoing: Outgoing) -> None:
@@ -83,7 +84,7 @@ class Dump:
         return process
 
     def wait_until_ready(self) -> None:
-        """Until only the word is missing. AgentError if runc has ended instead."""
+        """Wait until CRIU is ready for `begin`. AgentError if runc has ended instead."""
         self._trigger.wait("ready", self._complaint)
 
     def _complaint(self) -> str | None:
@@ -93,27 +94,30 @@ class Dump:
         return criu.reason(self._images / "dump.log") or output.strip()[-500:] or "runc ended"
 
     def begin(self) -> None:
-        """The container is frozen: CRIU looks at its processes."""
+        """Let CRIU dump. The container is frozen."""
         self._trigger.say("go")
 
     def pushed(self) -> contextlib.AbstractContextManager[object]:
-        """For the length of a block: what CRIU keeps back of the pages is pushed on."""
+        """Within a block, send at once the pages that CRIU holds back."""
         return self._outgoing.pushed()
 
     def sent(self) -> dict[str, int]:
-        """What was sent of the pages, if something between knows: see `Outgoing.sent`."""
+        """The bytes of pages that a relay has sent, if there is one: see `Outgoing.sent`."""
         return self._outgoing.sent()
 
     def wait(self) -> None:
-        """Until all is dumped. AgentError if CRIU fails or stands still; then the container has been thawed."""
+        """Wait until everything is dumped.
+
+        If CRIU fails or makes no progress, the container is thawed and AgentError raised.
+        """
         self._watch([])
         self._finish()
 
     def _watch(self, said: list[Any]) -> None:
-        """Until CRIU has ended, or one of these can be read."""
+        """Wait until CRIU has ended, or one of these is readable."""
         progress = criu.Progress(self._images / "dump.log", self._process.pid)
         with criu.end_of(self._process) as ended:
-            while not select.select([ended, *said], [], [], criu.LOOK_S)[0]:
+            while not select.select([ended, *said], [], [], criu.POLL_S)[0]:
                 if progress.stands_still():
                     self._give_up()
 
@@ -121,7 +125,7 @@ class Dump:
         criu.finish(self._process, "final dump", self._images / "dump.log", bounded=True)
 
     def _give_up(self) -> NoReturn:
-        """CRIU waits for something that frozen processes won't do. Thawed they may; what is dumped is thrown away."""
+        """Abort the dump: CRIU waits for something that frozen processes can't do. After a thaw they can."""
         self._break_off()
         why = f"CRIU has stood still for {criu.STANDSTILL_S} s while it dumped the frozen container"
         raise AgentError(why, "final dump")
@@ -131,13 +135,13 @@ class Dump:
         try:
             self._process.wait(LET_GO_S)
         except subprocess.TimeoutExpired:
-            repair.end(cgroup.pids(self._group))  # they run as soon as it is dead
+            repair.end(cgroup.pids(self._group))  # the processes run as soon as CRIU is dead
             criu.kill_criu(self._images.parent)
 
     def end(self, *, committed: bool = False) -> None:
-        """No dump any more; one that is under way comes to its end, since CRIU has something to clear away in there.
+        """End the dump. A running one is not killed, since CRIU has to clean up inside the processes.
 
-        After the commit it is waited for as long as it takes: its memory may still be asked for.
+        After the commit this waits as long as necessary, since the memory may still be asked for.
         """
         self._trigger.close()
         deadline = time.monotonic() + DUMP_TIMEOUT_S
@@ -150,17 +154,17 @@ class Dump:
                 self._process.communicate(timeout=ENDED_S)
 
     def _dismiss(self) -> None:
-        """Have a CRIU end that serves pages."""
+        """Let a CRIU that serves pages end."""
 
     def wait_until_fetched(self) -> int:
-        """After the commit: until the other side has all memory. Returns how much was fetched since, in bytes."""
+        """After the commit, wait until the other side has all memory. Returns the bytes that were fetched since."""
         return 0
 
 
 class LazyDump(Dump):
-    """A dump that keeps the pages, and serves them on its connection: who reads them has proved itself.
+    """A dump that keeps its pages, and serves them to the authenticated reader of its connection.
 
-    `outgoing` is a connection without anything in between. `wait` returns as soon as pages can be asked for.
+    `outgoing` is a connection without a relay. `wait` returns when pages can be asked for.
     """
 
     def __init__(self, wanted: Wanted, trigger: Trigger, outgoing: Outgoing) -> None:
@@ -185,15 +189,15 @@ class LazyDump(Dump):
             )
         finally:
             os.close(self._status)
-        self._outgoing.let_go()
+        self._outgoing.leave_to_criu()
         return process
 
     def pushed(self) -> contextlib.AbstractContextManager[object]:
-        """Nothing is sent before it is asked for."""
+        """No-op: pages are sent only when they are asked for."""
         return contextlib.nullcontext()
 
     def wait(self) -> None:
-        """Until its pages can be asked for. AgentError if CRIU fails or stands still."""
+        """Wait until its pages can be asked for. AgentError if CRIU fails or makes no progress."""
         self._watch([self._dumped])
         if not self._dumped.read(1):
             self._finish()
@@ -202,7 +206,7 @@ class LazyDump(Dump):
         dismiss(self._pages)
 
     def wait_until_fetched(self) -> int:
-        """After the commit. AgentError if CRIU has failed: then the copy here is the only one that has the rest."""
+        """Wait after the commit. AgentError if CRIU has failed: then only the copy here has the rest."""
         try:
             criu.finish(self._process, "finish", self._images / "dump.log")
         except AgentError as lost:
@@ -213,5 +217,5 @@ class LazyDump(Dump):
 
 
 def dismiss(pages: str) -> None:
-    """Have a CRIU that serves pages, or is to, give up: its connection is cut, which `pages` names at this end."""
+    """End a CRIU that serves pages, or will: its connection is closed. `pages` names this end of it."""
     subprocess.run(["ss", "--kill", "src", pages], capture_output=True, check=False)

@@ -1,4 +1,4 @@
-"""The container's image on its way to the destination, while the container runs."""
+"""Send the container's image to the destination, while the container runs."""
 
 from __future__ import annotations
 

@@ -23,19 +23,22 @@ if TYPE_CHECKING:
     from ..protocol import OpenSource
 
 PRINTED_S = 5
-"""How long what was printed may take to be printed again at the destination, before the freeze."""
+"""Seconds that old output may take to be printed at the destination, before the freeze."""
 
 
 class Live:
-    """A migration whose hosts are connected, from `open` to `close`. The container runs, unless `cutover` has it.
+    """A migration whose hosts are connected, from `open` to `close`. The container runs, except during the cutover.
 
-    `resources` are what is closed with it, the last one first: whatever a later phase opens is put there as well, so
-    that nothing stays of a phase that was not reached. `policy` is the container's restart policy, which a later phase
-    suspends. `parent` names the last pre-dump: the next dump has what changed since.
+    `resources` are closed with it in reverse order. Later phases add what they open, so that everything is closed if a
+    phase fails. `policy` is the container's restart policy, which a later phase suspends. `parent` names the last
+    pre-dump: the next dump has only what changed since.
     """
 
     def __init__(self, order: OpenSource) -> None:
-        """Connect to the destination and prepare to dump. AgentError, and nothing is left, if that fails."""
+        """Connect to the destination and prepare to dump.
+
+        If this fails, everything is removed, and AgentError raised.
+        """
         if order.compress:
             zstd.require()
         peer = order.peer
@@ -72,7 +75,7 @@ class Live:
 
     @property
     def images(self) -> Path:
-        """Where the last dump's images are."""
+        """The directory of the last dump's images."""
         return self.directory / "final"
 
     @property
@@ -90,9 +93,9 @@ class Live:
             return self.sender.live_pass()
 
     def send_log(self, name: str, behind: int = -1) -> LogSent | None:
-        """Send what the container has printed so far, as `name`; the mark up to which it counts.
+        """Send the container's output so far, as the file `name`. Returns the mark up to which it goes.
 
-        None if there is no log, or no more than `behind` bytes were printed since the last mark.
+        None if there is no log, or if at most `behind` bytes were printed since the last mark.
         """
         if self.log is None or self.log.behind() <= behind:
             return None
@@ -102,9 +105,9 @@ class Live:
             return LogSent(marked, self.sender.copy("log", files))
 
     def print_again(self) -> None:
-        """What was printed since the mark is printed at the destination, before the freeze: little is left to it.
+        """Print output since the mark again at the destination, so that little of it is left for the freeze.
 
-        AgentError where the container prints faster than the destination's Docker takes it.
+        AgentError if the container prints faster than the destination's Docker can read.
         """
         deadline = time.monotonic() + PRINTED_S
         while self.log is not None and (piece := self.log.take()):
@@ -121,13 +124,13 @@ class Live:
                 )
 
     def watched(self, *ports: int) -> contextlib.AbstractContextManager[None]:
-        """While others send to these ports of the destination: they don't outlast it."""
+        """Within a block, other programs send to these ports of the destination. They are ended with it."""
         return watched(self.link, self.order.peer.address, ports)
 
     def pre_dump(self, name: str, port: int) -> Dumped:
-        """One round: the pages dirtied since the last one, straight to the destination's page server.
+        """One round: send the pages dirtied since the last one to the destination's page server.
 
-        `whole` in the answer says why writes to huge pages count for all of them, if they do.
+        If writes make whole huge pages dirty, `whole` in the answer has the reason.
         """
         images = self.directory / name
         outgoing = self.outgoing(port, name, rate=self.order.bandwidth)
@@ -139,7 +142,7 @@ class Live:
         return Dumped(dump_stats(images), outgoing.sent().get("packed_bytes", 0), whole)
 
     def outgoing(self, port: int, name: str, rate: int | None = None, *, plain: bool = False) -> Outgoing:
-        """What takes the pages of a dump to the destination's port for them; as they are if they follow later."""
+        """The connection for a dump's pages to the destination's port. With `plain` there is no relay (post-copy)."""
         order = self.order
         where = (order.peer.address, port)
         if plain:
@@ -165,29 +168,32 @@ class Live:
 
     @property
     def on_top(self) -> list[str]:
-        """Runc's words for a dump that has only what changed since the last one."""
+        """Runc's options for a dump of only what changed since the last one."""
         return ["--parent-path", f"../{self.parent}"] if self.parent else []
 
     def slow_down(self) -> float | None:
-        """Halve what the container uses of the CPUs, until `put_quota_back`.
+        """Halve the container's use of the CPUs, until `put_quota_back`.
 
-        Returns how many it may use; None if it is at the least.
+        Returns how many CPUs it may use. None if it is at the minimum already.
         """
         return brake.slow_down(self.directory, self.first_process)
 
     def gather_pages(self) -> int:
-        """Put small pages together, which makes the dump of a post-copy shorter. Returns the bytes in huge pages."""
+        """Collapse small pages to huge pages, which shortens the dump of a post-copy.
+
+        Returns the bytes in huge pages.
+        """
         return hugepages.gather(cgroup.pids(cgroup.of_process(self.first_process)))
 
     def put_quota_back(self) -> None:
-        """The container may use of the CPUs what it could before `slow_down`."""
+        """Give the container back its quota of CPUs from before `slow_down`."""
         brake.put_back(self.directory)
 
     def release(self) -> None:
-        """The container goes on here, as if nothing had happened: its quota and its restart policy are back."""
+        """Let the container run on here with its quota and its restart policy."""
         self.put_quota_back()
         self.policy.put_back()
 
     def close(self) -> None:
-        """Nothing is left of the migration here, whatever phase it has come to."""
+        """Remove everything of the migration here, in whatever phase it is."""
         self.resources.close()

@@ -242,7 +242,7 @@ def other_wireguard_key(hosts: Hosts) -> Iterator[None]:
         hosts.sh("destination", "wg set sealift-wg private-key /run/sealift/keys/wireguard")
 
 
-def test_a_destination_that_nothing_vouches_for_needs_none_by_name(hosts: Hosts) -> None:
+def test_a_destination_without_evidence_is_accepted_only_when_it_is_named(hosts: Hosts) -> None:
     address = hosts.redis("redis")
     plain = changed(hosts.inventory, "destination", vm=None)
     plainly = Request("redis", "source", "destination")

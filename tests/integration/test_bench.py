@@ -295,7 +295,7 @@ def test_schedules_are_deployed_and_a_worker_runs_one_to_its_end(
             state={"type": "SCHEDULED"},
             parameters={"plan": str(plan), "results": str(tmp_path / "results")},
         )
-        orchestrator.hire()
+        orchestrator.start_worker()
 
         def ended() -> Any:
             run = orchestrator.ask(f"/flow_runs/{scheduled['id']}", "GET")

@@ -206,7 +206,7 @@ def test_a_bandwidth_is_kept_before_the_freeze(hosts: Hosts) -> None:
     assert report.step(Step.SYNC).duration_ms > 1800
 
 
-def test_a_destination_that_nothing_vouches_for_is_looked_at_and_said_to_be_unverified(hosts: Hosts) -> None:
+def test_a_destination_without_evidence_is_examined_and_reported_as_unverified(hosts: Hosts) -> None:
     start(hosts, "box", "import time; print('up', flush=True); time.sleep(1e9)", "up")
     plain = hosts.inventory.hosts["destination"].model_copy(update={"vm": None})
     entries = {**hosts.inventory.hosts, "destination": plain}

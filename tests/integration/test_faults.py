@@ -130,5 +130,5 @@ def test_verdicts_are_kept_in_a_file_that_goes_on_where_it_was(tmp_path: Path) -
     matrix.store([held, broken], kept)
     assert matrix.stored(kept) == {held.cell: held, broken.cell: broken}
     kept.write_text('[{"cell": "disk@sync"}]')
-    with pytest.raises(UnusableInput, match="something else than verdicts"):
+    with pytest.raises(UnusableInput, match="is not a file of verdicts"):
         matrix.stored(kept)

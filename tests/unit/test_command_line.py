@@ -81,7 +81,7 @@ def test_a_lab_without_root_is_one_sentence_and_exit_status_2(tmp_path: Path) ->
     done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip() == (
-        "sealift: a lab needs root, for namespaces and mounts. Run this as root, say with sudo"
+        "sealift: a lab needs root, for namespaces and mounts. Run this as root, for example with sudo"
     )
 
 

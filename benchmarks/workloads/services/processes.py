@@ -15,7 +15,7 @@ import time
 from answering import serve
 
 PAUSE_S = 0.01
-LOOK_S = 0.1
+POLL_S = 0.1
 STALLED_S = 5
 """A live process counts a hundred times a second: on a machine with two processors and hundreds of them, a bit less."""
 
@@ -44,7 +44,7 @@ class Family:
         """Whether all are there, none has counted back, none has stalled."""
         # The clock goes on while everything is frozen: of a time without questions only a part can have been running.
         now = time.monotonic()
-        self.running_s += min(now - self.looked, LOOK_S)
+        self.running_s += min(now - self.looked, POLL_S)
         self.looked = now
         for number in range(len(self.children)):
             counted = struct.unpack_from("<Q", self.counters, 8 * number)[0]

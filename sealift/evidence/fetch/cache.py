@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SIZE_LIMIT = 64 * 1024
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
 def default_folder() -> Path:
@@ -74,7 +74,7 @@ class Entry:
         deadline = time.monotonic() + patience_s
         held = self._lock(lock)
         while held is None and time.monotonic() < deadline:
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
             held = self._lock(lock)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Fixed layouts: pages, sizes that must be exact, and GUIDs in the two byte orders that the formats use."""
+"""Fixed layouts: pages, sizes that must be exact, GUIDs and hexadecimal text."""
 
 from __future__ import annotations
 
@@ -22,11 +22,6 @@ def sized(data: bytes, size: int, what: str) -> bytes:
             remedy="Give it as the firmware wrote it, neither cut nor padded",
         )
     return bytes(data)
-
-
-def guid_le(text: str) -> bytes:
-    """A GUID as EFI stores it: the first three groups little-endian (16 bytes)."""
-    return guid(text).bytes_le
 
 
 def guid(text: str) -> UUID:

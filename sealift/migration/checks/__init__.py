@@ -1,1 +1,1 @@
-"""What must hold before a container moves, resource by resource: looked at, judged, and changed nowhere."""
+"""Conditions for moving a container, resource by resource. They are examined and judged, and nothing is changed."""

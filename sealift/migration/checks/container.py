@@ -25,14 +25,14 @@ DOCKERS_OWN = {
     "/sbin/docker-init",
     "/usr/sbin/docker-init",
 }
-"""Files that Docker binds into each container, at the destination as well."""
+"""Files that Docker binds into each container, also at the destination."""
 
 MADE_ANEW = {"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs"}
-"""File systems without a device, which CRIU mounts again; the contents of a tmpfs travel in the images."""
+"""File systems without a device, which CRIU mounts again. The content of a tmpfs is in the images."""
 
 
 def describe(endpoints: Endpoints) -> dict[str, Any]:
-    """Docker's description of a container that runs. Refused for one that does not: there is nothing to look at."""
+    """Docker's description of a running container. Refused if it does not run."""
     name = endpoints.container
     container = _inspect(endpoints.source.docker, name)
     if container is None:
@@ -49,7 +49,7 @@ def describe(endpoints: Endpoints) -> dict[str, Any]:
         raise _refusal(
             endpoints.source.name,
             f"the container {name!r} does not run ({state['Status']})",
-            "Start it, or move it with `docker save` and `docker cp`: there is nothing live in it",
+            "Start it, or move it with `docker save` and `docker cp`: it has no running processes",
         )
     if state["Paused"]:
         raise _refusal(
@@ -70,7 +70,7 @@ def _inspect(api: Any, name: str) -> dict[str, Any] | None:
 
 
 def network(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
-    """Whether the container has an address that can move with it; fills it in."""
+    """Whether the container has an address that can move with it. Stores the address."""
     host, name = endpoints.source.name, endpoints.inventory.network.docker_network
     attached = inspection.container["NetworkSettings"]["Networks"]
     findings = Findings(host)
@@ -102,7 +102,7 @@ def network(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
 
 
 def configuration(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
-    """What the container was started with."""
+    """The container's settings from its start."""
     host, config = inspection.container["HostConfig"], inspection.container["Config"]
     findings = Findings(endpoints.source.name)
     if config["Tty"]:
@@ -120,11 +120,13 @@ def configuration(endpoints: Endpoints, inspection: Inspection) -> list[Finding]
         findings.no(
             Resource.DEVICES,
             f"the container has devices: {', '.join(names)}",
-            "A device stays where it is: start it without",
+            "A device can't move: start the container without it",
         )
     if host.get("DeviceRequests"):
         findings.no(
-            Resource.GPUS, "the container has devices: a GPU", "A device stays where it is: start it without"
+            Resource.GPUS,
+            "the container has devices: a GPU",
+            "A device can't move: start the container without it",
         )
     for setting, namespace in NAMESPACES.items():
         if host.get(setting, "").startswith(("host", "container:", "shareable")):
@@ -175,7 +177,7 @@ def taken(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
 
 
 def mounts(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
-    """Bind mounts with their counterparts, volumes that must not be in use there."""
+    """Bind mounts with their counterparts, and volumes that must not be in use at the destination."""
     mounted = inspection.container["Mounts"]
     here = endpoints.inventory.host(endpoints.source.name).binds
     there = endpoints.inventory.host(endpoints.destination_name).binds
@@ -202,7 +204,7 @@ def mounts(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
         findings.no(
             Resource.MOUNTS,
             f"mounted inside the container: {', '.join(f'{point} ({kind})' for point, kind in inside.items())}",
-            "CRIU can't restore such a mount: have the program do without, or mount it as a volume",
+            "CRIU can't restore such a mount: change the program so that it does not need it, or mount it as a volume",
         )
     volumes = [mount["Name"] for mount in mounted if mount["Type"] == "volume"]
     kept = endpoints.source.facts.call(DescribeVolumes(volumes))
@@ -213,7 +215,7 @@ def mounts(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
 
 
 def _plain(findings: Findings, name: str, volume: VolumeFound | None) -> None:
-    """Only what Docker keeps in a directory of its own is known to be the volume's files, and nobody else's."""
+    """Only if Docker keeps a volume in its own directory, its files are known and belong to nobody else."""
     if volume and (volume.driver != "local" or volume.options):
         given = ", ".join(f"{option}={value}" for option, value in volume.options.items())
         findings.no(
@@ -259,13 +261,11 @@ def _mounts_there(
 
 
 def warnings(container: dict[str, Any]) -> list[str]:
-    """What will be otherwise afterwards."""
+    """What will be different after the migration."""
     said = []
     driver = container["HostConfig"]["LogConfig"]["Type"]
     if driver not in {"json-file", "none"}:
-        said.append(
-            f"what it has printed so far stays at the source (log driver {driver}; json-file's goes along)"
-        )
+        said.append(f"its output so far stays at the source (log driver {driver}; only json-file's is moved)")
     ports = [port for port, bound in (container["HostConfig"].get("PortBindings") or {}).items() if bound]
     if ports:
         said.append(

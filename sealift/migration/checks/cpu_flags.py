@@ -61,4 +61,4 @@ HARMLESS = frozenset(
         "msr",
     ]
 )
-"""Flags of the kernel's own affairs: no program in a container can be using what they stand for."""
+"""Flags for the kernel's own use. No program in a container can use what they stand for."""

@@ -38,7 +38,7 @@ class Resource(StrEnum):
 
 
 class Answer(StrEnum):
-    """Can it move? `unknown` stops no migration: what is in doubt is tried, and rolled back if it fails."""
+    """Can it move? `unknown` stops no migration: a doubtful resource is tried, and a failure is rolled back."""
 
     YES = "yes"
     NO = "no"
@@ -47,7 +47,7 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: where, what was found, whether it can move, and what to do about it."""
+    """One resource at one host: what was found, whether it can move, and the remedy."""
 
     resource: Resource
     answer: Answer
@@ -56,7 +56,7 @@ class Finding:
     remedy: str = ""
 
     def __post_init__(self) -> None:
-        # Names of files, processes, images: the container chooses them.
+        # The container chooses the names of files, processes and images.
         object.__setattr__(self, "what", one_line(self.what))
         object.__setattr__(self, "remedy", one_line(self.remedy))
 
@@ -70,21 +70,21 @@ class Finding:
 
 
 class Findings:
-    """Collects the findings of one host. What was asked about and has nothing against it gets a `yes`."""
+    """Collects the findings of one host. A resource without an objection gets a `yes`."""
 
     def __init__(self, host: str) -> None:
         self.host = host
         self.found: list[Finding] = []
 
     def no(self, resource: Resource, what: str, remedy: str) -> None:
-        """Something stands in the way."""
+        """The resource prevents the migration."""
         self.found.append(Finding(resource, Answer.NO, self.host, what, remedy))
 
     def unknown(self, resource: Resource, what: str, remedy: str) -> None:
-        """Something may stand in the way: it was not tried, or it comes and goes."""
+        """The resource may prevent the migration: it was not tried, or it changes."""
         self.found.append(Finding(resource, Answer.UNKNOWN, self.host, what, remedy))
 
     def yes(self, resource: Resource, what: str) -> None:
-        """Nothing stands in the way, as far as nothing was said against it before."""
+        """The resource does not prevent the migration, if there was no objection before."""
         if not any(one.resource is resource for one in self.found):
             self.found.append(Finding(resource, Answer.YES, self.host, what))

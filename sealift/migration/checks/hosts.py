@@ -1,4 +1,4 @@
-"""The two hosts: processor, kernel, CRIU, Docker, and room at the destination."""
+"""Checks of the two hosts: processor, kernel, CRIU, Docker, and free space at the destination."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ CRIU_LEAST = (4, 2)
 """CRIU 4.1 can't dump an INET socket on Linux 6.16 and later (SO_PASSSEC is refused there)."""
 
 KERNEL_LEAST = (5, 14)
-"""Mounts that follow no link (mount_setattr(2), MOUNT_ATTR_NOSYMFOLLOW), which files are sent out of."""
+"""For mounts without symbolic links (mount_setattr(2), MOUNT_ATTR_NOSYMFOLLOW), from which files are sent."""
 
 FILLS_LATE = (27,)
 """From this version on Docker fills a container's network after the runtime's `create` (`destination.stand_in`)."""
 
 NAME_BYTES = 4000
-"""rsync takes no name, relative to the tree, that does not fit into PATH_MAX with what it puts before and behind it."""
+"""Rsync adds something before and after a name, and all of it has to fit into PATH_MAX."""
 
 SPACE_MARGIN_BYTES = 64 << 20
 IMAGES_PER_MEMORY = 2
-"""At the destination the pages are in memory twice until the images are wiped: as images and as pages."""
+"""At the destination the pages are in memory twice until the images are removed: as images and as pages."""
 
 
 def source(side: Side, facts: HostFacts, *, limits_unreadable: bool) -> list[Finding]:
@@ -46,12 +46,12 @@ def source(side: Side, facts: HostFacts, *, limits_unreadable: bool) -> list[Fin
             "it lacks CAP_SYS_RESOURCE, without which CRIU can't read the resource limits of other users' processes",
             "Grant it, or install tcc: Sealift then makes a library that reads them from /proc",
         )
-    _guarded(findings, stands=facts.guarded)
+    _guarded(findings, loaded=facts.guarded)
     if _release(facts.kernel) < KERNEL_LEAST:
         least = ".".join(map(str, KERNEL_LEAST))
         findings.no(
             Resource.KERNEL,
-            f"its kernel {facts.kernel} has no mounts that follow no link, out of which files could be sent",
+            f"its kernel {facts.kernel} can't mount files so that no link is followed, which is needed to send them",
             f"Start Linux {least} or later",
         )
     _tools(findings, facts)
@@ -72,7 +72,7 @@ def destination(side: Side, here: HostFacts, there: HostFacts) -> list[Finding]:
         )
     findings.yes(Resource.CPU, f"{there.machine}, with every flag that a program of the source may be using")
     _kernel(findings, here, there)
-    _guarded(findings, stands=there.guarded)
+    _guarded(findings, loaded=there.guarded)
     _tools(findings, there)
     later = "memory can follow" if there.lazy else "memory can't follow afterwards (userfaultfd)"
     findings.yes(Resource.CRIU, f"{there.criu}; {later}")
@@ -94,26 +94,26 @@ def destination(side: Side, here: HostFacts, there: HostFacts) -> list[Finding]:
 
 
 def overlaps(endpoints: Endpoints) -> list[Finding]:
-    """Whether an attested host's addresses, which its provider wrote, lead what is for the tunnel elsewhere."""
+    """Whether an attested host's addresses, which its provider wrote, overlap the tunnel's networks."""
     found = []
     for side in (endpoints.source, endpoints.destination):
         if side is not None and endpoints.inventory.host(side.name).vm is not None:
             findings, network = Findings(side.name), endpoints.inventory.network
-            if claims := foreign.look(side.connection, network, Step.PREFLIGHT):
+            if claims := foreign.find(side.connection, network, Step.PREFLIGHT):
                 findings.no(Resource.NETWORK, foreign.sentence(network, claims), foreign.REMEDY)
             found += findings.found
     return found
 
 
-def gateway(stands: bool) -> list[Finding]:
+def gateway(loaded: bool) -> list[Finding]:
     """What the gateway must have."""
     findings = Findings("gateway")
-    _guarded(findings, stands=stands)
+    _guarded(findings, loaded=loaded)
     return findings.found
 
 
 def space(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
-    """Room at the destination for image, files and memory, also for their names; fills in what is there already."""
+    """Free space at the destination for image, files, their names, and memory. Stores what is there already."""
     paths = [inspection.container["GraphDriver"]["Data"]["UpperDir"]]
     paths += [
         mount["Source"] for mount in inspection.container["Mounts"] if mount["Type"] in {"volume", "bind"}
@@ -160,13 +160,13 @@ def _depth(endpoints: Endpoints, paths: list[str]) -> list[Finding]:
     return findings.found
 
 
-def _guarded(findings: Findings, *, stands: bool) -> None:
-    if not stands:
+def _guarded(findings: Findings, *, loaded: bool) -> None:
+    if not loaded:
         findings.no(
             Resource.NETWORK,
             "its rules that let only the tunnel's peers in at its tunnel address are not loaded",
-            f"`sealift host prepare {findings.host}` brings them, and `/usr/libexec/sealift/network rules` there loads "
-            "them again. Needs nftables",
+            f"`sealift host prepare {findings.host}` installs them, and `/usr/libexec/sealift/network rules` there "
+            "loads them again. Needs nftables",
         )
     findings.yes(Resource.NETWORK, "its tunnel address is for the tunnel's peers only")
 
@@ -189,7 +189,7 @@ def _kernel(findings: Findings, here: HostFacts, there: HostFacts) -> None:
         findings.unknown(
             Resource.KERNEL,
             f"its kernel is {there.kernel}, older than the source's {here.kernel}",
-            "What the processes use of the newer one CRIU can't restore there: take a kernel at least as new",
+            "CRIU can't restore there what the processes use of the newer kernel: take a kernel at least as new",
         )
     if there.cgroup != here.cgroup:
         findings.unknown(

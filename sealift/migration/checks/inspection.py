@@ -1,4 +1,4 @@
-"""What the checks look at, and what they have found out on the way."""
+"""The inputs of the checks, and what they have found out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """A container's name, the hosts and the gateway. `destination` is None where it could not be looked at."""
+    """A container's name, the hosts and the gateway. `destination` is None if it could not be examined."""
 
     inventory: Inventory
     container: str
@@ -29,7 +29,7 @@ class Endpoints:
 class Inspection:
     """All that was found: Docker's description, the processes' facts, the hosts' facts, and the findings.
 
-    `file_bytes` is what the container's files hold, `image_bytes` what of its image the destination lacks.
+    `file_bytes` is the size of the container's files, `image_bytes` the part of its image that the destination lacks.
     """
 
     container: dict[str, Any]

@@ -1,6 +1,6 @@
-"""What the container's processes hold, judged by what CRIU 4.2 was seen to dump and to restore.
+"""Judge what the container's processes hold, by what CRIU 4.2 was seen to dump and to restore.
 
-A pure function of the facts of `sealift_agent.processes`. What was never seen to come through is no `yes`.
+This is a pure function of the facts of `sealift_agent.processes`. What was never seen to be restored is no `yes`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SOCKETS = (
     r"AF_PACKET/SOCK_(RAW|DGRAM)/\d+",
 )
 GPU = re.compile(r"/dev/(nvidia|kfd|dri/)")
-CLOSE = "CRIU can't dump it: have the program close it, or do without"
+CLOSE = "CRIU can't dump it: let the program close it, or change the program so that it does not need it"
 
 
 def judge(host: str, uses: Uses, here: HostFacts, there: HostFacts | None) -> list[Finding]:
@@ -89,7 +89,7 @@ def _processes(findings: Findings, uses: Uses) -> None:
         findings.no(
             Resource.NAMESPACES,
             f"in namespaces of their own: {_said(nested)}",
-            "Only those of the container itself are restored: have the program do without",
+            "Only those of the container itself are restored: change the program so that it needs no others",
         )
     findings.yes(Resource.NAMESPACES, "the container's own, and no others inside")
 
@@ -104,7 +104,7 @@ def _groups(findings: Findings, groups: Held) -> None:
 
 
 def _stopped(findings: Findings, stopped: list[str], here: HostFacts) -> None:
-    """In rounds CRIU freezes by itself: on control groups of version 1 nobody sets stopped processes aside for it."""
+    """In rounds CRIU freezes by itself. On control groups of version 1 nobody takes stopped processes out for it."""
     if stopped and here.cgroup == 1 and here.dirty_tracking:
         findings.no(
             Resource.PROCESSES,
@@ -118,7 +118,7 @@ def _files(findings: Findings, descriptors: Held, unwatchable: list[str]) -> Non
         findings.no(
             Resource.FILES,
             f"watched where CRIU can't find it again: {', '.join(unwatchable)}",
-            "Have the program watch a volume, or a directory below /etc or /var/log",
+            "Let the program watch a volume, or a directory below /etc or /var/log",
         )
     unknown = {kind: who for kind, who in _of(descriptors, "anon_inode:").items() if kind not in ANONYMOUS}
     unknown.pop("[io_uring]", None)
@@ -129,8 +129,8 @@ def _files(findings: Findings, descriptors: Held, unwatchable: list[str]) -> Non
     if nameless := _of(descriptors, "nameless:"):
         findings.no(
             Resource.FILES,
-            f"open under a name that is gone, with no other in the container: {_said(nameless)}",
-            "It can't be given a name again: have the program close it, or start it again",
+            f"open by a name that was removed, with no other name in the container: {_said(nameless)}",
+            "It can't be given a name again: let the program close it, or start it again",
         )
     if packets := descriptors.get("packet pipe"):
         findings.no(Resource.FILES, f"a pipe in packet mode (O_DIRECT): {_holders(packets)}", CLOSE)
@@ -153,7 +153,7 @@ def _sockets(findings: Findings, descriptors: Held, multicast: list[str]) -> Non
         findings.no(
             Resource.SOCKETS,
             f"multipath TCP: {_said(multipath)}",
-            "CRIU can't dump it: have the program use plain TCP (Go: GODEBUG=multipathtcp=0)",
+            "CRIU can't dump it: let the program use plain TCP (Go: GODEBUG=multipathtcp=0)",
         )
     if unknown:
         findings.no(Resource.SOCKETS, f"open: {_said(unknown)}", CLOSE)
@@ -206,12 +206,10 @@ def _devices(findings: Findings, uses: Uses) -> None:
     every = {**devices, **mapped}
     gpus = {kind: every.pop(kind) for kind in list(every) if GPU.match(kind)}
     if gpus:
-        findings.no(Resource.GPUS, f"a GPU is open: {_said(gpus)}", "A device stays where it is: close it")
+        findings.no(Resource.GPUS, f"a GPU is open: {_said(gpus)}", "A device can't move: close it")
     findings.yes(Resource.GPUS, "none")
     if every:
-        findings.no(
-            Resource.DEVICES, f"devices are open: {_said(every)}", "A device stays where it is: close it"
-        )
+        findings.no(Resource.DEVICES, f"devices are open: {_said(every)}", "A device can't move: close it")
     findings.yes(Resource.DEVICES, "only such as every host has")
 
 

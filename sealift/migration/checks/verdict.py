@@ -1,4 +1,4 @@
-"""A check for a person: the verdict first, then what stands in the way or is in doubt, the rest on demand."""
+"""A check's text: first the verdict, then what prevents the migration or is in doubt, and the rest if asked for."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from sealift.migration.checks.finding import Finding
 
 WIDTH = 80
-"""Columns. No line is longer, but for a word that is."""
+"""Columns. Only a line with a longer word is longer."""
 
 INDENT = 9
-"""Where the text behind `no`, `unknown` and `yes` begins."""
+"""The column of the text after `no`, `unknown` and `yes`."""
 
 
 def verdict_lines(
     container: str, source: str, destination: str, findings: Sequence[Finding], *, everything: bool = False
 ) -> list[str]:
-    """The lines. One cause has one entry, whatever it stands in the way of. With `everything`, each `yes` has one."""
+    """The lines of the text. One cause has one entry for all its resources. With `everything`, each `yes` has one."""
     against = [one for one in findings if one.answer is Answer.NO]
     doubts = [one for one in findings if one.answer is Answer.UNKNOWN]
     rest = [one for one in findings if one.answer is Answer.YES]
@@ -40,7 +40,7 @@ Cause = tuple["Finding", list[str]]
 
 
 def _causes(findings: Sequence[Finding]) -> list[Cause]:
-    """Findings that say the same of the same host, as one, with all the resources that they are about."""
+    """Join findings with the same text about the same host, with all their resources."""
     found: dict[tuple[str, ...], Cause] = {}
     for one in findings:
         found.setdefault((one.host, one.what, one.remedy), (one, []))[1].append(one.resource.value)

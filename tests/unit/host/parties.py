@@ -260,7 +260,7 @@ class PlayedPort(Played):
     def attach(self) -> None:
         self.note("attach")
 
-    def introduce(self, address: str) -> None:
+    def resolve(self, address: str) -> None:
         assert address == MOVE.address
 
 

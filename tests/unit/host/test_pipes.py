@@ -38,8 +38,8 @@ def settings() -> dict[str, int]:
 
 @pytest.mark.usefixtures("enter")
 def test_the_last_migration_of_a_host_puts_back_what_the_first_found() -> None:
-    pipes.make_room("one")
-    pipes.make_room("two")
+    pipes.raise_limits("one")
+    pipes.raise_limits("two")
     pipes.put_back("one")
     assert settings() == pipes.SETTINGS
     pipes.put_back("two")
@@ -47,9 +47,9 @@ def test_the_last_migration_of_a_host_puts_back_what_the_first_found() -> None:
 
 
 def test_two_hosts_on_one_kernel_leave_nothing_raised(enter: Callable[[str], None]) -> None:
-    pipes.make_room("one")
+    pipes.raise_limits("one")
     enter("another")
-    pipes.make_room("two")
+    pipes.raise_limits("two")
     enter("host")
     pipes.put_back("one")
     enter("another")

@@ -50,7 +50,7 @@ def named(name: bytes, place: bytes) -> Iterator[int]:
 def test_a_process_is_looked_at_whatever_its_name(name: bytes, tmp_path: Path) -> None:
     place = os.fsencode(tmp_path) + b"/\xff \xe2\x80\xa8\x85\x0c"
     with named(name, place) as pid:
-        found = processes.look([pid], pid)
+        found = processes.examine([pid], pid)
         assert found.processes == 1
         assert found.outside == []
         assert found.memory_bytes > 0
@@ -91,7 +91,7 @@ def test_a_process_that_has_ended_is_not_there_in_any_way() -> None:
         assert hugepages.split([pid]) is None
         assert hugepages.gather([pid]) == 0
         assert dirty.dump_bytes(pid) == 0
-        processes.look([os.getpid(), pid], os.getpid())
+        processes.examine([os.getpid(), pid], os.getpid())
         assert processes._groups({"": "/"}, cgroup.paths(1 << 22)) == set()
     process.wait()
     with pytest.raises(ProcessLookupError):
@@ -115,7 +115,7 @@ def test_processes_that_come_and_go_are_inside_or_not_looked_at(tmp_path: Path) 
             time.sleep(0.2)
             deadline = time.monotonic() + 3
             while time.monotonic() < deadline:
-                found = processes.look(criu.tree(top.pid), top.pid)
+                found = processes.examine(criu.tree(top.pid), top.pid)
                 assert found.outside == []
                 opened.written_through_mappings(criu.tree(top.pid), {})
                 watches.settings(criu.tree(top.pid))

@@ -109,7 +109,7 @@ def test_auto_takes_the_least_risky_that_keeps_to_the_limit(max_downtime_s: floa
 def test_a_limit_that_none_keeps_to_is_refused_with_the_predictions_and_a_remedy() -> None:
     with pytest.raises(Refused, match=r"stop-and-copy 1300 ms, pre-copy 400 ms.*Raise --max-downtime"):
         choose(Strategy.AUTO, dirty_tracking=True, estimate=estimate(**ALL), max_downtime_s=0.2)
-    with pytest.raises(Refused, match="not to be had here: post-copy, pre-copy"):
+    with pytest.raises(Refused, match="not possible here: post-copy, pre-copy"):
         choose(Strategy.AUTO, dirty_tracking=False, estimate=estimate(stop_and_copy=1300), max_downtime_s=0.2)
 
 

@@ -293,7 +293,7 @@ def test_a_cutover_without_an_end_is_none_that_has_committed(monkeypatch: pytest
     three.source.answer(Go, lambda _: let_go.wait(WAIT_S) and Outcome.COMMITTED)
     cutover.begin()
     cutover.wait(Step.NETWORK_SWITCH)
-    with pytest.raises(OutcomeUnknown, match="has not come to an end"):
+    with pytest.raises(OutcomeUnknown, match="has not ended"):
         cutover.moved()
     assert cutover.settle() is None
     let_go.set()

@@ -76,7 +76,7 @@ def test_the_printed_report_says_everything(report: Report, capsys: pytest.Captu
         "pre-copy",
         "round 1    5.0 MB",
         "frozen     200.4 ms",
-        "predicted  freeze 180 ms, came 200 ms; from then on 4.1 s, came 5.2 s",
+        "predicted  freeze 180 ms, measured 200 ms; from then on 4.1 s, measured 5.2 s",
         "absent",
     ):
         assert part in shown

@@ -10,7 +10,7 @@ from sealift.migration.checks.verdict import WIDTH, verdict_lines
 TERMINAL = Finding(
     Resource.TERMINALS, Answer.NO, "source", "the container has a terminal attached", "Start it without -t"
 )
-UNSEEN = "could not be looked at"
+UNSEEN = "could not be examined"
 REMEDY = "`sealift attest destination --provision`, then check again"
 DOUBTS = [
     Finding(resource, Answer.UNKNOWN, "destination", UNSEEN, REMEDY)
@@ -67,7 +67,7 @@ def test_one_cause_has_one_entry() -> None:
     said = text(lines(*DOUBTS))
     assert said.count(UNSEEN) == 1
     assert said.count("Remedy:") == 1
-    assert "destination, CPU, kernel, network, CRIU, Docker: could not be looked at" in said
+    assert "destination, CPU, kernel, network, CRIU, Docker: could not be examined" in said
 
 
 def test_no_line_is_longer_than_a_terminal_is_wide_but_a_word_is_never_cut() -> None:

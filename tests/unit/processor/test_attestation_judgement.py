@@ -117,7 +117,7 @@ class Slow:
         time.sleep(self.delay_s)
         return said
 
-    def vouch(self, key: str) -> Slow:
+    def accept(self, key: str) -> Slow:
         return self
 
     def close(self) -> None:
