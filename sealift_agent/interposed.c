@@ -193,6 +193,59 @@ void *realloc(void *memory, size_t size)
 	return to;
 }
 
+/*
+ * For a dump whose pages follow later, CRIU copies the whole table. What has never been written of it is not copied: it
+ * would take the memory that it has not had so far. The copy is new, and zero there, too.
+ */
+
+#define PAGEMAP_SCAN 0xc0606610UL
+#define PRESENT_OR_SWAPPED (1UL << 3 | 1UL << 4)
+typedef void *copy(void *to, const void *from, size_t size);
+int ioctl(int file, unsigned long request, ...);
+
+/* The first range with memory in it from `start` on. `start` = `end` if there is none, all of it if nobody can tell. */
+static void next_used(int pagemap, unsigned long *start, unsigned long *end)
+{
+	unsigned long region[3];
+	unsigned long asked[12] = {sizeof(asked), 0, *start, *end, 0, (unsigned long)region, 1, 0, 0, 0,
+				   PRESENT_OR_SWAPPED, PRESENT_OR_SWAPPED};
+	int found = pagemap < 0 ? -1 : ioctl(pagemap, PAGEMAP_SCAN, asked);
+
+	if (found == 0)
+		*start = *end;
+	if (found > 0) {
+		*start = region[0];
+		*end = region[1];
+	}
+}
+
+void *memcpy(void *to, const void *from, size_t size)
+{
+	static copy *real;
+	unsigned long at = (unsigned long)from, end = at + size, used, used_end;
+	long offset = (char *)to - (char *)from;
+	int pagemap;
+
+	if (!real)
+		real = (copy *)dlsym(RTLD_NEXT, "memcpy");
+	if (size < LARGE || place_of((void *)from) < 0)
+		return real(to, from, size);
+	pagemap = open("/proc/self/pagemap", 0);
+	while (at < end) {
+		used = at;
+		used_end = end;
+		next_used(pagemap, &used, &used_end);
+		if (used_end > end)
+			used_end = end;
+		if (used < used_end)
+			real((char *)used + offset, (char *)used, used_end - used);
+		at = used_end;
+	}
+	if (pagemap >= 0)
+		close(pagemap);
+	return to;
+}
+
 /* Where CRIU has a process make its first system calls */
 
 #define PEEKTEXT 1

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from .. import cgroup, docker_api, dumps, proc
 from ..constants import PAGE_BYTES
 from ..protocol import DirtyPoint, MemorySample
+from . import present
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +92,7 @@ def _soft_dirty_bytes(pid: int) -> int:
     """Pages with bit 55 that are present or swapped (bits 63, 62 of /proc/PID/pagemap)."""
     total = 0
     with contextlib.suppress(OSError), Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as table:
-        for start, end in _dumped(pid):
+        for start, end in (part for whole in _dumped(pid) for part in present.ranges(table.fileno(), *whole)):
             for page in range(start // PAGE_BYTES, end // PAGE_BYTES, CHUNK_PAGES):
                 pages = min(CHUNK_PAGES, end // PAGE_BYTES - page)
                 total += _count(os.pread(table.fileno(), pages * ENTRY_BYTES, page * ENTRY_BYTES))

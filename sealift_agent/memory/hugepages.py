@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from .. import libc, proc
 from ..constants import PAGE_BYTES
+from . import present
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,7 +52,7 @@ _ASKED = int.from_bytes(
 )
 
 USE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-ANONYMOUS = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ...p \S+ 00:00 0 ")
+ANONYMOUS = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) .w.p \S+ 00:00 0 ")
 RANGE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ")
 HUGE = re.compile(r"^AnonHugePages: +(\d+) kB")
 
@@ -110,12 +111,12 @@ def _whole(pid: int) -> Iterator[int]:
     lines = proc.lines(pid, "maps")
     with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pagemap:
         for mapping in filter(None, map(ANONYMOUS.match, lines)):
-            for place in _huge_pages(int(mapping[1], 16), int(mapping[2], 16)):
-                entries = os.pread(
-                    pagemap.fileno(), HUGE_BYTES // PAGE_BYTES * ENTRY.size, place // PAGE_BYTES * ENTRY.size
-                )
-                if int.from_bytes(entries, "little") & _ASKED == _OWN:
-                    yield place
+            for start, end in present.ranges(pagemap.fileno(), int(mapping[1], 16), int(mapping[2], 16)):
+                for place in _huge_pages(start, end):
+                    size, offset = HUGE_BYTES // PAGE_BYTES * ENTRY.size, place // PAGE_BYTES * ENTRY.size
+                    entries = os.pread(pagemap.fileno(), size, offset)
+                    if int.from_bytes(entries, "little") & _ASKED == _OWN:
+                        yield place
 
 
 def _huge_pages(start: int, end: int) -> range:
