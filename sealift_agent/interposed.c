@@ -176,23 +176,6 @@ void free(void *memory)
 	large[at].memory = 0;
 }
 
-void *realloc(void *memory, size_t size)
-{
-	int at = place_of(memory);
-	unsigned long *from = memory, *to;
-	size_t word;
-
-	if (at < 0)
-		return __libc_realloc(memory, size);
-	to = malloc(size);
-	if (!to)
-		return 0;
-	for (word = 0; word < (size < large[at].size ? size : large[at].size) / 8; word++)
-		to[word] = from[word];
-	free(memory);
-	return to;
-}
-
 /*
  * For a dump whose pages follow later, CRIU copies the whole table. What has never been written of it is not copied: it
  * would take the memory that it has not had so far. The copy is new, and zero there, too.
@@ -243,6 +226,21 @@ void *memcpy(void *to, const void *from, size_t size)
 	}
 	if (pagemap >= 0)
 		close(pagemap);
+	return to;
+}
+
+void *realloc(void *memory, size_t size)
+{
+	int at = place_of(memory);
+	void *to;
+
+	if (at < 0)
+		return __libc_realloc(memory, size);
+	to = malloc(size);
+	if (!to)
+		return 0;
+	memcpy(to, memory, size < large[at].size ? size : large[at].size);
+	free(memory);
 	return to;
 }
 

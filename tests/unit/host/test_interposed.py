@@ -98,6 +98,87 @@ print(answer, *found)
     assert said(library, program) == "0 100 200"
 
 
+MAPPED = """
+import re
+libc.mmap64.restype = libc.malloc.restype = ctypes.c_void_p
+libc.mmap64.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+libc.realloc.restype, libc.realloc.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]
+libc.memcpy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+
+def memory_mb():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10
+
+def flags(place):
+    text = open("/proc/self/smaps").read().partition("%x-" % place)[2]
+    return re.search("VmFlags:(.*)", text)[1].split()
+"""
+
+
+@pytest.mark.parametrize(("protection", "counted"), [(2, False), (3, True)])
+def test_what_is_mapped_for_writing_only_is_not_counted(
+    library: Path, protection: int, counted: bool
+) -> None:
+    program = f"print('nr' in flags(libc.mmap64(None, 1 << 20, {protection}, 0x22, -1, 0)))"
+    assert said(library, MAPPED + program) == str(not counted)
+
+
+def test_a_large_table_takes_the_memory_that_is_used_of_it(library: Path) -> None:
+    program = """
+size = 64 << 30
+table = libc.malloc(size)
+for at in (0, 5 << 30, size - 8):
+    ctypes.memmove(table + at, b"used%d" % (at >> 30), 6)
+copy = libc.mmap64(None, size, 3, 0x4022, -1, 0)
+libc.memcpy(copy, table, size)
+for at in (0, 5 << 30, size - 8):
+    print(ctypes.string_at(copy + at, 6) == ctypes.string_at(table + at, 6), end=" ")
+print(memory_mb() < 500)
+larger = libc.realloc(table, size + 4096)
+print(ctypes.string_at(larger + (5 << 30), 5))
+libc.free(larger)
+print("%x-" % larger in open("/proc/self/maps").read())
+"""
+    assert said(library, MAPPED + program).splitlines() == ["True True True True", "b'used5'", "False"]
+
+
+TRACED = """
+import mmap, re, signal
+libc.mmap64.restype = ctypes.c_void_p
+libc.mmap64.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.ptrace.restype = ctypes.c_long
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_ulong, ctypes.c_void_p]
+ATTACH, DETACH, PEEK, POKE = 16, 17, 2, 5
+child = os.fork()
+if not child:
+    if sys.argv[1:] != ["plain"]:
+        place = libc.mmap64(0x200000, 4096, 5, 0x100021, -1, 0)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    os._exit(7)
+os.waitpid(child, os.WUNTRACED)
+maps = open(f"/proc/{child}/maps").read()
+shared, private = (int(re.search(rf"([0-9a-f]+)-\\S+ ..x{kind}", maps)[1], 16) for kind in "sp")
+assert shared < private
+assert libc.ptrace(ATTACH, child, 0, None) == 0
+os.waitpid(child, 0)
+memory = open(f"/proc/{child}/mem", "rb", buffering=0)
+def read(place):
+    memory.seek(place)
+    return int.from_bytes(memory.read(8), "little", signed=True)
+before = read(private)
+print(libc.ptrace(PEEK, child, shared, None) == before)
+print(libc.ptrace(POKE, child, shared, 0x1234) == 0, read(private) == 0x1234, read(shared))
+libc.ptrace(POKE, child, shared, ctypes.c_void_p(before))
+libc.ptrace(DETACH, child, 0, None)
+os.kill(child, signal.SIGCONT)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_code_goes_into_a_private_mapping_where_the_first_one_is_shared(library: Path) -> None:
+    assert said(library, TRACED).splitlines() == ["True", "True True 0", "7"]
+
+
 def test_a_host_without_a_compiler_is_told_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
