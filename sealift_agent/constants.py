@@ -8,5 +8,9 @@ INTERFACE = "sealift-wg"
 BRIDGE = "sealift-wl"
 """The Docker bridge of the workloads; a name of our own, so that rules can name it before it exists."""
 
+RESERVED, SHARED_CODE = "reserved", "shared code"
+"""Kinds of mappings that a CRIU without our library (`interposed`) does not restore, or does not dump: one that is
+larger than the host's memory and can't be written, and a first executable one that is shared."""
+
 PAGE_BYTES = 4096
 """Of memory, as CRIU's images count it."""

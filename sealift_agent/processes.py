@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import cgroup, pidfd, proc
+from .constants import PAGE_BYTES, RESERVED, SHARED_CODE
 from .files import watches
 from .files.opened import is_lost, other_names
 from .messages import printable
@@ -141,11 +142,21 @@ def _namespaces(pid: int) -> dict[str, str]:
 
 
 def _mappings(pid: int) -> Iterator[str]:
-    """Mapped things that are neither plain memory nor plain files."""
+    """Mapped things that are neither plain memory nor plain files, and what only our library brings through CRIU."""
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * PAGE_BYTES
+    first = True
     with contextlib.suppress(OSError):
         for line in proc.lines(pid, "maps"):
             fields = line.split(maxsplit=5)
             name = fields[5] if len(fields) == 6 else ""
+            where, rights = fields[:2]
+            start, end = (int(address, 16) for address in where.split("-"))
+            if end - start > memory_bytes and rights[1] != "w":
+                yield RESERVED
+            if rights[2] == "x" and first:
+                first = False
+                if rights[3] == "s":
+                    yield SHARED_CODE
             if name.startswith(("anon_inode:", "/secretmem")):
                 yield name.removesuffix(" (deleted)")
             elif re.match(r"/dev/(?!shm/|zero\b)", name):

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from sealift.migration.checks.finding import Findings, Resource
+from sealift_agent.constants import RESERVED, SHARED_CODE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,6 +54,7 @@ def judge(host: str, uses: Uses, here: HostFacts, there: HostFacts | None) -> li
     _terminals(findings, uses.descriptors)
     _devices(findings, uses)
     _memory(findings, uses, there)
+    _address_space(findings, uses, here, there)
     _timers(findings, uses)
     _security(findings, uses, there)
     findings.yes(Resource.PROCESSES, f"{uses.processes} processes")
@@ -239,6 +241,29 @@ def _memory(findings: Findings, uses: Uses, there: HostFacts | None) -> None:
             "The destination must have as many free",
         )
     findings.yes(Resource.HUGE_PAGES, f"{huge >> 20} MiB" if huge else "none")
+
+
+def _address_space(findings: Findings, uses: Uses, here: HostFacts, there: HostFacts | None) -> None:
+    """What CRIU brings through only with the library that is loaded into it (`sealift_agent.interposed`)."""
+    lacking = [
+        where
+        for where, facts in (("source", here), ("destination", there))
+        if facts and not facts.interposable
+    ]
+    without = f"the {' and the '.join(lacking)} can't make the library that CRIU needs for it"
+    reserved, shared = uses.mappings.get(RESERVED), uses.mappings.get(SHARED_CODE)
+    if reserved and lacking:
+        findings.no(
+            Resource.MEMORY,
+            f"more addresses are reserved than the host has memory, and {without}: {_holders(reserved)}",
+            "Install tcc there, or have the program reserve less (MariaDB: `--innodb-buffer-pool-size-max`)",
+        )
+    if shared and not here.interposable:
+        findings.no(
+            Resource.MEMORY,
+            f"the first code of a process is shared memory, and {without}: {_holders(shared)}",
+            "Install tcc there, or have the program make no code at run time (PHP: `opcache.jit_buffer_size=0`)",
+        )
 
 
 def _timers(findings: Findings, uses: Uses) -> None:

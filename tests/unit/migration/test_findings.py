@@ -11,6 +11,7 @@ from sealift.errors import Refused
 from sealift.migration.checks import processes
 from sealift.migration.checks.finding import Answer, Finding, Findings, Resource
 from sealift.migration.preflight import _without_contradictions, refuse
+from sealift_agent.constants import RESERVED, SHARED_CODE
 from sealift_agent.protocol import HostFacts, Uses
 
 WHO = ["python3, pid 7"]
@@ -147,6 +148,29 @@ def test_descriptors_by_their_kind(kind: str, resource: Resource, expected: Answ
 )
 def test_the_rest_of_what_processes_have(facts: dict[str, Any], resource: Resource, expected: Answer) -> None:
     assert answer(resource, **facts) is expected
+
+
+@pytest.mark.parametrize(
+    ("mapping", "here", "there", "expected"),
+    [
+        (RESERVED, True, True, Answer.YES),
+        (RESERVED, False, True, Answer.NO),
+        (RESERVED, True, False, Answer.NO),
+        (SHARED_CODE, True, True, Answer.YES),
+        (SHARED_CODE, False, True, Answer.NO),
+        (SHARED_CODE, True, False, Answer.YES),  # only a dump needs it
+    ],
+)
+def test_what_needs_the_library_in_criu(mapping: str, here: bool, there: bool, expected: Answer) -> None:
+    found = processes.judge(
+        "source",
+        uses(mappings={mapping: WHO}),
+        replace(HERE, interposable=here),
+        replace(THERE, interposable=there),
+    )
+    against = [finding for finding in found if finding.answer is Answer.NO]
+    assert bool(against) is (expected is Answer.NO)
+    assert all("tcc" in (finding.remedy or "") and "python3, pid 7" in finding.what for finding in against)
 
 
 def test_a_no_names_who_and_what_to_do() -> None:
