@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import docker
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from sealift.inventory import Network
 
 DOCKER_PATIENCE_S = 120
+
+TRUSTED = "com.docker.network.bridge.trusted_host_interfaces"
+DROPS_DIRECT = 28
+"""From this version on Docker drops what is routed to a container's address, unless it comes from such an interface."""
 
 
 CARRIED = (
@@ -78,7 +82,8 @@ def docker_network(connection: Connection, network: Network) -> None:
     It is the same on all hosts, so that addresses can move.
     """
     api = wait_for(connection, patience_s=DOCKER_PATIENCE_S)
-    if api.networks(names=[f"^{network.docker_network}$"]):
+    if there := api.networks(names=[f"^{network.docker_network}$"]):
+        _trusted(connection, network, there[0], api.version()["Version"])
         return
     gateway = str(next(network.workloads.hosts()))
     pool = docker.types.IPAMPool(subnet=str(network.workloads), gateway=gateway)
@@ -91,7 +96,20 @@ def docker_network(connection: Connection, network: Network) -> None:
             # A workload's packets keep its own address when they leave a host.
             "com.docker.network.bridge.enable_ip_masquerade": "false",
             "com.docker.network.driver.mtu": str(network.mtu),
-            # Docker from 28 on drops what is routed to a container's address, unless it comes from here.
-            "com.docker.network.bridge.trusted_host_interfaces": INTERFACE,
+            TRUSTED: INTERFACE,
         },
     )
+
+
+def _trusted(connection: Connection, network: Network, there: dict[str, Any], version: str) -> None:
+    """Refused if Docker would drop what comes through the tunnel for a container in a network that is there already."""
+    old = int(version.partition(".")[0]) < DROPS_DIRECT
+    if not old and INTERFACE not in (there.get("Options") or {}).get(TRUSTED, "").split(":"):
+        raise Refused(
+            f"Docker {version} drops what comes through the tunnel for the network {network.docker_network!r}, which was "
+            f"made without the option {TRUSTED}={INTERFACE}",
+            host=connection.name,
+            step="prepare",
+            remedy=f"Stop its containers, `docker network rm {network.docker_network}`, `sealift host prepare "
+            f"{connection.name}`, and start them again",
+        )
