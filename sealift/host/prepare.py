@@ -106,7 +106,7 @@ def _trusted(connection: Connection, network: Network, there: dict[str, Any], ve
     old = int(version.partition(".")[0]) < DROPS_DIRECT
     if not old and INTERFACE not in (there.get("Options") or {}).get(TRUSTED, "").split(":"):
         raise Refused(
-            f"Docker {version} drops what comes through the tunnel for the network {network.docker_network!r}, which was "
+            f"Docker {version} drops what comes through the tunnel for network {network.docker_network!r}, which was "
             f"made without the option {TRUSTED}={INTERFACE}",
             host=connection.name,
             step="prepare",

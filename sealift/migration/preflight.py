@@ -85,6 +85,7 @@ def examine(endpoints: Endpoints) -> Inspection:
         *container.configuration(endpoints, inspection),
         *processes.judge(endpoints.source.name, facts.uses, inspection.here, inspection.there),
         *hosts.source(endpoints.source, inspection.here, limits_unreadable=facts.limits_unreadable),
+        *hosts.security(endpoints.source.name, endpoints.source.docker.info(), described),
         *container.taken(endpoints, inspection),
         *hosts.gateway(guarded.result()),
         *overlaps.result(),
@@ -95,6 +96,7 @@ def examine(endpoints: Endpoints) -> Inspection:
         found += _not_looked_at(endpoints)
     elif inspection.there is not None:
         found += hosts.destination(endpoints.destination, inspection.here, inspection.there)
+        found += hosts.security(endpoints.destination.name, endpoints.destination.docker.info(), described)
     order = list(Resource)
     inspection.findings = sorted(_without_contradictions(found), key=lambda one: order.index(one.resource))
     return inspection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import docker
 
@@ -90,6 +90,35 @@ def destination(side: Side, here: HostFacts, there: HostFacts) -> list[Finding]:
             "Install tcc: Sealift then makes a library for CRIU",
         )
     findings.yes(Resource.DOCKER, f"{version}, with the runtime {RUNTIME!r}")
+    return findings.found
+
+
+def security(host: str, info: dict[str, Any], container: dict[str, Any]) -> list[Finding]:
+    """What a host's Docker does to all containers and CRIU does not restore.
+
+    `info` is Docker's description of itself, with `SecurityOptions`; `container` that of the container.
+    """
+    findings = Findings(host)
+    own = container["HostConfig"]
+    names = {option.partition(",")[0].removeprefix("name=") for option in info.get("SecurityOptions") or []}
+    if "rootless" in names:
+        findings.no(
+            Resource.DOCKER,
+            "Docker runs without root, and CRIU needs root",
+            "Run the container under a Docker that root has started",
+        )
+    if "userns" in names and own.get("UsernsMode") != "host":
+        findings.no(
+            Resource.NAMESPACES,
+            "Docker gives all containers a user namespace (userns-remap), and other owners to their files",
+            "Start the container with `--userns=host`, or take `userns-remap` out of /etc/docker/daemon.json",
+        )
+    if "selinux" in names and "label=disable" not in (own.get("SecurityOpt") or []):
+        findings.no(
+            Resource.DOCKER,
+            "Docker labels processes and files for SELinux, which has not been tried with Sealift",
+            "Start the container with `--security-opt label=disable`",
+        )
     return findings.found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sealift.errors import Refused
-from sealift.migration.checks import processes
+from sealift.migration.checks import hosts, processes
 from sealift.migration.checks.finding import Answer, Finding, Findings, Resource
 from sealift.migration.preflight import _without_contradictions, refuse
 from sealift_agent.constants import RESERVED, SHARED_CODE
@@ -171,6 +171,29 @@ def test_what_needs_the_library_in_criu(mapping: str, here: bool, there: bool, e
     against = [finding for finding in found if finding.answer is Answer.NO]
     assert bool(against) is (expected is Answer.NO)
     assert all("tcc" in (finding.remedy or "") and "python3, pid 7" in finding.what for finding in against)
+
+
+PLAIN: dict[str, Any] = {"UsernsMode": "", "SecurityOpt": None}
+
+
+@pytest.mark.parametrize(
+    ("option", "own", "word"),
+    [
+        ("name=userns", PLAIN, "--userns=host"),
+        ("name=userns", {**PLAIN, "UsernsMode": "host"}, None),
+        ("name=rootless", PLAIN, "root has started"),
+        ("name=rootless", {**PLAIN, "UsernsMode": "host"}, "root has started"),
+        ("name=selinux", PLAIN, "label=disable"),
+        ("name=selinux", {**PLAIN, "SecurityOpt": ["label=disable"]}, None),
+        ("name=seccomp,profile=builtin", PLAIN, None),
+        ("name=apparmor", PLAIN, None),
+        ("name=cgroupns", PLAIN, None),
+    ],
+)
+def test_what_docker_does_to_all_containers(option: str, own: dict[str, Any], word: str | None) -> None:
+    found = hosts.security("source", {"SecurityOptions": [option]}, {"HostConfig": own})
+    assert [finding.answer for finding in found] == ([Answer.NO] if word else [])
+    assert all(word in finding.remedy for finding in found if word)
 
 
 def test_a_no_names_who_and_what_to_do() -> None:
