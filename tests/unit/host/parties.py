@@ -128,7 +128,7 @@ class Played:
 
 @dataclass
 class PlayedContainer(Played):
-    id, first, group, processes = "c", 1, Path("/nowhere"), ()
+    id, address, first, group, processes = "c", "10.77.0.9", 1, Path("/nowhere"), ()
     once_frozen: Callable[[], object] = lambda: None
 
     def freeze(self) -> list[int]:
