@@ -89,10 +89,15 @@ def is_waiting(found: socket.socket) -> bool:
 
 def ends(found: socket.socket) -> tuple[Address, Address | None]:
     """The address of a socket of UDP, and its peer's if it is connected; those of IPv4 as such."""
-    own, peer = found.getsockname(), None
+    own, peer = _end(found.getsockname()), None
     with contextlib.suppress(OSError):
-        peer = found.getpeername()
-    return (_plain(own[0]), own[1]), peer and (_plain(peer[0]), peer[1])
+        peer = _end(found.getpeername())
+    return own, peer
+
+
+def _end(name: tuple[str, int]) -> Address:
+    """A socket's name, which has more parts with IPv6."""
+    return _plain(name[0]), name[1]
 
 
 def _received(

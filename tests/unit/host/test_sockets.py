@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sealift_agent import carried, held, sockets, unread
+from sealift_agent import carried, cgroup, held, sockets, unread
 from sealift_agent.carried import Carried
 from sealift_agent.files import renamed
 from sealift_agent.messages import Misunderstood
@@ -251,7 +251,7 @@ def test_what_one_process_s_sockets_have_another_one_s_get(
         for entry in [entry for entries in there.values() for entry in entries]:
             entry[0] = second.pid  # it would be the same number in a container
         (tmp_path / "images" / sockets.SOCKETS).write_text(json.dumps(there))
-        monkeypatch.setattr(sockets.cgroup, "pids", lambda _: [second.pid])
+        monkeypatch.setattr(cgroup, "pids", lambda _: [second.pid])
         restored = sockets.Restored(tmp_path / "images")
         restored.put_back(lambda: second.pid)
         restored.late()
