@@ -172,6 +172,12 @@ def descriptors(container_id: str) -> list[str]:
     return found
 
 
+def first_process(container_id: str) -> int:
+    """The first process of a running container, as Docker's runtime knows it."""
+    state = runtime_root(container_id) / container_id / "state.json"
+    return int(json.loads(state.read_text())["init_process_pid"])
+
+
 def forget_checkpoint(container_id: str) -> None:
     """Remove runc's record of a dump, for a container that runs on."""
     with contextlib.suppress(AgentError):  # it has ended

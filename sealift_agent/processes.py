@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, pidfd, proc
+from . import cgroup, pidfd, proc, unread
 from .constants import PAGE_BYTES, RESERVED, SHARED_CODE
 from .files import watches
 from .files.opened import is_lost, other_names
@@ -31,6 +31,9 @@ NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children",
 ALL_HOSTS = socket.inet_aton("224.0.0.1")
 UDP_CORK, TCP_ULP = 1, 31
 O_PATH = 0o10000000
+UNREAD_S = 0.3
+"""How long something may wait to be read before it counts."""
+
 PTS_MAJORS = range(136, 144)
 TERMINAL_MAJORS = (4, 5)
 PTMX = os.makedev(5, 2)
@@ -47,7 +50,11 @@ def examine(pids: list[int], init: int) -> Uses:
     mounts = {number: kind for pid in pids for number, kind in _mounts(pid).items()}
     alive = {pid: (_name(pid), status) for pid in pids if (status := proc.status(pid))}  # others have ended
 
-    def held(kinds: Callable[[int], Iterable[str]]) -> dict[str, list[str]]:
+    waits: dict[int, set[str]] = {}
+    for one, word in unread.lasting(alive, UNREAD_S).items():
+        waits.setdefault(one.pid, set()).add(word)
+
+    def held_by(kinds: Callable[[int], Iterable[str]]) -> dict[str, list[str]]:
         found: dict[str, set[str]] = {}
         for pid, (name, _) in alive.items():
             for kind in kinds(pid):
@@ -64,12 +71,14 @@ def examine(pids: list[int], init: int) -> Uses:
         unwatchable=sorted({f"{_name(pid)} ({what})" for pid in pids for what in watches.unresolvable(pid)}),
         mounts=_file_systems(init),
         multicast=_multicast_groups(init),
-        descriptors=held(lambda pid: _descriptors(pid, masters, mounts)),
-        mappings=held(_mappings),
-        namespaces=held(lambda pid: (kind for kind, its in _namespaces(pid).items() if own.get(kind) != its)),
-        groups=held(lambda pid: _groups(groups, cgroup.paths(pid))),
-        states=held(lambda pid: _states(alive[pid][1])),
-        profiles=held(_profile),
+        descriptors=held_by(lambda pid: [*_descriptors(pid, masters, mounts), *waits.get(pid, ())]),
+        mappings=held_by(_mappings),
+        namespaces=held_by(
+            lambda pid: (kind for kind, its in _namespaces(pid).items() if own.get(kind) != its)
+        ),
+        groups=held_by(lambda pid: _groups(groups, cgroup.paths(pid))),
+        states=held_by(lambda pid: _states(alive[pid][1])),
+        profiles=held_by(_profile),
     )
 
 
@@ -279,6 +288,8 @@ def _conditions(found: socket.socket, domain: int, kind: int, protocol: int) -> 
     """What of a socket's state a dump depends on."""
     if domain == socket.AF_PACKET and found.getsockname()[0] not in {"", "lo"}:
         yield "packet socket bound"
+    if domain == socket.AF_PACKET and _readable(found):
+        yield "packets unread"
     if domain == socket.AF_NETLINK and _readable(found):
         yield "netlink answer unread"
     if domain in {socket.AF_INET, socket.AF_INET6}:
@@ -288,6 +299,8 @@ def _conditions(found: socket.socket, domain: int, kind: int, protocol: int) -> 
             and found.getsockopt(protocol, UDP_CORK)
         ):
             yield "datagram corked"
+        if kind == socket.SOCK_RAW and _readable(found):
+            yield "packets unread"
         if protocol == socket.IPPROTO_TCP and found.getsockopt(protocol, TCP_ULP, 16).strip(b"\0"):
             yield "kernel TLS"
     if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and _readable(found):

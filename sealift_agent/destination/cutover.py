@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import authenticated, breakpoints, criu, interposed, messages, points, restart, volume_marks
+from .. import authenticated, breakpoints, criu, interposed, messages, points, restart, sockets, volume_marks
 from ..admission import Admission
 from ..files import links
 from ..files.flush import Flush
@@ -156,6 +156,7 @@ class Armed:
         self._restore, self._decision = restore, decision
         self._port, self._address, self._policy = port, address, policy
         self._pages: Admission | None = None
+        self._sockets: sockets.Restored | None = None
         self._thread = threading.Thread(target=self._take_over, daemon=True, name="cutover")
 
     def begin(self) -> None:
@@ -230,7 +231,9 @@ class Armed:
         if self._restore.is_lazy:
             rounds.leave_out(images)
             self._restore.begin_memory(self._pages.take(PAGES_S) if self._pages is not None else None)
+        self._sockets = sockets.Restored(images)
         statistics = self._restore.run()
+        self._sockets.put_back(self._restore.first_process)
         took_ns = time.monotonic_ns() - started_ns
         live.link.send(phase="restored", facts={"restore_ns": took_ns, **statistics})
         points.passed(Point.RESTORED)
@@ -257,6 +260,8 @@ class Armed:
         with contextlib.suppress(AgentError, OSError, ValueError):
             facts["held_packets"] = self._decision.release()
         self._restore.complete_memory()
+        if self._sockets is not None:
+            self._sockets.late()
         return facts
 
     def decided(self, outcome: Outcome) -> None:

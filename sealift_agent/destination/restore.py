@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from .. import docker_api
+from .. import criu, docker_api
 from ..images import restore_stats
 from ..shim import Shim
 from ..wire import AgentError
@@ -57,6 +57,10 @@ class Restore:
         """Restore. Returns CRIU's statistics."""
         self._start.restore(self._wrapper)
         return restore_stats(self._start.work)
+
+    def first_process(self) -> int:
+        """The container's, once it is restored."""
+        return criu.first_process(self.container)
 
     def make_sure(self) -> None:
         """The last check before the decision: the rest of memory can be brought, and Docker still knows of its start.

@@ -25,9 +25,10 @@ class Container:
     """
 
     def __init__(
-        self, container: str, first: int, group: Path, port: BridgePort, freezer: Path | None
+        self, container: str, address: str, first: int, group: Path, port: BridgePort, freezer: Path | None
     ) -> None:
-        self.id, self.first, self.group, self.freezer = container, first, group, freezer
+        self.id, self.address = container, address
+        self.first, self.group, self.freezer = first, group, freezer
         self._port = port
         self._frozen_at: int | None = None
 
@@ -41,7 +42,7 @@ class Container:
         group = cgroup.of_process(first)
         port = bridge_port.find(f"/proc/{first}/ns/net", address, bridge)
         freezer = cgroup.stand_in(group, directory / "freezer") if cgroup.stopped(group) else None
-        return cls(container, first, group, port, freezer)
+        return cls(container, address, first, group, port, freezer)
 
     @property
     def processes(self) -> list[int]:

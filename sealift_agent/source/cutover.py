@@ -10,7 +10,19 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import authenticated, breakpoints, criu, dumps, interposed, messages, points, timerfd, volume_marks
+from .. import (
+    authenticated,
+    breakpoints,
+    criu,
+    dumps,
+    interposed,
+    messages,
+    points,
+    sockets,
+    timerfd,
+    unread,
+    volume_marks,
+)
 from ..files import links, watches
 from ..files.log import TAIL
 from ..files.printing import Drained
@@ -50,6 +62,9 @@ if TYPE_CHECKING:
 RESTORE_TIMEOUT_S = 120
 GROUP_TIMEOUT_S = 600
 """Seconds that the destination may take, and seconds that it may additionally wait for the others of a group."""
+
+UNREAD_S = 0.5
+"""How long, before the freeze, a program may take to read what a dump would lose."""
 
 ASK_AGAIN_S = 1
 ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S = 10, 5
@@ -134,6 +149,7 @@ class Armed:
         self._live, self._controller, self._gateway = live, controller, gateway
         self._container, self._dump = container, dump
         self._ports, self._files_sent = ports, files_sent
+        self._sockets = sockets.Source()
         self._everything_sent = False
         self._outcome: str | None = None
         self._removed: Removed | None = None
@@ -144,8 +160,9 @@ class Armed:
         return self._outcome == COMMITTED
 
     def prepare(self) -> None:
-        """Let the gateway prepare for holding packets."""
+        """Let the gateway prepare for holding packets, and read the options of the sockets, which takes long."""
         self._ask("prepare")
+        self._sockets.read_ahead(self._container.processes)
 
     def go(self) -> Outcome:
         """Run the cutover. Returns the gateway's outcome. Sends an event for every phase.
@@ -197,6 +214,8 @@ class Armed:
         tell = self._controller.event
         tell(Began())
         self._live.print_again()
+        if waits := unread.lasting(self._container.processes, UNREAD_S):
+            raise AgentError(unread.why(waits), "final dump")
         self._ask("hold")
         stopped = self._container.freeze()
         tell(Frozen())
@@ -217,6 +236,7 @@ class Armed:
         with live.watched(*self._ports), self._dump.pushed():
             try:
                 file_bytes = live.sender.final_pass(container.processes)
+                self._sockets.write(images, container.processes, container.address)
             finally:
                 self._dump.wait()
             timerfd.start_again(images)

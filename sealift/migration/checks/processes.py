@@ -136,6 +136,12 @@ def _files(findings: Findings, descriptors: Held, unwatchable: list[str]) -> Non
         )
     if packets := descriptors.get("packet pipe"):
         findings.no(Resource.FILES, f"a pipe in packet mode (O_DIRECT): {_holders(packets)}", CLOSE)
+    if unread := descriptors.get("events unread"):
+        findings.no(
+            Resource.FILES,
+            f"events of inotify or fanotify that nobody reads: {_holders(unread)}",
+            "CRIU does not take them along: have the program read them, or close what it watches by",
+        )
     findings.yes(Resource.FILES, "files, pipes and the like that CRIU knows")
 
 
@@ -177,6 +183,18 @@ def _sockets(findings: Findings, descriptors: Held, multicast: list[str]) -> Non
                 f"{what}: {_holders(who)}",
                 "If it is so at the freeze CRIU refuses and the migration is rolled back: try again then",
             )
+    if who := descriptors.get("packets unread"):
+        findings.unknown(
+            Resource.SOCKETS,
+            f"packets wait in a raw or packet socket right now: {_holders(who)}",
+            "What is not read at the freeze is lost, as CRIU does not take it along",
+        )
+    if who := descriptors.get("end of a connection unread"):
+        findings.no(
+            Resource.SOCKETS,
+            f"a connection was reset or has failed, and the program has not read that: {_holders(who)}",
+            "CRIU restores it as one that has ended in order: have the program read or close it",
+        )
     findings.yes(Resource.SOCKETS, f"{', '.join(sorted({kind.split('/')[0] for kind in kinds})) or 'none'}")
 
 

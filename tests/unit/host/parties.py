@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -128,7 +129,8 @@ class Played:
 
 @dataclass
 class PlayedContainer(Played):
-    id, first, group, processes = "c", 1, Path("/nowhere"), ()
+    id, address, first, group = "c", "10.77.0.9", 1, Path("/nowhere")
+    processes: tuple[int, ...] = ()
     once_frozen: Callable[[], object] = lambda: None
 
     def freeze(self) -> list[int]:
@@ -239,6 +241,10 @@ class PlayedRestore(Played):
         self.note("restore")
         return {}
 
+    def first_process(self) -> int:
+        self.note("first process")
+        return os.getpid()
+
     def make_sure(self) -> None:
         self.note("make sure")
 
@@ -297,10 +303,12 @@ class PlayedDestination:
         )
         self.armed.begin()
 
-    def send_all(self) -> None:
-        """What a source sends behind its last dump."""
-        self.source.send(images=[{"name": "core-1.img", "size": 4}], links=[], files=False)
-        self.source.socket.sendall(b"core")
+    def send_all(self, **more: bytes) -> None:
+        """What a source sends behind its last dump; `more` are files by their names, with `_` for a dot."""
+        files = {"core-1.img": b"core"} | {name.replace("_", "."): data for name, data in more.items()}
+        listed = [{"name": name, "size": len(data)} for name, data in files.items()]
+        self.source.send(images=listed, links=[], files=False)
+        self.source.socket.sendall(b"".join(files.values()))
 
     def said(self) -> Iterator[dict[str, Any]]:
         """What it says to the source, up to its last word."""

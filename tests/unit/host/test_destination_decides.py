@@ -71,6 +71,28 @@ def test_what_fails_before_the_switch_gives_the_copy_up_and_the_source_hears_why
     assert not there.copy.kept
 
 
+@pytest.mark.parametrize(
+    ("carried", "why"),
+    [
+        (b"[]", "where a message was expected"),
+        (b'{"options": [], "datagrams": [], "names": [[7, 3, "/s"]]}', "first process has failed"),
+    ],
+)
+def test_what_is_carried_of_sockets_is_put_back_before_the_switch_or_the_copy_is_given_up(
+    tmp_path: Path, deciders: Deciders, carried: bytes, why: str
+) -> None:
+    record = Record()
+    there = PlayedDestination(tmp_path, deciders.start(record).port)
+    there.restore.failures.add("first process")
+    there.send_all(sockets_json=carried)
+    *_, last = there.said()
+    assert last["step"] == "restore"
+    assert why in last["failed"]
+    there.armed.join()
+    assert record.asked == []
+    assert there.done[-1] == "given up"
+
+
 def test_a_source_that_is_lost_before_everything_came_has_the_copy_given_up(
     tmp_path: Path, deciders: Deciders
 ) -> None:

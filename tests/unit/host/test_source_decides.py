@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -81,6 +83,25 @@ def test_what_fails_before_everything_is_sent_is_rolled_back_at_once_without_the
     assert record.asked == []
     assert source.done[-3:] == ["end dump", "go on", "policy"]
     assert source.controller.events[-2:] == ["thawed", "settled"]
+    assert source.controller.messages[-1]["outcome"] == "rolled back"
+
+
+def test_what_a_dump_would_lose_unread_is_said_and_nothing_is_frozen_or_held(
+    tmp_path: Path, deciders: Deciders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutover, "UNREAD_S", 0.01)
+    source = PlayedSource(tmp_path, deciders.start(Record()).port)
+    source.container.processes = (os.getpid(),)
+    libc = ctypes.CDLL(None)
+    watch = libc.inotify_init1(0)
+    libc.inotify_add_watch(watch, os.fsencode(tmp_path), 0x100)
+    (tmp_path / "new").touch()
+    try:
+        with pytest.raises(AgentError, match="events of inotify"):
+            source.armed.go()
+    finally:
+        os.close(watch)
+    assert "freeze" not in source.done
     assert source.controller.messages[-1]["outcome"] == "rolled back"
 
 

@@ -22,7 +22,7 @@ from sealift.provider import gate
 from sealift.provider.orders import VmList
 from sealift.provider.service import Provider
 from sealift.provider.settings import Settings
-from sealift_agent import messages
+from sealift_agent import carried, messages
 from sealift_agent.memory import supply, zstd
 from sealift_agent.memory.relay import Pace, joined, unpacked
 from sealift_agent.wire import AgentError, Link
@@ -127,6 +127,7 @@ TARGETS: dict[str, Target] = {
     "progress": _message(messages.progress),
     "sent": _message(lambda said: messages.sent(said, TREES)),
     "loaded": _message(messages.loaded),
+    "carried": carried.read,
     "rate": _message(messages.rate),
     "order": _message(messages.order),
     "joined": _frames(joined),
@@ -153,6 +154,11 @@ def seeds() -> dict[str, bytes]:
             "files": True,
         },
         "loaded": {"loaded": True},
+        "carried": {
+            "options": [[1, 3, {"TCP_SYNCNT": 3, "TCP_CONGESTION": "72656e6f"}]],
+            "datagrams": [[1, 4, [["10.0.0.1", 9, "10.0.0.2", 7, 64, 0, "6869"]]]],
+            "names": [[1, 5, "/run/s.sock"]],
+        },
         "rate": {"bytes_s": 1e9},
         "order": {"order": "open", "number": 1, "migration": "one"},
         "gate": {"order": "list"},

@@ -1,0 +1,97 @@
+"""What waits to be read by a program and CRIU 4.2 neither takes along nor complains about.
+
+Events of inotify and fanotify: reading them is the only way to see them. The error that a connection has ended with,
+and data before it: a restored socket tells of an ordinary end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import struct
+import termios
+import time
+from typing import TYPE_CHECKING
+
+from . import held, pidfd
+from .network import options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .held import Held
+
+EVENTS, END = "events unread", "end of a connection unread"
+NOTIFIERS = {"anon_inode:inotify", "anon_inode:[fanotify]"}
+SENTENCES = {
+    EVENTS: "events of inotify or fanotify wait unread, which CRIU would lose",
+    END: "a connection was reset or has failed and the program has not read that yet, which CRIU would forget",
+}
+LOOK_S = 0.005
+
+
+def look(found: Iterable[Held]) -> dict[Held, str]:
+    """Which of these descriptors something waits at: EVENTS, or END."""
+    waits = {}
+    for one in found:
+        with contextlib.suppress(OSError):
+            if one.target in NOTIFIERS:
+                if _bytes(one):
+                    waits[one] = EVENTS
+            elif one.target.startswith("socket:["):
+                with socket.socket(fileno=pidfd.borrow(one.pid, one.number)) as ours:
+                    if is_end(ours):
+                        waits[one] = END
+    return waits
+
+
+def is_end(found: socket.socket) -> bool:
+    """Whether a connection has ended with an error, or with data, that was not read. It is not read by this either.
+
+    SO_ERROR would clear it. A socket that was never connected has neither.
+    """
+    family, kind, protocol = options.kind(found)
+    if (kind, protocol) != (socket.SOCK_STREAM, socket.IPPROTO_TCP) or family not in {
+        socket.AF_INET,
+        socket.AF_INET6,
+    }:
+        return False
+    if options.state(found) != options.CLOSED:
+        return False
+    asked = select.poll()
+    asked.register(found, 0)
+    said = asked.poll(0)
+    return bool(said and said[0][1] & select.POLLERR) or _size(found.fileno()) > 0
+
+
+def _bytes(one: Held) -> int:
+    ours = pidfd.borrow(one.pid, one.number)
+    try:
+        return _size(ours)
+    finally:
+        os.close(ours)
+
+
+def _size(descriptor: int) -> int:
+    size: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0]
+    return size
+
+
+def lasting(pids: Iterable[int], patience_s: float) -> dict[Held, str]:
+    """Where something waits for so long without a moment in which all of it was read."""
+    waits = look(held.descriptors(pids))
+    until = time.monotonic() + patience_s
+    while waits and time.monotonic() < until:
+        time.sleep(LOOK_S)
+        now = look(waits)
+        waits = {one: word for one, word in waits.items() if one in now}
+    return waits
+
+
+def why(waits: dict[Held, str]) -> str:
+    """The sentence for a person. Something has to wait."""
+    said = "; ".join(SENTENCES[word] for word in sorted(set(waits.values())))
+    return f"{said}: try again once the program has read them"
