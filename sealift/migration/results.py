@@ -39,6 +39,7 @@ class Provisioned:
 class Plan:
     """What moves, and how. `container` is Docker's description of it.
 
+    `left_out`: digests of the image's layers that need not be sent.
     `lazy_restore`: memory is read in behind the restored processes. `streams`: over how many connections pages go.
     `estimated_ns`: when the estimate was made, by time.monotonic_ns.
     """
@@ -53,6 +54,7 @@ class Plan:
     lazy_restore: bool
     streams: int
     warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
