@@ -9,7 +9,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import cgroup, docker_api, interposed, limits, processes, protocol, volume_marks
+from . import cgroup, docker_api, interposed, layers, limits, processes, protocol, volume_marks
 from .memory import dirty
 from .network import firewall, link
 from .orders import Orders
@@ -141,6 +141,8 @@ def main(controller: Controller) -> None:
     orders.on(protocol.ReceiveRate, lambda order: link.receive(order.address))
     orders.on(protocol.Exist, lambda order: exists(order.paths))
     orders.on(protocol.DescribeVolumes, lambda order: volume_marks.describe(order.names))
+    orders.on(protocol.CountLayers, lambda order: layers.present(order.layers))
+    orders.on(protocol.LayerBytes, lambda order: layers.sizes(order.layers))
     orders.on(protocol.TreeBytes, lambda order: tree_bytes(order.paths))
     orders.on(protocol.TooDeep, lambda order: too_deep(order.paths, order.name_bytes))
     orders.serve(controller, lambda: None)

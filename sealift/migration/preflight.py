@@ -65,6 +65,7 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Plan:
         lazy_restore=there is not None and there.lazy and memory_bytes >= LAZY_FROM_BYTES,
         streams=request.options.streams or estimate.streams,
         warnings=tuple(container.warnings(inspection.container)),
+        left_out=inspection.left_out,
     )
 
 

@@ -39,8 +39,8 @@ class Provisioned:
 class Plan:
     """What is migrated, and how. `container` is Docker's description of it.
 
-    `lazy_restore`: memory is read in after the restore. `streams`: the number of connections for pages. `estimated_ns`:
-    when the estimate was made, by time.monotonic_ns.
+    `left_out`: digests of the image's layers that need not be sent. `lazy_restore`: memory is read in after the restore.
+    `streams`: the number of connections for pages. `estimated_ns`: when the estimate was made, by time.monotonic_ns.
     """
 
     container: dict[str, Any]
@@ -53,6 +53,7 @@ class Plan:
     lazy_restore: bool
     streams: int
     warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

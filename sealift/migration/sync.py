@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import docker
 from docker.utils import parse_repository_tag
 
+from sealift.errors import CommandFailed
 from sealift.migration.counterpart import Counterpart, counterpart
 from sealift.migration.endings import Made
 from sealift.migration.results import Log
+from sealift.model import Step
 from sealift_agent.protocol import (
     Accept,
     Adopt,
@@ -25,12 +28,15 @@ from sealift_agent.protocol import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sealift.host.agents import Caller
     from sealift.inventory import Inventory
     from sealift.migration.journal import Journal
     from sealift.migration.parties import Parties
     from sealift.migration.request import Request
     from sealift.migration.results import Plan
+    from sealift_agent.protocol import ImageSent
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,21 @@ class Sync:
         """Send the image unless the destination has it. Returns the bytes sent."""
         if self._plan.image_at_destination:
             return 0
-        container = self._plan.container
-        reference = container["Config"]["Image"] if self._is_named() else container["Image"]
-        endpoint = self._destination.agent.call(ReceiveImage(self._address()))
-        return self._source.agent.call(SendImage(reference, endpoint, self._request.options.bandwidth))
+        sent_bytes = 0
+        if self._plan.left_out:
+            with contextlib.suppress(CommandFailed):  # as if it was refused: then there is no image
+                sent_bytes = self._send_image(self._plan.left_out).sent_bytes
+            if self._has_image():
+                return sent_bytes
+        sent = self._send_image()
+        if sent.refused is not None or not self._has_image():
+            raise CommandFailed(
+                sent.refused or "Docker has loaded the container's image, but gives it another id",
+                host=self._destination.side.name,
+                step=Step.SYNC,
+                remedy=None if sent.refused else "Docker must keep its images the same way on both hosts",
+            )
+        return sent_bytes + sent.sent_bytes
 
     def create_copy(self) -> Counterpart:
         """Create the container's counterpart and its volumes at the destination, not started."""
@@ -130,6 +147,31 @@ class Sync:
         sent = self._source.agent.call(LivePass())
         printed = send_log(self._source.agent, log)
         return sent + printed.sent_bytes, printed.log
+
+    def _send_image(self, left_out: Sequence[str] = ()) -> ImageSent:
+        endpoint = self._destination.agent.call(ReceiveImage(self._address()))
+        bandwidth = self._request.options.bandwidth
+        return self._source.agent.call(SendImage(self._reference(), endpoint, bandwidth, list(left_out)))
+
+    def _has_image(self) -> bool:
+        """Whether the destination has the very image. Its id is a digest of all of it."""
+        identity = self._plan.container["Image"]
+        try:
+            return bool(self._destination.side.docker.inspect_image(identity)["Id"] == identity)
+        except docker.errors.ImageNotFound:
+            return False
+
+    def _reference(self) -> str:
+        """What the source's Docker is to save: the image's name with its tag, or its id if it has lost its name.
+
+        By a name without a tag Docker saves every image of that name.
+        """
+        container = self._plan.container
+        if not self._is_named():
+            return str(container["Image"])
+        name = str(container["Config"]["Image"])
+        tags = self._source.side.docker.inspect_image(container["Image"])["RepoTags"] or []
+        return f"{name}:latest" if f"{name}:latest" in tags else name
 
     def _address(self) -> str:
         return str(self._inventory.host(self._request.destination).tunnel_address)

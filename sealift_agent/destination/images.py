@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 
@@ -12,6 +13,9 @@ from ..wire import AgentError, Link
 
 IMAGE_S = 60
 """How long the source may take to connect."""
+
+NOT_UNPACKED = "Error unpacking image"
+"""So Docker begins one line of a success, where containerd keeps its images, and the image can't be used."""
 
 
 def receive_image(address: str) -> Endpoint:
@@ -33,11 +37,12 @@ def _load_image(admission: Admission) -> None:
         connection, response = docker_api.request("POST", "/images/load?quiet=1", link.rest(), 600, headers)
         answer = response.read().decode(errors="replace")
         connection.close()
-        if response.status != 200 or '"error"' in answer:
+        if response.status != 200 or '"error"' in answer or NOT_UNPACKED in answer:
             link.send(error=f"Docker refuses to load the image: {answer[-300:]}")
         else:
             link.send(loaded=True)
     except (AgentError, OSError) as failure:
-        link.send(error=str(failure))
+        with contextlib.suppress(OSError):  # the source is gone
+            link.send(error=str(failure))
     finally:
         link.close()

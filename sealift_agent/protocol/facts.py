@@ -58,6 +58,22 @@ class DescribeVolumes(Order[dict[str, Optional[VolumeFound]]]):
     names: list[str]
 
 
+@belongs_to(Role.FACTS, "layers", int)
+@dataclass(frozen=True)
+class CountLayers(Order[int]):
+    """How many of an image's layers are on the host, from the lowest on; 0 if they can't be left out of the image."""
+
+    layers: list[str]
+
+
+@belongs_to(Role.FACTS, "layer_bytes", list[int])
+@dataclass(frozen=True)
+class LayerBytes(Order[list[int]]):
+    """How much each of an image's layers holds, in bytes; 0 where Docker's own files do not say it."""
+
+    layers: list[str]
+
+
 @belongs_to(Role.FACTS, "tree_bytes", int)
 @dataclass(frozen=True)
 class TreeBytes(Order[int]):

@@ -70,6 +70,14 @@ class LogSent:
 
 
 @dataclass(frozen=True)
+class ImageSent:
+    """How many bytes of an image were sent, and why the destination's Docker has not loaded it, if it has not."""
+
+    sent_bytes: int
+    refused: Optional[str] = None
+
+
+@dataclass(frozen=True)
 class Dumped:
     """One round of pre-dump: CRIU's statistics (`images.dump_stats`), and the bytes that were sent, compressed if so.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
 from .order import Order, belongs_to
-from .parts import Decider, Dumped, Endpoint, LogSent, Peer, Removed
+from .parts import Decider, Dumped, Endpoint, ImageSent, LogSent, Peer, Removed
 from .words import ARMED, CLOSED, CUTOVER, NEW, OPENED, Json, Outcome, Role
 
 
@@ -38,14 +38,18 @@ class KeepVolumes(Order[dict[str, str]]):
     names: list[str]
 
 
-@belongs_to(Role.SOURCE, "send_image", int, allowed=(NEW, OPENED))
+@belongs_to(Role.SOURCE, "send_image", ImageSent, allowed=(NEW, OPENED))
 @dataclass(frozen=True)
-class SendImage(Order[int]):
-    """Send the container's image (`docker save`) to the destination. Answers the bytes sent."""
+class SendImage(Order[ImageSent]):
+    """Send the container's image (`docker save`) to the destination, but for the layers that are `left_out`.
+
+    They are named by the digests with which Docker inspects the image.
+    """
 
     reference: str
     endpoint: Endpoint
     bandwidth: Optional[int] = None
+    left_out: list[str] = field(default_factory=list)
 
 
 @belongs_to(Role.SOURCE, "live_pass", int, "the destination's files", allowed=(OPENED,))

@@ -83,7 +83,7 @@ def main(controller: Controller) -> None:
     orders = Orders(Role.SOURCE)
     orders.on(protocol.OpenSource, source.open)
     orders.on(protocol.KeepVolumes, lambda order: volume_marks.keep(order.migration, order.names))
-    orders.on(protocol.SendImage, lambda order: send_image(order.reference, order.endpoint, order.bandwidth))
+    orders.on(protocol.SendImage, send_image)
     orders.on(protocol.LivePass, lambda _: source.live.live_pass())
     orders.on(protocol.SendLog, lambda order: source.live.send_log(order.name, order.behind))
     orders.on(protocol.PreDump, lambda order: source.live.pre_dump(order.name, order.port))

@@ -6,34 +6,40 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from .. import docker_api, messages
+from .. import docker_api, layers, messages
 from ..memory.relay import CHUNK_BYTES, Pace
+from ..protocol import ImageSent
 from ..wire import AgentError, Link
 
 if TYPE_CHECKING:
-    from ..protocol import Endpoint
+    from ..protocol import SendImage
+
+UNPACED_BYTES = 1 << 20
+"""How much is read and sent at a time where nothing limits the rate."""
 
 
-def send_image(reference: str, endpoint: Endpoint, bandwidth: int | None = None) -> int:
-    """Stream an image (`docker save`) to the destination. Returns the bytes sent; `bandwidth` limits their rate."""
-    pace = Pace(bandwidth)
+def send_image(order: SendImage) -> ImageSent:
+    """Stream an image (`docker save`) to the destination, at most at the rate that the order says."""
+    endpoint, pace = order.endpoint, Pace(order.bandwidth)
+    chunk_bytes = UNPACED_BYTES if order.bandwidth is None else CHUNK_BYTES
     link = Link.connect(endpoint.address, endpoint.port, endpoint.token)
-    connection, response = docker_api.request("GET", f"/images/{reference}/get", timeout=600)
-    sent = 0
+
+    def send(data: bytes) -> None:
+        link.socket.sendall(data)
+        pace.spent(len(data))
+
     try:
-        if response.status != 200:
-            raise AgentError(f"Docker refuses to save the image {reference}", "sync")
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the other side says why below
-            while chunk := response.read(1 << 20 if bandwidth is None else CHUNK_BYTES):
-                link.socket.sendall(chunk)
-                sent += len(chunk)
-                pace.spent(len(chunk))
-            link.socket.shutdown(socket.SHUT_WR)
+        connection, response = docker_api.request("GET", f"/images/{order.reference}/get", timeout=600)
+        with contextlib.closing(connection):
+            if response.status != 200:
+                raise AgentError(f"Docker refuses to save the image {order.reference}", "sync")
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the other side says why below
+                layers.send_without(order.left_out, response, send, chunk_bytes)
+                link.socket.shutdown(socket.SHUT_WR)
         answer = link.receive(600)
-        if (refused := messages.refusal(answer)) is not None:
-            raise AgentError(refused, "sync")
-        messages.loaded(answer)
+        refused = messages.refusal(answer)
+        if refused is None:
+            messages.loaded(answer)
     finally:
-        connection.close()
         link.close()
-    return sent
+    return ImageSent(pace.amount, refused)

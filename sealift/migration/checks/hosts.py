@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import docker
 
 from sealift.host.docker import RUNTIME
+from sealift.migration import image
 from sealift.migration.checks.cpu_flags import HARMLESS
 from sealift.migration.checks.finding import Findings, Resource
 from sealift.model import Step
@@ -33,6 +34,12 @@ NAME_BYTES = 4000
 """Rsync adds something before and after a name, and all of it has to fit into PATH_MAX."""
 
 SPACE_MARGIN_BYTES = 64 << 20
+LARGER = "Free some, or take a larger host"
+COPIES_OF_IMAGE = 2
+"""Docker unpacks the archive of an image, and makes layers of that beside it (moby, image/tarexport/load.go).
+
+At the source it writes all layers into files before it sends the first (save.go)."""
+
 IMAGES_PER_MEMORY = 2
 """At the destination the pages are in memory twice until the images are removed: as images and as pages."""
 
@@ -158,23 +165,29 @@ def space(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
     except docker.errors.ImageNotFound:
         inspection.image_there = False
     inspection.file_bytes = endpoints.source.facts.call(TreeBytes(paths))
+    archive_bytes = 0
     if not inspection.image_there:
-        inspection.image_bytes = endpoints.source.docker.inspect_image(container["Image"])["Size"]
-    disk = SPACE_MARGIN_BYTES + inspection.file_bytes + inspection.image_bytes
+        described = endpoints.source.docker.inspect_image(container["Image"])
+        inspection.left_out = image.left_out(described, endpoints.source, endpoints.destination)
+        inspection.image_bytes = image.missing_bytes(described, endpoints.source, inspection.left_out)
+        archive_bytes = described["Size"]
+    disk = SPACE_MARGIN_BYTES + inspection.file_bytes + COPIES_OF_IMAGE * inspection.image_bytes
     memory = SPACE_MARGIN_BYTES + IMAGES_PER_MEMORY * inspection.uses.memory_bytes
     findings = Findings(endpoints.destination.name)
-    for of_what, free, needed in (
-        ("disk space for Docker", there.disk_free_bytes, disk),
-        ("memory", there.memory_available_bytes, memory),
-    ):
-        if free < needed:
-            findings.no(
-                Resource.SPACE,
-                f"{free >> 20} MiB of {of_what} free, {needed >> 20} MiB needed",
-                "Free some, or take a larger host",
-            )
+    _room(findings, "disk space for Docker", there.disk_free_bytes, disk, LARGER)
+    _room(findings, "memory", there.memory_available_bytes, memory, LARGER)
     findings.yes(Resource.SPACE, f"{disk >> 20} MiB of disk and {memory >> 20} MiB of memory are there")
-    return [*deep, *findings.found]
+    saving = Findings(endpoints.source.name)
+    if archive_bytes:
+        free = inspection.here.disk_free_bytes
+        _room(saving, "disk space for Docker to save the image", free, archive_bytes, "Free some")
+    return [*deep, *findings.found, *saving.found]
+
+
+def _room(findings: Findings, of_what: str, free: int, needed: int, remedy: str) -> None:
+    if free < needed:
+        said = f"{free >> 20} MiB of {of_what} free, {needed >> 20} MiB needed"
+        findings.no(Resource.SPACE, said, remedy)
 
 
 def _depth(endpoints: Endpoints, paths: list[str]) -> list[Finding]:

@@ -29,7 +29,8 @@ class Endpoints:
 class Inspection:
     """All that was found: Docker's description, the processes' facts, the hosts' facts, and the findings.
 
-    `file_bytes` is the size of the container's files, `image_bytes` the part of its image that the destination lacks.
+    `file_bytes` is the size of the container's files, `image_bytes` the part of its image that the destination lacks: all
+    but the layers that are `left_out`.
     """
 
     container: dict[str, Any]
@@ -40,4 +41,5 @@ class Inspection:
     image_there: bool = False
     file_bytes: int = 0
     image_bytes: int = 0
+    left_out: tuple[str, ...] = ()
     findings: list[Finding] = field(default_factory=list)
