@@ -39,8 +39,9 @@ class Provisioned:
 class Plan:
     """What is migrated, and how. `container` is Docker's description of it.
 
-    `left_out`: digests of the image's layers that need not be sent. `lazy_restore`: memory is read in after the restore.
-    `streams`: the number of connections for pages. `estimated_ns`: when the estimate was made, by time.monotonic_ns.
+    `left_out`: digests of the image's layers that need not be sent. `lazy_restore`: memory is read in after the
+    restore. `streams`: the number of connections for pages. `estimated_ns`: when the estimate was made, by
+    time.monotonic_ns.
     """
 
     container: dict[str, Any]

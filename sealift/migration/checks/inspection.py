@@ -29,8 +29,8 @@ class Endpoints:
 class Inspection:
     """All that was found: Docker's description, the processes' facts, the hosts' facts, and the findings.
 
-    `file_bytes` is the size of the container's files, `image_bytes` the part of its image that the destination lacks: all
-    but the layers that are `left_out`.
+    `file_bytes` is the size of the container's files, `image_bytes` the part of its image that the destination lacks:
+    all but the layers that are `left_out`.
     """
 
     container: dict[str, Any]
