@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import cgroup, pidfd, proc
-from .files import watches
+from .files import pipe_ends, unlinked, watches
 from .files.opened import is_lost, other_names
 from .messages import printable
 from .protocol import Uses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 SO_PROTOCOL, SO_DOMAIN = 38, 39  # socket(7); Python has no names for them
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children", "user", "uts")
@@ -37,12 +37,16 @@ MEMORY_MAJOR = 1
 """/dev/null, /dev/zero and their like are on every host."""
 
 
-def look(pids: list[int], init: int) -> Uses:
-    """What these processes hold. `init` is the first process of the container, whose namespaces are the container's."""
+def look(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
+    """What these processes hold. `init` is the first process of the container, whose namespaces are the container's.
+
+    `dockers` are the pipes that Docker made for it, as /proc/PID/fd names them: it has new ones at the destination.
+    """
     own, groups = _namespaces(init), cgroup.paths(init)
     inside = {pid: is_in for pid in pids if (is_in := _descends(pid, init)) is not None}
     pids = [pid for pid, is_in in inside.items() if is_in]
     masters = {index for pid in pids for index in _terminal_masters(pid)}
+    outward = pipe_ends.leading_out(pids, dockers)
     mounts = {number: kind for pid in pids for number, kind in _mounts(pid).items()}
     alive = {pid: (_name(pid), status) for pid in pids if (status := proc.status(pid))}  # others have ended
 
@@ -63,12 +67,13 @@ def look(pids: list[int], init: int) -> Uses:
         unwatchable=sorted({f"{_name(pid)} ({what})" for pid in pids for what in watches.unresolvable(pid)}),
         mounts=_file_systems(init),
         multicast=_multicast_groups(init),
-        descriptors=held(lambda pid: _descriptors(pid, masters, mounts)),
+        descriptors=held(lambda pid: _descriptors(pid, masters, mounts, outward)),
         mappings=held(_mappings),
         namespaces=held(lambda pid: (kind for kind, its in _namespaces(pid).items() if own.get(kind) != its)),
         groups=held(lambda pid: _groups(groups, cgroup.paths(pid))),
         states=held(lambda pid: _states(alive[pid][1])),
         profiles=held(_profile),
+        unlinked=unlinked.look({pid: name for pid, (name, _) in alive.items()}),
     )
 
 
@@ -152,7 +157,7 @@ def _mappings(pid: int) -> Iterator[str]:
                 yield name
 
 
-def _descriptors(pid: int, masters: set[int], mounts: dict[int, str]) -> Iterator[str]:
+def _descriptors(pid: int, masters: set[int], mounts: dict[int, str], outward: set[str]) -> Iterator[str]:
     for path, target in _open_files(pid):
         with contextlib.suppress(OSError, LookupError):
             opened, info = path.stat(), _fdinfo(pid, path.name)
@@ -166,8 +171,11 @@ def _descriptors(pid: int, masters: set[int], mounts: dict[int, str]) -> Iterato
                 yield from _device(target, opened, masters, visible=info["mnt_id"] in mounts)
             elif target.startswith("/"):
                 yield from _file(pid, path, target, opened, mounts.get(info["mnt_id"]))
-            elif target.startswith("pipe:") and info["flags"] & os.O_DIRECT:
-                yield "packet pipe"
+            elif target.startswith("pipe:"):
+                if info["flags"] & os.O_DIRECT:
+                    yield "packet pipe"
+                if target in outward:
+                    yield "pipe leading out"
 
 
 def _file(pid: int, path: Path, target: str, opened: os.stat_result, kind: str | None) -> Iterator[str]:

@@ -123,19 +123,23 @@ def space(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
         inspection.image_bytes = endpoints.source.docker.inspect_image(container["Image"])["Size"]
     disk = SPACE_MARGIN_BYTES + inspection.file_bytes + inspection.image_bytes
     memory = SPACE_MARGIN_BYTES + IMAGES_PER_MEMORY * inspection.uses.memory_bytes
-    findings = Findings(endpoints.destination.name)
-    for of_what, free, needed in (
-        ("disk space for Docker", there.disk_free_bytes, disk),
-        ("memory", there.memory_available_bytes, memory),
-    ):
-        if free < needed:
-            findings.no(
-                Resource.SPACE,
-                f"{free >> 20} MiB of {of_what} free, {needed >> 20} MiB needed",
-                "Free some, or take a larger host",
-            )
+    # Files without a name are in the images, which are in memory on both hosts, and on the disk again, or in memory.
+    unlinked = sum(inspection.uses.unlinked.values())
+    here, findings = Findings(endpoints.source.name), Findings(endpoints.destination.name)
+    _room(here, "memory", inspection.here.memory_available_bytes, unlinked and SPACE_MARGIN_BYTES + unlinked)
+    _room(findings, "disk space for Docker", there.disk_free_bytes, disk + unlinked)
+    _room(findings, "memory", there.memory_available_bytes, memory + IMAGES_PER_MEMORY * unlinked)
     findings.yes(Resource.SPACE, f"{disk >> 20} MiB of disk and {memory >> 20} MiB of memory are there")
-    return [*deep, *findings.found]
+    return [*deep, *here.found, *findings.found]
+
+
+def _room(findings: Findings, of_what: str, free: int, needed: int) -> None:
+    if free < needed:
+        findings.no(
+            Resource.SPACE,
+            f"{free >> 20} MiB of {of_what} free, {needed >> 20} MiB needed",
+            "Free some, or take a larger host",
+        )
 
 
 def _depth(endpoints: Endpoints, paths: list[str]) -> list[Finding]:
