@@ -9,7 +9,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import cgroup, docker_api, interposed, layers, limits, processes, protocol, volume_marks
+from . import cgroup, criu, docker_api, interposed, layers, limits, processes, protocol, volume_marks
 from .memory import dirty
 from .network import firewall, link
 from .orders import Orders
@@ -50,7 +50,7 @@ def container(container: str) -> ContainerFacts:
     init = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
     pids = cgroup.pids(cgroup.of_process(init))
     return ContainerFacts(
-        uses=processes.examine(pids, init),
+        uses=processes.examine(pids, init, criu.descriptors(container)),
         limits_unreadable=limits.unreadable(pids) and not interposed.obtainable(),
     )
 

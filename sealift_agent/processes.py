@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import cgroup, pidfd, proc, unread
 from .constants import PAGE_BYTES, RESERVED, SHARED_CODE
-from .files import watches
+from .files import pipe_ends, unlinked, watches
 from .files.opened import is_lost, other_names
 from .messages import printable
 from .protocol import Uses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 SO_PROTOCOL, SO_DOMAIN = 38, 39  # socket(7); Python has no names for them
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children", "user", "uts")
@@ -41,12 +41,16 @@ MEMORY_MAJOR = 1
 """/dev/null, /dev/zero and their like are on every host."""
 
 
-def examine(pids: list[int], init: int) -> Uses:
-    """What these processes hold. `init` is the first process of the container, whose namespaces are the container's."""
+def examine(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
+    """What these processes hold. `init` is the first process of the container, whose namespaces are the container's.
+
+    `dockers` are the pipes that Docker made for it, as /proc/PID/fd names them. It gets new ones at the destination.
+    """
     own, groups = _namespaces(init), cgroup.paths(init)
     inside = {pid: is_in for pid in pids if (is_in := _descends(pid, init)) is not None}
     pids = [pid for pid, is_in in inside.items() if is_in]
     masters = {index for pid in pids for index in _terminal_masters(pid)}
+    outward = pipe_ends.leading_out(pids, dockers)
     mounts = {number: kind for pid in pids for number, kind in _mounts(pid).items()}
     alive = {pid: (_name(pid), status) for pid in pids if (status := proc.status(pid))}  # others have ended
 
@@ -71,7 +75,7 @@ def examine(pids: list[int], init: int) -> Uses:
         unwatchable=sorted({f"{_name(pid)} ({what})" for pid in pids for what in watches.unresolvable(pid)}),
         mounts=_file_systems(init),
         multicast=_multicast_groups(init),
-        descriptors=held_by(lambda pid: [*_descriptors(pid, masters, mounts), *waits.get(pid, ())]),
+        descriptors=held_by(lambda pid: [*_descriptors(pid, masters, mounts, outward), *waits.get(pid, ())]),
         mappings=held_by(_mappings),
         namespaces=held_by(
             lambda pid: (kind for kind, its in _namespaces(pid).items() if own.get(kind) != its)
@@ -79,6 +83,7 @@ def examine(pids: list[int], init: int) -> Uses:
         groups=held_by(lambda pid: _groups(groups, cgroup.paths(pid))),
         states=held_by(lambda pid: _states(alive[pid][1])),
         profiles=held_by(_profile),
+        unlinked=unlinked.look({pid: name for pid, (name, _) in alive.items()}),
     )
 
 
@@ -172,7 +177,7 @@ def _mappings(pid: int) -> Iterator[str]:
                 yield name
 
 
-def _descriptors(pid: int, masters: set[int], mounts: dict[int, str]) -> Iterator[str]:
+def _descriptors(pid: int, masters: set[int], mounts: dict[int, str], outward: set[str]) -> Iterator[str]:
     for path, target in _open_files(pid):
         with contextlib.suppress(OSError, LookupError):
             opened, info = path.stat(), _fdinfo(pid, path.name)
@@ -186,8 +191,11 @@ def _descriptors(pid: int, masters: set[int], mounts: dict[int, str]) -> Iterato
                 yield from _device(target, opened, masters, visible=info["mnt_id"] in mounts)
             elif target.startswith("/"):
                 yield from _file(pid, path, target, opened, mounts.get(info["mnt_id"]))
-            elif target.startswith("pipe:") and info["flags"] & os.O_DIRECT:
-                yield "packet pipe"
+            elif target.startswith("pipe:"):
+                if info["flags"] & os.O_DIRECT:
+                    yield "packet pipe"
+                if target in outward:
+                    yield "pipe leading out"
 
 
 def _file(pid: int, path: Path, target: str, opened: os.stat_result, kind: str | None) -> Iterator[str]:

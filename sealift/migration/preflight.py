@@ -64,7 +64,7 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Plan:
         estimated_ns=estimated_ns,
         lazy_restore=there is not None and there.lazy and memory_bytes >= LAZY_FROM_BYTES,
         streams=request.options.streams or estimate.streams,
-        warnings=tuple(container.warnings(inspection.container)),
+        warnings=(*container.warnings(inspection.container), *processes.warnings(inspection.uses)),
         left_out=inspection.left_out,
     )
 

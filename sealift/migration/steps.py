@@ -168,7 +168,7 @@ def preflight(session: Session, destination: Provisioned) -> Planned:
     with _timed(session, Step.PREFLIGHT) as timed:
         plan = checks.preflight(session.request, destination.inventory, session.parties)
         session.journal.found(plan.container["Id"], plan.address)
-        timed.note = f"{plan.choice.strategy}: {plan.choice.why}"
+        timed.note = "; ".join((f"{plan.choice.strategy}: {plan.choice.why}", *plan.warnings))
     return Planned(timed.record(), plan)
 
 

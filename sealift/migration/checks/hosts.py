@@ -173,15 +173,21 @@ def space(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
         archive_bytes = described["Size"]
     disk = SPACE_MARGIN_BYTES + inspection.file_bytes + COPIES_OF_IMAGE * inspection.image_bytes
     memory = SPACE_MARGIN_BYTES + IMAGES_PER_MEMORY * inspection.uses.memory_bytes
+    # Files without a name are in the images, which are in memory on both hosts, and on the disk again, or in memory.
+    unlinked = sum(inspection.uses.unlinked.values())
     findings = Findings(endpoints.destination.name)
-    _room(findings, "disk space for Docker", there.disk_free_bytes, disk, LARGER)
-    _room(findings, "memory", there.memory_available_bytes, memory, LARGER)
+    _room(findings, "disk space for Docker", there.disk_free_bytes, disk + unlinked, LARGER)
+    _room(findings, "memory", there.memory_available_bytes, memory + IMAGES_PER_MEMORY * unlinked, LARGER)
     findings.yes(Resource.SPACE, f"{disk >> 20} MiB of disk and {memory >> 20} MiB of memory are there")
-    saving = Findings(endpoints.source.name)
+    here = Findings(endpoints.source.name)
     if archive_bytes:
         free = inspection.here.disk_free_bytes
-        _room(saving, "disk space for Docker to save the image", free, archive_bytes, "Free some")
-    return [*deep, *findings.found, *saving.found]
+        _room(here, "disk space for Docker to save the image", free, archive_bytes, "Free some")
+    if unlinked:
+        _room(
+            here, "memory", inspection.here.memory_available_bytes, SPACE_MARGIN_BYTES + unlinked, "Free some"
+        )
+    return [*deep, *findings.found, *here.found]
 
 
 def _room(findings: Findings, of_what: str, free: int, needed: int, remedy: str) -> None:

@@ -39,6 +39,9 @@ SOCKETS = (
     r"AF_PACKET/SOCK_(RAW|DGRAM)/\d+",
 )
 GPU = re.compile(r"/dev/(nvidia|kfd|dri/)")
+UNLINKED_BYTES = 1 << 30
+"""`ghost-limit` of etc/criu/runc.conf. CRIU compares it with the bytes of a file on disk: holes do not count."""
+
 CLOSE = "CRIU can't dump it: let the program close it, or change the program so that it does not need it"
 
 
@@ -48,7 +51,7 @@ def judge(host: str, uses: Uses, here: HostFacts, there: HostFacts | None) -> li
     _processes(findings, uses)
     _stopped(findings, uses.states.get("stopped", []), here)
     _groups(findings, uses.groups)
-    _files(findings, uses.descriptors, uses.unwatchable)
+    _files(findings, uses.descriptors, uses.unwatchable, uses.unlinked)
     _sockets(findings, uses.descriptors, uses.multicast)
     _io_uring(findings, uses)
     _terminals(findings, uses.descriptors)
@@ -59,6 +62,13 @@ def judge(host: str, uses: Uses, here: HostFacts, there: HostFacts | None) -> li
     _security(findings, uses, there)
     findings.yes(Resource.PROCESSES, f"{uses.processes} processes")
     return findings.found
+
+
+def warnings(uses: Uses) -> list[str]:
+    """What will be otherwise afterwards."""
+    if not uses.outside:
+        return []
+    return [f"processes of `docker exec` or a health check end at the source: {', '.join(uses.outside)}"]
 
 
 def _of(held: Held, prefix: str) -> dict[str, list[str]]:
@@ -80,6 +90,13 @@ def _processes(findings: Findings, uses: Uses) -> None:
             Resource.PROCESSES,
             f"started from outside, by `docker exec` or a health check: {', '.join(uses.outside)}",
             "They do not move with the container: they end here",
+        )
+    if leading_out := uses.descriptors.get("pipe leading out"):
+        findings.no(
+            Resource.PROCESSES,
+            f"they have pipes whose other end is outside, as that of a `docker exec` session: {_holders(leading_out)}",
+            "Nobody would be at the other end there: what writes would be killed (SIGPIPE), what reads would find the "
+            "end. End them, or start them again by `docker exec -d` with their output in a file",
         )
     if traced := states.get("traced"):
         findings.no(
@@ -115,7 +132,9 @@ def _stopped(findings: Findings, stopped: list[str], here: HostFacts) -> None:
         )
 
 
-def _files(findings: Findings, descriptors: Held, unwatchable: list[str]) -> None:
+def _files(
+    findings: Findings, descriptors: Held, unwatchable: list[str], unlinked: Mapping[str, int]
+) -> None:
     if unwatchable:
         findings.no(
             Resource.FILES,
@@ -133,6 +152,14 @@ def _files(findings: Findings, descriptors: Held, unwatchable: list[str]) -> Non
             Resource.FILES,
             f"open by a name that was removed, with no other name in the container: {_said(nameless)}",
             "It can't be given a name again: let the program close it, or start it again",
+        )
+    if large := {file: size for file, size in unlinked.items() if size > UNLINKED_BYTES}:
+        findings.no(
+            Resource.FILES,
+            "open and without a name, which goes over in the freeze: "
+            + ", ".join(f"{file}, {size >> 20} MiB" for file, size in large.items()),
+            f"CRIU takes {UNLINKED_BYTES >> 20} MiB of such a file at most: have the program close it or cut it short, "
+            "or give it a name and start it again",
         )
     if packets := descriptors.get("packet pipe"):
         findings.no(Resource.FILES, f"a pipe in packet mode (O_DIRECT): {_holders(packets)}", CLOSE)

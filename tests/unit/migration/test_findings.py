@@ -50,6 +50,7 @@ QUIET = Uses(
     groups={},
     states={"seccomp": WHO},
     profiles={},
+    unlinked={},
 )
 
 
@@ -143,6 +144,9 @@ def test_descriptors_by_their_kind(kind: str, resource: Resource, expected: Answ
         ({"mappings": {"/dev/dri/card0": WHO}}, Resource.GPUS, Answer.NO),
         ({"mappings": {"anon_inode:[io_uring]": WHO}}, Resource.IO_URING, Answer.NO),
         ({"unwatchable": ["python3, pid 7 (inotify on inode 9)"]}, Resource.FILES, Answer.NO),
+        ({"descriptors": {"pipe leading out": WHO}}, Resource.PROCESSES, Answer.NO),
+        ({"unlinked": {"/f (python3, pid 7)": processes.UNLINKED_BYTES}}, Resource.FILES, Answer.YES),
+        ({"unlinked": {"/f (python3, pid 7)": processes.UNLINKED_BYTES + 512}}, Resource.FILES, Answer.NO),
         ({"locked_bytes": 65536}, Resource.LOCKED, Answer.YES),
         ({"huge_bytes": 4 << 20}, Resource.HUGE_PAGES, Answer.YES),
         ({"huge_bytes": 6 << 20}, Resource.HUGE_PAGES, Answer.NO),
@@ -203,6 +207,12 @@ def test_a_no_names_who_and_what_to_do() -> None:
     (against,) = [f for f in judged(mappings={"/secretmem": WHO}) if f.answer is Answer.NO]
     assert "python3, pid 7" in against.what
     assert against.remedy
+
+
+def test_what_ends_at_the_source_is_named_beforehand() -> None:
+    assert processes.warnings(QUIET) == []
+    (warning,) = processes.warnings(uses(outside=WHO))
+    assert WHO[0] in warning
 
 
 def test_what_is_not_known_of_the_destination_is_no_yes() -> None:
