@@ -16,13 +16,14 @@ import pytest
 
 import sealift_agent
 from sealift.host import agents
+from sealift_agent.protocol import VERSION
 
 AGENT = Path(sealift_agent.__file__).parent
 FLOOR = "3.9"
 """What RHEL 9 has. Ubuntu 22.04 has 3.10, Debian 12 has 3.11."""
 
 ORDER = b'{"number": 1, "order": "exists", "paths": ["/", "/nowhere"]}\n'
-ANSWER = b'{"hello": 3}\n{"number": 1, "result": [true, false]}\n'
+ANSWER = b'{"hello": %d}\n{"number": 1, "result": [true, false]}\n' % VERSION
 SOURCES = {str(path.relative_to(AGENT)): path for path in sorted(AGENT.rglob("*.py"))}
 
 
@@ -38,6 +39,7 @@ def test_the_archive_holds_every_module_and_runs(tmp_path: Path) -> None:
     names = zipfile.ZipFile(BytesIO(content)).namelist()
     assert {
         "__main__.py",
+        "sealift_agent/interposed.c",
         *(f"sealift_agent/{name}" for name in SOURCES if name != "__main__.py"),
     } == set(names)
     path = tmp_path / "agent.pyz"

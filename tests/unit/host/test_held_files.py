@@ -61,7 +61,7 @@ def test_files_without_a_name_are_found_with_what_they_have_on_disk(holder: int,
         f"{tmp_path}/mapped (python3, pid 7)": 16384,
         f"{tmp_path}/sparse (python3, pid 7)": 0,
     }
-    assert sorted(processes.look([holder], holder).unlinked.values()) == [0, 8192, 16384]
+    assert sorted(processes.examine([holder], holder).unlinked.values()) == [0, 8192, 16384]
 
 
 def test_what_is_refused_is_what_criu_is_told_to_refuse() -> None:
@@ -78,8 +78,8 @@ def test_a_pipe_whose_other_end_is_outside_leads_out() -> None:
         assert pipe_ends.leading_out([process.pid], []) == set(ends)
         assert pipe_ends.leading_out([process.pid], ends[:1]) == set(ends[1:])
         assert pipe_ends.leading_out([process.pid, os.getpid()], []).isdisjoint(ends)
-        assert "pipe leading out" in processes.look([process.pid], process.pid).descriptors
-        assert "pipe leading out" not in processes.look([process.pid], process.pid, ends).descriptors
+        assert "pipe leading out" in processes.examine([process.pid], process.pid).descriptors
+        assert "pipe leading out" not in processes.examine([process.pid], process.pid, ends).descriptors
         for one in (process.stdin, process.stdout):
             one.close()
         # Nobody is at the other end, here as there: nothing will be otherwise.
