@@ -33,6 +33,7 @@ def host(request: pytest.FixtureRequest, hosts: Hosts) -> str:
     else:
         hosts.redis("box")
         hosts.engine("box")
+        hosts.docker(name, "restart", "box")  # the bundle is Docker's again
     return name
 
 
