@@ -98,7 +98,7 @@ def space(there: Docker, free_mib: int, here_mib: int = 2000, count: int = 1) ->
     roomy = {"memory_available_bytes": 1 << 40}
     inspection = Inspection(
         container,
-        cast("Any", SimpleNamespace(memory_bytes=0)),
+        cast("Any", SimpleNamespace(memory_bytes=0, unlinked={})),
         cast("Any", SimpleNamespace(disk_free_bytes=here_mib * MIB, **roomy)),
         cast("Any", SimpleNamespace(disk_free_bytes=free_mib * MIB, **roomy)),
     )
