@@ -372,11 +372,14 @@ def test_an_image_that_is_there_under_another_name_is_the_image(hosts: Hosts, ho
             hosts.docker(host, "rmi", "kept:1")
 
 
+RESTS = """CMD ["python3", "-c", "import time; time.sleep(1000)"]"""
+
+
 def test_layers_that_the_destination_has_are_not_sent_again(hosts: Hosts) -> None:
     images.provide(hosts["destination"], images.PYTHON, say=print)  # another image there, of the same layer
     hosts.python("maker", "import os; open('/small', 'wb').write(os.urandom(60_000))")
     hosts.docker("source", "wait", "maker")
-    identity = hosts.docker("source", "commit", "--change", 'CMD ["sleep", "1000"]', "maker", "changed:1")
+    identity = hosts.docker("source", "commit", "--change", RESTS, "maker", "changed:1")
     hosts.docker("source", "rm", "maker")
     network = ["--network", hosts.network, "--ip", hosts.address()]
     hosts.docker("source", "run", "-d", "--name", "box", *network, "changed:1")
@@ -384,7 +387,8 @@ def test_layers_that_the_destination_has_are_not_sent_again(hosts: Hosts) -> Non
         report = hosts.engine("box")
         assert hosts.inspect("destination", "box")["Image"] == identity
         assert 60_000 < report.image_bytes < 200_000
-        assert hosts.docker("destination", "exec", "box", "wc", "-c", "/small").split()[0] == "60000"
+        size = ["python3", "-c", "import os; print(os.path.getsize('/small'))"]
+        assert hosts.docker("destination", "exec", "box", *size) == "60000"
     finally:
         for host in ("source", "destination"):
             hosts.docker(host, "rm", "-f", "box", check=False)
