@@ -29,7 +29,7 @@ TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - looked at, not used
 RUNTIME = ("/run/docker", "/run/containerd", "/run/runc")
 """The state of runc, containerd and Docker about running containers."""
 
-KEPT = re.compile(r"/run/sealift/(agent-|clients|places|upper)|/run/sealift/(restore|dumps|restore/\.lock)$")
+KEPT = re.compile(r"/run/sealift/(agent-|interposed-|clients|places|upper)|/run/sealift/(restore|dumps)$")
 """What stays on purpose, and the upper layer of a VM's root file system, whose /tmp is examined separately."""
 
 
