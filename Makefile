@@ -29,7 +29,7 @@ demo: setup
 AGAIN := --last-failed --last-failed-no-failures none
 SAMPLE := $(if $(WHOLE),,-m "not whole")
 # What is run between two versions of Docker as well.
-BOTH := tests/integration/test_docker_versions.py tests/integration/test_address_space.py
+BOTH := tests/integration/test_docker_versions.py
 test: setup judges tree check
 	@$(BIN)/python -m pytest $(SAMPLE) tests/integration || $(BIN)/python -m pytest $(SAMPLE) $(AGAIN) tests/integration
 	@SEALIFT_DOCKER=26:28 $(BIN)/python -m pytest $(SAMPLE) $(BOTH) || SEALIFT_DOCKER=26:28 $(BIN)/python -m pytest $(SAMPLE) $(AGAIN) $(BOTH)
