@@ -166,7 +166,8 @@ def of_bundle(path: str) -> list[Path]:
         parent, prefix, name = path.split(":")
         path = f"{_slice(parent)}/{prefix}-{name}.scope"
     inner = path.strip("/")
-    if (ROOT / "cgroup.controllers").exists():
+    first_version = not (ROOT / "cgroup.controllers").exists()
+    if not first_version:
         tops = [ROOT]
     else:
         tops = [
@@ -180,13 +181,23 @@ def of_bundle(path: str) -> list[Path]:
             place = place / word
             place.mkdir(exist_ok=True)
             for setting in ("cpuset.cpus", "cpuset.mems"):  # on version 1 a new one takes no process without
-                if (
-                    (top / "tasks").exists()
-                    and (place / setting).exists()
-                    and not (place / setting).read_text().strip()
-                ):
+                if first_version and (place / setting).exists() and not (place / setting).read_text().strip():
                     (place / setting).write_text((place.parent / setting).read_text())
     return [top / inner for top in tops]
+
+
+def put(pid: int, group: Path) -> None:
+    """Move a process into a group, of one controller with version 1."""
+    (group / PROCESSES).write_text(str(pid))
+
+
+def beside(group: Path, own: dict[str, str]) -> Path:
+    """The group that a process with the groups `own` (`paths`) has in the same hierarchy as `group`."""
+    top = group.relative_to(ROOT).parts[0]
+    for controllers, path in own.items():
+        if controllers and top in {controllers, controllers.removeprefix("name="), *controllers.split(",")}:
+            return ROOT / top / path.lstrip("/")
+    return ROOT / own[""].lstrip("/")
 
 
 def _slice(name: str) -> str:

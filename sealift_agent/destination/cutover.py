@@ -116,6 +116,9 @@ def _connect(start: Start, paused: Paused, order: ArmDestination, live: Live) ->
     by_hook = sandbox.fill_by_hook(spec, network)
     config.write_text(json.dumps(spec))
     if not by_hook:
+        interposed.library(
+            "restore"
+        )  # without it the restored process would not be the one that Docker knows
         stand_in = StandIn(network, spec)
         live.resources.callback(stand_in.end)
         paused = start.hand_over(paused, stand_in, live.resources)

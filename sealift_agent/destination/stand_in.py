@@ -16,6 +16,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 from .. import cgroup
+from ..wire import AgentError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ..network.sandbox import Sandbox
 
 END_S = 5
+READY = b"\n"
 
 
 class StandIn:
@@ -33,22 +35,36 @@ class StandIn:
     """
 
     def __init__(self, sandbox: Sandbox, spec: dict[str, Any]) -> None:
+        """AgentError, and nothing of it runs, if it can't be had."""
         # The end of its input, which only the agent holds, ends it.
         self._process = subprocess.Popen(
             ["nsenter", f"--net={sandbox.path}", "cat"],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=0,
             start_new_session=True,
         )
+        self._own = cgroup.paths(self.pid)
         self._groups: list[Path] = []
         try:
-            for group in cgroup.of_bundle(spec["linux"]["cgroupsPath"]):
-                (group / cgroup.PROCESSES).write_text(str(self.pid))
-                self._groups.append(group)
-        except OSError:
+            self._wait_until_inside()
+            self._groups = cgroup.of_bundle(spec["linux"]["cgroupsPath"])
+            for group in self._groups:
+                cgroup.put(self.pid, group)
+        except OSError as failure:
             self.end()
-            raise
+            raise AgentError(
+                f"no process can stand for the container's first one: {failure}", "restore"
+            ) from failure
+
+    def _wait_until_inside(self) -> None:
+        """Docker fills the namespace that this process is in. `cat` answers only once it is in the right one."""
+        if self._process.stdin is None or self._process.stdout is None:  # never: they were asked for
+            raise AssertionError
+        self._process.stdin.write(READY)
+        if self._process.stdout.read(len(READY)) != READY:
+            raise OSError("it has not entered the network namespace")
 
     @property
     def pid(self) -> int:
@@ -56,9 +72,12 @@ class StandIn:
         return self._process.pid
 
     def leave_groups(self) -> None:
-        """Leave the container's control groups, which stay: the shim watches them."""
+        """Go back to the agent's control groups. The container's stay: the shim watches them.
+
+        Not to the groups above: those of version 2 take no process while they hand controllers down.
+        """
         for group in self._groups:
-            (group.parent / cgroup.PROCESSES).write_text(str(self.pid))
+            cgroup.put(self.pid, cgroup.beside(group, self._own))
         self._groups = []
 
     def end(self) -> None:
@@ -66,5 +85,6 @@ class StandIn:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         self._process.wait(END_S)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
