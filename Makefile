@@ -9,7 +9,7 @@ WHOLE ?=
 # What the machine itself lends: the rest (QEMU, CRIU, Docker, runc, WireGuard) comes out of the lab's own Debian tree.
 PACKAGES := mmdebstrap e2fsprogs iproute2 util-linux openssl openssh-client debian-archive-keyring python3-venv
 # Independent judges of the evidence, of ACPI tables and of shell files; what misses one says so and is skipped.
-JUDGES := strace nftables libvirt-clients-qemu python3-libvirt python3-lxml python3-cryptography acpica-tools shellcheck
+JUDGES := strace nftables tcc libvirt-clients-qemu python3-libvirt python3-lxml python3-cryptography acpica-tools shellcheck
 
 .PHONY: demo test check setup clean
 .DEFAULT_GOAL := help

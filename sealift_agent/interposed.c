@@ -181,10 +181,38 @@ void free(void *memory)
  * would take the memory that it has not had so far. The copy is new, and zero there, too.
  */
 
+#ifndef PAGEMAP_SCAN
 #define PAGEMAP_SCAN 0xc0606610UL
+#endif
+#define ENTRIES 512
+#define ENTRY_USED (3UL << 62) /* of /proc/PID/pagemap: present, or swapped */
 #define PRESENT_OR_SWAPPED (1UL << 3 | 1UL << 4)
 typedef void *copy(void *to, const void *from, size_t size);
 int ioctl(int file, unsigned long request, ...);
+long pread64(int file, void *buffer, size_t size, long offset);
+
+/* The same page by page, for kernels before 6.7: 8 bytes of /proc/self/pagemap for each page. */
+static void next_used_page(int pagemap, unsigned long *start, unsigned long *end)
+{
+	unsigned long entries[ENTRIES], at = *start, first = 0;
+	long got, entry;
+
+	while (at < *end) {
+		got = pread64(pagemap, entries, sizeof(entries), at / 4096 * 8) / 8;
+		if (got <= 0)
+			return; /* nobody can tell */
+		for (entry = 0; entry < got && at < *end; entry++, at = (at / 4096 + 1) * 4096) {
+			if ((entries[entry] & ENTRY_USED) && !first)
+				first = at;
+			if (!(entries[entry] & ENTRY_USED) && first) {
+				*start = first;
+				*end = at;
+				return;
+			}
+		}
+	}
+	*start = first ? first : *end;
+}
 
 /* The first range with memory in it from `start` on. `start` = `end` if there is none, all of it if nobody can tell. */
 static void next_used(int pagemap, unsigned long *start, unsigned long *end)
@@ -194,6 +222,8 @@ static void next_used(int pagemap, unsigned long *start, unsigned long *end)
 				   PRESENT_OR_SWAPPED, PRESENT_OR_SWAPPED};
 	int found = pagemap < 0 ? -1 : ioctl(pagemap, PAGEMAP_SCAN, asked);
 
+	if (found < 0 && pagemap >= 0)
+		next_used_page(pagemap, start, end);
 	if (found == 0)
 		*start = *end;
 	if (found > 0) {

@@ -7,7 +7,8 @@ prlimit Where the kernel refuses the limits of another process, they are read fr
 clone3  The restored container's first process gets the process id in `SEALIFT_ROOT_PID`, if that is set:
         see `destination.stand_in`.
 mmap    Address space that is reserved only takes no memory at the restore (MariaDB reserves 8 TiB).
-malloc  CRIU's table of a mapping's pages takes the memory that is used of it.
+malloc, CRIU's table of a mapping's pages takes the memory that is used of it, also when it is copied for a dump
+memcpy  whose pages follow later.
 ptrace  A process whose first executable mapping is shared makes CRIU's system calls from a private one
         (PHP maps its compiled code so, below the program).
 ======= ==================================================================================================

@@ -123,7 +123,17 @@ def test_what_is_mapped_for_writing_only_is_not_counted(
     assert said(library, MAPPED + program) == str(not counted)
 
 
-def test_a_large_table_takes_the_memory_that_is_used_of_it(library: Path) -> None:
+@pytest.mark.parametrize("scan", [None, 0], ids=["in one call", "page by page"])
+def test_a_large_table_takes_the_memory_that_is_used_of_it(
+    library: Path, monkeypatch: pytest.MonkeyPatch, scan: int | None
+) -> None:
+    """Also on kernels without PAGEMAP_SCAN."""
+    if scan is not None:
+        machine = os.uname().machine
+        known = {machine: {**interposed.MACHINES[machine], "PAGEMAP_SCAN": scan}}
+        monkeypatch.setattr(interposed, "MACHINES", known)
+        library.unlink()
+        interposed.library("restore")
     program = """
 size = 64 << 30
 table = libc.malloc(size)
