@@ -50,6 +50,12 @@ def stat(pid: int | str) -> tuple[str, list[str]]:
     return name, rest.split()
 
 
+def fdinfo(pid: int, number: int | str) -> dict[str, int]:
+    """The numbers in a descriptor's fdinfo (proc(5)), by their names. The flags are in octal there."""
+    found = re.findall(r"^([\w-]+):\s*(\d+)$", read(pid, f"fdinfo/{number}"), re.MULTILINE)
+    return {name: int(value, 8 if name == "flags" else 10) for name, value in found}
+
+
 def pids() -> list[int]:
     """All processes of this host."""
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]

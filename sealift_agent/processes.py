@@ -180,7 +180,7 @@ def _mappings(pid: int) -> Iterator[str]:
 def _descriptors(pid: int, masters: set[int], mounts: dict[int, str], outward: set[str]) -> Iterator[str]:
     for path, target in _open_files(pid):
         with contextlib.suppress(OSError, LookupError):
-            opened, info = path.stat(), _fdinfo(pid, path.name)
+            opened, info = path.stat(), proc.fdinfo(pid, path.name)
             if info["flags"] & O_PATH:
                 yield from ["path of a socket"] if stat.S_ISSOCK(opened.st_mode) else []
             elif stat.S_ISSOCK(opened.st_mode):
@@ -254,13 +254,7 @@ def _terminal_masters(pid: int) -> Iterator[int]:
     for path, target in _open_files(pid):
         if target.endswith("/ptmx"):
             with contextlib.suppress(OSError, LookupError):
-                yield _fdinfo(pid, path.name)["tty-index"]
-
-
-def _fdinfo(pid: int, number: str) -> dict[str, int]:
-    """The numbers in a descriptor's fdinfo (proc(5)); the flags are in octal there."""
-    lines = re.findall(r"^([\w-]+):\s*(\d+)$", proc.read(pid, f"fdinfo/{number}"), re.MULTILINE)
-    return {name: int(value, 8 if name == "flags" else 10) for name, value in lines}
+                yield proc.fdinfo(pid, path.name)["tty-index"]
 
 
 def _mounts(pid: int) -> dict[int, str]:
@@ -273,14 +267,11 @@ def _mounts(pid: int) -> dict[int, str]:
 def _socket(pid: int, number: int) -> Iterator[str]:
     """Kind and conditions of another process's socket: asked of the socket itself, by a descriptor of our own."""
     try:
-        ours = pidfd.borrow(pid, number)
-    except OSError:
-        return
-    try:
-        found = socket.socket(fileno=ours)
-    except OSError:  # of a family that has no names for its sockets, as AF_XDP
-        os.close(ours)
+        found = pidfd.borrow_socket(pid, number)
+    except pidfd.UnnamedFamily:
         yield "socket:unknown"
+        return
+    except OSError:
         return
     with found:
         domain, kind, protocol = (

@@ -7,7 +7,6 @@ there is anything.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -46,7 +45,7 @@ class Source:
         for one in held.sockets(held.descriptors(pids)).values():
             with (
                 contextlib.suppress(OSError),
-                _borrowed(one.pid, one.number) as found,
+                pidfd.borrow_socket(one.pid, one.number) as found,
             ):  # closed, or has no options
                 self._known[one.target] = self._options(one.pid, found, options.kind(found))
 
@@ -69,7 +68,7 @@ class Source:
         until = time.monotonic() + AGAIN_S
         for target, one in sockets.items():
             try:
-                found = _borrowed(one.pid, one.number)
+                found = pidfd.borrow_socket(one.pid, one.number)
             except OSError:  # of a family that has no names for its sockets
                 continue
             place = (inside[one.pid], one.number)
@@ -100,15 +99,6 @@ class Ends(NamedTuple):
     place: Place
     own: Address
     peer: Address | None
-
-
-def _borrowed(pid: int, number: int) -> socket.socket:
-    descriptor = pidfd.borrow(pid, number)
-    try:
-        return socket.socket(fileno=descriptor)
-    except OSError:
-        os.close(descriptor)
-        raise
 
 
 def _number_inside(pid: int) -> int:
@@ -198,7 +188,7 @@ class Restored:
         if pid is None:
             return
         try:
-            found = _borrowed(pid, place[1])
+            found = pidfd.borrow_socket(pid, place[1])
         except OSError:
             return
         with found:

@@ -42,7 +42,7 @@ def look(found: Iterable[Held]) -> dict[Held, str]:
                 if _bytes(one):
                     waits[one] = EVENTS
             elif one.target.startswith("socket:["):
-                with socket.socket(fileno=pidfd.borrow(one.pid, one.number)) as ours:
+                with pidfd.borrow_socket(one.pid, one.number) as ours:
                     if is_end(ours):
                         waits[one] = END
     return waits

@@ -9,15 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import pidfd, proc
+from .. import held, pidfd, proc
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
 READS, WRITES = "reads", "writes"
+WAYS = {
+    os.O_RDONLY: frozenset({READS}),
+    os.O_WRONLY: frozenset({WRITES}),
+    os.O_RDWR: frozenset({READS, WRITES}),
+}
 
 
 class End(NamedTuple):
@@ -32,32 +36,22 @@ class End(NamedTuple):
 def leading_out(pids: Iterable[int], dockers: Collection[str]) -> set[str]:
     """The pipes of these processes whose other end is open, but in none of them. `dockers` are left out."""
     ends: dict[str, list[End]] = {}
-    for pid in pids:
-        for end in _ends(pid):
-            if end.pipe not in dockers:
-                ends.setdefault(end.pipe, []).append(end)
-    return {pipe for pipe, held in ends.items() if len(_ways(held)) == 1 and any(map(_is_answered, held))}
+    for end in _ends(pids):
+        if end.pipe not in dockers:
+            ends.setdefault(end.pipe, []).append(end)
+    return {pipe for pipe, its in ends.items() if len(_ways(its)) == 1 and any(map(_is_answered, its))}
 
 
-def _ways(held: list[End]) -> set[str]:
-    return {way for end in held for way in end.ways}
+def _ways(ends: list[End]) -> set[str]:
+    return {way for end in ends for way in end.ways}
 
 
-def _ends(pid: int) -> Iterator[End]:
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError, StopIteration, ValueError):
-                target = str(Path(entry.path).readlink())
-                if target.startswith("pipe:"):
-                    yield End(target, pid, int(entry.name), _open_for(pid, entry.name))
-
-
-def _open_for(pid: int, number: str) -> frozenset[str]:
-    line = next(line for line in proc.lines(pid, f"fdinfo/{number}") if line.startswith("flags:"))
-    access = int(line.split()[1], 8) & os.O_ACCMODE
-    return frozenset(
-        {READS} if access == os.O_RDONLY else {WRITES} if access == os.O_WRONLY else {READS, WRITES}
-    )
+def _ends(pids: Iterable[int]) -> Iterator[End]:
+    for one in held.descriptors(pids):
+        if one.target.startswith("pipe:"):
+            with contextlib.suppress(OSError, LookupError):
+                access = proc.fdinfo(one.pid, one.number)["flags"] & os.O_ACCMODE
+                yield End(one.target, one.pid, one.number, WAYS[access])
 
 
 def _is_answered(end: End) -> bool:

@@ -95,23 +95,6 @@ class BridgePort:
             fcntl.ioctl(control, request, struct.pack("16si20x", self.bridge.encode(), index))
 
 
-def unclaimed(bridge: str) -> set[str]:
-    """Ports of a bridge whose other end is still on this host: veth pairs of containers that are being started."""
-    links = {}
-    for path in Path("/sys/class/net").iterdir():
-        links[path.name] = (_number(path / "ifindex"), _number(path / "iflink"))
-    pairs = {(index, peer) for index, peer in links.values()}
-    ports = [path.name for path in Path(f"/sys/class/net/{bridge}/brif").iterdir()]
-    return {port for port in ports if links[port][::-1] in pairs}
-
-
-def _number(path: Path) -> int:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return -1
-
-
 def find(namespace: str, address: str, bridge: str) -> BridgePort:
     """The port of the interface that has `address` in a network namespace (a path under /proc or /var/run)."""
     for interface in _shown(["nsenter", f"--net={namespace}", "ip", "-json", "address", "show"]):

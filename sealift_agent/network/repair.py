@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import pidfd
+from .. import held, pidfd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from ..held import Held
 
 TCP_REPAIR, OFF = 19, 0
 """linux/tcp.h. With this value the kernel tells the other end at once that the connection is alive."""
@@ -23,18 +24,16 @@ TCP_REPAIR, OFF = 19, 0
 def end(pids: Iterable[int]) -> int:
     """End this state for the connections of these processes, before they run again. Returns their number."""
     found = 0
-    for pid in pids:
-        with contextlib.suppress(OSError):  # it has ended
-            for entry in Path(f"/proc/{pid}/fd").iterdir():
-                with contextlib.suppress(OSError):  # it is not a socket of TCP
-                    if str(entry.readlink()).startswith("socket:"):
-                        found += _end(pidfd.borrow(pid, int(entry.name)))
+    for one in held.descriptors(pids):
+        if one.target.startswith("socket:"):
+            with contextlib.suppress(OSError):  # it is not a socket of TCP
+                found += _end(one)
     return found
 
 
-def _end(descriptor: int) -> bool:
+def _end(one: Held) -> bool:
     """End the state of this socket. Returns whether it was in it."""
-    with socket.socket(fileno=descriptor) as connection:
+    with pidfd.borrow_socket(one.pid, one.number) as connection:
         if not connection.getsockopt(socket.IPPROTO_TCP, TCP_REPAIR):
             return False
         connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, OFF)
