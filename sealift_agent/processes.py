@@ -83,7 +83,7 @@ def examine(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
         groups=held_by(lambda pid: _groups(groups, cgroup.paths(pid))),
         states=held_by(lambda pid: _states(alive[pid][1])),
         profiles=held_by(_profile),
-        unlinked=unlinked.look({pid: name for pid, (name, _) in alive.items()}),
+        unlinked=unlinked.find({pid: name for pid, (name, _) in alive.items()}),
     )
 
 

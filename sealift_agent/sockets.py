@@ -55,13 +55,15 @@ class Source:
         AgentError for what would be lost.
         """
         found = list(held.descriptors(pids))
-        if waits := unread.look(found):
+        waits = unread.events(found)
+        carried = self._read(held.sockets(found), address, waits)
+        if waits:
             raise AgentError(unread.why(waits), "final dump")
-        carried = self._read(held.sockets(found), address)
         if any(carried):
             (images / SOCKETS).write_bytes(written(carried))
 
-    def _read(self, sockets: dict[str, Held], address: str) -> Carried:
+    def _read(self, sockets: dict[str, Held], address: str, waits: dict[Held, str]) -> Carried:
+        """What is carried. Connections whose end nobody has read are put to `waits`."""
         inside = {pid: _number_inside(pid) for pid in {one.pid for one in sockets.values()}}
         carried = Carried([], [], [])
         ends: list[Ends] = []
@@ -74,6 +76,8 @@ class Source:
             place = (inside[one.pid], one.number)
             with found:
                 which = options.kind(found)
+                if unread.is_end(found, which):
+                    waits[one] = unread.END
                 kept = self._known.get(target)
                 if kept is None or time.monotonic() < until:
                     kept = self._options(one.pid, found, which)

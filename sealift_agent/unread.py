@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .held import Held
+    from .network.options import Kind
 
 EVENTS, END = "events unread", "end of a connection unread"
 NOTIFIERS = {"anon_inode:inotify", "anon_inode:[fanotify]"}
@@ -30,30 +31,37 @@ SENTENCES = {
     EVENTS: "events of inotify or fanotify wait unread, which CRIU would lose",
     END: "a connection was reset or has failed and the program has not read that yet, which CRIU would forget",
 }
-LOOK_S = 0.005
+POLL_S = 0.005
 
 
-def look(found: Iterable[Held]) -> dict[Held, str]:
+def find(found: Iterable[Held]) -> dict[Held, str]:
     """Which of these descriptors something waits at: EVENTS, or END."""
-    waits = {}
-    for one in found:
-        with contextlib.suppress(OSError):
-            if one.target in NOTIFIERS:
-                if _bytes(one):
-                    waits[one] = EVENTS
-            elif one.target.startswith("socket:["):
-                with pidfd.borrow_socket(one.pid, one.number) as ours:
-                    if is_end(ours):
-                        waits[one] = END
+    held_open = list(found)
+    waits = events(held_open)
+    for one in held_open:
+        if one.target.startswith("socket:["):
+            with contextlib.suppress(OSError), pidfd.borrow_socket(one.pid, one.number) as ours:
+                if is_end(ours):
+                    waits[one] = END
     return waits
 
 
-def is_end(found: socket.socket) -> bool:
+def events(found: Iterable[Held]) -> dict[Held, str]:
+    """Which of these descriptors have events that wait."""
+    waits = {}
+    for one in found:
+        with contextlib.suppress(OSError):
+            if one.target in NOTIFIERS and _bytes(one):
+                waits[one] = EVENTS
+    return waits
+
+
+def is_end(found: socket.socket, which: Kind | None = None) -> bool:
     """Whether a connection has ended with an error, or with data, that was not read. It is not read by this either.
 
-    SO_ERROR would clear it. A socket that was never connected has neither.
+    SO_ERROR would clear it. A socket that was never connected has neither. `which` is its kind, if that is known.
     """
-    family, kind, protocol = options.kind(found)
+    family, kind, protocol = which or options.kind(found)
     if (kind, protocol) != (socket.SOCK_STREAM, socket.IPPROTO_TCP) or family not in {
         socket.AF_INET,
         socket.AF_INET6,
@@ -82,11 +90,11 @@ def _size(descriptor: int) -> int:
 
 def lasting(pids: Iterable[int], patience_s: float) -> dict[Held, str]:
     """Where something waits for so long without a moment in which all of it was read."""
-    waits = look(held.descriptors(pids))
+    waits = find(held.descriptors(pids))
     until = time.monotonic() + patience_s
     while waits and time.monotonic() < until:
-        time.sleep(LOOK_S)
-        now = look(waits)
+        time.sleep(POLL_S)
+        now = find(waits)
         waits = {one: word for one, word in waits.items() if one in now}
     return waits
 

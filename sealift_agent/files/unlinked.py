@@ -25,7 +25,7 @@ BLOCK_BYTES = 512
 """Of `st_blocks` (stat(2)). CRIU compares these blocks with its limit, so that holes count nothing."""
 
 
-def look(names: Mapping[int, str]) -> dict[str, int]:
+def find(names: Mapping[int, str]) -> dict[str, int]:
     """The files of these processes, each as "path (holder)", and how many bytes each has on disk or in memory.
 
     `names` maps process ids to how they are called.

@@ -177,7 +177,7 @@ def send_again(namespace: int, found: socket.socket, datagrams: Sequence[Datagra
     # Its queue was as full at the source: the kernel may count more for the same data here.
     found.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, room + sum(len(one.data) + 2048 for one in datagrams))
     try:
-        inside.run(namespace, lambda: _send(datagrams))
+        inside.run(f"/proc/{namespace}/ns/net", lambda: _send(datagrams))
     except OSError as refused:
         why = f"the datagrams that waited at UDP port {port} can't be sent again: {refused.strerror}"
         raise AgentError(f"{why}; try again once they are read", "restore") from refused
@@ -194,24 +194,24 @@ def send_again(namespace: int, found: socket.socket, datagrams: Sequence[Datagra
 
 def _send(datagrams: Sequence[Datagram]) -> None:
     with contextlib.ExitStack() as stack:
-        doors: dict[int, socket.socket] = {}
+        raw: dict[int, socket.socket] = {}
         for one in datagrams:
             version = 6 if ":" in one.receiver[0] else 4
-            if version not in doors:
-                doors[version] = stack.enter_context(_door(version))
+            if version not in raw:
+                raw[version] = stack.enter_context(_raw_socket(version))
             packet = (_packet6 if version == 6 else _packet4)(one)
-            sent = doors[version].sendto(packet, (one.receiver[0], 0))
+            sent = raw[version].sendto(packet, (one.receiver[0], 0))
             if sent != len(packet):
                 raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
 
 
-def _door(version: int) -> socket.socket:
+def _raw_socket(version: int) -> socket.socket:
     """A raw socket that takes packets with their heads."""
     if version == 4:
         return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    door = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    door.setsockopt(socket.IPPROTO_IPV6, IPV6_HDRINCL, 1)
-    return door
+    made = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    made.setsockopt(socket.IPPROTO_IPV6, IPV6_HDRINCL, 1)
+    return made
 
 
 def _packet4(one: Datagram) -> bytes:

@@ -1,4 +1,4 @@
-"""What has to be done in the network namespace of another process."""
+"""What has to be done in another network namespace: in a thread of its own, which alone enters it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,46 @@ CLONE_NEWNET = 0x40000000
 Made = TypeVar("Made")
 
 
-def run(pid: int, work: Callable[[], Made]) -> Made:
-    """Do it in a thread of its own, which alone enters the namespace of `pid`. Whatever it raises is raised here."""
+def run(namespace: str, work: Callable[[], Made]) -> Made:
+    """Do it in the network namespace at that path. What it raises is raised here, and so is OSError of entering."""
+
+    def entered() -> Made:
+        handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            libc.call("setns", handle, CLONE_NEWNET)
+        finally:
+            os.close(handle)
+        return work()
+
+    return _apart(entered)
+
+
+def run_in_new(work: Callable[[], Made]) -> tuple[int, Made]:
+    """Make a network namespace and do it there. Returns a descriptor of the namespace, and what the work returned."""
+
+    def entered() -> tuple[int, Made]:
+        libc.call("unshare", CLONE_NEWNET)
+        descriptor = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY)
+        try:
+            return descriptor, work()
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    return _apart(entered)
+
+
+def _apart(work: Callable[[], Made]) -> Made:
     made: list[Made] = []
     failures: list[Exception] = []
 
-    def enter() -> None:
+    def do() -> None:
         try:
-            handle = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                libc.call("setns", handle, CLONE_NEWNET)
-            finally:
-                os.close(handle)
             made.append(work())
         except Exception as failure:  # noqa: BLE001 - it is raised again, in the thread that waits
             failures.append(failure)
 
-    thread = threading.Thread(target=enter)
+    thread = threading.Thread(target=do)
     thread.start()
     thread.join()
     if failures:

@@ -141,7 +141,7 @@ def defaults(namespace: int, which: Kind) -> dict[str, Value]:
                         found[option.name] = _read(new, option)
         return found
 
-    return inside.run(namespace, ask)
+    return inside.run(f"/proc/{namespace}/ns/net", ask)
 
 
 def _may_have(which: Kind, option: Option) -> bool:

@@ -15,18 +15,11 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .. import libc
 from ..wire import AgentError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-CLONE_NEWNET = 0x40000000
-"""linux/sched.h"""
+from . import inside
 
 HOOK = "libnetwork-setkey"
 EXEC_ROOT = "-exec-root="
@@ -48,41 +41,20 @@ class Sandbox:
     """A network namespace that exists while this object is open or a process is in it."""
 
     def __init__(self, sysctls: dict[str, str]) -> None:
-        self.descriptor = -1
-        self._arp_ignore = ""
-        failures: list[Exception] = []
-        maker = threading.Thread(target=_caught, args=(lambda: self._make(sysctls), failures))
-        maker.start()
-        maker.join()
-        if failures:
-            self.close()
-            raise AgentError(f"no network namespace could be made: {failures[0]}", "restore") from failures[0]
+        try:
+            self.descriptor, self._arp_ignore = inside.run_in_new(lambda: _closed(sysctls))
+        except OSError as failure:
+            raise AgentError(f"no network namespace could be made: {failure}", "restore") from failure
         self.path = f"/proc/{os.getpid()}/fd/{self.descriptor}"
-
-    def _make(self, sysctls: dict[str, str]) -> None:
-        """Runs in a thread of its own, since only that thread may enter the namespace."""
-        libc.call("unshare", CLONE_NEWNET)
-        self.descriptor = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY)
-        for name, value in sysctls.items():
-            (Path("/proc/sys") / name.replace(".", "/")).write_text(value)
-        self._arp_ignore = ARP_IGNORE.read_text()
-        ARP_IGNORE.write_text(NO_ANSWER)
-        _nft(
-            f"add table ip {CLOSED}\n"
-            f"add chain ip {CLOSED} arriving {{ type filter hook prerouting priority raw; policy drop; }}"
-        )
 
     def open(self) -> None:
         """Its kernel answers again. Its bridge port has to be detached by now."""
-        failures: list[Exception] = []
-        opener = threading.Thread(target=_caught, args=(self._open, failures))
-        opener.start()
-        opener.join()
-        if failures:
-            raise AgentError(f"the network namespace stays closed: {failures[0]}", "restore") from failures[0]
+        try:
+            inside.run(self.path, self._open)
+        except OSError as failure:
+            raise AgentError(f"the network namespace stays closed: {failure}", "restore") from failure
 
     def _open(self) -> None:
-        libc.call("setns", self.descriptor, CLONE_NEWNET)
         ARP_IGNORE.write_text(self._arp_ignore)
         _nft(f"delete table ip {CLOSED}")
 
@@ -93,11 +65,17 @@ class Sandbox:
             self.descriptor = -1
 
 
-def _caught(work: Callable[[], None], failures: list[Exception]) -> None:
-    try:
-        work()
-    except OSError as failure:
-        failures.append(failure)
+def _closed(sysctls: dict[str, str]) -> str:
+    """Set the namespace of the calling thread up, so that it answers nobody. Returns its setting of ARP before."""
+    for name, value in sysctls.items():
+        (Path("/proc/sys") / name.replace(".", "/")).write_text(value)
+    arp_ignore = ARP_IGNORE.read_text()
+    ARP_IGNORE.write_text(NO_ANSWER)
+    _nft(
+        f"add table ip {CLOSED}\n"
+        f"add chain ip {CLOSED} arriving {{ type filter hook prerouting priority raw; policy drop; }}"
+    )
+    return arp_ignore
 
 
 def make(spec: dict[str, Any]) -> Sandbox:

@@ -55,7 +55,7 @@ def holder(tmp_path: Path) -> Iterator[int]:
 
 
 def test_files_without_a_name_are_found_with_what_they_have_on_disk(holder: int, tmp_path: Path) -> None:
-    found = unlinked.look({holder: "python3, pid 7"})
+    found = unlinked.find({holder: "python3, pid 7"})
     assert found == {
         f"{tmp_path}/opened (python3, pid 7)": 8192,
         f"{tmp_path}/mapped (python3, pid 7)": 16384,

@@ -320,7 +320,7 @@ def test_events_that_nobody_reads_are_seen_and_not_those_that_are_read(tmp_path:
     libc = ctypes.CDLL(None)
     watch = libc.inotify_init1(0)
     libc.inotify_add_watch(watch, os.fsencode(tmp_path), 0x100)
-    assert unread.look(held.descriptors([os.getpid()])) == {}
+    assert unread.find(held.descriptors([os.getpid()])) == {}
     (tmp_path / "new").touch()
     waits = unread.lasting([os.getpid()], 0.02)
     assert [(one.number, word) for one, word in waits.items()] == [(watch, unread.EVENTS)]
