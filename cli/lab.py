@@ -29,8 +29,8 @@ def lab_up(
     docker: Annotated[
         str | None,
         typer.Option(
-            help="26 (the default) or 28, or two: at the source and at the destination, as 26:28.",
-            envvar="SEALIFT_DOCKER",
+            help="26 or 28, or two: at the source and at the destination, as 26:28. "
+            "Default: $SEALIFT_DOCKER, or 26.",
         ),
     ] = None,
 ) -> None:

@@ -17,7 +17,7 @@ from sealift.host import prepare, ssh
 from sealift.host.agents import Agent
 from sealift.lab import namespaced, power, processors, teardown, wiring
 from sealift.lab.layout import DESTINATION, GATEWAY, HOSTS, PROVIDER, SOURCE, LabHost
-from sealift.lab.plan import POLICY, Asked, Kind, Lab, dockers_of, login_key, plan
+from sealift.lab.plan import POLICY, Asked, Kind, Lab, dockers_of, login_key, plan, recipe_of
 from sealift.machine.recipe import files_dir
 from sealift.machine.tree import build_tree
 from sealift.paths import run_dir
@@ -65,12 +65,12 @@ def up(
             step="lab up",
         )
     directory = lab_dir()
+    trees = {host: build_tree(recipe_of(dockers, host), say=say) for host in HOSTS}
     roots = processors.make_roots(say=say) if kind == "netns" and asked != "none" else None
     started = time.monotonic()
     try:
         directory.mkdir(parents=True, mode=0o700)
         lab = plan(kind, directory, asked, dockers)
-        trees = {host: build_tree(lab.recipe(host), say=say) for host in HOSTS}
         if roots is not None:
             (directory / POLICY).write_text(processors.policy(roots))
         if kind == "vm":

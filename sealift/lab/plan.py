@@ -58,10 +58,6 @@ class Lab:
         """A copy of the lab with other facts in its inventory."""
         return replace(self, inventory=self.inventory.model_copy(update={"lab": facts}))
 
-    def recipe(self, host: LabHost) -> Recipe:
-        """The packages of a host."""
-        return recipe_of(self.inventory, host)
-
     def with_image(self, image: Path) -> Lab:
         """A copy of the lab. Its measured VMs boot the owner's image in the folder `image`."""
         hosts = {
@@ -133,9 +129,9 @@ def dockers_of(text: str) -> dict[str, str]:
     return {host: version for host, version in found.items() if RECIPES[version] is not RECIPE}
 
 
-def recipe_of(inventory: Inventory, host: LabHost) -> Recipe:
-    """The packages of a host of a lab."""
-    version = inventory.lab.docker.get(host.name) if inventory.lab else None
+def recipe_of(dockers: dict[str, str], host: LabHost) -> Recipe:
+    """The packages of a host of a lab with these versions of Docker (`dockers_of`)."""
+    version = dockers.get(host.name)
     return RECIPES[version] if version else RECIPE
 
 

@@ -96,8 +96,7 @@ def examine(endpoints: Endpoints) -> Inspection:
     if endpoints.destination is None:
         found += _not_looked_at(endpoints)
     elif inspection.there is not None:
-        found += hosts.destination(endpoints.destination, inspection.here, inspection.there)
-        found += hosts.security(endpoints.destination.name, endpoints.destination.docker.info(), described)
+        found += hosts.destination(endpoints.destination, inspection.here, inspection.there, described)
     order = list(Resource)
     inspection.findings = sorted(_without_contradictions(found), key=lambda one: order.index(one.resource))
     return inspection

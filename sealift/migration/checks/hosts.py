@@ -66,9 +66,9 @@ def source(side: Side, facts: HostFacts, *, limits_unreadable: bool) -> list[Fin
     return findings.found
 
 
-def destination(side: Side, here: HostFacts, there: HostFacts) -> list[Finding]:
-    """What the destination must be and have, given the source's facts."""
-    findings = Findings(side.name)
+def destination(side: Side, here: HostFacts, there: HostFacts, container: dict[str, Any]) -> list[Finding]:
+    """What the destination must be and have for a container, given the source's facts."""
+    findings, docker_there = Findings(side.name), side.docker.info()
     if here.machine != there.machine:
         findings.no(Resource.CPU, f"it is {there.machine}, the source {here.machine}", "Take another")
     if lacking := sorted(set(here.cpu_flags) - set(there.cpu_flags) - HARMLESS):
@@ -83,13 +83,13 @@ def destination(side: Side, here: HostFacts, there: HostFacts) -> list[Finding]:
     _tools(findings, there)
     later = "memory can follow" if there.lazy else "memory can't follow afterwards (userfaultfd)"
     findings.yes(Resource.CRIU, f"{there.criu}; {later}")
-    if not there.wrapper or RUNTIME not in side.docker.info()["Runtimes"]:
+    if not there.wrapper or RUNTIME not in docker_there["Runtimes"]:
         findings.no(
             Resource.DOCKER,
             f"Docker has no runtime {RUNTIME!r}",
             "Install /usr/libexec/sealift/runtime and register it in daemon.json (README, section Hosts)",
         )
-    version = side.docker.version()["Version"]
+    version = docker_there["ServerVersion"]
     if _release(version)[:1] >= FILLS_LATE and not there.interposable:
         findings.no(
             Resource.CRIU,
@@ -97,7 +97,7 @@ def destination(side: Side, here: HostFacts, there: HostFacts) -> list[Finding]:
             "Install tcc: Sealift then makes a library for CRIU",
         )
     findings.yes(Resource.DOCKER, f"{version}, with the runtime {RUNTIME!r}")
-    return findings.found
+    return [*findings.found, *security(side.name, docker_there, container)]
 
 
 def security(host: str, info: dict[str, Any], container: dict[str, Any]) -> list[Finding]:
