@@ -104,7 +104,7 @@ def keys_wipe(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     inventory: InventoryOption = None,
 ) -> None:
-    """Destroy a VM's disk key: once the VM is off, nobody can read its disk again."""
+    """Destroy a VM's disk key. Once the VM is off, nobody can read its disk again."""
     from sealift import inventory as inventories
     from sealift.attestation.attest import keystore_of
 

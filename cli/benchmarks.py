@@ -49,13 +49,13 @@ def run(
 
 @app.command()
 def quick(kind: LabOption = "netns", results: ResultsOption = None, as_json: JsonOption = False) -> None:
-    """Everything once through, with all peers: five minutes in the netns lab."""
+    """Run everything once, with all peers. This takes five minutes in the netns lab."""
     _shipped("quick", kind, results, as_json=as_json)
 
 
 @app.command()
 def peers(kind: LabOption = "netns", results: ResultsOption = None, as_json: JsonOption = False) -> None:
-    """Sealift, its peers and the floor, on the same work in the same run."""
+    """Run Sealift, its peers and the floor on the same work."""
     _shipped("peers", kind, results, as_json=as_json)
 
 
@@ -137,7 +137,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write a page with all tables and pictures, that needs nothing beside it."""
+    """Write one page with all tables and pictures. It needs no other file."""
     from benchmarks import report as reports
 
     chosen = paths or [Path("results")]

@@ -17,7 +17,7 @@ def demo(
     memory_mb: Annotated[int, typer.Option(min=1, help="How much Redis holds.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring a lab up, migrate a Redis under a client's hands, check, take the lab down."""
+    """Migrate a Redis under a client's hands, in a lab. Then check it, and take the lab down."""
     scheduler.set_up()
     from benchmarks.demo import run_demo
     from flows.ephemeral import demand_password

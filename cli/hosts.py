@@ -40,7 +40,7 @@ def network_release(
 
 @network_app.command("show")
 def network_show(inventory: InventoryOption = None, as_json: JsonOption = False) -> None:
-    """Show which host has which address, as the gateway has it on record."""
+    """Show which host has which address, by the gateway's record."""
     from dataclasses import asdict
 
     from sealift import inventory as inventories
@@ -58,7 +58,10 @@ def host_prepare(
     name: Annotated[str, typer.Argument(help="A Docker host of the inventory, or `gateway`.")],
     inventory: InventoryOption = None,
 ) -> None:
-    """Give a Docker host what it needs to take part: runtime wrapper, CRIU's settings, the networks and their rules."""
+    """Give a Docker host what it needs to take part.
+
+    That is the runtime wrapper, CRIU's settings, the networks and their rules.
+    """
     from sealift import inventory as inventories
     from sealift.attestation.record import pinned
     from sealift.host import prepare, ssh

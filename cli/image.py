@@ -68,7 +68,7 @@ def measure(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the image's expected launch digests, by processor generation."""
+    """Print the expected launch digests, by processor generation."""
     import json
 
     from sealift.evidence.verify.policy import write_policy

@@ -161,7 +161,9 @@ def recover(
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """End migrations that were left unfinished: by the gateway's record, each has one outcome, and both hosts are told.
+    """End migrations that were left unfinished.
+
+    By the gateway's record each has one outcome, and both hosts are told.
 
     Exit status 1 if a host could not be told; run it again then.
     """

@@ -69,7 +69,7 @@ def authorize(
     public_key: Annotated[Path, typer.Argument(help="The owner's public key, a .pub file.")],
     settings: SettingsOption = None,
 ) -> None:
-    """Print the authorized_keys line with which an owner's key can give orders and nothing else."""
+    """Print the authorized_keys line for an owner's key. The key can give orders and do nothing else."""
     from sealift.files import read_bounded
     from sealift.provider import gate
 

@@ -227,13 +227,22 @@ def probe(qemu: Sequence[str] = (QEMU,)) -> Capabilities:
         try:
             return read_capabilities(Monitor(ours).execute("query-sev-capabilities"))
         except HostUnreachable as silent:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_END_TIMEOUT_S)
-            process.kill()
-            raise refusal("start", process.communicate()[1] or str(silent)) from silent
+            # A QEMU that finds no KVM ends before its first word. What it said is read once: communicate() fails the
+            # second time.
+            said = _last_words(process)
+            raise refusal("start", said or str(silent)) from silent
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
+            if process.stderr:
+                process.stderr.close()
+
+
+def _last_words(process: subprocess.Popen[str]) -> str:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_TIMEOUT_S)
+    process.kill()
+    return process.communicate()[1]
 
 
 def read_capabilities(said: dict[str, Any]) -> Capabilities:

@@ -39,6 +39,14 @@ def test_help_imports_neither_prefect_nor_docker_nor_paramiko() -> None:
     assert not {"prefect", "docker", "paramiko", "matplotlib", "pydantic"} & set(done.stderr.split())
 
 
+def test_no_commands_summary_is_cut() -> None:
+    # Each cut line ends in three dots; only what the usage line repeats does, too.
+    for group in ("", "lab", "network", "host", "keys", "evidence", "image", "provider", "bench"):
+        shown = cli(*group.split(), "--help").stdout.splitlines()
+        assert len(shown) > 5
+        assert not [line for line in shown if line.endswith("...") and not line.startswith("Usage:")]
+
+
 def test_help_names_every_command() -> None:
     shown = cli("--help").stdout
     for command in ("migrate", "check", "demo", "lab", "network", "host"):

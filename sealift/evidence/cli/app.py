@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="evidence",
-    help="Verify evidence of AMD's secure processors: reports, certificates, measurements.",
+    help="Verify evidence of AMD's secure processors.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,  # locals may hold keys
@@ -94,7 +94,7 @@ def verify_report(
     at: At = None,
     json: Json = False,
 ) -> None:
-    """Print whether an SNP report is genuine, and whether the policy accepts it."""
+    """Say whether an SNP report is genuine. The policy must accept it, too."""
 
     def run() -> int:
         from sealift.evidence.cli import commands, inputs
@@ -115,7 +115,7 @@ def verify_platform(
     at: At = None,
     json: Json = False,
 ) -> None:
-    """Print whether a legacy SEV platform's six certificates chain to a trusted root."""
+    """Say whether a legacy SEV platform is genuine. Its six certificates must lead to a trusted root."""
 
     def run() -> int:
         from sealift.evidence.cli import commands
@@ -132,7 +132,10 @@ def show(
     at: At = None,
     json: Json = False,
 ) -> None:
-    """Show a report, certificate, chain, CRL, session, measurement, id block or firmware as a table."""
+    """Show a file of evidence as a table.
+
+    It is a report, certificate, chain, CRL, session, measurement, id block or firmware.
+    """
 
     def run() -> int:
         from sealift.evidence.cli import commands, inputs
@@ -160,7 +163,7 @@ def digest(
     at: At = None,
     json: Json = False,
 ) -> None:
-    """Print the expected launch digest of this firmware, kernel and processors."""
+    """Print the expected launch digest of firmware and kernel."""
 
     def run() -> int:
         from sealift.evidence.cli import commands, inputs
@@ -183,7 +186,7 @@ def session(
     at: At = None,
     json: Json = False,
 ) -> None:
-    """Make a launch session for a platform whose chain the policy accepts: certificate, session, keys."""
+    """Make a launch session for a platform. The policy must accept its chain. Writes certificate, session and keys."""
 
     def run() -> int:
         from sealift.evidence.cli import commands
@@ -221,7 +224,7 @@ def measurement(
     at: At = None,
     json: Json = False,
 ) -> None:
-    """Print whether the platform measured the expected digest: given, or of an image as with `digest`."""
+    """Say whether the platform measured the right digest. It is given, or of an image as with `digest`."""
 
     def run() -> int:
         from sealift.evidence.cli import commands, inputs
@@ -253,7 +256,7 @@ def secret(
     at: At = None,
     json: Json = False,
 ) -> None:
-    """Package secrets for a launch whose measurement was verified, or open such a packet."""
+    """Package secrets for a verified launch, or open a packet."""
 
     def run() -> int:
         from sealift.evidence.cli import commands, inputs

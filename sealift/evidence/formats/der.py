@@ -29,6 +29,8 @@ GENERALIZED_TIME = 0x18
 SEQUENCE = 0x30
 SET = 0x31
 
+# AMD's certificates have 6 names and up to 15 extensions, so no list but a CRL's is longer.
+ELEMENTS = 32
 # Bytes: twice the size of AMD's largest RSA modulus. Python does not print numbers of some thousands of digits.
 _INTEGER_LIMIT = 1024
 _REMEDY = "Fetch the certificate again; it may be cut or of another kind"
@@ -67,19 +69,21 @@ class Element:
             raise broken(what)
         return self
 
-    def children(self, what: str) -> list[Element]:
-        """The elements inside."""
-        found = []
+    def children(self, what: str, at_most: int = ELEMENTS) -> list[Element]:
+        """The elements inside. More than `at_most` are refused: to read them all would cost whoever asked for it."""
+        found: list[Element] = []
         at = self.body
         while at < self.end:
+            if len(found) == at_most:
+                raise UnusableInput(f"{what} has a list of more than {at_most} elements", remedy=_REMEDY)
             element = read(self.source, at, self.end, what)
             found.append(element)
             at = element.end
         return found
 
-    def sequence(self, what: str, at_least: int = 0) -> list[Element]:
-        """The elements inside a SEQUENCE, which has at least `at_least` of them."""
-        found = self.expect(SEQUENCE, what).children(what)
+    def sequence(self, what: str, at_least: int = 0, at_most: int = ELEMENTS) -> list[Element]:
+        """The elements inside a SEQUENCE, which has at least `at_least` of them and at most `at_most`."""
+        found = self.expect(SEQUENCE, what).children(what, at_most)
         if len(found) < at_least:
             raise broken(what)
         return found

@@ -163,7 +163,7 @@ def read_name(element: der.Element) -> Name:
     """A distinguished name as (attribute, text) pairs: two spellings of one text compare equal."""
     pairs = []
     for group in element.sequence(_WHAT):
-        for attribute in group.expect(der.SET, _WHAT).children(_WHAT):
+        for attribute in group.expect(der.SET, _WHAT).children(_WHAT, 4):
             kind, value = attribute.sequence(_WHAT, 2)[:2]
             pairs.append((der.object_id(kind, _WHAT), value.value))
     return tuple(pairs)

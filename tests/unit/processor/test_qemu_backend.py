@@ -357,6 +357,13 @@ def test_qemu_itself_is_asked_up_to_its_refusal(real_qemu: list[str]) -> None:
         probe(real_qemu)
 
 
+def test_a_qemu_that_ends_before_its_first_word_is_quoted() -> None:
+    # QEMU without /dev/kvm ends so. Whether a machine has it is not ours to choose, so a shell says its sentence.
+    says = "echo 'Could not access KVM kernel module: No such file or directory' >&2; exit 1"
+    with pytest.raises(PrerequisiteMissing, match="Could not access KVM"):
+        probe(["sh", "-c", says])
+
+
 @pytest.mark.parametrize("launch", [SevLaunch(7, bytes(128), bytes(2084)), SnpLaunch()])
 def test_qemu_itself_takes_our_objects_up_to_its_refusal(
     real_qemu: list[str], launch: Any, tmp_path: Path
