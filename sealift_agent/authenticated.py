@@ -50,6 +50,13 @@ class Gateway:
         """What it answers. An error in the answer is no answer to the question: see `messages.refusal`."""
         return ask(self._link, self._decider.key, self._migration, question, self._answer_timeout_s)
 
+    def demand(self, question: str) -> dict[str, Any]:
+        """Its answer to a question of the freeze. AgentError if it refuses."""
+        answer = self.ask(question)
+        if (refused := messages.refusal(answer)) is not None:
+            raise AgentError(refused, "final dump")
+        return answer
+
     def put(self, question: str) -> None:
         """Put a question whose answer nobody waits for."""
         put(self._link, self._decider.key, self._migration, question)

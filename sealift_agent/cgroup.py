@@ -48,6 +48,11 @@ def paths(pid: int) -> dict[str, str]:
     return {controllers: path for _, controllers, path in lines}
 
 
+def is_first_version() -> bool:
+    """Whether Docker uses version 1: a hierarchy for each controller."""
+    return not (ROOT / "cgroup.controllers").exists()
+
+
 def of_process(pid: int) -> Path:
     """The freezer group of a process, as a directory. ProcessLookupError once it has ended."""
     groups = paths(pid)
@@ -166,7 +171,7 @@ def of_bundle(path: str) -> list[Path]:
         parent, prefix, name = path.split(":")
         path = f"{_slice(parent)}/{prefix}-{name}.scope"
     inner = path.strip("/")
-    first_version = not (ROOT / "cgroup.controllers").exists()
+    first_version = is_first_version()
     if not first_version:
         tops = [ROOT]
     else:

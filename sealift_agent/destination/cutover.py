@@ -25,10 +25,11 @@ from ..protocol import Committed, Finished, Outcome
 from ..routes import ROLLED_BACK
 from ..wire import AgentError, Alive
 from .afterwards import PORT
+from .bundle import follow_links, show_own_groups
 from .decision import ANSWER_TIMEOUT_S, Decision
 from .restore import Restore
 from .stand_in import StandIn
-from .start import RESTORE_TIMEOUT_S, RESTORES, Start, follow_links
+from .start import RESTORE_TIMEOUT_S, RESTORES, Start
 
 if TYPE_CHECKING:
     from ..network.bridge_port import BridgePort
@@ -111,6 +112,7 @@ def _connect(start: Start, paused: Paused, order: ArmDestination, live: Live) ->
     config = paused.bundle / "config.json"
     spec = json.loads(config.read_text())
     follow_links(spec)
+    show_own_groups(spec)
     network = sandbox.make(spec)
     live.resources.callback(network.close)
     by_hook = sandbox.fill_by_hook(spec, network)

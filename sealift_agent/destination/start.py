@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import criu, docker_api, pidfd, points
 from ..points import Point
@@ -131,13 +131,3 @@ class Start:
     def wait(self) -> None:
         """Wait until Docker has noticed the start."""
         self._thread.join(NOTED_S)
-
-
-def follow_links(spec: dict[str, Any]) -> None:
-    """Name the sources of a bundle's bind mounts by their real paths. Runc follows links, CRIU binds the link itself.
-
-    For example, Debian's /usr/bin/docker-init is a link, which `docker run --init` mounts.
-    """
-    for mount in spec["mounts"]:
-        if mount["type"] == "bind":
-            mount["source"] = os.path.realpath(mount["source"])

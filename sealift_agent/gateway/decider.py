@@ -1,7 +1,9 @@
 """The decider of one migration: it answers the two hosts. A migration is decided nowhere else.
 
-A host asks `prepare` (make the queue for held packets), `hold` (hold packets for the address), `switch` (commit, unless
-it was called off), `call_off` (roll back, unless it has committed) and `release` (hold nothing any more). Answers to
+A host asks `prepare` (make the queue for held packets), `hold_new` (hold packets that begin a connection with the
+address), `pass` (let them pass, until it asks again), `hold` (hold all packets for the address), `switch` (commit,
+unless it was called off), `call_off` (roll back, unless it has committed) and `release` (hold nothing any more).
+Answers to
 `switch` and `call_off` are on disk before they are sent (`routes`), and never change.
 """
 
@@ -41,6 +43,8 @@ class Decider(threading.Thread):
         self.hold: Hold | None = None
         self.questions: dict[str, Callable[[], dict[str, Any]]] = {
             "prepare": self._prepare,
+            "hold_new": self._hold_new,
+            "pass": self._pass,
             "hold": self._hold,
             "switch": self._switch,
             "release": self._release,
@@ -98,6 +102,15 @@ class Decider(threading.Thread):
         if self.hold is None:
             self.hold = Hold(self.move.address)
         return {"prepared": True}
+
+    def _hold_new(self) -> dict[str, Any]:
+        self._prepare()
+        if self.hold is not None:
+            self.hold.hold_new()
+        return {"holding": True}
+
+    def _pass(self) -> dict[str, Any]:
+        return {"held": self.release()}
 
     def _hold(self) -> dict[str, Any]:
         self._prepare()

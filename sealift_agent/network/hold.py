@@ -10,6 +10,7 @@ Messages are those of linux/netfilter/nfnetlink_queue.h. Their numbers are big-e
 from __future__ import annotations
 
 import contextlib
+import enum
 import ipaddress
 import socket
 import struct
@@ -29,20 +30,34 @@ REQUEST, ACK = 0x1, 0x4
 NLMSG_ERROR = 2
 CFG_CMD, CFG_PARAMS, CFG_QUEUE_MAXLEN = 1, 2, 3
 BIND = 1
-COPY_META = 1
-PACKET_HDR, VERDICT_HDR = 1, 2
+COPY_PACKET = 2
+PACKET_HDR, VERDICT_HDR, PAYLOAD = 1, 2, 10
 ACCEPT = 1
 HELD_MOST = 16384
 """Packets. The kernel drops any more, and clients send them again."""
 
+HEADERS_BYTES = 76
+"""As much of a packet as is looked at: the longest header of IPv4, and that of TCP up to its flags."""
+
 RECEIVE_BYTES = 1 << 16
+
+SYN, ACK_FLAG = 0x02, 0x10
+
+
+class Held(enum.Enum):
+    """Which packets are held."""
+
+    NOTHING = enum.auto()
+    NEW = enum.auto()
+    """Those that begin a TCP connection."""
+    ALL = enum.auto()
 
 
 class Hold:
-    """Holds every packet for one address from `hold` to `release`.
+    """Holds packets for one address: those that begin a connection from `hold_new` on, every one from `hold` on.
 
-    The kernel hands packets over as soon as this is made, so that `hold` needs no program. Until `hold` they pass at
-    once.
+    The kernel hands packets over as soon as this is made, so that neither needs a program. After `release` they pass
+    at once, as before.
     """
 
     def __init__(self, address: str) -> None:
@@ -50,30 +65,35 @@ class Hold:
         self.number = int(ipaddress.IPv4Address(address)) & 0xFFFF
         self.held = 0
         self._last: int | None = None
-        self._passing = True
+        self._which = Held.NOTHING
         self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         self._configure(CFG_CMD, struct.pack(">BBH", BIND, 0, 0))
-        self._configure(CFG_PARAMS, struct.pack(">IB", 0, COPY_META))
+        self._configure(CFG_PARAMS, struct.pack(">IB", HEADERS_BYTES, COPY_PACKET))
         self._configure(CFG_QUEUE_MAXLEN, struct.pack(">I", HELD_MOST))
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         self._rule("-I")
         self._ruled = True
 
+    def hold_new(self) -> None:
+        """Hold the packets that begin a connection from now on."""
+        with self._lock:
+            self._which = Held.NEW
+
     def hold(self) -> None:
         """Hold all packets from now on."""
         with self._lock:
-            self._passing = False
+            self._which = Held.ALL
 
     def release(self) -> int:
         """Send all held packets, in their order, by the present routes. Returns their number."""
         with self._lock:
-            if not self._passing and self._last is not None:
+            if self._which is not Held.NOTHING and self._last is not None:
                 self._send(VERDICT_BATCH, VERDICT_HDR, struct.pack(">II", ACCEPT, self._last))
-            self._passing = True
+            self._which = Held.NOTHING
         return self.held
 
     def end(self) -> None:
@@ -107,11 +127,14 @@ class Hold:
     def _packet(self, attributes: dict[int, bytes]) -> None:
         (identifier,) = struct.unpack_from(">I", attributes[PACKET_HDR])
         with self._lock:
-            if self._passing:
-                self._send(VERDICT, VERDICT_HDR, struct.pack(">II", ACCEPT, identifier))
-            else:
+            held = self._which is Held.ALL or (
+                self._which is Held.NEW and begins(attributes.get(PAYLOAD, b""))
+            )
+            if held:
                 self.held += 1
                 self._last = identifier
+            else:
+                self._send(VERDICT, VERDICT_HDR, struct.pack(">II", ACCEPT, identifier))
 
     def _configure(self, attribute: int, value: bytes) -> None:
         self._send(CONFIG, attribute, value, flags=REQUEST | ACK)
@@ -123,6 +146,15 @@ class Hold:
         body = struct.pack(">BBH", 0, 0, self.number)
         body += struct.pack("=HH", 4 + len(value), attribute) + value + b"\0" * (-len(value) % 4)
         self._socket.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 0, 0) + body)
+
+
+def begins(packet: bytes) -> bool:
+    """Whether this packet of IPv4 begins a TCP connection, or its beginning does."""
+    flags_at = (packet[0] & 0xF) * 4 + 13 if packet else 0
+    if len(packet) <= flags_at or packet[9] != socket.IPPROTO_TCP:
+        return False
+    (fragment,) = struct.unpack_from(">H", packet, 6)
+    return not fragment & 0x1FFF and packet[flags_at] & (SYN | ACK_FLAG) == SYN
 
 
 def sweep(address: str) -> None:

@@ -20,7 +20,6 @@ from .. import (
     points,
     sockets,
     timerfd,
-    unread,
     volume_marks,
 )
 from ..files import links, watches
@@ -28,6 +27,7 @@ from ..files.log import TAIL
 from ..files.printing import Drained
 from ..images import dump_stats
 from ..memory import pipes
+from ..network.handshakes import Handshakes
 from ..points import Point
 from ..protocol import (
     AtWork,
@@ -49,6 +49,7 @@ from ..trigger import Trigger
 from ..wire import SILENT_S, AgentError, Alive
 from .container import Container
 from .dump import Dump, LazyDump, Wanted
+from .quiet import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,9 +63,6 @@ if TYPE_CHECKING:
 RESTORE_TIMEOUT_S = 120
 GROUP_TIMEOUT_S = 600
 """Seconds that the destination may take, and seconds that it may additionally wait for the others of a group."""
-
-UNREAD_S = 0.5
-"""How long, before the freeze, a program may take to read what a dump would lose."""
 
 ASK_AGAIN_S = 1
 ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S = 10, 5
@@ -114,7 +112,10 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
     ports = [live.order.peer.rsync_port]
     if not order.post_copy:  # otherwise the pager decides when it has ended
         ports.append(order.pages_port)
-    armed = Armed(live, controller, gateway, container, dump, ports, files_sent=files_sent)
+    handshakes = Handshakes(f"/proc/{container.first}/ns/net")
+    held.callback(handshakes.close)
+    quiet = Quiet(container, gateway, handshakes)
+    armed = Armed(live, controller, gateway, container, dump, quiet, ports, files_sent=files_sent)
     armed.prepare()
     return armed
 
@@ -141,6 +142,7 @@ class Armed:
         gateway: Gateway,
         container: Container,
         dump: Dump,
+        quiet: Quiet,
         ports: Sequence[int],
         *,
         files_sent: bool,
@@ -150,6 +152,7 @@ class Armed:
         self._container, self._dump = container, dump
         self._ports, self._files_sent = ports, files_sent
         self._sockets = sockets.Source()
+        self._quiet = quiet
         self._everything_sent = False
         self._outcome: str | None = None
         self._removed: Removed | None = None
@@ -161,7 +164,7 @@ class Armed:
 
     def prepare(self) -> None:
         """Let the gateway prepare for holding packets, and read the options of the sockets, which takes long."""
-        self._ask("prepare")
+        self._gateway.demand("prepare")
         self._sockets.read_ahead(self._container.processes)
 
     def go(self) -> Outcome:
@@ -214,10 +217,7 @@ class Armed:
         tell = self._controller.event
         tell(Began())
         self._live.print_again()
-        if waits := unread.lasting(self._container.processes, UNREAD_S):
-            raise AgentError(unread.why(waits), "final dump")
-        self._ask("hold")
-        stopped = self._container.freeze()
+        stopped = self._quiet.freeze()
         tell(Frozen())
         points.passed(Point.FROZEN)
         self._container.set_aside(stopped)
@@ -292,15 +292,9 @@ class Armed:
                 self._live.policy.put_back()
         return Outcome.UNDECIDED if self._outcome is None else Outcome(self._outcome)
 
-    def _ask(self, question: str) -> dict[str, Any]:
-        answer = self._gateway.ask(question)
-        if (refused := messages.refusal(answer)) is not None:
-            raise AgentError(refused, "final dump")
-        return answer
-
     def _call_off(self) -> str:
         """Ask the gateway to call the migration off, unless it has committed. Returns the recorded outcome."""
-        return messages.outcome(self._ask("call_off"))
+        return messages.outcome(self._gateway.demand("call_off"))
 
     def _ask_for_outcome(self, patience_s: float | None = None) -> str | None:
         """The outcome that the gateway has recorded. It records one when asked.

@@ -22,6 +22,7 @@ from sealift_agent.destination.cutover import Armed as ArmedDestination
 from sealift_agent.destination.decision import Decision
 from sealift_agent.protocol import Decider, Move
 from sealift_agent.source.cutover import Armed as ArmedSource
+from sealift_agent.source.quiet import Quiet
 from sealift_agent.wire import LOOPBACK, AgentError, Controller, Link
 
 if TYPE_CHECKING:
@@ -60,7 +61,13 @@ class Deciders:
 
     def start(self, record: Record, key: str = KEY, port: int = 0) -> gateway.Decider:
         one: Any = gateway.Decider(record, LOOPBACK, "t", key, MOVE, port)  # type: ignore[arg-type]
-        for question, answer in {"prepare": {}, "hold": {}, "release": {"held": 3}}.items():
+        for question, answer in {
+            "prepare": {},
+            "hold_new": {},
+            "pass": {},
+            "hold": {},
+            "release": {"held": 3},
+        }.items():
             one.questions[question] = lambda answer=answer: answer
         one.start()
         self.made.append(one)
@@ -175,6 +182,20 @@ class PlayedPolicy(Played):
         self.note("policy")
 
 
+class PlayedHandshakes:
+    """What the kernel says: one list of unaccepted connections after the other, then none."""
+
+    def __init__(self) -> None:
+        self.waiting: list[dict[int, int]] = []
+        self.half_open: list[bool] = []
+
+    def unaccepted(self) -> dict[int, int]:
+        return self.waiting.pop(0) if self.waiting else {}
+
+    def are_half_open(self) -> bool:
+        return bool(self.half_open and self.half_open.pop(0))
+
+
 class PlayedSource:
     """A source that is armed: the real `cutover.Armed`, on a real connection to whoever plays the destination."""
 
@@ -202,12 +223,14 @@ class PlayedSource:
             watched=lambda *_: contextlib.nullcontext(),
         )
         self.gateway = asked_at(port, group=group)
+        self.handshakes = PlayedHandshakes()
         self.armed = ArmedSource(
             live,
             self.controller,
             self.gateway,
             self.container,  # type: ignore[arg-type]
             self.dump,  # type: ignore[arg-type]
+            Quiet(self.container, self.gateway, self.handshakes),  # type: ignore[arg-type]
             [],
             files_sent=False,
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sealift_agent import proc
-from sealift_agent.destination.start import follow_links
+from sealift_agent.destination.bundle import follow_links
 from sealift_agent.files import log, paths, printing
 from sealift_agent.wire import AgentError
 

@@ -13,7 +13,7 @@ from parties import Deciders, PlayedSource, Record, impostor
 
 from sealift_agent import volume_marks
 from sealift_agent.protocol import Outcome
-from sealift_agent.source import cutover
+from sealift_agent.source import cutover, quiet
 from sealift_agent.wire import AgentError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def test_what_fails_before_everything_is_sent_is_rolled_back_at_once_without_the
 def test_what_a_dump_would_lose_unread_is_said_and_nothing_is_frozen_or_held(
     tmp_path: Path, deciders: Deciders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cutover, "UNREAD_S", 0.01)
+    monkeypatch.setattr(quiet, "UNREAD_S", 0.01)
     source = PlayedSource(tmp_path, deciders.start(Record()).port)
     source.container.processes = (os.getpid(),)
     libc = ctypes.CDLL(None)

@@ -1,0 +1,48 @@
+"""What is changed in the bundle that Docker has made, before runc restores into it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from .. import cgroup
+
+
+def follow_links(spec: dict[str, Any]) -> None:
+    """Name the sources of a bundle's bind mounts by their real paths. Runc follows links, CRIU binds the link itself.
+
+    For example, Debian's /usr/bin/docker-init is a link, which `docker run --init` mounts.
+    """
+    for mount in spec["mounts"]:
+        if mount["type"] == "bind":
+            mount["source"] = os.path.realpath(mount["source"])
+
+
+def show_own_groups(spec: dict[str, Any]) -> None:
+    """Have /sys/fs/cgroup show the container's own groups (version 1, without a cgroup namespace).
+
+    It is a bind mount for each hierarchy there. Runc makes the list of them, and asks for its own groups meanwhile: a
+    container that it creates has them by then, but at a restore they are runc's, which is the host's root
+    (`getCgroupMounts` in runc's libcontainer, 1.1 to 1.3). So the list is written out here. The groups are made now:
+    CRIU binds them.
+    """
+    linux = spec["linux"]
+    if not cgroup.is_first_version() or any(each["type"] == "cgroup" for each in linux["namespaces"]):
+        return
+    listed = [mount for mount in spec["mounts"] if mount["type"] == "cgroup"]
+    if not listed:
+        return
+    groups = cgroup.of_bundle(linux["cgroupsPath"])
+    binds = [
+        {
+            "destination": f"{mount['destination']}/{group.relative_to(cgroup.ROOT).parts[0]}",
+            "type": "bind",
+            "source": str(group),
+            "options": ["rbind", *mount.get("options", [])],
+        }
+        for mount in listed
+        for group in groups
+    ]
+    # Runc makes the mount points that a tmpfs does not have, in the container's files. These come with CRIU's images.
+    on_tmpfs = {"destination": "/sys", "type": "tmpfs", "source": "tmpfs", "options": []}
+    spec["mounts"] = [mount for mount in spec["mounts"] if mount not in listed] + [on_tmpfs, *binds]
