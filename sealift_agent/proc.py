@@ -56,6 +56,16 @@ def fdinfo(pid: int, number: int | str) -> dict[str, int]:
     return {name: int(value, 8 if name == "flags" else 10) for name, value in found}
 
 
+def threads(pid: int) -> list[int]:
+    """The threads of a process. None once it has ended."""
+    try:
+        return [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError as failed:
+        if failed.errno in ENDED:
+            return []
+        raise
+
+
 def pids() -> list[int]:
     """All processes of this host."""
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
@@ -119,3 +129,8 @@ def mappings(pid: int | str) -> list[Mapping]:
         place, permissions, _, _, inode = line.split(None, 5)[:5]
         found.append(Mapping(place.decode(), permissions.decode(), int(inode)))
     return found
+
+
+def number_inside(pid: int) -> int:
+    """A process's number in its own container (proc(5), NSpid)."""
+    return int(status(pid).get("NSpid", str(pid)).split("\t")[-1])

@@ -64,7 +64,7 @@ class Source:
 
     def _read(self, sockets: dict[str, Held], address: str, waits: dict[Held, str]) -> Carried:
         """What is carried. Connections whose end nobody has read are put to `waits`."""
-        inside = {pid: _number_inside(pid) for pid in {one.pid for one in sockets.values()}}
+        inside = {pid: proc.number_inside(pid) for pid in {one.pid for one in sockets.values()}}
         carried = Carried([], [], [])
         ends: list[Ends] = []
         until = time.monotonic() + AGAIN_S
@@ -103,11 +103,6 @@ class Ends(NamedTuple):
     place: Place
     own: Address
     peer: Address | None
-
-
-def _number_inside(pid: int) -> int:
-    """A process's number in the container (proc(5), NSpid)."""
-    return int(proc.status(pid).get("NSpid", str(pid)).split("\t")[-1])
 
 
 def _queued(
@@ -183,7 +178,7 @@ class Restored:
         """The restored processes by their numbers in the container, looked for when the first one is asked for."""
         if not self._pids and self._first is not None:
             group = cgroup.of_process(self._first())
-            self._pids = {_number_inside(pid): pid for pid in cgroup.pids(group)}
+            self._pids = {proc.number_inside(pid): pid for pid in cgroup.pids(group)}
         return self._pids
 
     def _opened(self, place: Place) -> Iterator[socket.socket]:

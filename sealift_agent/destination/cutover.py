@@ -10,7 +10,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import authenticated, breakpoints, criu, interposed, messages, points, restart, sockets, volume_marks
+from .. import (
+    authenticated,
+    breakpoints,
+    criu,
+    inner_groups,
+    interposed,
+    messages,
+    points,
+    restart,
+    sockets,
+    volume_marks,
+)
 from ..admission import Admission
 from ..files import links
 from ..files.flush import Flush
@@ -239,6 +250,7 @@ class Armed:
         self._sockets = sockets.Restored(images)
         statistics = self._restore.run()
         self._sockets.put_back(self._restore.first_process)
+        inner_groups.put_back(images, self._restore.first_process, self._restore.container)
         took_ns = time.monotonic_ns() - started_ns
         live.link.send(phase="restored", facts={"restore_ns": took_ns, **statistics})
         points.passed(Point.RESTORED)

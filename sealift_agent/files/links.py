@@ -90,7 +90,7 @@ def _file_names(images: Path) -> Iterator[tuple[int, str]]:
 def _held(images: Path, pids: Sequence[int]) -> Iterator[tuple[int, int, Path]]:
     """A file's number in the images, and its entry in /proc: an open file, a mapped file, or the program itself."""
     for pid in pids:
-        inside = _number_inside(pid)
+        inside = proc.number_inside(pid)
         for kinds in messages(images / f"ids-{inside}.img"):
             table = int(dict(fields(kinds))[TABLE])
             for message in messages(images / f"fdinfo-{table}.img"):
@@ -104,11 +104,6 @@ def _held(images: Path, pids: Sequence[int]) -> Iterator[tuple[int, int, Path]]:
                     area = dict(fields(value))
                     place = f"{int(area[START]):x}-{int(area[END]):x}"
                     yield int(area[MAPPED_ID]), pid, Path(f"/proc/{pid}/map_files/{place}")
-
-
-def _number_inside(pid: int) -> str:
-    """A process's number in the container (proc(5), NSpid)."""
-    return proc.status(pid).get("NSpid", "").split("\t")[-1]
 
 
 def make(links: Sequence[Link], trees: Mapping[str, str]) -> None:

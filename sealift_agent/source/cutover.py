@@ -15,6 +15,7 @@ from .. import (
     breakpoints,
     criu,
     dumps,
+    inner_groups,
     interposed,
     messages,
     points,
@@ -217,6 +218,7 @@ class Armed:
         tell = self._controller.event
         tell(Began())
         self._live.print_again()
+        self._live.interrupted.note(self._container.processes)
         stopped = self._quiet.freeze()
         tell(Frozen())
         points.passed(Point.FROZEN)
@@ -237,9 +239,11 @@ class Armed:
             try:
                 file_bytes = live.sender.final_pass(container.processes)
                 self._sockets.write(images, container.processes, container.address)
+                inner_groups.write(images, inner_groups.read(container.first, container.id))
             finally:
                 self._dump.wait()
             timerfd.start_again(images)
+            live.interrupted.call_again(images, container.processes)
             names = links.needed(images, container.processes, live.sender.trees)
         packed_bytes = self._dump.sent().get("packed_bytes", 0)
         self._controller.event(LastDumped(file_bytes, dump_stats(images), packed_bytes))

@@ -13,6 +13,7 @@ from ..files import watches
 from ..files.log import PIECE_BYTES, Log
 from ..files.rsync import Sender, View
 from ..images import dump_stats
+from ..interrupted import Interrupted
 from ..memory import hugepages, pipes, zstd
 from ..memory.transfer import Outgoing
 from ..protocol import Dumped, LogSent
@@ -71,6 +72,7 @@ class Live:
                 ) from silent
             opened.callback(self.link.close)
             self.descriptors = criu.descriptors(order.container)
+            self.interrupted = Interrupted()
             self.resources = opened.pop_all()
 
     @property
@@ -153,6 +155,7 @@ class Live:
 
     def _pre_dump(self, images: Path, port: int, outgoing: Outgoing) -> str | None:
         pids = cgroup.pids(cgroup.of_process(self.first_process))
+        self.interrupted.note(pids)
         whole = hugepages.split(pids)
         settings = self.directory / "pre-dump.conf"
         settings.write_bytes(os.fsencode(watches.settings(pids) + outgoing.settings))

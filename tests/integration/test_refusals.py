@@ -217,17 +217,19 @@ def test_container_that_uses_io_uring(hosts: Hosts) -> None:
     says(error, "source", "preflight", "io_uring is in use by python3", "switch it off")
 
 
-def test_container_with_a_process_in_a_control_group_made_inside(hosts: Hosts) -> None:
+def test_container_with_a_process_in_a_control_group_outside_of_it(hosts: Hosts) -> None:
     sleeper(hosts, "box", "--init")
     move = """
     read child rest </proc/$1/task/$1/children
     group=/sys/fs/cgroup/pids$(sed -n 's/^[0-9]*:pids://p' /proc/$child/cgroup)
-    mkdir $group/made && echo $child >$group/made/cgroup.procs
+    mkdir $group-made && echo $child >$group-made/cgroup.procs && echo $group-made
     """
-    hosts.sh("source", move, str(hosts.inspect("source", "box")["State"]["Pid"]))
+    made = hosts.sh("source", move, str(hosts.inspect("source", "box")["State"]["Pid"]))
     with untouched(hosts, "box"):
         error = hosts.refuse("box")
-    says(error, "source", "preflight", "control groups made inside", "(/made)", "the container's own")
+    says(error, "source", "preflight", "control groups outside of the container's own", "-made)")
+    hosts.docker("source", "rm", "-f", "box")
+    hosts.sh("source", 'rmdir "$1"', made)
 
 
 def test_container_with_a_terminal(hosts: Hosts) -> None:
@@ -241,7 +243,13 @@ def test_container_with_a_device(hosts: Hosts) -> None:
     sleeper(hosts, "box", "--device", "/dev/net/tun")
     with untouched(hosts, "box"):
         error = hosts.refuse("box")
-    says(error, "source", "preflight", "the container has devices: /dev/net/tun", "start it without")
+    says(
+        error,
+        "source",
+        "preflight",
+        "the container has devices: /dev/net/tun",
+        "start the container without it",
+    )
 
 
 def test_bind_mount_without_a_counterpart(hosts: Hosts) -> None:

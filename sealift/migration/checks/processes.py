@@ -117,8 +117,8 @@ def _groups(findings: Findings, groups: Held) -> None:
     if groups:
         findings.no(
             Resource.PROCESSES,
-            f"in control groups made inside the container: {_said(groups)}",
-            "They are not made again at the destination: have them back in the container's own",
+            f"in control groups outside of the container's own: {_said(groups)}",
+            "The container would not have them at the destination: move them back into its own",
         )
 
 

@@ -20,6 +20,7 @@ from sealift_agent.admission import Admission
 from sealift_agent.destination.copy import Copy
 from sealift_agent.destination.cutover import Armed as ArmedDestination
 from sealift_agent.destination.decision import Decision
+from sealift_agent.interrupted import Interrupted
 from sealift_agent.protocol import Decider, Move
 from sealift_agent.source.cutover import Armed as ArmedSource
 from sealift_agent.source.quiet import Quiet
@@ -219,6 +220,7 @@ class PlayedSource:
                 trees={}, begin_dump=lambda: None, final_pass=lambda _: self.container.note("files") or 0
             ),
             print_again=lambda: None,
+            interrupted=Interrupted(),
             put_quota_back=lambda: None,
             watched=lambda *_: contextlib.nullcontext(),
         )
