@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from sealift.attestation.attest import keystore_of, reach
 from sealift.attestation.record import pinned
-from sealift.migration import progress
+from sealift.errors import SealiftError
+from sealift.migration import kept_logs, progress
 from sealift.migration.closing import Closing
 from sealift.migration.journal import Journal
 from sealift.migration.parties import Gateway, Parties, Party
@@ -98,6 +99,9 @@ class Session:
             session = cls(inventory, request, stack, keystore, waits=waits)
             try:
                 yield session
+            except SealiftError as failed:
+                kept_logs.keep(session.parties, session.migration, failed)
+                raise
             finally:
                 session.put_away()
 

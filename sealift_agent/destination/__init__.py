@@ -98,6 +98,10 @@ class Destination:
             self._armed.put_policy_back()
         self._listening = self._live = self._armed = None
 
+    def logs(self) -> dict[str, str]:
+        """The ends of CRIU's logs."""
+        return self.live.logs()
+
     def gone(self) -> None:
         """The controller is gone: the hosts get the decision of what was armed, and then everything is closed."""
         if self._armed is not None:
@@ -123,6 +127,7 @@ def main(controller: Controller) -> None:
     orders.on(protocol.ReadPages, lambda _: here.armed.read_pages())
     orders.on(protocol.DestinationDecided, lambda order: here.armed.decided(order.outcome))
     orders.on(protocol.Finish, lambda _: here.armed.finish())
+    orders.on(protocol.ReadDestinationLogs, lambda _: here.logs())
     orders.on(protocol.CloseDestination, lambda order: here.close(called_off=order.called_off))
     orders.on(protocol.SweepCopy, lambda order: sweep(order.migration, order.container, order.volumes))
     orders.on(

@@ -76,6 +76,7 @@ def arm(live: Live, copy: Copy, order: ArmDestination, controller: Controller) -
     work = RESTORES / container
     work.mkdir(parents=True, mode=0o700)
     held.callback(shutil.rmtree, work, ignore_errors=True)
+    live.restores.append(work)
     pager = None
     if order.lazy:
         pager = LazyPagesDaemon(live.directory, live.images, work)
@@ -214,6 +215,7 @@ class Armed:
                 return
             with contextlib.suppress(OSError):
                 link.send(failed=str(failure), step=getattr(failure, "step", None) or step)
+            self._live.keep_logs()
             with contextlib.suppress(AgentError):  # `close` tries it again, and reports it
                 self._copy.give_up()
         finally:

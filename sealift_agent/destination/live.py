@@ -6,7 +6,7 @@ import contextlib
 import secrets
 from typing import TYPE_CHECKING
 
-from .. import dumps
+from .. import dumps, logs
 from ..admission import Admission
 from ..files.rsync import Daemon
 from ..memory.transfer import Incoming
@@ -59,12 +59,17 @@ class Listening:
 
 
 class Live:
-    """State opened: `link` leads to the source. Each dump comes to a page server of its own."""
+    """State opened: `link` leads to the source. Each dump comes to a page server of its own.
+
+    `restores` has the directory of the restore, once it is armed.
+    """
 
     def __init__(self, listening: Listening, link: Link) -> None:
         self.order, self.token = listening.order, listening.token
         self.directory, self.resources = listening.directory, listening.resources
         self.link = link
+        self.restores: list[Path] = []
+        self._logs: dict[str, str] = {}
         self._incoming: Incoming | None = None
         self.resources.callback(self._end_page_server)
 
@@ -72,6 +77,14 @@ class Live:
     def images(self) -> Path:
         """The directory of the last dump's images."""
         return self.directory / "final"
+
+    def keep_logs(self) -> None:
+        """Read the logs now: those of the restore go with the copy."""
+        self._logs = logs.read([self.directory, *self.restores])
+
+    def logs(self) -> dict[str, str]:
+        """The ends of CRIU's logs, of now or of `keep_logs`."""
+        return self._logs or logs.read([self.directory, *self.restores])
 
     def start_page_server(self, order: StartPageServer) -> int:
         """Start a page server for the next dump, on top of the previous one's images. Returns its port.

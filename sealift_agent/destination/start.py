@@ -66,7 +66,8 @@ class Start:
     def complaint(self) -> str | None:
         """The reason why the start can't succeed any more; None while it can."""
         if self.pager is not None and self.pager.has_died():
-            return self.pager.reason()
+            why = criu.reason(self.work / "restore.log") if self.pager.outlived_restore() else ""
+            return why or self.pager.reason()
         if self.failure is None:
             return None
         why = criu.reason(self.work / "restore.log")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import pidfd
 from ..wire import AgentError
+from .lazy_socket import RESTORE_ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +92,10 @@ class LazyPagesDaemon:
     def has_died(self) -> bool:
         """Whether it has ended with pages missing."""
         return bool(self._process.poll())
+
+    def outlived_restore(self) -> bool:
+        """Whether it has died because the restore had ended: then CRIU knows the reason, and the pager does not."""
+        return self._process.poll() == RESTORE_ENDED
 
     def guard(self) -> None:
         """Hold the pager's descriptors, too, before anything depends on it. AgentError if it has died already."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SOCKET = "lazy-pages.socket"
 """Its name in the working directory."""
 
+RESTORE_ENDED = 3
+"""How the pager ends if the restore was over first."""
+
 NUMBER_BYTES = 4
 FINISHED = 0x52535446
 """LAZY_PAGES_RESTORE_FINISHED; any other number is a process id, negative for one that has no memory."""
@@ -28,6 +31,10 @@ class Handed(NamedTuple):
 
     process: int
     descriptor: int
+
+
+class RestoreEnded(AgentError):
+    """The restore is over with memory missing. Its own log has the reason."""
 
 
 class LazyPagesSocket:
@@ -58,7 +65,7 @@ class LazyPagesSocket:
         self.came = True
 
     def take(self) -> Handed | None:
-        """The next memory that is handed over; None after the last. AgentError if the restore has ended before that."""
+        """The next memory that is handed over; None after the last. RestoreEnded if it has ended before that."""
         while len(number := self._socket.recv(NUMBER_BYTES, socket.MSG_WAITALL)) == NUMBER_BYTES:
             said = int.from_bytes(number, "little", signed=True)
             if said == FINISHED:
@@ -67,7 +74,7 @@ class LazyPagesSocket:
                 # One read ends with the message that has a descriptor, so nothing after it is read.
                 _, (descriptor, *_), _, _ = socket.recv_fds(self._socket, 64, 1)
                 return Handed(said, descriptor)
-        raise AgentError("the restore has ended before all was restored", "restore")
+        raise RestoreEnded("the restore has ended before all was restored", "restore")
 
     def close(self) -> None:
         """Listen no longer."""

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from ..constants import PAGE_BYTES
 from ..images import lazy_ranges
 from ..wire import AgentError
-from .lazy_socket import LazyPagesSocket
+from .lazy_socket import RESTORE_ENDED, LazyPagesSocket, RestoreEnded
 from .missing import Missing
 from .rounds import Rounds
 from .supply import Local, Pages, Remote
@@ -384,4 +384,4 @@ def main(controller: Controller) -> None:
     except (OSError, AgentError, KeyError, ValueError) as lost:
         sys.stderr.write(f"{lost}\n")
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(RESTORE_ENDED if isinstance(lost, RestoreEnded) else 1)

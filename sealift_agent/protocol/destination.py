@@ -7,7 +7,7 @@ from typing import Optional
 
 from .order import Order, belongs_to
 from .parts import Decider, Endpoint, Finished, LogPlace, Peer
-from .words import ARMED, CLOSED, NEW, OPENED, PREPARED, Json, Outcome, Role
+from .words import ARMED, CLOSED, CUTOVER, NEW, OPENED, PREPARED, Json, Outcome, Role
 
 
 @belongs_to(Role.DESTINATION, "receive_image", Endpoint, "Docker's images", allowed=(NEW, PREPARED))
@@ -127,6 +127,12 @@ class DestinationDecided(Order[None]):
 @dataclass(frozen=True)
 class Finish(Order[Finished]):
     """After the commit: wait until Docker has noticed, and look at the container."""
+
+
+@belongs_to(Role.DESTINATION, "read_logs", dict[str, str], allowed=(OPENED, ARMED, CUTOVER))
+@dataclass(frozen=True)
+class ReadDestinationLogs(Order[dict[str, str]]):
+    """After a failure. Answers the ends of CRIU's logs of page servers and of the restore, by their names."""
 
 
 @belongs_to(

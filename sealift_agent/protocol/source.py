@@ -132,6 +132,12 @@ class RemoveContainer(Order[Removed]):
     """After the commit: remove this host's copy, once its memory is on the other side. May be asked again."""
 
 
+@belongs_to(Role.SOURCE, "read_logs", dict[str, str], allowed=(OPENED, ARMED, CUTOVER))
+@dataclass(frozen=True)
+class ReadSourceLogs(Order[dict[str, str]]):
+    """After a failure. Answers the ends of CRIU's logs of all dumps, by their names."""
+
+
 @belongs_to(
     Role.SOURCE, "close", None, "images go; a container that has not committed goes on", leads_to=CLOSED
 )

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import protocol, restart, volume_marks
+from .. import logs, protocol, restart, volume_marks
 from ..orders import Orders
 from ..protocol import Role
 from ..wire import AgentError
@@ -94,6 +94,7 @@ def main(controller: Controller) -> None:
     orders.on(protocol.Go, lambda _: source.armed.go())
     orders.on(protocol.SourceDecided, lambda order: source.armed.decided(order.outcome))
     orders.on(protocol.RemoveContainer, lambda _: source.armed.remove_container())
+    orders.on(protocol.ReadSourceLogs, lambda _: logs.read([source.live.directory]))
     orders.on(protocol.CloseSource, lambda _: source.close())
     orders.on(protocol.Resume, resume)
     orders.on(protocol.Discard, lambda order: discard(order.migration, order.container))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +28,10 @@ BROKEN_CRIU = """#!/bin/sh
 echo "Error (broken): out of order" >&2
 exit 1
 """
+STARVED_CRIU = """#!/bin/sh
+[ "$1" = swrk ] && ulimit -v 60000
+exec /usr/sbin/criu "$@"
+"""
 
 
 def fails(hosts: Hosts, hooks: dict[str, Callable[[Session], object]] | None = None) -> SealiftError:
@@ -36,6 +42,17 @@ def fails(hosts: Hosts, hooks: dict[str, Callable[[Session], object]] | None = N
     assert hosts.owner(address) == "source"
     # What stood in the way is gone: the same container can be migrated now.
     return raised.value
+
+
+def kept(error: SealiftError, name: str) -> str:
+    """A log that was kept on the controller. The error says where."""
+    found = re.search(r"CRIU's logs are in (\S+)$", str(error))
+    assert found is not None, str(error)
+    logs = Path(found[1])
+    assert logs.stat().st_mode & 0o777 == 0o700
+    assert name in [path.name for path in logs.iterdir()]
+    assert (logs / name).stat().st_mode & 0o777 == 0o600
+    return (logs / name).read_text()
 
 
 def test_destination_runs_out_of_room_for_the_pages(hosts: Hosts) -> None:
@@ -60,6 +77,22 @@ def test_restore_fails_at_the_destination(hosts: Hosts) -> None:
         hosts.sh("destination", "rm -f /usr/local/sbin/criu")
     assert isinstance(error, MigrationFailed)
     assert error.step == "restore"
+    assert "Dumping finished successfully" in kept(error, "source-final-dump.log")
+
+
+def test_criu_s_own_reason_and_its_log_are_kept(hosts: Hosts) -> None:
+    def starve_criu(_: Session) -> None:
+        hosts["destination"].put("/usr/local/sbin/criu", STARVED_CRIU.encode(), mode=0o755)
+
+    try:
+        error = fails(hosts, {"armed": starve_criu})
+    finally:
+        hosts.sh("destination", "rm -f /usr/local/sbin/criu")
+    assert isinstance(error, MigrationFailed)
+    assert error.step == "restore"
+    log = kept(error, "destination-restore.log")
+    assert "Error (criu" in log
+    assert "Cannot allocate memory" in error.message, log
 
 
 def test_dump_fails_at_the_source(hosts: Hosts) -> None:

@@ -257,6 +257,7 @@ class PlayedSource:
 
 
 class PlayedRestore(Played):
+    container = "c"
     is_lazy = False
 
     def print(self, lines: bytes) -> None:
@@ -313,6 +314,7 @@ class PlayedDestination:
             images=place / "final",
             link=self.link,
             order=SimpleNamespace(migration="m", trees={"layer": str(place)}),
+            keep_logs=lambda: None,
             finish_page_server=lambda: self.restore.note("all pages"),
         )
         self.decision = Decision(asked_at(port), self.controller, self.link, place)
