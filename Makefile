@@ -30,8 +30,10 @@ AGAIN := --last-failed --last-failed-no-failures none
 SAMPLE := $(if $(WHOLE),,-m "not whole")
 # What is run between two versions of Docker as well.
 BOTH := tests/integration/test_docker_versions.py
-test: setup judges tree check
-	@$(BIN)/python -m pytest $(SAMPLE) tests/integration || $(BIN)/python -m pytest $(SAMPLE) $(AGAIN) tests/integration
+# Two processes, each with whole files: in integration each has a lab and a network of its own.
+TWO := -n 2 --dist loadfile
+test: setup judges tree images check
+	@$(BIN)/python -m pytest $(SAMPLE) $(TWO) tests/integration || $(BIN)/python -m pytest $(SAMPLE) $(AGAIN) tests/integration
 	@SEALIFT_DOCKER=26:28 $(BIN)/python -m pytest $(SAMPLE) $(BOTH) || SEALIFT_DOCKER=26:28 $(BIN)/python -m pytest $(SAMPLE) $(AGAIN) $(BOTH)
 	@$(BIN)/python -m pytest $(SAMPLE) tests/system || $(BIN)/python -m pytest $(SAMPLE) $(AGAIN) tests/system
 
@@ -42,7 +44,8 @@ check: $(VENV)/installed
 	@$(BIN)/mypy --python-version 3.10 sealift_agent
 	@$(BIN)/lint-imports
 	@sh setup/lint-shell
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile tests/unit
+	@$(BIN)/python -m pytest -m alone tests/unit
 
 setup: packages $(VENV)/installed
 
@@ -50,6 +53,11 @@ setup: packages $(VENV)/installed
 .PHONY: tree
 tree:
 	-@$(BIN)/python -c "from sealift.machine import recipe, tree; [tree.build_tree(each, say=print) for each in recipe.RECIPES.values()]"
+
+# What the lab's containers run. A test that has a network of its own could not fetch them.
+.PHONY: images
+images: tree
+	-@$(BIN)/python -c "from sealift.lab import images; [images.build(each, say=print) for each in images.IMAGES.values()]"
 
 .PHONY: judges
 judges:

@@ -62,7 +62,8 @@ class StandIn:
         """Docker fills the namespace that this process is in. `cat` answers only once it is in the right one."""
         if self._process.stdin is None or self._process.stdout is None:  # never: they were asked for
             raise AssertionError
-        self._process.stdin.write(READY)
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and answers nothing
+            self._process.stdin.write(READY)
         if self._process.stdout.read(len(READY)) != READY:
             raise OSError("it has not entered the network namespace")
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 from hosts import own_run_directory, raised, set_up
+
+from sealift_agent import libc
+from sealift_agent.network.inside import CLONE_NEWNET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,8 +20,16 @@ if TYPE_CHECKING:
     from sealift.inventory import Inventory
 
 
+@pytest.fixture(scope="session")
+def own_network() -> None:
+    """Of several processes that test at once each has its own network: a lab's addresses are the machine's."""
+    if "PYTEST_XDIST_WORKER" in os.environ and os.geteuid() == 0:
+        libc.call("unshare", CLONE_NEWNET)
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def run_directory() -> Iterator[None]:
+def run_directory(own_network: None) -> Iterator[None]:
     """The tests' lab is none of the user's."""
     with own_run_directory():
         yield

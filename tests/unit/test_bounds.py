@@ -11,6 +11,8 @@ from benchmarks import bounds, frames
 if TYPE_CHECKING:
     from benchmarks.bounds import Bound
 
+pytestmark = pytest.mark.alone
+
 MB = 1_000_000
 
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from sealift.errors import UnusableInput
 
+pytestmark = pytest.mark.alone
+
 LIMIT_S = 0.050
 SECONDS_PER_TARGET = 0.5
 MUTATIONS = st.lists(

@@ -35,7 +35,7 @@ CPU_S = 5.0
 """Of a busy machine's processors; a gigabyte that is read takes more, fourteen times over."""
 
 # What hangs is ended, whatever else this machine does meanwhile.
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.alone]
 
 
 def made(folder: Path, kind: str) -> Path:

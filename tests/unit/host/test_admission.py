@@ -16,6 +16,8 @@ from sealift_agent.admission import ANSWER_BYTES, GREETING_BYTES, Admission, con
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.alone
+
 HERE = "127.0.0.1"
 TOKEN = "0123456789abcdef0123456789abcdef"
 LOOP = b"[" * 100_000

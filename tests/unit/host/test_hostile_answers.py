@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from sealift_agent.protocol import Happened
 
+pytestmark = pytest.mark.alone
+
 NESTED = b"[" * 200_000
 PATIENCE_S = 20
 DRIBBLE_S = 0.2

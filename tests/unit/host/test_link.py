@@ -10,6 +10,8 @@ from sealift_agent import codec
 from sealift_agent.network import link
 from sealift_agent.wire import AgentError, Link
 
+pytestmark = pytest.mark.alone
+
 LOOPBACK = "127.0.0.1"
 PACE = 2_000_000
 SO_MAX_PACING_RATE = 47

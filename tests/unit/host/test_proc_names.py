@@ -65,7 +65,9 @@ def test_mounts_of_any_name_are_told_as_they_are(tmp_path: Path, enclosure: Encl
         point = str(tmp_path / "point" / name)
         assert shown[point].root.endswith(f"/origin/{name}")
         assert list(paths._seen_from_here(shown[point], proc.mounts("self")))[-1].endswith(f"/origin/{name}")
-    assert len(found) == len(proc.mounts("self")) + len(NAMES)
+    # The enclosure leaves out what would keep network namespaces of others in use.
+    own = [mount for mount in proc.mounts("self") if mount.kind != "nsfs"]
+    assert len(found) == len(own) + len(NAMES)
 
 
 def test_the_layer_of_an_overlay_is_found_whatever_its_path(tmp_path: Path, enclosure: Enclosure) -> None:

@@ -13,6 +13,8 @@ from sealift_agent.memory import zstd
 from sealift_agent.memory.relay import PACKED_BYTES, Pace, Relay, joined, packed, spread, unpacked
 from sealift_agent.wire import AgentError
 
+pytestmark = pytest.mark.alone
+
 RATE = 4_000_000
 
 

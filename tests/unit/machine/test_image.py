@@ -78,6 +78,7 @@ def test_the_provider_reads_the_image(tree, tmp_path):
     assert image.append == read_manifest(tmp_path / "images/sealed").append
 
 
+@pytest.mark.alone
 @pytest.mark.root
 def test_another_owners_image_differs_in_nothing_else_and_is_made_at_once(tree):
     first = build(tree)
