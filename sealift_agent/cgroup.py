@@ -162,8 +162,8 @@ def of_container(container: str) -> list[Path]:
     return [Path(place, name) for place, inner, _ in os.walk(ROOT) for name in names.intersection(inner)]
 
 
-def of_bundle(path: str) -> list[Path]:
-    """Make the groups that a bundle's `linux.cgroupsPath` names: one, or one for each controller (version 1).
+def named_in_bundle(path: str) -> list[Path]:
+    """The groups that a bundle's `linux.cgroupsPath` names: one, or one for each controller (version 1).
 
     It is a path below the root, or `SLICE:PREFIX:NAME` with the driver of systemd (runc, docs/systemd.md).
     """
@@ -171,24 +171,33 @@ def of_bundle(path: str) -> list[Path]:
         parent, prefix, name = path.split(":")
         path = f"{_slice(parent)}/{prefix}-{name}.scope"
     inner = path.strip("/")
-    first_version = is_first_version()
-    if not first_version:
-        tops = [ROOT]
-    else:
-        tops = [
-            top
-            for top in ROOT.iterdir()
-            if top.is_dir() and not top.is_symlink() and (top / "tasks").exists()
-        ]
-    for top in tops:
-        place = top
-        for word in inner.split("/"):
-            place = place / word
-            place.mkdir(exist_ok=True)
-            for setting in ("cpuset.cpus", "cpuset.mems"):  # on version 1 a new one takes no process without
-                if first_version and (place / setting).exists() and not (place / setting).read_text().strip():
-                    (place / setting).write_text((place.parent / setting).read_text())
-    return [top / inner for top in tops]
+    return [top / inner for top in _tops()]
+
+
+def _tops() -> list[Path]:
+    if not is_first_version():
+        return [ROOT]
+    return [
+        top for top in ROOT.iterdir() if top.is_dir() and not top.is_symlink() and (top / "tasks").exists()
+    ]
+
+
+def of_bundle(path: str) -> list[Path]:
+    """Make the groups that a bundle names: see `named_in_bundle`."""
+    groups = named_in_bundle(path)
+    for group in groups:
+        for place in reversed([group, *group.parents]):
+            if place == ROOT or ROOT in place.parents:
+                place.mkdir(exist_ok=True)
+                _fill(place)
+    return groups
+
+
+def _fill(place: Path) -> None:
+    """On version 1 a new group takes no process without processors and memory."""
+    for setting in ("cpuset.cpus", "cpuset.mems"):
+        if is_first_version() and (place / setting).exists() and not (place / setting).read_text().strip():
+            (place / setting).write_text((place.parent / setting).read_text())
 
 
 def put(pid: int, group: Path) -> None:

@@ -18,6 +18,11 @@ def follow_links(spec: dict[str, Any]) -> None:
             mount["source"] = os.path.realpath(mount["source"])
 
 
+def has_own_cgroup_namespace(spec: dict[str, Any]) -> bool:
+    """Whether the container gets a cgroup namespace, as it does by default on version 2."""
+    return any(each["type"] == "cgroup" for each in spec["linux"]["namespaces"])
+
+
 def show_own_groups(spec: dict[str, Any]) -> None:
     """Have /sys/fs/cgroup show the container's own groups (version 1, without a cgroup namespace).
 
@@ -27,7 +32,7 @@ def show_own_groups(spec: dict[str, Any]) -> None:
     CRIU binds them.
     """
     linux = spec["linux"]
-    if not cgroup.is_first_version() or any(each["type"] == "cgroup" for each in linux["namespaces"]):
+    if not cgroup.is_first_version() or has_own_cgroup_namespace(spec):
         return
     listed = [mount for mount in spec["mounts"] if mount["type"] == "cgroup"]
     if not listed:

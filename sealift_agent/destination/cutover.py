@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .. import (
     authenticated,
     breakpoints,
+    cgroup,
     criu,
     inner_groups,
     interposed,
@@ -36,7 +37,7 @@ from ..protocol import Committed, Finished, Outcome
 from ..routes import ROLLED_BACK
 from ..wire import AgentError, Alive
 from .afterwards import PORT
-from .bundle import follow_links, show_own_groups
+from .bundle import follow_links, has_own_cgroup_namespace, show_own_groups
 from .decision import ANSWER_TIMEOUT_S, Decision
 from .restore import Restore
 from .stand_in import StandIn
@@ -125,6 +126,8 @@ def _connect(start: Start, paused: Paused, order: ArmDestination, live: Live) ->
     spec = json.loads(config.read_text())
     follow_links(spec)
     show_own_groups(spec)
+    if has_own_cgroup_namespace(spec):
+        start.make_cgroup_namespace(cgroup.named_in_bundle(spec["linux"]["cgroupsPath"])[0])
     network = sandbox.make(spec)
     live.resources.callback(network.close)
     by_hook = sandbox.fill_by_hook(spec, network)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import criu, docker_api, pidfd, points
+from .. import cgroup, criu, docker_api, pidfd, points
 from ..points import Point
 from ..shim import CREATED, RUNNING
 from ..trigger import Trigger
@@ -28,6 +29,9 @@ RESTORES = Path("/run/sealift/restore")
 RESTORE_TIMEOUT_S = 100
 START_TIMEOUT_S = 24 * 3600
 """Seconds for Docker's API. A start waits for the source."""
+
+GROUP_S = 20
+"""Seconds that runc may take to put CRIU into the container's control group."""
 
 NOTED_S = 60
 """Seconds that Docker may take to notice that the container runs."""
@@ -54,6 +58,7 @@ class Start:
         self.trigger = Trigger(work, "restore")
         self.failure: str | None = None
         self._stand_in: StandIn | None = None
+        self._group: Path | None = None
         self._container = container
         self._thread = threading.Thread(target=self._start, daemon=True, name="start")
 
@@ -104,12 +109,23 @@ class Start:
         """The state of the container in containerd when the runtime has restored it."""
         return CREATED if self._stand_in is None else RUNNING
 
+    def make_cgroup_namespace(self, group: Path) -> None:
+        """Restore in a cgroup namespace of its own, whose root is `group`: see `armed/criu`."""
+        self._group = group
+        (self.work / "cgroup-namespace").touch()
+
     def prepare(self, images: Path) -> None:
         """Continue with the ready bundle, up to where only the images are missing."""
         if self._stand_in is not None:
             self._stand_in.leave_groups()
         self.trigger.say(str(images))
         self.trigger.wait("ready", self.complaint)
+        until = time.monotonic() + GROUP_S
+        # Runc puts CRIU there when it has started it. The namespace has to be made after that.
+        while self._group is not None and not cgroup.pids(self._group):
+            if time.monotonic() > until or self.complaint() is not None:
+                raise AgentError(self.complaint() or f"runc has put nothing into {self._group}", "restore")
+            time.sleep(0.001)
 
     def restore(self, wrapper: int) -> None:
         """Let CRIU begin, and wait until all processes run.

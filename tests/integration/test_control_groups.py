@@ -89,9 +89,12 @@ def last(hosts: Hosts, host: str) -> dict[str, Any]:
     return seen
 
 
-@pytest.mark.parametrize("strategy", [Strategy.AUTO, Strategy.POST_COPY])
-def test_limits_are_seen_as_they_were(hosts: Hosts, strategy: Strategy) -> None:
-    options = ["--memory", "256m", "--pids-limit", "100", "--cpus", "0.5"]
+@pytest.mark.parametrize(
+    ("strategy", "namespace"),
+    [(Strategy.AUTO, "host"), (Strategy.POST_COPY, "host"), (Strategy.AUTO, "private")],
+)
+def test_limits_are_seen_as_they_were(hosts: Hosts, strategy: Strategy, namespace: str) -> None:
+    options = ["--memory", "256m", "--pids-limit", "100", "--cpus", "0.5", "--cgroupns", namespace]
     hosts.python("box", SEE + LOOP, options=options)
     before = last(hosts, "source")
     assert before["limits"], "nothing is compared"
