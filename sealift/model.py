@@ -111,7 +111,7 @@ class Estimate(_Record):
         description="Over how many connections pages go: several where one was measured to carry less.",
     )
     link_how: str = Field(description="measured, asked for (--bandwidth), or why it is unknown.")
-    floor_ms: float = Field(description="A freeze that moves next to nothing.")
+    floor_ms: float = Field(description="A freeze that sends no pages.")
     fixed_ms: float = Field(description="What the rest takes besides moving bytes.")
     learned: bool = Field(
         description="Whether an earlier migration between the two hosts told the constants."

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroup, pidfd, proc, unread
+from . import cgroup, held, pidfd, proc, unread
 from .constants import PAGE_BYTES, RESERVED, SHARED_CODE
 from .files import pipe_ends, unlinked, watches
 from .files.opened import is_lost, other_names
@@ -57,6 +57,8 @@ def examine(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
     mounts = {number: kind for pid in pids for number, kind in _mounts(pid).items()}
     alive = {pid: (_name(pid), status) for pid in pids if (status := proc.status(pid))}  # others have ended
 
+    opened = list(held.descriptors(alive))
+
     waits: dict[int, set[str]] = {}
     for one, word in unread.lasting(alive, UNREAD_S).items():
         waits.setdefault(one.pid, set()).add(word)
@@ -70,7 +72,12 @@ def examine(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
 
     return Uses(
         processes=len(alive),
+        threads=sum(int(status.get("Threads", "1")) for _, status in alive.values()),
+        opened=len(opened),
+        sockets=len(held.sockets(opened)),
+        areas=sum(len(proc.lines(pid, "maps")) for pid in alive),
         memory_bytes=sum(map(_resident_bytes, alive)),
+        tmpfs_bytes=_tmpfs_bytes(init),
         locked_bytes=sum(_kilobytes(status, "VmLck") for _, status in alive.values()),
         huge_bytes=sum(_kilobytes(status, "HugetlbPages") for _, status in alive.values()),
         timers=sum(map(_timers, alive)),
@@ -103,6 +110,17 @@ def _kilobytes(status: dict[str, str], name: str) -> int:
 def _resident_bytes(pid: int) -> int:
     found = re.search(r"^Pss:\s+(\d+) kB$", proc.read(pid, "smaps_rollup"), re.MULTILINE)
     return int(found.group(1)) * 1024 if found else 0
+
+
+def _tmpfs_bytes(init: int) -> int:
+    """What the container's own tmpfs hold. Each counts once, wherever it is mounted."""
+    found: dict[str, int] = {}
+    for mount in proc.mounts(init):
+        if mount.kind == "tmpfs" and mount.device not in found:
+            with contextlib.suppress(OSError):
+                told = os.statvfs(f"/proc/{init}/root{mount.point}")
+                found[mount.device] = (told.f_blocks - told.f_bfree) * told.f_frsize
+    return sum(found.values())
 
 
 def _timers(pid: int) -> int:

@@ -1,8 +1,8 @@
 """Predict the total time and the freeze of each strategy, from samples, before anything is changed.
 
-A prediction is bytes divided by rates, plus two constants that only a migration between these two hosts shows: the
-length of a freeze that sends almost nothing (`floor_ms`), and the time outside of the freeze that does not depend on
-bytes (`fixed_ms`). Before the first migration they are assumed.
+A prediction is bytes divided by rates, plus two times: the length of a freeze that sends no pages (`floor_ms`, see
+`freeze_cost`), and the time outside of the freeze that does not depend on bytes (`fixed_ms`). How long both take
+between these two hosts is learned from migrations; before the first one it is assumed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ class Dirtying:
         (before_s, before), (last_s, last) = [(0.0, 0.0), *self.points][-2:]
         if seconds <= before_s:
             return before * seconds / before_s if before_s else 0.0
-        return min(self.memory_bytes, before + (last - before) * (seconds - before_s) / (last_s - before_s))
+        slope = max(0.0, last - before) / (
+            last_s - before_s
+        )  # what was dirty and is freed is not dirty any more
+        return min(self.memory_bytes, before + slope * (seconds - before_s))
 
     @property
     def bytes_s(self) -> float | None:

@@ -94,12 +94,14 @@ def report(session: Session, ready: Ready, moved: Moved, finished: Finished) -> 
         verified=record.sentences() if record else [],
         warnings=[*session.warnings, *plan.warnings, *memory.warnings, *finished.warnings],
     )
-    _learn(session, made, frozen_page_bytes, finished.fetched_bytes)
+    _learn(session, made, plan.cost_ms, frozen_page_bytes, finished.fetched_bytes)
     return made
 
 
-def _learn(session: Session, made: Report, frozen_page_bytes: int, fetched_bytes: int) -> None:
-    """Remember the times that do not depend on bytes. An error in this is ignored."""
+def _learn(
+    session: Session, made: Report, cost_ms: float, frozen_page_bytes: int, fetched_bytes: int
+) -> None:
+    """Remember how fast the two hosts were. An error in this is ignored."""
     estimate = made.estimate
     if estimate is None or estimate.link_bytes_s is None:
         return
@@ -112,7 +114,7 @@ def _learn(session: Session, made: Report, frozen_page_bytes: int, fetched_bytes
             session.inventory,
             made.source,
             made.destination,
-            floor_ms=made.frozen_ms - 1000 * frozen_page_bytes / link,
+            factor=(made.frozen_ms - 1000 * frozen_page_bytes / link) / cost_ms,
             fixed_ms=made.since_estimate_ms - made.frozen_ms - rounds_ms - moved_ms,
         )
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sealift.errors import Refused
+from sealift.migration import freeze_cost
 from sealift.migration.checks import container, hosts, processes
 from sealift.migration.checks.finding import Answer, Finding, Resource
 from sealift.migration.checks.inspection import Endpoints, Inspection
@@ -62,6 +63,7 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Plan:
         choice=choice,
         estimate=estimate,
         estimated_ns=estimated_ns,
+        cost_ms=freeze_cost.floor_ms(inspection.uses),
         lazy_restore=there is not None and there.lazy and memory_bytes >= LAZY_FROM_BYTES,
         streams=request.options.streams or estimate.streams,
         warnings=(*container.warnings(inspection.container), *processes.warnings(inspection.uses)),

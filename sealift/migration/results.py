@@ -41,7 +41,7 @@ class Plan:
 
     `left_out`: digests of the image's layers that need not be sent. `lazy_restore`: memory is read in after the
     restore. `streams`: the number of connections for pages. `estimated_ns`: when the estimate was made, by
-    time.monotonic_ns.
+    time.monotonic_ns. `cost_ms`: see `freeze_cost`.
     """
 
     container: dict[str, Any]
@@ -51,6 +51,7 @@ class Plan:
     choice: Choice
     estimate: Estimate | None
     estimated_ns: int
+    cost_ms: float
     lazy_restore: bool
     streams: int
     warnings: tuple[str, ...] = ()

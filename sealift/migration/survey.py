@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sealift.errors import SealiftError
-from sealift.migration import history
+from sealift.migration import freeze_cost, history
 from sealift.migration.estimate import Conditions, Dirtying, predict
 from sealift.model import Estimate, Strategy
 from sealift_agent import protocol
@@ -27,6 +27,7 @@ def survey(
     measured = found.link.bytes_s or None
     problem = found.link.problem or problem
     constants = history.recall(endpoints.inventory, endpoints.source.name, endpoints.destination_name)
+    floor_ms = constants.factor * freeze_cost.floor_ms(inspection.uses)
     dirtying = Dirtying(
         found.memory.dump_bytes, [(point.seconds, point.dirty_bytes) for point in found.memory.points]
     )
@@ -38,7 +39,7 @@ def survey(
             file_bytes=inspection.file_bytes + inspection.image_bytes,
             link=link,
             live=min(link, bandwidth or link),
-            floor_ms=constants.floor_ms,
+            floor_ms=floor_ms,
             fixed_ms=constants.fixed_ms,
             lazy=inspection.there.lazy,
             max_rounds=max_rounds,
@@ -52,7 +53,7 @@ def survey(
         sampled_bytes=found.link.sent_bytes,
         streams=found.link.streams,
         link_how="measured" if measured else "asked for" if bandwidth else f"unknown: {problem}",
-        floor_ms=constants.floor_ms,
+        floor_ms=floor_ms,
         fixed_ms=constants.fixed_ms,
         learned=constants.learned,
         predictions=predictions,

@@ -147,6 +147,9 @@ class HostFacts:
 class Uses:
     """What a container's processes hold that matters for a dump. Holders are named so: "redis-server, pid 12".
 
+    Counted are `processes`, their `threads`, `opened` descriptors, `sockets`, and `areas` of memory (lines of maps).
+    `tmpfs_bytes` is what its mounted tmpfs hold.
+
     `outside`: processes that `docker exec` has started, which are in nothing else here. `unwatchable`: who watches a
     file that can't be found again. `mounts`: mount point to type of file system. `multicast`: IPv4 groups. The other
     tables have a kind (`sealift_agent.processes`) and its holders: open `descriptors`; `mappings` that are no plain
@@ -156,7 +159,12 @@ class Uses:
     """
 
     processes: int
+    threads: int
+    opened: int
+    sockets: int
+    areas: int
     memory_bytes: int
+    tmpfs_bytes: int
     locked_bytes: int
     huge_bytes: int
     timers: int

@@ -122,6 +122,7 @@ def ready() -> Ready:
         choice=Choice(strategy=Strategy.STOP_AND_COPY, why=""),
         estimate=None,
         estimated_ns=0,
+        cost_ms=150.0,
         lazy_restore=False,
         streams=1,
     )

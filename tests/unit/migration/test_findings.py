@@ -36,7 +36,12 @@ HERE = HostFacts(
 THERE = replace(HERE, huge_free_bytes=4 << 20)
 QUIET = Uses(
     processes=1,
+    threads=1,
+    opened=3,
+    sockets=0,
+    areas=20,
     memory_bytes=20_000_000,
+    tmpfs_bytes=0,
     locked_bytes=0,
     huge_bytes=0,
     timers=0,
