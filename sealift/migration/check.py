@@ -90,7 +90,15 @@ def _endpoints(inventory: Inventory, request: Request) -> Iterator[tuple[Endpoin
         line = stack.enter_context(ssh.connected("gateway", inventory.gateway))
         gateway = stack.enter_context(Agent(line, "gateway"))
         yield (
-            Endpoints(pinned(inventory), request.container, here, there, request.destination, gateway),
+            Endpoints(
+                pinned(inventory),
+                request.container,
+                here,
+                there,
+                request.destination,
+                gateway,
+                request.options.strategy is Strategy.POST_COPY,
+            ),
             evidence,
         )
 

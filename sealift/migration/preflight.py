@@ -14,7 +14,7 @@ from sealift.migration.checks.inspection import Endpoints, Inspection
 from sealift.migration.choice import choose
 from sealift.migration.results import Plan
 from sealift.migration.survey import survey
-from sealift.model import Step
+from sealift.model import Step, Strategy
 from sealift_agent.protocol import DescribeContainer, DescribeHost, Guarded
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Plan:
         parties.destination.side,
         request.destination,
         parties.gateway,
+        request.options.strategy is Strategy.POST_COPY,
     )
     inspection = examine(endpoints)
     refuse(request.container, inspection.findings)

@@ -172,7 +172,8 @@ def space(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
         inspection.image_bytes = image.missing_bytes(described, endpoints.source, inspection.left_out)
         archive_bytes = described["Size"]
     disk = SPACE_MARGIN_BYTES + inspection.file_bytes + COPIES_OF_IMAGE * inspection.image_bytes
-    memory = SPACE_MARGIN_BYTES + IMAGES_PER_MEMORY * inspection.uses.memory_bytes
+    copies = 1 if endpoints.post_copy else IMAGES_PER_MEMORY
+    memory = SPACE_MARGIN_BYTES + copies * inspection.uses.memory_bytes
     # Files without a name are in the images, which are in memory on both hosts, and on the disk again, or in memory.
     unlinked = sum(inspection.uses.unlinked.values())
     findings = Findings(endpoints.destination.name)

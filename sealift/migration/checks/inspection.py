@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """A container's name, the hosts and the gateway. `destination` is None if it could not be examined."""
+    """A container's name, the hosts and the gateway. `destination` is None if it could not be examined.
+
+    `post_copy`: whether this strategy was asked for. Its pages never lie in images at the destination.
+    """
 
     inventory: Inventory
     container: str
@@ -23,6 +26,7 @@ class Endpoints:
     destination: Side | None
     destination_name: str
     gateway: Caller
+    post_copy: bool = False
 
 
 @dataclass

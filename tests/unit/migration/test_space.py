@@ -21,18 +21,28 @@ CONTAINER = {"Image": "sha256:1", "GraphDriver": {"Data": {"UpperDir": "/upper"}
 MIB = 1 << 20
 
 
-def found(unlinked_bytes: int, **there: int) -> list[Finding]:
+def found(
+    unlinked_bytes: int, *, post_copy: bool = False, memory_bytes: int = 0, **there: int
+) -> list[Finding]:
     """What is said against a container of 20 MB and one file without a name, between hosts with 1 GiB of each."""
     facts = SimpleNamespace(call=lambda order: [] if isinstance(order, TooDeep) else 0)
     docker = SimpleNamespace(inspect_image=lambda _: {"Id": CONTAINER["Image"]})
     endpoints: Any = SimpleNamespace(
+        post_copy=post_copy,
         source=SimpleNamespace(name="source", facts=facts),
         destination=SimpleNamespace(name="destination", docker=docker),
     )
     uses = replace(QUIET, unlinked={"/f (python3, pid 7)": unlinked_bytes} if unlinked_bytes else {})
+    uses = replace(uses, memory_bytes=memory_bytes or uses.memory_bytes)
     inspection = Inspection(CONTAINER, uses, HERE, replace(HERE, **there))
     every = hosts.space(endpoints, inspection)
     return [one for one in every if one.resource is Resource.SPACE and one.answer is Answer.NO]
+
+
+@pytest.mark.parametrize(("post_copy", "fits"), [(True, True), (False, False)])
+def test_memory_is_asked_for_once_where_its_pages_are_in_no_images(*, post_copy: bool, fits: bool) -> None:
+    room = {"memory_available_bytes": 1500 * MIB, "disk_free_bytes": 4 << 30}
+    assert (found(0, post_copy=post_copy, memory_bytes=1000 * MIB, **room) == []) is fits
 
 
 def test_a_quiet_container_has_room() -> None:
