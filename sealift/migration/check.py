@@ -23,6 +23,7 @@ from sealift.migration.parties import Side
 from sealift.migration.preflight import examine
 from sealift.migration.request import check_evidence, check_hosts
 from sealift.migration.survey import survey
+from sealift.model import Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
