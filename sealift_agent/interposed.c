@@ -354,6 +354,33 @@ static unsigned long elsewhere(long pid, unsigned long address)
 	return move->to + (address - move->from);
 }
 
+#ifdef CALL
+/*
+ * A call that waits is ended by the stop, and the kernel would continue it when the process goes on: after a round, or
+ * when a migration is rolled back. But CRIU's own calls in the process take the kernel's note of what is left of it, so
+ * it would fail with EINTR. It is made again instead: see interrupted.py, which has the same list.
+ */
+static int waits(long number)
+{
+	switch (number) {
+	case 7: case 35: case 202: case 230: /* poll, nanosleep, futex, clock_nanosleep */
+	case 43: case 288: case 45: case 47: case 299: /* accept, accept4, recvfrom, recvmsg, recvmmsg */
+	case 232: case 281: case 441: /* epoll_wait, epoll_pwait, epoll_pwait2 */
+	case 65: case 220: case 128: /* semop, semtimedop, rt_sigtimedwait */
+		return 1;
+	}
+	return 0;
+}
+
+static void call_again(unsigned long *registers)
+{
+	long result = registers[RESULT], number = registers[CALL];
+
+	if ((result == -516 /* ERESTART_RESTARTBLOCK */ || result == -4 /* EINTR */) && waits(number))
+		registers[RESULT] = -513; /* ERESTARTNOINTR */
+}
+#endif
+
 long ptrace(long request, long pid, unsigned long address, void *data)
 {
 	static trace *real;
@@ -372,8 +399,12 @@ long ptrace(long request, long pid, unsigned long address, void *data)
 	case SETREGSET:
 		vector = data;
 		registers = request == SETREGS ? data : (unsigned long *)vector[0];
-		if (request == SETREGS || (address == 1 /* NT_PRSTATUS */ && vector[1] > POINTER * 8)) /* not of 32 bits */
+		if (request == SETREGS || (address == 1 /* NT_PRSTATUS */ && vector[1] > POINTER * 8)) { /* not of 32 bits */
 			registers[POINTER] = elsewhere(pid, registers[POINTER]);
+#ifdef CALL
+			call_again(registers);
+#endif
+		}
 		break;
 	}
 	return real(request, pid, address, data);

@@ -10,7 +10,8 @@ mmap    Address space that is reserved only takes no memory at the restore (Mari
 malloc, CRIU's table of a mapping's pages takes the memory that is used of it, also when it is copied for a dump
 memcpy  whose pages follow later.
 ptrace  A process whose first executable mapping is shared makes CRIU's system calls from a private one
-        (PHP maps its compiled code so, below the program).
+        (PHP maps its compiled code so, below the program). One that waits in a system call goes on with it after
+        a round or a rolled back dump: see `interrupted`.
 ======= ==================================================================================================
 
 A seccomp filter cannot do this: a filtered CRIU may not suspend the filters of other processes.
@@ -35,8 +36,12 @@ if TYPE_CHECKING:
 PLACE = Path("/run/sealift")
 COMPILERS = ("tcc", "cc")
 SOURCE = "interposed.c"
-MACHINES = {"x86_64": {"PRLIMIT64": 302, "POINTER": 16}, "aarch64": {"PRLIMIT64": 261, "POINTER": 32}}
-"""The number of the system call; which word of a process's registers is the address of its next instruction."""
+MACHINES = {
+    "x86_64": {"PRLIMIT64": 302, "POINTER": 16, "RESULT": 10, "CALL": 15},
+    "aarch64": {"PRLIMIT64": 261, "POINTER": 32},
+}
+"""The number of the system call; which word of a process's registers is the address of its next instruction, what a
+system call has returned, and its number."""
 
 
 def obtainable() -> bool:

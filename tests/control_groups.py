@@ -88,7 +88,7 @@ while True:
 def seen(hosts: Hosts, host: str) -> dict[str, Any]:
     """What the program sees from now on: of two lines, the later one was begun after the first was printed."""
     before = hosts.docker(host, "logs", "--tail", "1", "box")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while (said := hosts.docker(host, "logs", "--tail", "1", "box")) == before or not said.startswith("{"):
         assert time.monotonic() < until, f"it prints nothing more: {said}"
         time.sleep(0.1)

@@ -21,6 +21,7 @@ from .. import (
     points,
     restart,
     sockets,
+    task_settings,
     volume_marks,
 )
 from ..admission import Admission
@@ -256,6 +257,7 @@ class Armed:
         statistics = self._restore.run()
         self._sockets.put_back(self._restore.first_process)
         inner_groups.put_back(images, self._restore.first_process, self._restore.container)
+        task_settings.put_back(images, self._restore.first_process)
         took_ns = time.monotonic_ns() - started_ns
         live.link.send(phase="restored", facts={"restore_ns": took_ns, **statistics})
         points.passed(Point.RESTORED)

@@ -15,12 +15,9 @@ from .. import (
     breakpoints,
     criu,
     dumps,
-    inner_groups,
     interposed,
     messages,
     points,
-    sockets,
-    timerfd,
     volume_marks,
 )
 from ..files import links, watches
@@ -51,6 +48,7 @@ from ..wire import SILENT_S, AgentError, Alive
 from .container import Container
 from .dump import Dump, LazyDump, Wanted
 from .quiet import Quiet
+from .supplement import Supplement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,7 +150,7 @@ class Armed:
         self._live, self._controller, self._gateway = live, controller, gateway
         self._container, self._dump = container, dump
         self._ports, self._files_sent = ports, files_sent
-        self._sockets = sockets.Source()
+        self._supplement = Supplement(container, live.interrupted)
         self._quiet = quiet
         self._everything_sent = False
         self._outcome: str | None = None
@@ -166,7 +164,7 @@ class Armed:
     def prepare(self) -> None:
         """Let the gateway prepare for holding packets, and read the options of the sockets, which takes long."""
         self._gateway.demand("prepare")
-        self._sockets.read_ahead(self._container.processes)
+        self._supplement.read_ahead()
 
     def go(self) -> Outcome:
         """Run the cutover. Returns the gateway's outcome. Sends an event for every phase.
@@ -238,12 +236,10 @@ class Armed:
         with live.watched(*self._ports), self._dump.pushed():
             try:
                 file_bytes = live.sender.final_pass(container.processes)
-                self._sockets.write(images, container.processes, container.address)
-                inner_groups.write(images, inner_groups.read(container.first, container.id))
+                self._supplement.write(images)
             finally:
                 self._dump.wait()
-            timerfd.start_again(images)
-            live.interrupted.call_again(images, container.processes)
+            self._supplement.amend(images)
             names = links.needed(images, container.processes, live.sender.trees)
         packed_bytes = self._dump.sent().get("packed_bytes", 0)
         self._controller.event(LastDumped(file_bytes, dump_stats(images), packed_bytes))

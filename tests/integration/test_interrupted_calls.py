@@ -6,11 +6,15 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from test_failures import BROKEN_CRIU
 
+from sealift.errors import MigrationFailed
 from sealift.migration.request import Strategy
 
 if TYPE_CHECKING:
     from hosts import Hosts
+
+    from sealift.migration.session import Session
 
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
@@ -66,3 +70,19 @@ def test_no_call_ends_before_its_time(hosts: Hosts, strategy: Strategy, *, pause
             assert time.monotonic() < until, "it does not go on"
             time.sleep(0.1)
         assert hosts.docker(destination, "logs", "--tail", "1", "box") == before
+
+
+def test_a_migration_that_is_rolled_back_ends_no_call(hosts: Hosts) -> None:
+    def break_criu(_: Session) -> None:
+        hosts["destination"].put("/usr/local/sbin/criu", BROKEN_CRIU.encode(), mode=0o755)
+
+    hosts.python("box", CALLS)
+    hosts.sh("source", "until docker logs box | grep -q None; do sleep 0.1; done; sleep 0.5")
+    before = hosts.docker("source", "logs", "--tail", "1", "box")
+    try:
+        with pytest.raises(MigrationFailed):
+            hosts.engine("box", {"armed": break_criu})
+    finally:
+        hosts.sh("destination", "rm -f /usr/local/sbin/criu")
+    time.sleep(1)
+    assert hosts.docker("source", "logs", "--tail", "1", "box") == before

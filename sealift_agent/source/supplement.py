@@ -1,0 +1,38 @@
+"""What CRIU does not carry, at the source: read beside its dump and written among its images, or put right in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import inner_groups, sockets, task_settings, timerfd
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..interrupted import Interrupted
+    from .container import Container
+
+
+class Supplement:
+    """`read_ahead` while the container runs → `write` while CRIU dumps → `amend` once it has."""
+
+    def __init__(self, container: Container, interrupted: Interrupted) -> None:
+        self._container, self._interrupted = container, interrupted
+        self._sockets, self._settings = sockets.Source(), task_settings.Source()
+
+    def read_ahead(self) -> None:
+        """Read what takes long and changes little."""
+        self._sockets.read_ahead(self._container.processes)
+        self._settings.read(self._container.processes)
+
+    def write(self, images: Path) -> None:
+        """In the freeze. AgentError for what would be lost."""
+        container = self._container
+        self._sockets.write(images, container.processes, container.address)
+        self._settings.write(images, container.processes)
+        inner_groups.write(images, inner_groups.read(container.first, container.id))
+
+    def amend(self, images: Path) -> None:
+        """Change the images, in place."""
+        timerfd.start_again(images)
+        self._interrupted.call_again(images, self._container.processes)
