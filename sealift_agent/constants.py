@@ -14,3 +14,6 @@ larger than the host's memory and can't be written, and a first executable one t
 
 PAGE_BYTES = 4096
 """Of memory, as CRIU's images count it."""
+
+BLOB_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
+"""How Docker says that containerd keeps its images (`docker info`, DriverStatus)."""

@@ -9,7 +9,18 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import cgroup, criu, docker_api, interposed, layers, limits, processes, protocol, volume_marks
+from . import (
+    cgroup,
+    criu,
+    docker_api,
+    interposed,
+    layers,
+    limits,
+    processes,
+    protocol,
+    volume_marks,
+    writable_layer,
+)
 from .memory import dirty
 from .network import firewall, link
 from .orders import Orders
@@ -139,6 +150,7 @@ def main(controller: Controller) -> None:
     orders.on(protocol.DescribeContainer, lambda order: container(order.container))
     orders.on(protocol.Survey, lambda order: survey(order.container, order.tracked, order.endpoint))
     orders.on(protocol.ReceiveRate, lambda order: link.receive(order.address))
+    orders.on(protocol.FindLayer, lambda order: writable_layer.find(order.container))
     orders.on(protocol.Exist, lambda order: exists(order.paths))
     orders.on(protocol.DescribeVolumes, lambda order: volume_marks.describe(order.names))
     orders.on(protocol.CountLayers, lambda order: layers.present(order.layers))

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import docker_api
+from .constants import BLOB_STORE
 from .wire import AgentError
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 
 BLOBS = "blobs/sha256/"
 """Where Docker 25 and later have a layer in the archive, by the digest of its tar: OCI's image layout, version 1.0."""
-
-BLOB_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
-"""How Docker says that containerd keeps its images (`docker info`, DriverStatus)."""
-
 
 FORMAT = tarfile.PAX_FORMAT
 """As Go writes names that are too long for a header."""

@@ -17,6 +17,7 @@ from sealift.model import Step
 from sealift_agent.protocol import (
     Accept,
     Adopt,
+    FindLayer,
     KeepVolumes,
     LivePass,
     OpenSource,
@@ -123,7 +124,7 @@ class Sync:
         """Connect the two agents, with one tree for each directory that moves."""
         copy = self._destination.side.docker.inspect_container(self._journal.traces.copy)
         sources, targets = self._trees(copy, plan)
-        logs = _logs(self._plan.container, copy)
+        logs = _logs(self._plan.container, copy, self._destination.side.docker.info()["DockerRootDir"])
         if logs is not None:
             targets["log"] = logs[1].rpartition("/")[0]
         peer = self._destination.agent.call(Prepare(self._journal.migration, self._address(), targets))
@@ -203,8 +204,8 @@ class Sync:
 
     def _trees(self, copy: dict[str, Any], plan: Counterpart) -> tuple[dict[str, str], dict[str, str]]:
         here, there = self._source.side.docker, self._destination.side.docker
-        sources = {"layer": self._plan.container["GraphDriver"]["Data"]["UpperDir"]}
-        targets = {"layer": copy["GraphDriver"]["Data"]["UpperDir"]}
+        sources = {"layer": self._source.side.facts.call(FindLayer(self._plan.container["Id"]))}
+        targets = {"layer": self._destination.side.facts.call(FindLayer(copy["Id"]))}
         for number, volume in enumerate(plan.volumes):
             sources[f"volume-{number}"] = here.inspect_volume(volume)["Mountpoint"]
             targets[f"volume-{number}"] = there.inspect_volume(volume)["Mountpoint"]
@@ -232,11 +233,13 @@ def _is_there(api: Any, volume: str) -> bool:
     return True
 
 
-def _logs(container: dict[str, Any], copy: dict[str, Any]) -> tuple[str, str] | None:
-    """Docker's files for the container's output, at the source and at the destination, if there are any."""
+def _logs(container: dict[str, Any], copy: dict[str, Any], root: str) -> tuple[str, str] | None:
+    """Docker's files for the container's output, at the source and at the destination, if there are any.
+
+    `root` is the directory of the destination's Docker.
+    """
     here = container["LogPath"]
     if container["HostConfig"]["LogConfig"]["Type"] != "json-file" or not here:
         return None
     # Docker sets the log's path only when it has started the container. The file is at the same place as at the source.
-    root = copy["GraphDriver"]["Data"]["UpperDir"].partition("/overlay2/")[0]
     return here, f"{root}/containers/{copy['Id']}/{copy['Id']}-json.log"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import docker_api, volume_marks
+from .. import volume_marks, writable_layer
 from ..files.flush import Flush
 from .afterwards import remove_copy, remove_volume
 
@@ -36,8 +36,7 @@ class Copy:
         self.container = container
         self.volumes = volumes
         if container is not None:
-            described = docker_api.call("GET", f"/containers/{container}/json")
-            Flush([described["GraphDriver"]["Data"]["UpperDir"]]).wait()
+            Flush([writable_layer.find(container)]).wait()
 
     def take_volumes(self, migration: str, lineages: dict[str, str], created: list[str]) -> None:
         """Take the volumes before the first byte comes: see `volume_marks.take`."""

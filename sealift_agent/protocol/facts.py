@@ -24,6 +24,14 @@ class DescribeContainer(Order[ContainerFacts]):
     container: str
 
 
+@belongs_to(Role.FACTS, "find_layer", str)
+@dataclass(frozen=True)
+class FindLayer(Order[str]):
+    """The directory with what a container has written into its image's files."""
+
+    container: str
+
+
 @belongs_to(Role.FACTS, "survey", Surveyed)
 @dataclass(frozen=True)
 class Survey(Order[Surveyed]):

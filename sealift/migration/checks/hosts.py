@@ -13,7 +13,8 @@ from sealift.migration.checks.cpu_flags import HARMLESS
 from sealift.migration.checks.finding import Findings, Resource
 from sealift.model import Step
 from sealift.network import foreign
-from sealift_agent.protocol import TooDeep, TreeBytes
+from sealift_agent.constants import BLOB_STORE
+from sealift_agent.protocol import FindLayer, TooDeep, TreeBytes
 
 if TYPE_CHECKING:
     from sealift.migration.checks.finding import Finding
@@ -96,8 +97,22 @@ def destination(side: Side, here: HostFacts, there: HostFacts, container: dict[s
             f"Docker {version} needs the id of the restored process beforehand, and nothing here can make CRIU use it",
             "Install tcc: Sealift then makes a library for CRIU",
         )
+    _stores(findings, docker_there, container)
     findings.yes(Resource.DOCKER, f"{version}, with the runtime {RUNTIME!r}")
     return [*findings.found, *security(side.name, docker_there, container)]
+
+
+def _stores(findings: Findings, there: dict[str, Any], container: dict[str, Any]) -> None:
+    """Whether both keep images in the same way. An image's id is another one in the other store."""
+    names = {True: "containerd's image store", False: "a store of its own (overlay2)"}
+    ours = not (container.get("GraphDriver") or {}).get("Data")
+    theirs = BLOB_STORE in (there.get("DriverStatus") or [])
+    if ours is not theirs:
+        findings.no(
+            Resource.DOCKER,
+            f"its Docker keeps images in {names[theirs]}, the source's in {names[ours]}: an image has another id there",
+            'Set "features": {"containerd-snapshotter": …} in /etc/docker/daemon.json to the same value on both hosts',
+        )
 
 
 def security(host: str, info: dict[str, Any], container: dict[str, Any]) -> list[Finding]:
@@ -150,7 +165,7 @@ def gateway(loaded: bool) -> list[Finding]:
 
 def space(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
     """Free space at the destination for image, files, their names, and memory. Stores what is there already."""
-    paths = [inspection.container["GraphDriver"]["Data"]["UpperDir"]]
+    paths = [endpoints.source.facts.call(FindLayer(inspection.container["Id"]))]
     paths += [
         mount["Source"] for mount in inspection.container["Mounts"] if mount["Type"] in {"volume", "bind"}
     ]

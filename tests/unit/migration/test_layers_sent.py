@@ -21,6 +21,7 @@ from sealift.migration.sync import Sync
 from sealift_agent.protocol import (
     CountLayers,
     Endpoint,
+    FindLayer,
     ImageSent,
     LayerBytes,
     ReceiveImage,
@@ -90,11 +91,12 @@ def test_an_archive_that_does_not_name_layers_by_digest_is_sent_whole() -> None:
 def space(there: Docker, free_mib: int, here_mib: int = 2000, count: int = 1) -> tuple[Inspection, list[str]]:
     """Room for a container of an image of 857 MiB, whose top layer has 60 kB; and what is against it."""
     source, destination = AtHand(), AtHand()
+    source.answer(FindLayer, "/upper")
     source.answer(TreeBytes, 0)
     source.answer(TooDeep, [])
     source.answer(LayerBytes, [857 * MIB - 60_000, 60_000])
     destination.answer(CountLayers, count)
-    container = {"Image": "sha256:id", "GraphDriver": {"Data": {"UpperDir": "/upper"}}, "Mounts": []}
+    container = {"Id": "box", "Image": "sha256:id", "Mounts": []}
     roomy = {"memory_available_bytes": 1 << 40}
     inspection = Inspection(
         container,

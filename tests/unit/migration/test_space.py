@@ -12,12 +12,12 @@ from test_findings import HERE, QUIET
 from sealift.migration.checks import hosts
 from sealift.migration.checks.finding import Answer, Resource
 from sealift.migration.checks.inspection import Inspection
-from sealift_agent.protocol import TooDeep
+from sealift_agent.protocol import FindLayer, TooDeep
 
 if TYPE_CHECKING:
     from sealift.migration.checks.finding import Finding
 
-CONTAINER = {"Image": "sha256:1", "GraphDriver": {"Data": {"UpperDir": "/upper"}}, "Mounts": []}
+CONTAINER = {"Id": "box", "Image": "sha256:1", "Mounts": []}
 MIB = 1 << 20
 
 
@@ -25,7 +25,8 @@ def found(
     unlinked_bytes: int, *, post_copy: bool = False, memory_bytes: int = 0, **there: int
 ) -> list[Finding]:
     """What is said against a container of 20 MB and one file without a name, between hosts with 1 GiB of each."""
-    facts = SimpleNamespace(call=lambda order: [] if isinstance(order, TooDeep) else 0)
+    answers = {TooDeep: [], FindLayer: "/upper"}
+    facts = SimpleNamespace(call=lambda order: answers.get(type(order), 0))
     docker = SimpleNamespace(inspect_image=lambda _: {"Id": CONTAINER["Image"]})
     endpoints: Any = SimpleNamespace(
         post_copy=post_copy,
