@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sealift.migration.parties import Parties
 
-TIMEOUT_S = 10
+TIMEOUT_S = 3
 KEPT = 20
 """Migrations whose logs are kept. Those of older ones are removed."""
 

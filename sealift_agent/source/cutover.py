@@ -214,6 +214,7 @@ class Armed:
     def _freeze(self) -> None:
         """First the gateway holds packets. Then the processes are frozen. Then the port is detached."""
         tell = self._controller.event
+        self._quiet.wait()
         tell(Began())
         self._live.print_again()
         self._live.interrupted.note(self._container.processes)

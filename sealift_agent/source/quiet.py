@@ -39,12 +39,20 @@ class Quiet:
     def __init__(self, container: Container, gateway: Gateway, handshakes: Handshakes) -> None:
         self._container, self._gateway, self._handshakes = container, gateway, handshakes
 
+    def wait(self) -> None:
+        """Wait until there may be such a moment. Nothing is held. AgentError if there is none in time."""
+        self._become_empty(time.monotonic() + self._patience_s)
+
+    @property
+    def _patience_s(self) -> float:
+        return GROUP_PATIENCE_S if self._gateway.decides_together else PATIENCE_S
+
     def freeze(self) -> list[int]:
         """Have the gateway hold packets, freeze the container and detach it: `Container.freeze` has the result.
 
         AgentError if there is no such moment in time. The container runs then.
         """
-        until = time.monotonic() + (GROUP_PATIENCE_S if self._gateway.decides_together else PATIENCE_S)
+        until = time.monotonic() + self._patience_s
         while True:
             self._become_empty(until)
             self._gateway.demand("hold_new")

@@ -125,7 +125,7 @@ def test_those_that_never_confirm_stop_nobody(source: PlayedSource) -> None:
 
 def test_a_connection_that_comes_into_the_freeze_is_let_in_and_accepted_first(source: PlayedSource) -> None:
     questions = asked(source)
-    source.handshakes.waiting = [{}, {}, {80: 1}]
+    source.handshakes.waiting = [{}, {}, {}, {80: 1}]
     source.armed.go()
     assert source.done[:3] == ["freeze", "go on", "freeze"]
     assert questions[:5] == ["hold_new", "hold", "pass", "hold_new", "hold"]
