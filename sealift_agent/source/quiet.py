@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 PATIENCE_S, GROUP_PATIENCE_S = 60.0, 0.5
 """How long the program may take to empty its queues. In a group the other members may be frozen meanwhile."""
 
+BY_ITSELF_S = 5.0
+"""How long it may take before new connections are held for it."""
+
 UNREAD_S = 0.5
 """How long a program may take to read what a dump would lose."""
 
-HELD_S = 0.5
-"""How long new connections are held for it. Then they pass for as long."""
+HELD_S, MOST_HELD_S = 0.5, 8.0
+"""How long new connections are held the first time; then they pass for as long. Each time it is twice as long."""
 
 HALF_OPEN_S = 0.25
 """How long clients may take to confirm the answer that they got. Those of a flood never do: they are not waited for."""
@@ -34,63 +37,63 @@ POLL_S = 0.002
 
 
 class Quiet:
-    """Finds that moment, and freezes the container in it."""
+    """Finds that moment (`wait`), and freezes the container in it (`freeze`)."""
 
     def __init__(self, container: Container, gateway: Gateway, handshakes: Handshakes) -> None:
         self._container, self._gateway, self._handshakes = container, gateway, handshakes
 
     def wait(self) -> None:
-        """Wait until there may be such a moment. Nothing is held. AgentError if there is none in time."""
-        self._become_empty(time.monotonic() + self._patience_s)
-
-    @property
-    def _patience_s(self) -> float:
-        return GROUP_PATIENCE_S if self._gateway.decides_together else PATIENCE_S
+        """Wait for the moment. New connections are held from then on. AgentError if there is none in time."""
+        until = time.monotonic() + (GROUP_PATIENCE_S if self._gateway.decides_together else PATIENCE_S)
+        held_s = HELD_S
+        while True:
+            self._let_accept(min(until, time.monotonic() + BY_ITSELF_S))
+            if waits := unread.lasting(self._container.processes, UNREAD_S):
+                raise AgentError(unread.why(waits), "final dump")
+            self._gateway.demand("hold_new")
+            if self._becomes_quiet(held_s):
+                return
+            self._gateway.demand("pass")
+            if time.monotonic() > until:
+                raise AgentError(self._why(), "final dump")
+            time.sleep(held_s)
+            held_s = min(MOST_HELD_S, 2 * held_s)
 
     def freeze(self) -> list[int]:
         """Have the gateway hold packets, freeze the container and detach it: `Container.freeze` has the result.
 
-        AgentError if there is no such moment in time. The container runs then.
+        A client that is not behind the gateway, such as another container of this host, may connect in between. Then
+        the container goes on, and it is waited for again. AgentError if there is no moment in time; it runs then.
         """
-        until = time.monotonic() + self._patience_s
+        until = time.monotonic() + PATIENCE_S
         while True:
-            self._become_empty(until)
-            self._gateway.demand("hold_new")
-            if self._is_quiet():
-                self._gateway.demand("hold")
-                stopped = self._container.freeze()
-                if not self._handshakes.unaccepted():
-                    return stopped
-                # A client that is not behind the gateway: another container of this host.
-                self._container.go_on()
+            self._gateway.demand("hold")
+            stopped = self._container.freeze()
+            if not self._handshakes.unaccepted():
+                return stopped
+            self._container.go_on()
             self._gateway.demand("pass")
             if time.monotonic() > until:
-                raise AgentError(
-                    "there was no moment without a new connection to the container: CRIU takes none along that the "
-                    "program has not accepted. Migrate again when fewer clients connect",
-                    "final dump",
-                )
-            time.sleep(HELD_S)
+                raise AgentError(self._why(), "final dump")
+            self.wait()
 
-    def _become_empty(self, until: float) -> None:
-        """Wait until the program has accepted all and has read what it has to."""
-        while waiting := self._handshakes.unaccepted():
-            if time.monotonic() > until:
-                said = ", ".join(f"{number} at port {port}" for port, number in sorted(waiting.items()))
-                raise AgentError(
-                    f"connections wait to be accepted ({said}), and CRIU can't take them along: "
-                    "migrate again once the program has accepted them",
-                    "final dump",
-                )
+    def _let_accept(self, until: float) -> None:
+        while self._handshakes.unaccepted() and time.monotonic() < until:
             time.sleep(POLL_S)
-        if waits := unread.lasting(self._container.processes, UNREAD_S):
-            raise AgentError(unread.why(waits), "final dump")
 
-    def _is_quiet(self) -> bool:
+    def _becomes_quiet(self, patience_s: float) -> bool:
         began = time.monotonic()
-        while (waited_s := time.monotonic() - began) < HELD_S:
+        while (waited_s := time.monotonic() - began) < patience_s:
             half_open = waited_s < HALF_OPEN_S and self._handshakes.are_half_open()
             if not half_open and not self._handshakes.unaccepted():
                 return True
             time.sleep(POLL_S)
         return False
+
+    def _why(self) -> str:
+        waiting = sorted(self._handshakes.unaccepted().items())
+        said = ", ".join(f"{number} at port {port}" for port, number in waiting) or "none just now"
+        return (
+            f"there was no moment in which no connection waits to be accepted ({said}), and CRIU can't take them "
+            "along: migrate again when the program accepts faster, or fewer clients connect"
+        )

@@ -92,6 +92,7 @@ def source(tmp_path: Path, deciders: Deciders, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(quiet, "HELD_S", 0.05)
     monkeypatch.setattr(quiet, "HALF_OPEN_S", 0.02)
     monkeypatch.setattr(quiet, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(quiet, "BY_ITSELF_S", 0.1)
     source = PlayedSource(tmp_path, deciders.start(Record(outcome="committed")).port)
     source.destination_says({"phase": "received"}, {"phase": "restored"}, {"phase": "committed"})
     return source
@@ -110,6 +111,18 @@ def test_a_slow_program_is_waited_for_and_nothing_is_held_meanwhile(source: Play
     assert questions[:2] == ["hold_new", "hold"]
 
 
+def test_new_connections_are_held_for_a_program_whose_queue_fills_again_and_again(
+    source: PlayedSource,
+) -> None:
+    questions = asked(source)
+    source.handshakes.waiting = [{80: 2}] * 60  # longer than it is waited for without holding any
+    source.armed.go()
+    frozen = questions.index("hold")
+    assert questions[frozen - 1] == "hold_new"
+    assert set(questions[:frozen]) <= {"hold_new", "pass"}
+    assert not source.handshakes.waiting
+
+
 def test_a_half_open_connection_may_be_completed(source: PlayedSource) -> None:
     source.handshakes.half_open = [True, True, False]
     source.armed.go()
@@ -125,7 +138,7 @@ def test_those_that_never_confirm_stop_nobody(source: PlayedSource) -> None:
 
 def test_a_connection_that_comes_into_the_freeze_is_let_in_and_accepted_first(source: PlayedSource) -> None:
     questions = asked(source)
-    source.handshakes.waiting = [{}, {}, {}, {80: 1}]
+    source.handshakes.waiting = [{}, {}, {80: 1}]
     source.armed.go()
     assert source.done[:3] == ["freeze", "go on", "freeze"]
     assert questions[:5] == ["hold_new", "hold", "pass", "hold_new", "hold"]
@@ -140,7 +153,7 @@ def test_a_queue_that_is_never_empty_is_named_and_nothing_is_frozen(
     source = PlayedSource(tmp_path, deciders.start(Record()).port, group=is_group)
     source.handshakes.waiting = [{80: 25}] * 1_000_000
     began = time.monotonic()
-    with pytest.raises(AgentError, match=r"25 at port 80.*once the program has accepted them"):
+    with pytest.raises(AgentError, match=r"25 at port 80.*when the program accepts faster"):
         source.armed.go()
     assert time.monotonic() - began < 5
     assert "freeze" not in source.done
