@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -26,6 +27,9 @@ FREEZE_TIMEOUT_S = 5
 EMPTY_TIMEOUT_S = 2
 
 PROCESSES = "cgroup.procs"
+
+OWN = re.compile(r"(/.*)?/(docker-)?[0-9a-f]{64}(\.scope)?(?=/|$)")
+"""The path of a container's own group, as Docker names it."""
 
 ASIDE = ".stopped"
 """What the name of the group beside a container's ends in."""
@@ -53,14 +57,19 @@ def is_first_version() -> bool:
     return not (ROOT / "cgroup.controllers").exists()
 
 
+def own(path: str) -> str | None:
+    """The path of the container's own group, for a process in it or further inside. None if Docker made none."""
+    found = OWN.match(path)
+    return None if found is None else found[0]
+
+
 def of_process(pid: int) -> Path:
-    """The freezer group of a process, as a directory. ProcessLookupError once it has ended."""
+    """The freezer group of a process's container, as a directory. ProcessLookupError once it has ended."""
     groups = paths(pid)
     if not groups:
         raise ProcessLookupError(errno.ESRCH, f"there is no process {pid}")
-    if "freezer" in groups:
-        return ROOT / "freezer" / groups["freezer"].lstrip("/").removesuffix(ASIDE)
-    return ROOT / groups[""].lstrip("/")
+    path = groups["freezer"].removesuffix(ASIDE) if "freezer" in groups else groups[""]
+    return (ROOT / "freezer" if "freezer" in groups else ROOT) / (own(path) or path).lstrip("/")
 
 
 def pids(group: Path) -> list[int]:

@@ -37,9 +37,6 @@ UNREAD_S = 0.3
 PTS_MAJORS = range(136, 144)
 TERMINAL_MAJORS = (4, 5)
 PTMX = os.makedev(5, 2)
-OWN_GROUP = re.compile(r"(/.*)?/(docker-)?[0-9a-f]{64}(\.scope)?(?=/|$)")
-"""The path of a container's own group, as Docker names it. The first process may be in one further inside."""
-
 MEMORY_MAJOR = 1
 """/dev/null, /dev/zero and their like are on every host."""
 
@@ -154,9 +151,8 @@ def _groups(container: dict[str, str], process: dict[str, str]) -> set[str]:
     """Groups that a process is in outside of the container's own. `container` has those of its first process."""
     outside = set()
     for hierarchy, path in process.items():
-        own = OWN_GROUP.match(container.get(hierarchy, ""))
-        inside = own is None or f"{path}/".startswith((f"{own[0]}/", f"{own[0]}{cgroup.ASIDE}/"))
-        if not inside:
+        own = cgroup.own(container.get(hierarchy, ""))
+        if own is not None and not f"{path}/".startswith((f"{own}/", f"{own}{cgroup.ASIDE}/")):
             outside.add(path)
     return outside
 

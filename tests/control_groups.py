@@ -55,6 +55,8 @@ for top in tops:
             if os.path.exists(f"{place}/{name}") and "cpuset/" in place:
                 open(f"{place}/{name}", "w").write(open(f"{os.path.dirname(place)}/{name}").read())
     open(f"{top}/out er/inner/cgroup.procs", "w").write(str(child.pid))
+    if top != ROOT:
+        open(f"{top}/out er/cgroup.procs", "w").write(str(os.getpid()))
 if tops == [ROOT]:
     open(f"{ROOT}/out er/cgroup.subtree_control", "w").write("+pids")
 WANTED = (
