@@ -10,6 +10,7 @@ import pytest
 from hosts import own_run_directory, raised, set_up
 
 from sealift_agent import libc
+from sealift_agent.memory.pipes import FS, SETTINGS
 from sealift_agent.network.inside import CLONE_NEWNET
 
 if TYPE_CHECKING:
@@ -18,6 +19,24 @@ if TYPE_CHECKING:
     from hosts import Hosts
 
     from sealift.inventory import Inventory
+
+
+BEFORE = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Several labs share a kernel, and each would set its limits for pipes back while another needs them raised."""
+    config.stash[BEFORE] = {}
+    if config.getoption("numprocesses", None) and os.geteuid() == 0 and not hasattr(config, "workerinput"):
+        for name, value in SETTINGS.items():
+            config.stash[BEFORE][name] = (FS / name).read_text()
+            (FS / name).write_text(str(value))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Set them back."""
+    for name, value in config.stash[BEFORE].items():
+        (FS / name).write_text(value)
 
 
 @pytest.fixture(scope="session")
