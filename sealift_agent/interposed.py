@@ -10,7 +10,8 @@ mmap    Address space that is reserved only takes no memory at the restore (Mari
 malloc, CRIU's table of a mapping's pages takes the memory that is used of it, also when it is copied for a dump
 memcpy  whose pages follow later.
 ptrace  A process whose first executable mapping is shared makes CRIU's system calls from a private one
-        (PHP maps its compiled code so, below the program).
+        (PHP maps its compiled code so, below the program). When all connections are made again, their lock is
+        opened: see `network.lock`.
 ======= ==================================================================================================
 
 A seccomp filter cannot do this: a filtered CRIU may not suspend the filters of other processes.

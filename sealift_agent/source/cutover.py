@@ -88,6 +88,7 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
     gateway = authenticated.Gateway(order.gateway, live.order.migration, ANSWER_TIMEOUT_S)
     held.callback(gateway.close)
     container = Container.find(live.order.container, order.address, order.bridge, live.directory)
+    held.callback(container.close)
     trigger = Trigger(live.directory / "armed", "final dump")
     held.callback(trigger.close)
     # The destination has a network namespace ready, so the images need none.
