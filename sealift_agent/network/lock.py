@@ -70,8 +70,8 @@ class Lock:
         self._set(OPEN)
 
     def _set(self, policy: int) -> None:
-        wanted = _text(CHAIN_TABLE, TABLE) + _text(CHAIN_NAME, CHAIN) + _attribute(CHAIN_POLICY, struct.pack(">I", policy))
-        self._ask(NEW_CHAIN, wanted)
+        chain = _text(CHAIN_TABLE, TABLE) + _text(CHAIN_NAME, CHAIN)
+        self._ask(NEW_CHAIN, chain + _attribute(CHAIN_POLICY, struct.pack(">I", policy)))
 
     def close(self) -> None:
         """Remove it. Nothing is left of it, whatever state it is in."""
@@ -85,7 +85,9 @@ class Lock:
         self._number += 1
         batch = (
             _message(BATCH_BEGIN, REQUEST, self._number, FAMILY.pack(0, 0, socket.htons(NFT)))
-            + _message(NFT << 8 | what, REQUEST | ACK, self._number, FAMILY.pack(NFPROTO_INET, 0, 0) + attributes)
+            + _message(
+                NFT << 8 | what, REQUEST | ACK, self._number, FAMILY.pack(NFPROTO_INET, 0, 0) + attributes
+            )
             + _message(BATCH_END, REQUEST, self._number, FAMILY.pack(0, 0, socket.htons(NFT)))
         )
         try:
@@ -148,7 +150,7 @@ class Unlocking:
         self._mutex = threading.Lock()
         for name in (ASKS, ANSWERS):
             os.mkfifo(directory / name, 0o600)
-        # Each is open for both directions: opening waits for nobody, and a CRIU that waits sees the death of this process.
+        # Open for both directions: opening waits for nobody, and a CRIU that waits sees the death of this process.
         self._asks, self._answers = (os.open(directory / name, os.O_RDWR) for name in (ASKS, ANSWERS))
         self._over, self._end = os.pipe()
         self._thread = threading.Thread(target=self._wait, daemon=True, name="unlocking")

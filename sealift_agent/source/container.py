@@ -27,7 +27,14 @@ class Container:
     """
 
     def __init__(
-        self, container: str, address: str, first: int, group: Path, port: BridgePort, lock: Lock, freezer: Path | None
+        self,
+        container: str,
+        address: str,
+        first: int,
+        group: Path,
+        port: BridgePort,
+        lock: Lock,
+        freezer: Path | None,
     ) -> None:
         self.id, self.address = container, address
         self.first, self.group, self.freezer = first, group, freezer
@@ -77,7 +84,9 @@ class Container:
 
     def go_on(self) -> int | None:
         """Let it run and attach its port. Returns the nanoseconds for which it was frozen; None if it was not."""
-        with contextlib.suppress(AgentError):  # `close` removes the lock; a container that stays frozen would be worse
+        with contextlib.suppress(
+            AgentError
+        ):  # `close` removes the lock; a container that stays frozen would be worse
             self._lock.open()
         self._port.attach()
         if self._frozen_at is None:

@@ -221,7 +221,7 @@ class Armed:
         self._live.print_again()
         self._live.interrupted.note(self._container.processes)
         stopped = self._quiet.freeze()
-        tell(Frozen())
+        tell(Frozen(self._quiet.cut_off))
         points.passed(Point.FROZEN)
         self._container.set_aside(stopped)
 

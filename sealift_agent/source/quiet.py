@@ -30,14 +30,21 @@ HELD_S = 0.5
 HALF_OPEN_S = 0.25
 """How long clients may take to confirm the answer that they got. Those of a flood never do: they are not waited for."""
 
+CLOSED_S = 3.0
+"""How long connections that the program has closed may take to send the rest. A peer may never read it."""
+
 POLL_S = 0.002
 
 
 class Quiet:
-    """Finds that moment, and freezes the container in it."""
+    """Finds that moment, and freezes the container in it.
+
+    `cut_off`: how many connections still had data to send that the program had closed. They end without it.
+    """
 
     def __init__(self, container: Container, gateway: Gateway, handshakes: Handshakes) -> None:
         self._container, self._gateway, self._handshakes = container, gateway, handshakes
+        self.cut_off = self._stuck = 0
 
     def freeze(self) -> list[int]:
         """Have the gateway hold packets, freeze the container and detach it: `Container.freeze` has the result.
@@ -45,6 +52,7 @@ class Quiet:
         AgentError if there is no such moment in time. The container runs then.
         """
         until = time.monotonic() + (GROUP_PATIENCE_S if self._gateway.decides_together else PATIENCE_S)
+        self._let_closed_end(min(until, time.monotonic() + CLOSED_S))
         while True:
             self._become_empty(until)
             self._gateway.demand("hold_new")
@@ -64,6 +72,12 @@ class Quiet:
                 )
             time.sleep(HELD_S)
 
+    def _let_closed_end(self, until: float) -> None:
+        """Wait, for so long at most, until nothing is left to be sent of what the program has closed."""
+        while (left := self._handshakes.still_sending()) and time.monotonic() < until:
+            time.sleep(POLL_S)
+        self._stuck = left
+
     def _become_empty(self, until: float) -> None:
         """Wait until the program has accepted all and has read what it has to."""
         while waiting := self._handshakes.unaccepted():
@@ -79,10 +93,12 @@ class Quiet:
             raise AgentError(unread.why(waits), "final dump")
 
     def _is_quiet(self) -> bool:
-        began = time.monotonic()
+        began, stuck = time.monotonic(), self._stuck
         while (waited_s := time.monotonic() - began) < HELD_S:
             half_open = waited_s < HALF_OPEN_S and self._handshakes.are_half_open()
-            if not half_open and not self._handshakes.unaccepted():
+            self.cut_off = self._handshakes.still_sending()
+            closing = self.cut_off > stuck and waited_s < HALF_OPEN_S
+            if not half_open and not closing and not self._handshakes.unaccepted():
                 return True
             time.sleep(POLL_S)
         return False

@@ -1,0 +1,114 @@
+"""TCP connections within a container, half-closed ones with clients, and those between members of a group.
+
+Whatever state they are in and whatever waits in their queues, a move changes nothing of them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import connected
+import pytest
+
+from sealift.migration.request import Options, Strategy
+
+if TYPE_CHECKING:
+    from hosts import Hosts
+
+pytestmark = [pytest.mark.root, pytest.mark.netns]
+
+WITH_IPV6 = ["--sysctl", "net.ipv6.conf.all.disable_ipv6=0", "--sysctl", "net.ipv6.conf.lo.disable_ipv6=0"]
+THERE_AND_BACK = (("source", "destination"), ("destination", "source"))
+STRATEGIES = [Strategy.AUTO, pytest.param(Strategy.POST_COPY, marks=pytest.mark.whole)]
+
+STALL_S = 0.7
+"""A kernel that sends a lost packet again waits a second first: it has not measured the restored connection."""
+
+
+def begin(hosts: Hosts, program: str) -> None:
+    """A container whose own address is among those that it connects to."""
+    where = 'f"127.0.0.1 ::1 {socket.gethostbyname(socket.gethostname())}"'
+    hosts.python("box", f"import socket, sys; sys.argv[1:] = [{where}]\n{program}", options=WITH_IPV6)
+    wait_for(hosts, "source", "box", "ready")
+
+
+def wait_for(hosts: Hosts, host: str, container: str, word: str) -> None:
+    """Until the container has printed it."""
+    hosts.sh(
+        host,
+        'for i in $(seq 300); do docker logs "$1" 2>&1 | grep -q "$2" && exit; sleep 0.1; done; exit 1',
+        container,
+        word,
+    )
+
+
+def asked(hosts: Hosts, host: str, container: str = "box", count: int = 1) -> list[dict[str, Any]]:
+    """What its processes say when they are told to look."""
+    hosts.docker(host, "kill", "--signal", "USR1", container)
+    until = time.monotonic() + 90
+    while True:
+        said = [line for line in hosts.docker(host, "logs", container).splitlines() if line.startswith("{")]
+        if len(said) >= count:
+            return [json.loads(line) for line in said]
+        assert time.monotonic() < until, hosts.docker(host, "logs", container, check=False)
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_connections_within_a_container_keep_every_byte_and_every_end(
+    hosts: Hosts, strategy: Strategy
+) -> None:
+    begin(hosts, connected.PAIRS)
+    for source, destination in THERE_AND_BACK:
+        hosts.engine("box", None, source, destination, strategy=strategy)
+    for said in asked(hosts, "source", count=2):
+        assert said["wrong"] == {}
+        assert said["ends"] == 3 * 18
+        assert said["waited_s"] < 1, "a connection had stopped"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_streams_within_a_container_go_on_at_once(hosts: Hosts, strategy: Strategy) -> None:
+    begin(hosts, connected.STREAMS)
+    report = hosts.engine("box", strategy=strategy)
+    (said,) = asked(hosts, "destination")
+    assert (said["wrong"], said["stuck"]) == ({}, [])
+    late = {name: s for name, s in said["waited_s"].items() if s > report.frozen_ms / 1000 + STALL_S}
+    assert not late, f"frozen for {report.frozen_ms:.0f} ms"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_half_closed_connections_with_clients_survive(hosts: Hosts, strategy: Strategy) -> None:
+    hosts.python("box", connected.SERVER)
+    wait_for(hosts, "source", "box", "listening")
+    with hosts["client"].open(["python3", "-c", connected.CLIENTS, hosts.assigned[-1]]) as channel:
+        channel.settimeout(90)
+        lines = channel.makefile("r")
+        assert lines.readline() == "ready\n"
+        wait_for(hosts, "source", "box", "ready")
+        hosts.engine("box", strategy=strategy)
+        channel.sendall(b"\n")
+        (said,) = asked(hosts, "destination")
+        found = json.loads(lines.readline())
+    assert (said["wrong"], found["wrong"]) == ({}, {})
+    assert max(found["took_s"].values()) < 2, "a connection had stopped"
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_connections_among_members_of_a_group_keep_every_byte_and_every_end(hosts: Hosts) -> None:
+    from flows.migrate_group import migrate_group
+
+    hosts.python("far", connected.MEMBER)
+    address = hosts.assigned[-1]
+    wait_for(hosts, "source", "far", "listening")
+    hosts.python("near", connected.MEMBER, address)
+    for name in ("near", "far"):
+        wait_for(hosts, "source", name, "ready")
+    options = Options(evidence=hosts.evidence("destination"))
+    migrate_group("source", "destination", ["near", "far"], options=options, inventory=hosts.path)
+    hosts.docker("destination", "kill", "--signal", "USR1", "near")
+    (far,), (near,) = asked(hosts, "destination", "far"), asked(hosts, "destination", "near")
+    assert (near["wrong"], far["wrong"]) == ({}, {})
+    assert (near["got"], far["got"]) == (far["sent"], near["sent"])
