@@ -31,7 +31,7 @@ RECEIVE_BYTES = 1 << 15
 HEADER, REQUESTED, LISTED = struct.Struct("=IHHII"), struct.Struct("=BBBBI48x"), struct.Struct("=BBBB")
 PORT_AT, COUNTS_AT = 4, 56
 """Of `inet_diag_msg`: the port, big-endian; `idiag_rqueue`, which for a listener is the length of its queue,
-`idiag_wqueue` with the bytes that nobody has confirmed, the user, and the inode, which is 0 if no program has it open."""
+`idiag_wqueue`, the bytes that nobody has confirmed; the user; the inode, which is 0 if no program has it open."""
 
 
 class Listed(NamedTuple):

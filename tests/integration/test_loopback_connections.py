@@ -112,3 +112,100 @@ def test_connections_among_members_of_a_group_keep_every_byte_and_every_end(host
     (far,), (near,) = asked(hosts, "destination", "far"), asked(hosts, "destination", "near")
     assert (near["wrong"], far["wrong"]) == ({}, {})
     assert (near["got"], far["got"]) == (far["sent"], near["sent"])
+
+
+CLOSED = r"""
+import signal, socket, time
+def pair():
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        near = socket.create_connection(door.getsockname())
+        far = door.accept()[0]
+    near.setblocking(False)
+    sent = 0
+    try:
+        while True:
+            sent += near.send(bytes(65536))
+    except BlockingIOError:
+        pass
+    near.close()
+    return far, sent
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+slow, sent = pair()
+stuck, _ = pair()
+print("ready", flush=True)
+got = 0
+while piece := slow.recv(20_000):
+    got += len(piece)
+    time.sleep(0.005)
+print("got", got == sent, flush=True)
+signal.sigwait([signal.SIGUSR1])
+try:
+    while stuck.recv(1 << 20):
+        pass
+    print('{"end": "in order"}', flush=True)
+except OSError as failure:
+    print('{"end": "%s"}' % failure.strerror, flush=True)
+signal.pause()
+"""
+
+
+def test_a_closed_connection_sends_the_rest_first_and_one_that_cannot_is_in_the_report(hosts: Hosts) -> None:
+    hosts.python("box", CLOSED)
+    wait_for(hosts, "source", "box", "ready")
+    report = hosts.engine("box")
+    wait_for(hosts, "destination", "box", "got True")
+    assert [
+        warning
+        for warning in report.warnings
+        if warning.startswith("1 connections that the program had closed")
+    ]
+    (said,) = asked(hosts, "destination")
+    assert said == {"end": "Connection reset by peer"}
+
+
+CONNECTING = r"""
+import json, signal, socket, sys, threading, time
+done = {}
+def connect(name, timeout_s):
+    with socket.socket() as one:
+        one.settimeout(timeout_s)
+        try:
+            one.connect((sys.argv[1], 7081))
+            done[name] = "connected"
+        except OSError as failure:
+            done[name] = str(failure)
+for name, timeout_s in (("waits", None), ("with a limit", 600)):
+    threading.Thread(target=connect, args=(name, timeout_s), daemon=True).start()
+time.sleep(0.2)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+print("ready", flush=True)
+signal.sigwait([signal.SIGUSR1])
+until = time.monotonic() + 30
+while len(done) < 2 and time.monotonic() < until:
+    time.sleep(0.1)
+print(json.dumps(done), flush=True)
+signal.pause()
+"""
+
+LISTENING = (
+    "import socket, time\ndoor = socket.create_server(('', 7081)); print('up', flush=True); time.sleep(60)"
+)
+
+
+def test_a_program_that_is_connecting_goes_on_connecting(hosts: Hosts) -> None:
+    drop = "iptables -w {} DOCKER-USER -p tcp --dport 7081 -j DROP"
+    for host in ("source", "destination"):
+        hosts.sh(host, drop.format("-I"))
+    try:
+        server = hosts.inventory.machine("client").address
+        hosts.python("box", CONNECTING, server)
+        wait_for(hosts, "source", "box", "ready")
+        with hosts["client"].open(["python3", "-c", LISTENING]) as channel:
+            assert channel.makefile("r").readline() == "up\n"
+            hosts.engine("box")
+            hosts.sh("destination", drop.format("-D"))
+            (said,) = asked(hosts, "destination")
+        assert said == {"waits": "connected", "with a limit": "connected"}
+    finally:
+        for host in ("source", "destination"):
+            hosts.sh(host, drop.format("-D"), check=False)
