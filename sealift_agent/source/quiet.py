@@ -51,8 +51,9 @@ class Quiet:
 
         AgentError if there is no such moment in time. The container runs then.
         """
-        until = time.monotonic() + (GROUP_PATIENCE_S if self._gateway.decides_together else PATIENCE_S)
-        self._let_closed_end(min(until, time.monotonic() + CLOSED_S))
+        together = self._gateway.decides_together
+        self._let_closed_end(GROUP_PATIENCE_S if together else CLOSED_S)
+        until = time.monotonic() + (GROUP_PATIENCE_S if together else PATIENCE_S)
         while True:
             self._become_empty(until)
             self._gateway.demand("hold_new")
@@ -72,8 +73,9 @@ class Quiet:
                 )
             time.sleep(HELD_S)
 
-    def _let_closed_end(self, until: float) -> None:
+    def _let_closed_end(self, patience_s: float) -> None:
         """Wait, for so long at most, until nothing is left to be sent of what the program has closed."""
+        until = time.monotonic() + patience_s
         while (left := self._handshakes.still_sending()) and time.monotonic() < until:
             time.sleep(POLL_S)
         self._stuck = left
