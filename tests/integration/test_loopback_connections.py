@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import connected
 import pytest
+from groups import armed
+from groups import begin as begin_together
+from hosts import kill_agent
 
-from sealift.migration.request import Options, Strategy
+from sealift.errors import SealiftError
+from sealift.migration import recovery
+from sealift.migration.request import Strategy
 
 if TYPE_CHECKING:
     from hosts import Hosts
@@ -79,6 +84,21 @@ def test_streams_within_a_container_go_on_at_once(hosts: Hosts, strategy: Strate
     assert not late, f"frozen for {report.frozen_ms:.0f} ms"
 
 
+@pytest.mark.whole
+@pytest.mark.parametrize(("moment", "victim"), [("restoring", "destination"), ("dumped", "source")])
+def test_streams_go_on_at_the_source_after_a_roll_back(hosts: Hosts, moment: str, victim: str) -> None:
+    begin(hosts, connected.STREAMS)
+    with pytest.raises(SealiftError):
+        hosts.engine("box", {moment: kill_agent(hosts, victim, victim)})
+    until = time.monotonic() + 60
+    while recovery.recover(hosts.inventory):
+        assert time.monotonic() < until
+    (said,) = asked(hosts, "source")
+    assert (said["wrong"], said["stuck"]) == ({}, [])
+    inside = "nsenter -n -t $(docker inspect -f {{.State.Pid}} box) nft list tables"
+    assert "sealift" not in hosts.sh("source", inside)
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_half_closed_connections_with_clients_survive(hosts: Hosts, strategy: Strategy) -> None:
     hosts.python("box", connected.SERVER)
@@ -96,18 +116,15 @@ def test_half_closed_connections_with_clients_survive(hosts: Hosts, strategy: St
     assert max(found["took_s"].values()) < 2, "a connection had stopped"
 
 
-@pytest.mark.usefixtures("prefect_api")
 def test_connections_among_members_of_a_group_keep_every_byte_and_every_end(hosts: Hosts) -> None:
-    from flows.migrate_group import migrate_group
-
     hosts.python("far", connected.MEMBER)
     address = hosts.assigned[-1]
     wait_for(hosts, "source", "far", "listening")
     hosts.python("near", connected.MEMBER, address)
     for name in ("near", "far"):
         wait_for(hosts, "source", name, "ready")
-    options = Options(evidence=hosts.evidence("destination"))
-    migrate_group("source", "destination", ["near", "far"], options=options, inventory=hosts.path)
+    with armed(hosts, "near", "far") as (_, cutovers):
+        assert not begin_together(cutovers)
     hosts.docker("destination", "kill", "--signal", "USR1", "near")
     (far,), (near,) = asked(hosts, "destination", "far"), asked(hosts, "destination", "near")
     assert (near["wrong"], far["wrong"]) == ({}, {})
