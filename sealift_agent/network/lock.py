@@ -140,7 +140,7 @@ class Unlocking:
     """Opens a lock when CRIU has made all connections again, just before they may send.
 
     CRIU waits for it. Without the library in CRIU nobody asks, and `open` comes when all processes run: what has been
-    refused until then is sent when the sockets try again, up to a second later.
+    refused until then is sent when the sockets try again, up to three seconds later.
     """
 
     def __init__(self, lock: Lock, directory: Path) -> None:
