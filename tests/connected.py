@@ -4,15 +4,21 @@ Each is run by Python in a container. It prints `ready`, waits for SIGUSR1, and 
 processes.
 """
 
-PAIRS = r"""
-# python3 -c PAIRS ADDRESSES: connections within the container, in two processes, each in a state of its own.
-import hashlib, json, os, signal, socket, sys, threading, time
-
-MORE, PATIENCE_S = 20_000, 60
+PATTERN = r"""
+import hashlib
 
 def pattern(name, size):
     block = hashlib.sha256(name.encode()).digest() * 64
     return (block * (size // len(block) + 1))[:size]
+"""
+
+PAIRS = (
+    PATTERN
+    + r"""
+# python3 -c PAIRS ADDRESSES: connections within the container, in two processes, each in a state of its own.
+import json, os, signal, socket, sys, threading, time
+
+MORE, PATIENCE_S = 20_000, 60
 
 class End:
     def __init__(self, name, held):
@@ -120,6 +126,7 @@ print(json.dumps({"ends": len(mine), "wrong": wrong, "waited_s": max(end.waited_
 while True:
     time.sleep(10)
 """
+)
 
 STREAMS = r"""
 # python3 -c STREAMS ADDRESSES: numbers under way all the time. Each reader checks them, and how long it has to wait.
@@ -219,25 +226,23 @@ while True:
 
 SERVER = r"""
 # python3 -c SERVER: three clients connect from outside. All stay half closed until SIGUSR1.
-import hashlib, json, signal, socket, threading
+import json, signal, socket, threading
 
 ANSWER = bytes(range(256)) * 4000
 
 door = socket.create_server(("", 7000))
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 print("listening", flush=True)
-asked, heard = [], {}
+asked = []
 for _ in range(3):
     client, _ = door.accept()
     word = client.recv(1)
     if word == b"a":  # has shut its side, and waits for the answer
         while client.recv(4096):
             pass
-        asked.append((word, client))
     elif word == b"b":  # has the answer and its end, and still sends
         client.sendall(ANSWER)
         client.shutdown(socket.SHUT_WR)
-        asked.append((word, client))
     else:  # has shut its side, and reads nothing while the answer fills both queues
         while client.recv(4096):
             pass
@@ -249,7 +254,8 @@ for _ in range(3):
         except BlockingIOError:
             pass
         client.setblocking(True)
-        asked.append((word + bytes(str(sent), "ascii"), client))
+        word += b"%d" % sent
+    asked.append((word, client))
 print("ready", flush=True)
 signal.sigwait([signal.SIGUSR1])
 wrong = {}
@@ -319,15 +325,13 @@ for thread in threads:
 print(json.dumps({"wrong": wrong, "took_s": took}), flush=True)
 """
 
-MEMBER = r"""
+MEMBER = (
+    PATTERN
+    + r"""
 # python3 -c MEMBER OTHER: one of two containers of a group. Without OTHER it listens, else it connects.
-import hashlib, json, signal, socket, sys, threading, time
+import json, signal, socket, sys, threading, time
 
 MORE = 20_000
-
-def pattern(name, size):
-    block = hashlib.sha256(name.encode()).digest() * 64
-    return (block * (size // len(block) + 1))[:size]
 
 def fill(held, data):
     sent, until = 0, time.monotonic() + 0.3
@@ -406,3 +410,4 @@ for thread in threads:
 print(json.dumps({"wrong": wrong, "sent": sent, "got": got, "waited_s": max(waited)}), flush=True)
 signal.pause()
 """
+)
