@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import connected
+import half_closed
 import pytest
 from groups import armed
 from groups import begin as begin_together
@@ -101,9 +102,9 @@ def test_streams_go_on_at_the_source_after_a_roll_back(hosts: Hosts, moment: str
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_half_closed_connections_with_clients_survive(hosts: Hosts, strategy: Strategy) -> None:
-    hosts.python("box", connected.SERVER)
+    hosts.python("box", half_closed.SERVER)
     wait_for(hosts, "source", "box", "listening")
-    with hosts["client"].open(["python3", "-c", connected.CLIENTS, hosts.assigned[-1]]) as channel:
+    with hosts["client"].open(["python3", "-c", half_closed.CLIENTS, hosts.assigned[-1]]) as channel:
         channel.settimeout(90)
         lines = channel.makefile("r")
         assert lines.readline() == "ready\n"
