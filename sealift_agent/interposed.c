@@ -392,7 +392,8 @@ long sendto(int socket, const void *data, size_t size, int flags, const void *to
 #define POKETEXT 4
 #define POKEDATA 5
 #define SETREGS 13
-#define INTERRUPT 0x4207
+#define SETOPTIONS 0x4200
+#define TRACE_CALLS ((void *)1) /* PTRACE_O_TRACESYSGOOD */
 #define SETREGSET 0x4205
 #define PAGE 4096
 
@@ -474,8 +475,9 @@ long ptrace(long request, long pid, unsigned long address, void *data)
 	if (!real)
 		real = (trace *)dlsym(RTLD_NEXT, "ptrace");
 	switch (request) {
-	case INTERRUPT: /* in a restore: all is made, and nothing runs yet */
-		unlock();
+	case SETOPTIONS: /* in a restore: all is made, and nothing runs yet */
+		if (data == TRACE_CALLS)
+			unlock();
 		break;
 	case PEEKTEXT:
 	case PEEKDATA:

@@ -151,8 +151,9 @@ class PlayedLock:
         self.done.append("close")
 
 
-ATTACH = "import ctypes; ctypes.CDLL(None).ptrace(0x4207, 1 << 22, 0, 0); print('on')"
-"""CRIU's first PTRACE_INTERRUPT of a restore."""
+ATTACH = "import ctypes; ctypes.CDLL(None).ptrace({:#x}, 1 << 22, 0, ctypes.c_void_p({})); print('on')"
+INTERRUPT, OPTIONS = (0x4207, 0), (0x4200, 1)
+"""CRIU's PTRACE_INTERRUPT, which comes early for a shadow stack, and PTRACE_O_TRACESYSGOOD when all is there again."""
 
 
 @pytest.fixture
@@ -163,16 +164,25 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return interposed.library("restore")
 
 
-def criu(library: Path, directory: Path) -> subprocess.CompletedProcess[str]:
+def criu(
+    library: Path, directory: Path, asked: tuple[int, int] = OPTIONS
+) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "LD_PRELOAD": str(library), "SEALIFT_ARMED": str(directory)}
     return subprocess.run(
-        [sys.executable, "-c", ATTACH], capture_output=True, text=True, check=False, env=env, timeout=30
+        [sys.executable, "-c", ATTACH.format(*asked)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+        timeout=30,
     )
 
 
 def test_criu_goes_on_when_the_lock_is_open(tmp_path: Path, library: Path) -> None:
     played = PlayedLock()
     unlocking = Unlocking(played, tmp_path)  # type: ignore[arg-type]
+    assert criu(library, tmp_path, INTERRUPT).stdout == "on\n"
+    assert played.done == []
     assert criu(library, tmp_path).stdout == "on\n"
     assert played.done == ["open"]
     unlocking.open()
