@@ -86,7 +86,7 @@ def test_streams_within_a_container_go_on_at_once(hosts: Hosts, strategy: Strate
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize(("moment", "victim"), [("restoring", "destination"), ("dumped", "source")])
+@pytest.mark.parametrize(("moment", "victim"), [("frozen", "destination"), ("dumped", "source")])
 def test_streams_go_on_at_the_source_after_a_roll_back(hosts: Hosts, moment: str, victim: str) -> None:
     begin(hosts, connected.STREAMS)
     with pytest.raises(SealiftError):
