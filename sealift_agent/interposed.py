@@ -12,6 +12,7 @@ memcpy  whose pages follow later.
 ptrace  A process whose first executable mapping is shared makes CRIU's system calls from a private one
         (PHP maps its compiled code so, below the program). One that waits in a system call goes on with it after
         a round or a rolled back dump: see `interrupted`.
+        When all connections are made again, their lock is opened: see `network.lock`.
 ======= ==================================================================================================
 
 A seccomp filter cannot do this: a filtered CRIU may not suspend the filters of other processes.

@@ -72,7 +72,7 @@ def is_end(found: socket.socket, which: Kind | None = None) -> bool:
     asked = select.poll()
     asked.register(found, 0)
     said = asked.poll(0)
-    return bool(said and said[0][1] & select.POLLERR) or _size(found.fileno()) > 0
+    return bool(said and said[0][1] & select.POLLERR)
 
 
 def _bytes(one: Held) -> int:

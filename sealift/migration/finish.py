@@ -13,6 +13,7 @@ from sealift_agent.protocol import Began, CarryOut, Committed, Finish, Frozen, O
 
 if TYPE_CHECKING:
     from sealift.attestation.record import Record
+    from sealift.migration.heard import Heard
     from sealift.migration.results import Finished, Moved, Ready
     from sealift.migration.session import Session
 
@@ -92,10 +93,21 @@ def report(session: Session, ready: Ready, moved: Moved, finished: Finished) -> 
         accelerator=lab.accelerator if lab else None,
         evidence=_evidence(record),
         verified=record.sentences() if record else [],
-        warnings=[*session.warnings, *plan.warnings, *memory.warnings, *finished.warnings],
+        warnings=[*session.warnings, *plan.warnings, *memory.warnings, *_cut_off(heard), *finished.warnings],
     )
     _learn(session, made, plan.cost_ms, frozen_page_bytes, finished.fetched_bytes)
     return made
+
+
+def _cut_off(heard: Heard) -> list[str]:
+    """A warning of connections that have lost data."""
+    frozen = heard.said(Frozen)
+    if frozen is None or not frozen.cut_off:
+        return []
+    return [
+        f"{frozen.cut_off} connections that the program had closed still had data to send, and no program has them "
+        "any more to take them along: their peers miss its end and are reset"
+    ]
 
 
 def _learn(

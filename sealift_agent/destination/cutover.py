@@ -33,6 +33,7 @@ from ..memory import rounds
 from ..memory.lazy import LazyPagesDaemon
 from ..memory.transfer import purpose
 from ..network import bridge_port, sandbox
+from ..network.lock import Lock, Unlocking
 from ..points import Point
 from ..protocol import Committed, Finished, Outcome
 from ..routes import ROLLED_BACK
@@ -96,13 +97,15 @@ def arm(live: Live, copy: Copy, order: ArmDestination, controller: Controller) -
         printer = Printer(container)
         _closes_early(printer, live, copy)
     paused, port = _connect(start, paused, order, live)
+    lock = Unlocking(Lock(str(work / "network"), shut=True), work)
+    held.callback(lock.close)
     start.prepare(live.images)
     flushed.wait()
     armed = Armed(
         live,
         copy,
         controller,
-        Restore(container, start, paused, printer),
+        Restore(container, start, paused, printer, lock),
         Decision(gateway, controller, live.link, live.directory),
         port,
         order.address,

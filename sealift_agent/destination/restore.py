@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import socket
 
     from ..files.printing import Printer
+    from ..network.lock import Unlocking
     from .start import Paused, Start
 
 CREATED_S = 5
@@ -25,13 +26,16 @@ class Restore:
     """States: prepared → restored (`run`) → certain (`make_sure`) → reachable (`complete_memory`) → over.
 
     `start` is Docker's start of the container. `paused` is where it waits. `printer` prints the source's old output, if
-    there is any.
+    there is any. Its connections are under `lock` until they are all made again.
     """
 
-    def __init__(self, container: str, start: Start, paused: Paused, printer: Printer | None) -> None:
+    def __init__(
+        self, container: str, start: Start, paused: Paused, printer: Printer | None, lock: Unlocking
+    ) -> None:
         self.container = container
         self._start, self._wrapper, self._printer = start, paused.wrapper, printer
         self._shim = Shim(container, paused.bundle)
+        self._lock = lock
 
     def print(self, lines: bytes) -> None:
         """Print lines of the source's log, before the container prints any."""
@@ -56,6 +60,7 @@ class Restore:
     def run(self) -> dict[str, int]:
         """Restore. Returns CRIU's statistics."""
         self._start.restore(self._wrapper)
+        self._lock.open()
         return restore_stats(self._start.work)
 
     def first_process(self) -> int:

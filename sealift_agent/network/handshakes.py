@@ -1,5 +1,7 @@
 """TCP connections that clients have begun and the program has not accepted yet, in another network namespace.
 
+Also of those that the program has closed while they still had data to send: only the kernel has them.
+
 CRIU dumps no listener with a connection in its queue (`In-flight connection`), and restores no half-open one: a client
 that has its answer and sends data to a listener that does not know it any more is reset.
 
@@ -13,6 +15,7 @@ import errno
 import os
 import socket
 import struct
+from typing import NamedTuple
 
 from . import inside
 
@@ -21,12 +24,23 @@ SOCK_DIAG_BY_FAMILY = 20
 REQUEST, DUMP = 0x1, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 SYN_RECV, LISTEN = 1 << 3, 1 << 10
+CLOSED_HERE = 1 << 4 | 1 << 9 | 1 << 11  # FIN_WAIT1, LAST_ACK, CLOSING
 """States of a socket, as bits (linux/tcp.h, net/tcp_states.h)."""
 
 RECEIVE_BYTES = 1 << 15
 HEADER, REQUESTED, LISTED = struct.Struct("=IHHII"), struct.Struct("=BBBBI48x"), struct.Struct("=BBBB")
-PORT_AT, QUEUED_AT = 4, 56
-"""Of `inet_diag_msg`: the port, big-endian, and `idiag_rqueue`, which for a listener is the length of its queue."""
+PORT_AT, COUNTS_AT = 4, 56
+"""Of `inet_diag_msg`: the port, big-endian; `idiag_rqueue`, which for a listener is the length of its queue,
+`idiag_wqueue`, the bytes that nobody has confirmed; the user; the inode, which is 0 if no program has it open."""
+
+
+class Listed(NamedTuple):
+    """A socket of TCP, as the kernel lists it."""
+
+    port: int
+    received: int
+    unconfirmed: int
+    inode: int
 
 
 class Handshakes:
@@ -41,17 +55,22 @@ class Handshakes:
     def unaccepted(self) -> dict[int, int]:
         """How many connections wait in the queues of listeners, by port. Ports without any are left out."""
         waiting: dict[int, int] = {}
-        for port, queued in self._listed(LISTEN):
-            if queued:
-                waiting[port] = waiting.get(port, 0) + queued
+        for one in self._listed(LISTEN):
+            if one.received:
+                waiting[one.port] = waiting.get(one.port, 0) + one.received
         return waiting
 
     def are_half_open(self) -> bool:
         """Whether a client was answered and has not confirmed that yet. A search through all connections."""
         return bool(self._listed(SYN_RECV))
 
-    def _listed(self, states: int) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = []
+    def still_sending(self) -> int:
+        """How many connections the program has closed though their peer has not got all of the data."""
+        # Its end counts as one byte more.
+        return sum(not one.inode and one.unconfirmed > 1 for one in self._listed(CLOSED_HERE))
+
+    def _listed(self, states: int) -> list[Listed]:
+        found: list[Listed] = []
         for family in (socket.AF_INET, socket.AF_INET6):
             request = REQUESTED.pack(family, socket.IPPROTO_TCP, 0, 0, states)
             length = HEADER.size + len(request)
@@ -59,8 +78,8 @@ class Handshakes:
             found += self._answer()
         return found
 
-    def _answer(self) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = []
+    def _answer(self) -> list[Listed]:
+        found: list[Listed] = []
         while True:
             data, at = self._socket.recv(RECEIVE_BYTES), 0
             while at + HEADER.size <= len(data):
@@ -74,8 +93,8 @@ class Handshakes:
                         return found
                     raise OSError(-code, os.strerror(-code))
                 (port,) = struct.unpack_from(">H", body, PORT_AT)
-                (queued,) = struct.unpack_from("=I", body, QUEUED_AT)
-                found.append((port, queued))
+                received, unconfirmed, _, inode = struct.unpack_from("=4I", body, COUNTS_AT)
+                found.append(Listed(port, received, unconfirmed, inode))
                 at += max(HEADER.size, length + 3 & ~3)
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ CLOSED, LISTENING = 7, 10
 """TCP's states (linux/tcp_states.h)."""
 
 INTERNET = (socket.AF_INET, socket.AF_INET6)
-SO_PROTOCOL, SO_DOMAIN, TCP_INFO = 38, 39, 11
+SO_PROTOCOL, SO_DOMAIN, SO_PEERNAME, TCP_INFO = 38, 39, 28, 11
 SIOCGIFNAME, SIOCGIFINDEX, IFREQ_BYTES = 0x8910, 0x8933, 40
 
 
@@ -181,9 +181,16 @@ def read(found: socket.socket, which: Kind, usual: dict[str, Value]) -> dict[str
                 kept[name] = _named(found, option, value)
         except OSError:  # not in this state of the socket
             pass
-    if connected:
-        kept.pop("TCP_MAXSEG", None)
+    if "TCP_MAXSEG" in kept and (connected or _was_connected(found)):
+        del kept["TCP_MAXSEG"]  # it is what the connection came to, and can't be set so
     return kept
+
+
+def _was_connected(found: socket.socket) -> bool:
+    """Whether a socket had a connection, which may have ended."""
+    with contextlib.suppress(OSError):
+        return bool(found.getsockopt(SOCKET, SO_PEERNAME, 2))
+    return False
 
 
 def set_differing(found: socket.socket, wanted: dict[str, Value], *, late: bool) -> int:

@@ -59,7 +59,12 @@ class Began(Event):
 @named("frozen")
 @dataclass(frozen=True)
 class Frozen(Event):
-    """The container is frozen, and its bridge port detached."""
+    """The container is frozen, and its bridge port detached.
+
+    `cut_off`: how many connections the program had closed that still had data to send.
+    """
+
+    cut_off: int = 0
 
 
 @named("dumped")

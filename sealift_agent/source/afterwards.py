@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .. import brake, cgroup, criu, docker_api, dumps, restart, volume_marks
 from ..memory import pipes
-from ..network import bridge_port, repair
+from ..network import bridge_port, lock, repair
 from ..routes import COMMITTED, ROLLED_BACK
 from ..trigger import let_go
 from ..wire import AgentError
@@ -80,6 +80,7 @@ def resume(order: Resume) -> None:
         brake.put_back(directory)
         if state["Pid"]:
             bridge_port.find(f"/proc/{state['Pid']}/ns/net", order.address, order.bridge).attach()
+            lock.remove(f"/proc/{state['Pid']}/ns/net")
             group = cgroup.of_process(state["Pid"])
             repair.end(cgroup.pids(group))
             cgroup.thaw(group)

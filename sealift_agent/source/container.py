@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import cgroup, criu, docker_api
 from ..network import bridge_port, repair
+from ..network.lock import Lock
 from ..wire import AgentError
 from .afterwards import remove
 
@@ -25,11 +27,18 @@ class Container:
     """
 
     def __init__(
-        self, container: str, address: str, first: int, group: Path, port: BridgePort, freezer: Path | None
+        self,
+        container: str,
+        address: str,
+        first: int,
+        group: Path,
+        port: BridgePort,
+        lock: Lock,
+        freezer: Path | None,
     ) -> None:
         self.id, self.address = container, address
         self.first, self.group, self.freezer = first, group, freezer
-        self._port = port
+        self._port, self._lock = port, lock
         self._frozen_at: int | None = None
 
     @classmethod
@@ -42,7 +51,8 @@ class Container:
         group = cgroup.of_process(first)
         port = bridge_port.find(f"/proc/{first}/ns/net", address, bridge)
         freezer = cgroup.stand_in(group, directory / "freezer") if cgroup.stopped(group) else None
-        return cls(container, address, first, group, port, freezer)
+        lock = Lock(f"/proc/{first}/ns/net")
+        return cls(container, address, first, group, port, lock, freezer)
 
     @property
     def processes(self) -> list[int]:
@@ -63,6 +73,7 @@ class Container:
         stopped = cgroup.stopped(self.group) if self.freezer is not None else []
         cgroup.freeze(self.group)
         self._frozen_at = time.monotonic_ns()
+        self._lock.shut()
         self._port.detach()
         return stopped
 
@@ -73,6 +84,10 @@ class Container:
 
     def go_on(self) -> int | None:
         """Let it run and attach its port. Returns the nanoseconds for which it was frozen; None if it was not."""
+        with contextlib.suppress(
+            AgentError
+        ):  # `close` removes the lock; a container that stays frozen would be worse
+            self._lock.open()
         self._port.attach()
         if self._frozen_at is None:
             return None
@@ -81,6 +96,10 @@ class Container:
         frozen_at, self._frozen_at = self._frozen_at, None
         criu.forget_checkpoint(self.id)
         return time.monotonic_ns() - frozen_at
+
+    def close(self) -> None:
+        """Leave nothing in its network namespace."""
+        self._lock.close()
 
     def remove(self) -> None:
         """End this copy without letting it run, and remove it. The other copy has won."""

@@ -86,6 +86,7 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
     gateway = authenticated.Gateway(order.gateway, live.order.migration, ANSWER_TIMEOUT_S)
     held.callback(gateway.close)
     container = Container.find(live.order.container, order.address, order.bridge, live.directory)
+    held.callback(container.close)
     trigger = Trigger(live.directory / "armed", "final dump")
     held.callback(trigger.close)
     # The destination has a network namespace ready, so the images need none.
@@ -219,7 +220,7 @@ class Armed:
         self._live.print_again()
         self._live.interrupted.note(self._container.processes)
         stopped = self._quiet.freeze()
-        tell(Frozen())
+        tell(Frozen(self._quiet.cut_off))
         points.passed(Point.FROZEN)
         self._container.set_aside(stopped)
 

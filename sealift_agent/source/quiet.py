@@ -33,18 +33,27 @@ HELD_S, MOST_HELD_S = 0.5, 8.0
 HALF_OPEN_S = 0.25
 """How long clients may take to confirm the answer that they got. Those of a flood never do: they are not waited for."""
 
+CLOSED_S = 3.0
+"""How long connections that the program has closed may take to send the rest. A peer may never read it."""
+
 POLL_S = 0.002
 
 
 class Quiet:
-    """Finds that moment (`wait`), and freezes the container in it (`freeze`)."""
+    """Finds that moment (`wait`), and freezes the container in it (`freeze`).
+
+    `cut_off`: how many connections still had data to send that the program had closed. They end without it.
+    """
 
     def __init__(self, container: Container, gateway: Gateway, handshakes: Handshakes) -> None:
         self._container, self._gateway, self._handshakes = container, gateway, handshakes
+        self.cut_off = self._stuck = 0
 
     def wait(self) -> None:
         """Wait for the moment. New connections are held from then on. AgentError if there is none in time."""
-        until = time.monotonic() + (GROUP_PATIENCE_S if self._gateway.decides_together else PATIENCE_S)
+        together = self._gateway.decides_together
+        until = time.monotonic() + (GROUP_PATIENCE_S if together else PATIENCE_S)
+        self._let_closed_end(GROUP_PATIENCE_S if together else CLOSED_S)
         held_s = HELD_S
         while True:
             self._let_accept(min(until, time.monotonic() + BY_ITSELF_S))
@@ -77,15 +86,24 @@ class Quiet:
                 raise AgentError(self._why(), "final dump")
             self.wait()
 
+    def _let_closed_end(self, patience_s: float) -> None:
+        """Wait, for so long at most, until nothing is left to be sent of what the program has closed."""
+        until = time.monotonic() + patience_s
+        while (left := self._handshakes.still_sending()) and time.monotonic() < until:
+            time.sleep(POLL_S)
+        self._stuck = left
+
     def _let_accept(self, until: float) -> None:
         while self._handshakes.unaccepted() and time.monotonic() < until:
             time.sleep(POLL_S)
 
     def _becomes_quiet(self, patience_s: float) -> bool:
-        began = time.monotonic()
+        began, stuck = time.monotonic(), self._stuck
         while (waited_s := time.monotonic() - began) < patience_s:
             half_open = waited_s < HALF_OPEN_S and self._handshakes.are_half_open()
-            if not half_open and not self._handshakes.unaccepted():
+            self.cut_off = self._handshakes.still_sending()
+            closing = self.cut_off > stuck and waited_s < HALF_OPEN_S
+            if not half_open and not closing and not self._handshakes.unaccepted():
                 return True
             time.sleep(POLL_S)
         return False

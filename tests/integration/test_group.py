@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from groups import armed, begin
 from hosts import counting, until_same
 
-from benchmarks.engine import prepare
-from sealift.errors import MigrationFailed, SealiftError, UnusableInput
+from sealift.errors import MigrationFailed, UnusableInput
 from sealift.migration import group, steps
 from sealift.migration.group import PROJECT_LABEL, of_project
 from sealift.migration.request import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hosts import Hosts
-
-    from sealift.migration.cutover import Cutover
-    from sealift.migration.session import Session
 
 pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.usefixtures("prefect_api")]
 
@@ -93,16 +88,6 @@ def migrate_but_break_the_second(hosts: Hosts) -> None:
         raise steps.first_failure(failures)
 
 
-@contextmanager
-def armed(hosts: Hosts, *names: str) -> Iterator[tuple[list[Session], list[Cutover]]]:
-    with ExitStack() as stack:
-        sessions = group.open_sessions(hosts.inventory, [hosts.request(name) for name in names], stack)
-        cutovers = steps.cutovers(sessions, [prepare(session) for session in sessions])
-        for cutover in cutovers:
-            cutover.arm()
-        yield sessions, cutovers
-
-
 @pytest.mark.whole
 def test_a_group_waits_for_the_slowest_of_it(hosts: Hosts) -> None:
     addresses = {name: hosts.redis(name, memory_mb=5) for name in ("one", "two")}
@@ -113,26 +98,6 @@ def test_a_group_waits_for_the_slowest_of_it(hosts: Hosts) -> None:
     assert first[0].intact, first[0].summary()
     assert first[0].longest_gap_ms > 11_000
     assert {hosts.owner(address) for address in addresses.values()} == {"destination"}
-
-
-def begin(cutovers: list[Cutover]) -> dict[Cutover, SealiftError]:
-    from threading import Thread
-
-    from sealift.model import Step
-
-    failures: dict[Cutover, SealiftError] = {}
-    threads = [Thread(target=cutover.begin) for cutover in cutovers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for cutover in cutovers:
-        cutover.wait(Step.NETWORK_SWITCH)
-        try:
-            cutover.record(Step.NETWORK_SWITCH)
-        except SealiftError as failed:
-            failures[cutover] = failed
-    return failures
 
 
 def test_a_compose_project_is_found_by_its_label(hosts: Hosts) -> None:

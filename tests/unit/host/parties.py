@@ -189,12 +189,16 @@ class PlayedHandshakes:
     def __init__(self) -> None:
         self.waiting: list[dict[int, int]] = []
         self.half_open: list[bool] = []
+        self.sending: list[int] = []
 
     def unaccepted(self) -> dict[int, int]:
         return self.waiting.pop(0) if self.waiting else {}
 
     def are_half_open(self) -> bool:
         return bool(self.half_open and self.half_open.pop(0))
+
+    def still_sending(self) -> int:
+        return self.sending.pop(0) if self.sending else 0
 
 
 class PlayedSource:

@@ -51,6 +51,31 @@ def test_the_kernel_tells_how_many_wait_at_which_port(address: str) -> None:
         assert port not in handshakes.unaccepted()
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_the_kernel_tells_which_closed_connections_still_have_data_to_send(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(socket.create_server((address, 0), family=family))
+        handshakes = Handshakes(f"/proc/{os.getpid()}/ns/net")
+        held.callback(handshakes.close)
+        before = handshakes.still_sending()
+        near = socket.create_connection(listener.getsockname()[:2])
+        far = held.enter_context(listener.accept()[0])
+        near.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                near.send(bytes(1 << 20))
+        assert handshakes.still_sending() == before, "the program has it open"
+        near.close()
+        assert handshakes.still_sending() == before + 1
+        while far.recv(1 << 20):
+            pass
+        until = time.monotonic() + 5
+        while handshakes.still_sending() > before:
+            assert time.monotonic() < until
+
+
 def packet(protocol: int, flags: int, *, options: int = 0, fragment: int = 0) -> bytes:
     length = 5 + options
     head = struct.pack(">BBHHHBBH8x", 0x40 | length, 0, 40, 1, fragment, 64, protocol, 0) + bytes(4 * options)
@@ -134,6 +159,26 @@ def test_those_that_never_confirm_stop_nobody(source: PlayedSource) -> None:
     source.handshakes.half_open = [True] * 100_000
     source.armed.go()
     assert "pass" not in questions
+
+
+def test_what_the_program_has_closed_may_send_the_rest_first(source: PlayedSource) -> None:
+    questions = asked(source)
+    source.handshakes.sending = [2, 1, 0, 1, 1, 0]
+    source.armed.go()
+    assert source.handshakes.sending == []
+    assert questions[:2] == ["hold_new", "hold"]
+    assert source.armed._quiet.cut_off == 0
+
+
+def test_a_peer_that_does_not_read_stops_nobody_and_is_counted(
+    source: PlayedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quiet, "CLOSED_S", 0.01)
+    questions = asked(source)
+    source.handshakes.sending = [2] * 100_000
+    source.armed.go()
+    assert "pass" not in questions
+    assert source.armed._quiet.cut_off == 2
 
 
 def test_a_connection_that_comes_into_the_freeze_is_let_in_and_accepted_first(source: PlayedSource) -> None:

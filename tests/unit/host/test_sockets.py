@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -302,6 +303,24 @@ def test_a_reset_that_nobody_has_read_is_seen_and_stays() -> None:
         with pytest.raises(ConnectionResetError):
             far.recv(9)
         assert not unread.is_end(far)
+        far.close()
+
+
+def test_a_connection_that_both_have_closed_in_order_is_no_loss_whatever_waits_in_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        near = socket.create_connection(door.getsockname())
+        far = door.accept()[0]
+        near.sendall(b"last words")
+        for end in (near, far):
+            end.shutdown(socket.SHUT_WR)
+        until = time.monotonic() + 5
+        while options.state(far) != options.CLOSED:
+            assert time.monotonic() < until
+        assert not unread.is_end(far)
+        kind = options.kind(far)
+        kept = options.read(far, kind, options.defaults(os.getpid(), kind))
+        assert "TCP_MAXSEG" not in kept, "what it came to can't be set"
+        near.close()
         far.close()
 
 
