@@ -19,8 +19,8 @@ from .. import (
     interposed,
     messages,
     points,
+    session_terminals,
     sockets,
-    timerfd,
     volume_marks,
 )
 from ..files import links, watches
@@ -50,6 +50,7 @@ from ..trigger import Trigger
 from ..wire import SILENT_S, AgentError, Alive
 from .container import Container
 from .dump import Dump, LazyDump, Wanted
+from .mending import mend
 from .quiet import Quiet
 
 if TYPE_CHECKING:
@@ -88,10 +89,12 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
     gateway = authenticated.Gateway(order.gateway, live.order.migration, ANSWER_TIMEOUT_S)
     held.callback(gateway.close)
     container = Container.find(live.order.container, order.address, order.bridge, live.directory)
+    container.look_for_sessions(live.descriptors)
     trigger = Trigger(live.directory / "armed", "final dump")
     held.callback(trigger.close)
     # The destination has a network namespace ready, so the images need none.
-    settings = watches.settings(container.processes) + f"external net[{container.network}]:{criu.NETWORK}\n"
+    settings = watches.settings(container.processes) + session_terminals.settings(container.first)
+    settings += container.left.settings + f"external net[{container.network}]:{criu.NETWORK}\n"
     outgoing = live.outgoing(order.pages_port, live.images.name, plain=order.post_copy)
     held.callback(outgoing.close)
     if order.post_copy:
@@ -103,7 +106,7 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
         settings + outgoing.settings,
         interposed.environment(),
         container.freezer,
-        live.on_top,
+        live.on_top + container.left.options,
     )
     dump = (LazyDump if order.post_copy else Dump)(wanted, trigger, outgoing)
     held.callback(dump.end)
@@ -242,7 +245,7 @@ class Armed:
                 inner_groups.write(images, inner_groups.read(container.first, container.id))
             finally:
                 self._dump.wait()
-            timerfd.start_again(images)
+            mend(images, container)
             live.interrupted.call_again(images, container.processes)
             names = links.needed(images, container.processes, live.sender.trees)
         packed_bytes = self._dump.sent().get("packed_bytes", 0)
