@@ -13,6 +13,7 @@ int close(int file);
 int munmap(void *address, size_t size);
 int snprintf(char *buffer, size_t size, const char *format, ...);
 int sscanf(const char *text, const char *format, ...);
+int strcmp(const char *one, const char *other);
 size_t strtoul(const char *text, char **end, int base);
 char *getenv(const char *name);
 int *__errno_location(void);
@@ -89,6 +90,100 @@ static int wants_root_id(unsigned long *asked, long size, unsigned long *changed
 	return 1;
 }
 
+/* The terminal of a container that has one (console.py) */
+
+#define PIDFD_OPEN 434
+#define PIDFD_GETFD 438
+#define MOVE_MOUNT 429
+#define HERE (-100L)
+#define O_RDWR 2
+#define WHAT_IS_OPEN 4L /* MOVE_MOUNT_F_EMPTY_PATH */
+#define ENOENT 2
+#define EPERM 1
+static enum { NONE, TAKEN, MOUNTED, MISSED, GIVEN } terminal;
+static long terminals = -1, master = -1;
+
+/*
+ * Its file system and its master are descriptors of another process, which has made them. They are taken when the first
+ * process is made, which mounts the file system: in its own pid namespace it can't find that other process.
+ */
+static void take_terminal(call *real)
+{
+	char *said = getenv("SEALIFT_TERMINAL");
+	long process, maker, numbers[2];
+
+	if (terminal != NONE || !said || sscanf(said, "%ld %ld %ld", &maker, &numbers[0], &numbers[1]) != 3)
+		return;
+	process = real(PIDFD_OPEN, maker, 0, 0, 0, 0, 0);
+	if (process < 0)
+		return;
+	terminals = real(PIDFD_GETFD, process, numbers[0], 0, 0, 0, 0);
+	master = real(PIDFD_GETFD, process, numbers[1], 0, 0, 0, 0);
+	close(process);
+	if (terminals >= 0 && master >= 0)
+		terminal = TAKEN;
+}
+
+/* The first file system for terminals is that one. */
+int mount(const char *source, const char *place, const char *kind, unsigned long flags, const void *options)
+{
+	static int (*real)(const char *, const char *, const char *, unsigned long, const void *);
+	static call *move;
+	long result;
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "mount");
+	if (!move)
+		move = (call *)dlsym(RTLD_NEXT, "syscall");
+	if (!kind || strcmp(kind, "devpts") || (terminal != TAKEN && (terminal != NONE || !getenv("SEALIFT_TERMINAL"))))
+		return real(source, place, kind, flags, options);
+	if (terminal == NONE) { /* it could not be taken, and Docker has no other */
+		*__errno_location() = EPERM;
+		return -1;
+	}
+	result = move(MOVE_MOUNT, terminals, (long)"", HERE, (long)place, WHAT_IS_OPEN, 0);
+	if (result == 0)
+		terminal = MOUNTED;
+	return result;
+}
+
+/*
+ * At once CRIU asks whether the container's /dev/console, which is a terminal there, exists already (`devpts_restore` in
+ * its tty.c). If not, it opens a new master, and keeps that for the terminal.
+ *
+ * Here it is also given to the session. A process has the terminal of its session from its parent, but CRIU has the
+ * session's first process take it after its children were made: they would have none.
+ */
+int fstatat64(int directory, const char *path, void *found, int flags)
+{
+	static int (*real)(int, const char *, void *, int);
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "fstatat64");
+	if (terminal == MOUNTED) {
+		terminal = MISSED;
+		*__errno_location() = ENOENT;
+		return -1;
+	}
+	return real(directory, path, found, flags);
+}
+
+/* Who gives no mode has anything there, and the kernel does not look at it. */
+int openat64(int directory, const char *path, int flags, unsigned mode)
+{
+	static int (*real)(int, const char *, int, ...);
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "openat64");
+	if (terminal == MISSED && !strcmp(path, "ptmx")) {
+		terminal = GIVEN;
+		/* The session's first process opens it. It may close it again: the maker has it open. */
+		close(real(directory, "0", O_RDWR, 0));
+		return master;
+	}
+	return real(directory, path, flags, mode);
+}
+
 /* CRIU asks for limits with: pid, resource, new limits (none), old limits. */
 long syscall(long number, long a, long b, long c, long d, long e, long f)
 {
@@ -99,6 +194,8 @@ long syscall(long number, long a, long b, long c, long d, long e, long f)
 
 	if (!real)
 		real = (call *)dlsym(RTLD_NEXT, "syscall");
+	if (number == CLONE3 && (((unsigned long *)a)[FLAGS] & CLONE_NEWPID))
+		take_terminal(real);
 	if (number == CLONE3 && wants_root_id((unsigned long *)a, b, changed, ids))
 		return real(number, (long)changed, b, c, d, e, f);
 	result = real(number, a, b, c, d, e, f);

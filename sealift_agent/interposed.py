@@ -6,6 +6,8 @@ It stands between CRIU and the C library (`interposed.c`):
 prlimit Where the kernel refuses the limits of another process, they are read from /proc: see `limits`.
 clone3  The restored container's first process gets the process id in `SEALIFT_ROOT_PID`, if that is set:
         see `destination.stand_in`.
+mount,  The first file system for terminals that CRIU makes is the one in `SEALIFT_TERMINAL`, if that is set, and so is
+openat  the terminal that Docker has: see `destination.console`.
 mmap    Address space that is reserved only takes no memory at the restore (MariaDB reserves 8 TiB).
 malloc, CRIU's table of a mapping's pages takes the memory that is used of it, also when it is copied for a dump
 memcpy  whose pages follow later.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 ENDED = {errno.ENOENT, errno.ESRCH, errno.EINVAL}
@@ -109,6 +109,13 @@ def mounts(pid: int | str) -> list[Mount]:
     if not found:
         raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
     return found
+
+
+def mount_of(pid: int, path: str) -> int:
+    """The number of the mount in which a path is, as a process sees it. ProcessLookupError once it has ended."""
+    numbers = {mount.point: mount.number for mount in mounts(pid)}
+    above = [path, *(str(parent) for parent in PurePosixPath(path).parents)]
+    return next(numbers[point] for point in above if point in numbers)
 
 
 class Mapping(NamedTuple):

@@ -20,8 +20,10 @@ from . import cgroup, held, pidfd, proc, unread
 from .constants import PAGE_BYTES, RESERVED, SHARED_CODE
 from .files import pipe_ends, unlinked, watches
 from .files.opened import is_lost, other_names
+from .left_behind import Left
 from .messages import printable
 from .protocol import Uses
+from .terminals import Terminals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -34,9 +36,6 @@ O_PATH = 0o10000000
 UNREAD_S = 0.3
 """How long something may wait to be read before it counts."""
 
-PTS_MAJORS = range(136, 144)
-TERMINAL_MAJORS = (4, 5)
-PTMX = os.makedev(5, 2)
 MEMORY_MAJOR = 1
 """/dev/null, /dev/zero and their like are on every host."""
 
@@ -49,7 +48,7 @@ def examine(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
     own, groups = _namespaces(init), cgroup.paths(init)
     inside = {pid: is_in for pid in pids if (is_in := _descends(pid, init)) is not None}
     pids = [pid for pid, is_in in inside.items() if is_in]
-    masters = {index for pid in pids for index in _terminal_masters(pid)}
+    terminals = Terminals(init, pids)
     outward = pipe_ends.leading_out(pids, dockers)
     mounts = {number: kind for pid in pids for number, kind in _mounts(pid).items()}
     alive = {pid: (_name(pid), status) for pid in pids if (status := proc.status(pid))}  # others have ended
@@ -59,6 +58,12 @@ def examine(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
     waits: dict[int, set[str]] = {}
     for one, word in unread.lasting(alive, UNREAD_S).items():
         waits.setdefault(one.pid, set()).add(word)
+
+    def descriptors(pid: int) -> Iterator[str]:
+        yield from _descriptors(pid, terminals, mounts, outward)
+        yield from waits.get(pid, ())
+        if terminals.follows(pid):
+            yield "terminal of a session"
 
     def held_by(kinds: Callable[[int], Iterable[str]]) -> dict[str, list[str]]:
         found: dict[str, set[str]] = {}
@@ -82,7 +87,7 @@ def examine(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
         unwatchable=sorted({f"{_name(pid)} ({what})" for pid in pids for what in watches.unresolvable(pid)}),
         mounts=_file_systems(init),
         multicast=_multicast_groups(init),
-        descriptors=held_by(lambda pid: [*_descriptors(pid, masters, mounts, outward), *waits.get(pid, ())]),
+        descriptors=held_by(descriptors),
         mappings=held_by(_mappings),
         namespaces=held_by(
             lambda pid: (kind for kind, its in _namespaces(pid).items() if own.get(kind) != its)
@@ -92,6 +97,12 @@ def examine(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
         profiles=held_by(_profile),
         unlinked=unlinked.find({pid: name for pid, (name, _) in alive.items()}),
     )
+
+
+def left_behind(pids: Iterable[int], init: int, dockers: Collection[str]) -> Left:
+    """What the container's own processes have open of `docker exec` sessions. `init` and `dockers` as for `examine`."""
+    inside = [pid for pid in pids if _descends(pid, init)]
+    return Left(pipe_ends.leading_out(inside, dockers), Terminals(init, inside).left(inside))
 
 
 def _name(pid: int) -> str:
@@ -196,7 +207,7 @@ def _mappings(pid: int) -> Iterator[str]:
                 yield name
 
 
-def _descriptors(pid: int, masters: set[int], mounts: dict[int, str], outward: set[str]) -> Iterator[str]:
+def _descriptors(pid: int, terminals: Terminals, mounts: dict[int, str], outward: set[str]) -> Iterator[str]:
     for path, target in _open_files(pid):
         with contextlib.suppress(OSError, LookupError):
             opened, info = path.stat(), proc.fdinfo(pid, path.name)
@@ -207,7 +218,10 @@ def _descriptors(pid: int, masters: set[int], mounts: dict[int, str], outward: s
             elif target.startswith(("anon_inode:", "/secretmem")):
                 yield target.removesuffix(" (deleted)")
             elif stat.S_ISCHR(opened.st_mode) or stat.S_ISBLK(opened.st_mode):
-                yield from _device(target, opened, masters, visible=info["mnt_id"] in mounts)
+                terminal = terminals.kind(pid, int(path.name), target, opened)
+                yield from (
+                    [terminal] if terminal else _device(target, opened, visible=info["mnt_id"] in mounts)
+                )
             elif target.startswith("/"):
                 yield from _file(pid, path, target, opened, mounts.get(info["mnt_id"]))
             elif target.startswith("pipe:"):
@@ -231,14 +245,9 @@ def _file(pid: int, path: Path, target: str, opened: os.stat_result, kind: str |
         yield f"nameless:{target}"
 
 
-def _device(target: str, opened: os.stat_result, masters: set[int], *, visible: bool) -> Iterator[str]:
-    """A terminal of the container's own, both of whose ends are inside, is none that stands in the way."""
+def _device(target: str, opened: os.stat_result, *, visible: bool) -> Iterator[str]:
     major = os.major(opened.st_rdev) if stat.S_ISCHR(opened.st_mode) else 0
-    if (major in PTS_MAJORS and os.minor(opened.st_rdev) in masters) or opened.st_rdev == PTMX:
-        yield f"pty:{target}"
-    elif major in PTS_MAJORS or major in TERMINAL_MAJORS:
-        yield f"terminal:{target}"
-    elif major != MEMORY_MAJOR:
+    if major != MEMORY_MAJOR:
         yield f"device:{target}"
     elif not visible:
         yield f"elsewhere:{target}"
@@ -266,14 +275,6 @@ def _multicast_groups(pid: int) -> list[str]:
     lines = proc.lines(pid, "net/igmp")
     joined = {int(line.split()[0], 16).to_bytes(4, sys.byteorder) for line in lines[1:] if line[0].isspace()}
     return sorted(socket.inet_ntoa(group) for group in joined - {ALL_HOSTS})
-
-
-def _terminal_masters(pid: int) -> Iterator[int]:
-    """The numbers of the pseudoterminals whose other end a process has."""
-    for path, target in _open_files(pid):
-        if target.endswith("/ptmx"):
-            with contextlib.suppress(OSError, LookupError):
-                yield proc.fdinfo(pid, path.name)["tty-index"]
 
 
 def _mounts(pid: int) -> dict[int, str]:

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import cgroup
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+CONFIG = "config.json"
+
+
+def read(bundle: Path) -> dict[str, Any]:
+    """The specification that a bundle has (OCI runtime specification)."""
+    spec: dict[str, Any] = json.loads((bundle / CONFIG).read_text())
+    return spec
+
+
+def write(bundle: Path, spec: dict[str, Any]) -> None:
+    """Put another one in its place."""
+    (bundle / CONFIG).write_text(json.dumps(spec))
+
+
+def has_terminal(spec: dict[str, Any]) -> bool:
+    """Whether the container has a terminal (`docker run -t`)."""
+    return bool(spec["process"].get("terminal"))
 
 
 def follow_links(spec: dict[str, Any]) -> None:

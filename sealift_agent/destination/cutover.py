@@ -39,7 +39,8 @@ from ..protocol import Committed, Finished, Outcome
 from ..routes import ROLLED_BACK
 from ..wire import AgentError, Alive
 from .afterwards import PORT
-from .bundle import follow_links, has_own_cgroup_namespace, show_own_groups
+from .bundle import follow_links, has_own_cgroup_namespace, has_terminal, read, show_own_groups, write
+from .console import Console
 from .decision import ANSWER_TIMEOUT_S, Decision
 from .restore import Restore
 from .stand_in import StandIn
@@ -94,7 +95,7 @@ def arm(live: Live, copy: Copy, order: ArmDestination, controller: Controller) -
     paused = start.begin()
     printer = None
     if order.log is not None:
-        printer = Printer(container)
+        printer = Printer(container, terminal=has_terminal(read(paused.bundle)))
         _closes_early(printer, live, copy)
     paused, port = _connect(start, paused, order, live)
     lock = Unlocking(Lock(str(work / "network"), shut=True), work)
@@ -126,8 +127,7 @@ def _connect(start: Start, paused: Paused, order: ArmDestination, live: Live) ->
 
     Returns where the start waits now, and the container's bridge port, which is detached.
     """
-    config = paused.bundle / "config.json"
-    spec = json.loads(config.read_text())
+    spec = read(paused.bundle)
     follow_links(spec)
     show_own_groups(spec)
     if has_own_cgroup_namespace(spec):
@@ -135,14 +135,20 @@ def _connect(start: Start, paused: Paused, order: ArmDestination, live: Live) ->
     network = sandbox.make(spec)
     live.resources.callback(network.close)
     by_hook = sandbox.fill_by_hook(spec, network)
-    config.write_text(json.dumps(spec))
+    write(paused.bundle, spec)
+    console = None
+    if has_terminal(spec):
+        interposed.library("restore")  # without it CRIU would make another terminal
+        console = Console(spec)
+        live.resources.callback(console.close)
+        (start.work / "terminal").write_text(f"{console}\n")
     if not by_hook:
         interposed.library(
             "restore"
         )  # without it the restored process would not be the one that Docker knows
         stand_in = StandIn(network, spec)
         live.resources.callback(stand_in.end)
-        paused = start.hand_over(paused, stand_in, live.resources)
+        paused = start.hand_over(paused, stand_in, console, live.resources)
     port = bridge_port.find(network.path, order.address, order.bridge)
     (start.work / PORT).write_text(port.port)
     port.detach()

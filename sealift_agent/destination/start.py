@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import cgroup, criu, docker_api, pidfd, points
+from .. import cgroup, criu, docker_api, pidfd, points, proc
 from ..points import Point
 from ..shim import CREATED, RUNNING
 from ..trigger import Trigger
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import contextlib
 
     from ..memory.lazy import LazyPagesDaemon
+    from .console import Console
     from .stand_in import StandIn
 
 RESTORES = Path("/run/sealift/restore")
@@ -42,6 +43,16 @@ class Paused(NamedTuple):
 
     wrapper: int
     bundle: Path
+
+
+def _console_socket(wrapper: int) -> str:
+    """Where the runtime's `create`, which this process stands for, is to send the terminal's master."""
+    words = proc.read(wrapper, "cmdline").split("\0")
+    if "--console-socket" not in words:
+        raise AgentError(
+            "Docker starts the container without a terminal, though its bundle has one", "restore"
+        )
+    return words[words.index("--console-socket") + 1]
 
 
 class Start:
@@ -89,17 +100,27 @@ class Start:
         process, bundle = (self.work / "waiting").read_text().splitlines()
         return Paused(int(process), Path(bundle))
 
-    def hand_over(self, created: Paused, stand_in: StandIn, held: contextlib.ExitStack) -> Paused:
+    def hand_over(
+        self, created: Paused, stand_in: StandIn, console: Console | None, held: contextlib.ExitStack
+    ) -> Paused:
         """Let `create` return the process `stand_in`, and wait for `start`. Docker fills the network in between.
 
-        The restored container gets the standard descriptors of `create`. They are open until `held` is closed.
+        The restored container gets the standard descriptors of `create`, or the terminal `console` that is made now.
+        They are open until `held` is closed.
         """
         self._stand_in = stand_in
         (self.work / "root-pid").write_text(f"{stand_in.pid}\n")
         for number, name in enumerate(("stdin", "stdout", "stderr")):
-            descriptor = pidfd.borrow(created.wrapper, number)
-            held.callback(os.close, descriptor)
-            (self.work / name).symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
+            # With a terminal the runtime's own output goes there, to whose end containerd waits.
+            place = os.devnull
+            if console is None:
+                descriptor = pidfd.borrow(created.wrapper, number)
+                held.callback(os.close, descriptor)
+                place = f"/proc/{os.getpid()}/fd/{descriptor}"
+            (self.work / name).symlink_to(place)
+        if console is not None:
+            console.listen(self.work / "console")
+            console.give(_console_socket(created.wrapper))
         (self.work / "waiting").unlink()
         self.trigger.say(f"created {stand_in.pid}")
         return self._paused()

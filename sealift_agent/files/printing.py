@@ -1,8 +1,8 @@
 """The pipes between a container and Docker: they are emptied at the source and filled at the destination.
 
-A container prints into a pipe. Its shim copies that into a named pipe, from which Docker reads. The shim begins to copy
-when the runtime's `create` has returned. So the destination writes old output into the named pipes. Docker reads them
-before the restore. So all old lines come before the first line of the restored processes.
+A container prints into a pipe, or on its terminal. Its shim copies that into a named pipe, from which Docker reads. The
+shim begins to copy when the runtime's `create` has returned. So the destination writes old output into the named pipes.
+Docker reads them before the restore. So all old lines come before the first line of the restored processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import proc
+from .. import proc, terminals
 from ..wire import AgentError
 
 if TYPE_CHECKING:
@@ -45,9 +45,10 @@ SET_CAPACITY, CAPACITY_BYTES = 1031, 1 << 20
 class Printer:
     """At the destination: prints the output of the source again, until the shim begins to copy."""
 
-    def __init__(self, container: str) -> None:
+    def __init__(self, container: str, *, terminal: bool = False) -> None:
+        """`terminal`: the container has one, and Docker one pipe for all that it prints."""
         self._pipes: dict[str, int] = {}
-        for stream in STREAMS:
+        for stream in STREAMS[:1] if terminal else STREAMS:
             path = _fifo(container, stream)
             if path is None:
                 raise AgentError(
@@ -82,9 +83,9 @@ class Printer:
 class Drained:
     """At the source, after the freeze: waits until Docker has written all output to the log. It begins when it is made.
 
-    The shim moves output from the container's pipes to the named pipes, and dockerd from those to the log. They are
-    checked in this order. If the pipes are empty and neither program is at work, nothing is on the way. If dockerd is
-    always at work for other containers, the check ends when the log has not changed for `STILL_S`.
+    The shim moves output from the container's pipes, or its terminal, to the named pipes, and dockerd from those to the
+    log. They are checked in this order. If the pipes are empty and neither program is at work, nothing is on the way.
+    If dockerd is always at work for other containers, the check ends when the log has not changed for `STILL_S`.
     """
 
     def __init__(self, container: str, first: int, descriptors: Collection[str], log: Path) -> None:
@@ -95,7 +96,7 @@ class Drained:
         self._log = log
         self._failure: str | None = None
         self._shim = int(proc.status(first).get("PPid", "0"))
-        self._printed = _opened(_pipes(self._shim, descriptors))
+        self._printed = [*_opened(_pipes(self._shim, descriptors)), *terminals.masters(self._shim, first)]
         self._named = _opened(_fifos(container))
         self._daemon = _daemon()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="drained")

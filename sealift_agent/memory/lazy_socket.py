@@ -42,7 +42,7 @@ class LazyPagesSocket:
 
     def __init__(self, work: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self.came = False
+        self.came = self.finished = False
         # The whole name may be too long for the address of a socket (108 bytes, unix(7)).
         held = os.open(work, os.O_PATH | os.O_DIRECTORY)
         try:
@@ -65,16 +65,21 @@ class LazyPagesSocket:
         self.came = True
 
     def take(self) -> Handed | None:
-        """The next memory that is handed over; None after the last. RestoreEnded if it has ended before that."""
-        while len(number := self._socket.recv(NUMBER_BYTES, socket.MSG_WAITALL)) == NUMBER_BYTES:
-            said = int.from_bytes(number, "little", signed=True)
-            if said == FINISHED:
-                return None
-            if said > 0:
-                # One read ends with the message that has a descriptor, so nothing after it is read.
-                _, (descriptor, *_), _, _ = socket.recv_fds(self._socket, 64, 1)
-                return Handed(said, descriptor)
-        raise RestoreEnded("the restore has ended before all was restored", "restore")
+        """What the restore has sent next: a process's memory; None for a process without any, and at the end.
+
+        After the end it is `finished`. RestoreEnded if it has ended before that. What comes later is not waited for: a
+        process may need a page before.
+        """
+        number = self._socket.recv(NUMBER_BYTES, socket.MSG_WAITALL)
+        if len(number) != NUMBER_BYTES:
+            raise RestoreEnded("the restore has ended before all was restored", "restore")
+        said = int.from_bytes(number, "little", signed=True)
+        self.finished = said == FINISHED
+        if self.finished or said <= 0:
+            return None
+        # One read ends with the message that has a descriptor, so nothing after it is read.
+        _, (descriptor, *_), _, _ = socket.recv_fds(self._socket, 64, 1)
+        return Handed(said, descriptor)
 
     def close(self) -> None:
         """Listen no longer."""

@@ -167,7 +167,7 @@ class Pager:
         elif (handed := self._handover.take()) is not None:
             ranges = ((one.address, one.end) for one in self._by_address if one.process == handed.process)
             self._add(Memory(handed.process, Userfault(handed.descriptor), Missing(ranges)))
-        else:
+        elif self._handover.finished:
             self._selector.unregister(self._handover)
             self._handover.close()
             self._all_restored()

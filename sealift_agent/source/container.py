@@ -7,14 +7,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import cgroup, criu, docker_api
+from .. import cgroup, criu, docker_api, processes
+from ..left_behind import Left
 from ..network import bridge_port, repair
 from ..network.lock import Lock
 from ..wire import AgentError
 from .afterwards import remove
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ..network.bridge_port import BridgePort
 
@@ -23,7 +24,7 @@ class Container:
     """States: running → frozen and detached (`freeze`) → running (`go_on`), or gone (`remove`), which is final.
 
     `first` is its first process, `group` its freezer group. `freezer` is the group that CRIU uses instead, if any: see
-    `cgroup.stand_in`.
+    `cgroup.stand_in`. `left` is what `docker exec` sessions have left in it.
     """
 
     def __init__(
@@ -39,7 +40,12 @@ class Container:
         self.id, self.address = container, address
         self.first, self.group, self.freezer = first, group, freezer
         self._port, self._lock = port, lock
+        self.left = Left()
         self._frozen_at: int | None = None
+
+    def look_for_sessions(self, dockers: Collection[str]) -> None:
+        """Before the freeze: find what leads to a `docker exec` session. `dockers` are the pipes of Docker's own."""
+        self.left = processes.left_behind(self.processes, self.first, dockers)
 
     @classmethod
     def find(cls, container: str, address: str, bridge: str, directory: Path) -> Container:

@@ -18,6 +18,7 @@ from .. import (
     interposed,
     messages,
     points,
+    session_terminals,
     volume_marks,
 )
 from ..files import links, watches
@@ -87,10 +88,12 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
     held.callback(gateway.close)
     container = Container.find(live.order.container, order.address, order.bridge, live.directory)
     held.callback(container.close)
+    container.look_for_sessions(live.descriptors)
     trigger = Trigger(live.directory / "armed", "final dump")
     held.callback(trigger.close)
     # The destination has a network namespace ready, so the images need none.
-    settings = watches.settings(container.processes) + f"external net[{container.network}]:{criu.NETWORK}\n"
+    settings = watches.settings(container.processes) + session_terminals.settings(container.first)
+    settings += container.left.settings + f"external net[{container.network}]:{criu.NETWORK}\n"
     outgoing = live.outgoing(order.pages_port, live.images.name, plain=order.post_copy)
     held.callback(outgoing.close)
     if order.post_copy:
@@ -102,7 +105,7 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
         settings + outgoing.settings,
         interposed.environment(),
         container.freezer,
-        live.on_top,
+        live.on_top + container.left.options,
     )
     dump = (LazyDump if order.post_copy else Dump)(wanted, trigger, outgoing)
     held.callback(dump.end)

@@ -45,7 +45,7 @@ class Wanted(NamedTuple):
     """The container to be dumped with its freezer `group`, and the directory `images`.
 
     `settings` are CRIU's, `env` is runc's environment. `freezer` is the group that CRIU uses instead of `group`.
-    `on_top` are runc's options for a dump of only what changed since the last one.
+    `on_top` are further options of runc, as for a dump of only what changed since the last one.
     """
 
     container: str
@@ -181,6 +181,7 @@ class LazyDump(Dump):
                 wanted.images,
                 "--leave-running",
                 "--lazy-pages",
+                *wanted.on_top,
                 "--status-fd",
                 str(self._status),
                 env=self._trigger.environment(LAZY_DUMP_CALL, wanted.settings, wanted.env),

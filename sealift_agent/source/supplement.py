@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import inner_groups, sockets, task_settings, timerfd
+from .. import inner_groups, left_behind, session_terminals, sockets, task_settings, timerfd
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,5 +34,9 @@ class Supplement:
 
     def amend(self, images: Path) -> None:
         """Change the images, in place."""
+        container = self._container
         timerfd.start_again(images)
-        self._interrupted.call_again(images, self._container.processes)
+        session_terminals.mend(images, container.first)
+        left_behind.lead_nowhere(images, container.first, container.left.pipes)
+        left_behind.hang_up(images, container.first, container.left.terminals)
+        self._interrupted.call_again(images, container.processes)

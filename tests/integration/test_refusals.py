@@ -232,11 +232,21 @@ def test_container_with_a_process_in_a_control_group_outside_of_it(hosts: Hosts)
     hosts.sh("source", 'rmdir "$1"', made)
 
 
-def test_container_with_a_terminal(hosts: Hosts) -> None:
-    sleeper(hosts, "box", "-t")
+CHILD = """
+import os, pty, time
+if pty.fork()[0] == 0:
+    os.fork() or os.open("/dev/tty", os.O_RDWR)
+print("up", flush=True)
+time.sleep(1000)
+"""
+
+
+def test_child_with_a_terminal_of_a_session_that_was_begun_inside(hosts: Hosts) -> None:
+    hosts.python("box", CHILD)
+    hosts.sh("source", "until docker logs box | grep -q up; do sleep 0.1; done; sleep 0.5")
     with untouched(hosts, "box"):
         error = hosts.refuse("box")
-    says(error, "source", "preflight", "a terminal attached (-t)", "start it without -t")
+    says(error, "source", "preflight", "(/dev/tty)", "have the program close it")
 
 
 def test_container_with_a_device(hosts: Hosts) -> None:
@@ -277,10 +287,10 @@ def test_bind_mount_whose_counterpart_is_missing(hosts: Hosts) -> None:
 
 
 def test_all_reasons_come_at_once(hosts: Hosts) -> None:
-    sleeper(hosts, "box", "-t", "--device", "/dev/net/tun", "--volume", "/srv:/data")
+    sleeper(hosts, "box", "--pid", "host", "--device", "/dev/net/tun", "--volume", "/srv:/data")
     error = hosts.refuse("box")
     assert isinstance(error, Refused)
-    says(error, "terminal", "devices", "bind mount")
+    says(error, "process namespace", "devices", "bind mount")
     assert len(error.reasons) >= 3
 
 
@@ -317,10 +327,10 @@ def test_command_line_refuses_an_unreadable_inventory_with_status_1(hosts: Hosts
 def test_command_line_refuses_what_the_preflight_refuses_with_status_1(
     hosts: Hosts, prefect_api: str
 ) -> None:
-    sleeper(hosts, "box", "-t")
+    sleeper(hosts, "box", "--device", "/dev/net/tun")
     with untouched(hosts, "box"):
         done = cli("migrate", "box", "--from", "source", "--to", "destination", api=prefect_api)
-    one_sentence(done, "preflight", "source", "terminal attached", "without -t")
+    one_sentence(done, "preflight", "source", "the container has devices", "without it")
 
 
 def test_command_line_says_which_host_is_down_with_status_1(

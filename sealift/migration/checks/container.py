@@ -105,11 +105,12 @@ def configuration(endpoints: Endpoints, inspection: Inspection) -> list[Finding]
     """The container's settings from its start."""
     host, config = inspection.container["HostConfig"], inspection.container["Config"]
     findings = Findings(endpoints.source.name)
-    if config["Tty"]:
+    if config["Tty"] and inspection.there is not None and not inspection.there.interposable:
         findings.no(
             Resource.TERMINALS,
-            "the container has a terminal attached (-t)",
-            "CRIU can't move a terminal whose other end is outside: start it without -t",
+            f"the container has a terminal (-t), and {endpoints.destination_name} can't make the library that CRIU "
+            "needs for it",
+            "Install tcc there",
         )
     if host["Privileged"]:
         findings.no(
@@ -266,6 +267,8 @@ def warnings(container: dict[str, Any]) -> list[str]:
     driver = container["HostConfig"]["LogConfig"]["Type"]
     if driver not in {"json-file", "none"}:
         said.append(f"its output so far stays at the source (log driver {driver}; only json-file's is moved)")
+    if container["Config"]["Tty"]:
+        said.append("whoever is attached (`docker attach`) is not any more: attach again at the destination")
     ports = [port for port, bound in (container["HostConfig"].get("PortBindings") or {}).items() if bound]
     if ports:
         said.append(

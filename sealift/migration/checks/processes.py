@@ -42,6 +42,7 @@ GPU = re.compile(r"/dev/(nvidia|kfd|dri/)")
 UNLINKED_BYTES = 1 << 30
 """`ghost-limit` of etc/criu/runc.conf. CRIU compares it with the bytes of a file on disk: holes do not count."""
 
+LEADING_OUT, FOLLOWS = "pipe leading out", "terminal of a session"
 CLOSE = "CRIU can't dump it: let the program close it, or change the program so that it does not need it"
 
 
@@ -66,9 +67,16 @@ def judge(host: str, uses: Uses, here: HostFacts, there: HostFacts | None) -> li
 
 def warnings(uses: Uses) -> list[str]:
     """What will be otherwise afterwards."""
-    if not uses.outside:
-        return []
-    return [f"processes of `docker exec` or a health check end at the source: {', '.join(uses.outside)}"]
+    said = []
+    if uses.outside:
+        said.append(
+            f"processes of `docker exec` or a health check end at the source: {', '.join(uses.outside)}"
+        )
+    if left := [*uses.descriptors.get(LEADING_OUT, ()), *_holders_of(uses.descriptors, "left:")]:
+        said.append(f"the `docker exec` session that they print to ends, and they move: {_holders(left)}")
+    if follow := uses.descriptors.get(FOLLOWS):
+        said.append(f"they can't open their terminal as /dev/tty any more: {_holders(follow)}")
+    return said
 
 
 def _of(held: Held, prefix: str) -> dict[str, list[str]]:
@@ -77,6 +85,10 @@ def _of(held: Held, prefix: str) -> dict[str, list[str]]:
 
 def _said(kinds: Mapping[str, list[str]]) -> str:
     return ", ".join(f"{name} ({kind})" for kind, who in kinds.items() for name in who)
+
+
+def _holders_of(held: Held, prefix: str) -> list[str]:
+    return [name for who in _of(held, prefix).values() for name in who]
 
 
 def _holders(*lists: Iterable[str]) -> str:
@@ -91,12 +103,11 @@ def _processes(findings: Findings, uses: Uses) -> None:
             f"started from outside, by `docker exec` or a health check: {', '.join(uses.outside)}",
             "They do not move with the container: they end here",
         )
-    if leading_out := uses.descriptors.get("pipe leading out"):
-        findings.no(
+    if leading_out := uses.descriptors.get(LEADING_OUT):
+        findings.unknown(
             Resource.PROCESSES,
             f"they have pipes whose other end is outside, as that of a `docker exec` session: {_holders(leading_out)}",
-            "Nobody would be at the other end there: what writes would be killed (SIGPIPE), what reads would find the "
-            "end. End them, or start them again by `docker exec -d` with their output in a file",
+            "They move, and the session ends: what they print to it is seen nowhere, and what they read from it ends",
         )
     if traced := states.get("traced"):
         findings.no(
@@ -240,11 +251,30 @@ def _terminals(findings: Findings, descriptors: Held) -> None:
     if outside := _of(descriptors, "terminal:"):
         findings.no(
             Resource.TERMINALS,
-            f"a terminal is open: {_said(outside)}",
-            "End the `docker exec -t` session that it belongs to",
+            f"a terminal is open whose other end is outside: {_said(outside)}",
+            "CRIU can't restore it: let the program close it",
         )
-    own = _of(descriptors, "pty:")
-    findings.yes(Resource.TERMINALS, "only with both ends inside" if own else "none")
+    if left := _of(descriptors, "left:"):
+        findings.unknown(
+            Resource.TERMINALS,
+            f"the terminal of a `docker exec` session is open: {_said(left)}",
+            "They move, and the session ends: their terminal is hung up there",
+        )
+    if sessions := _of(descriptors, "session:"):
+        findings.no(
+            Resource.TERMINALS,
+            f"the terminal of a session that was begun inside is open by this name: {_said(sessions)}",
+            "CRIU restores it only for the session's first process: have the program close it",
+        )
+    if follow := descriptors.get(FOLLOWS):
+        findings.unknown(
+            Resource.TERMINALS,
+            f"in a session that was begun inside on a terminal, and not its first process: {_holders(follow)}",
+            "They keep what they have open, but can't open the terminal as /dev/tty any more",
+        )
+    own, inside = _of(descriptors, "console:"), _of(descriptors, "pty:")
+    kinds = (["the container's own"] if own else []) + (["some with both ends inside"] if inside else [])
+    findings.yes(Resource.TERMINALS, ", ".join(kinds) or "none")
 
 
 def _devices(findings: Findings, uses: Uses) -> None:

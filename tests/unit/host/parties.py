@@ -21,6 +21,7 @@ from sealift_agent.destination.copy import Copy
 from sealift_agent.destination.cutover import Armed as ArmedDestination
 from sealift_agent.destination.decision import Decision
 from sealift_agent.interrupted import Interrupted
+from sealift_agent.left_behind import Left
 from sealift_agent.protocol import Decider, Move
 from sealift_agent.source.cutover import Armed as ArmedSource
 from sealift_agent.source.quiet import Quiet
@@ -139,6 +140,7 @@ class Played:
 class PlayedContainer(Played):
     id, address, first, group = "c", "10.77.0.9", 1, Path("/nowhere")
     processes: tuple[int, ...] = ()
+    left = Left()
     once_frozen: Callable[[], object] = lambda: None
 
     def freeze(self) -> list[int]:

@@ -44,13 +44,28 @@ def test_all_that_is_said_at_once_is_taken_one_by_one(work: Path) -> None:
             with (work / str(number)).open("w") as file:
                 socket.send_fds(restore, [b"x"], [file.fileno()])
     say(restore, FINISHED)
-    for number in (17, 19):
+    for number in (17, -18, 19):
         handed = handover.take()
+        assert not handover.finished
+        if number < 0:
+            assert handed is None
+            continue
         assert handed is not None
         assert handed.process == number
         assert Path(f"/proc/self/fd/{handed.descriptor}").readlink().name == str(number)
         os.close(handed.descriptor)
     assert handover.take() is None
+    assert handover.finished
+    restore.close()
+    handover.close()
+
+
+def test_what_comes_after_a_process_without_memory_is_not_waited_for(work: Path) -> None:
+    """Another process may need a page before the restore says anything more."""
+    handover, restore = connected(work)
+    say(restore, -17)
+    assert handover.take() is None
+    assert not handover.finished
     restore.close()
     handover.close()
 
@@ -58,6 +73,7 @@ def test_all_that_is_said_at_once_is_taken_one_by_one(work: Path) -> None:
 def test_a_restore_that_ends_without_a_word_has_failed(work: Path) -> None:
     handover, restore = connected(work)
     say(restore, -17)
+    assert handover.take() is None
     threading.Timer(0.1, restore.close).start()
     with pytest.raises(AgentError, match="ended before all was restored"):
         handover.take()
