@@ -1,0 +1,78 @@
+"""What conversations share."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+TIMEOUT_S = 120
+
+
+def filled(text: str, number: int, wrap: int = 0) -> str:
+    """A text with the turn's number in place of `{n}`, and that number modulo `wrap` in place of `{x}`."""
+    return text.replace("{n}", str(number)).replace("{x}", str(number % wrap if wrap else number))
+
+
+class Conversation:
+    """One connection to a program. `begin` opens it, `turn` says what was wrong with the answer, or None."""
+
+    pause_s = 0.02
+    """Seconds between two turns."""
+
+    def begin(self) -> None:
+        """Greet."""
+
+    def turn(self, number: int) -> str | None:
+        """Ask once. OSError if the connection is lost."""
+        raise NotImplementedError
+
+    def end(self, number: int) -> list[str]:  # noqa: ARG002 - some have nothing to look at
+        """Look at what must be there after the last turn; what is wrong with it."""
+        return []
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class Stream:
+    """A TCP connection, read by lines or by length."""
+
+    def __init__(self, address: str, port: int, *, tls: bool = False) -> None:
+        self.socket: socket.socket = socket.create_connection((address, port), timeout=10)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.settimeout(TIMEOUT_S)
+        if tls:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            self.socket = context.wrap_socket(self.socket)
+        self.answers = self.socket.makefile("rb")
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+        self.socket.sendall(data)
+
+    def line(self) -> bytes:
+        """The next line, with its end."""
+        line = self.answers.readline()
+        if not line.endswith(b"\n"):
+            raise OSError(f"the program closed the connection after {line!r}")
+        return line
+
+    def read(self, size: int) -> bytes:
+        """So many bytes."""
+        data = self.answers.read(size)
+        if len(data) != size:
+            raise OSError("the program closed the connection")
+        return data
+
+    def until(self, end: bytes) -> bytes:
+        """All bytes before this one, which is taken, too."""
+        data = bytearray()
+        while (byte := self.read(1)) != end:
+            data += byte
+        return bytes(data)
+
+    def close(self) -> None:
+        """Close it."""
+        self.answers.close()
+        self.socket.close()
