@@ -8,4 +8,9 @@ IMAGES: dict[str, tuple[str, ...]] = {
         *("snmp", "snmpd", "squid", "stunnel4", "tinyproxy", "uwsgi", "uwsgi-plugin-python3", "valkey-server"),
         *("varnish", "vsftpd"),
     ),
+    "names": (
+        *("bind9", "coturn", "dnsmasq", "dovecot-imapd", "freeradius", "knot", "ldap-utils", "nsd"),
+        *("pdns-backend-bind", "pdns-server", "postfix", "prosody", "python3-twisted", "slapd", "unbound"),
+    ),
+    "mail": ("exim4-daemon-light", "hitch", "proftpd-core", "syslog-ng-core", "znc"),
 }

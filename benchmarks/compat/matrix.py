@@ -43,6 +43,30 @@ def chosen(names: Sequence[str]) -> list[Program]:
     return sorted(programs, key=lambda program: order.index(program.image))
 
 
+def keep(
+    programs: Sequence[Program],
+    dockers: Sequence[str],
+    *,
+    found: dict[str, Row],
+    results: Path | None,
+    say: Callable[[str], None],
+    strategies: Sequence[str] = (),
+) -> list[Row]:
+    """Try all rows of these programs that are not in `found`, and put each there and into the file at once.
+
+    Returns the rows of these programs, old and new.
+    """
+    for docker in dockers:
+        dockers_of(docker)  # a slip of the pen is answered before anything is tried
+    for docker in dockers:
+        for row in run(programs, docker, found, say, strategies):
+            found[row.key] = row
+            if results is not None:
+                store(found.values(), results)
+    names = {program.name for program in programs}
+    return [row for row in found.values() if row.program in names and row.docker in dockers]
+
+
 def run(
     programs: Sequence[Program],
     docker: str,

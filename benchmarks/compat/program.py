@@ -10,6 +10,26 @@ NUMBERED = 'numbers() { seq -f %015.0f 0 9999 >"$1"; }; '
 
 LINES = 10000
 
+COUNTED = """
+mkdir -p /srv/app; cat >/srv/app/app.py <<'END'
+import sqlite3
+def application(environ, start_response):
+    db = sqlite3.connect("/srv/app/counter.db", timeout=60)
+    with db:
+        ((n,),) = db.execute("UPDATE counter SET n = n + 1 RETURNING n").fetchall()
+    db.close()
+    body = f"{n} {environ['PATH_INFO']}".encode()
+    start_response("200 OK", [("Content-Length", str(len(body))), ("Content-Type", "text/plain")])
+    return [body]
+END
+python3 -c "
+import sqlite3
+db = sqlite3.connect('/srv/app/counter.db')
+with db: db.execute('CREATE TABLE counter (n)'), db.execute('INSERT INTO counter VALUES (0)')
+"
+"""
+"""A program behind WSGI, in /srv/app: its workers share a database of SQLite, in which they count the requests."""
+
 
 @dataclass(frozen=True)
 class Program:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from benchmarks.compat.directories import DIRECTORIES
 from benchmarks.compat.servers import SERVERS
-from sealift.errors import UnusableInput
+from benchmarks.compat.services import SERVICES
 
-PROGRAMS = {program.name: program for program in (*SERVERS,)}
+PROGRAMS = {program.name: program for program in (*SERVERS, *SERVICES, *DIRECTORIES)}
+"""By their names, in the order of the table."""

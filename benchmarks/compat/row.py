@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import json
 
 from benchmarks import engine
 from benchmarks.compat import stock
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 CONTAINER = "stock"
 LEGS = ((SOURCE, DESTINATION), (DESTINATION, SOURCE), (SOURCE, DESTINATION))
-BETWEEN_S = 1.0
+BETWEEN_S = 0.7
 """The client goes on for so long before, between and after the moves."""
 
 MOVED, REFUSED, FAILED, CLIENT_ERROR, UNTRIED = "moved", "refused", "failed", "client error", "not started"

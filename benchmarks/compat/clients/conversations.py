@@ -10,13 +10,16 @@ import http.client
 import re
 import socket
 import ssl
+import time
 from typing import Any
 
 import databases
 import names
 import queues
 import sessions
-from talk import Conversation, Stream, filled
+from talk import Conversation, Stream, filled, written
+
+KEPT_S = 30
 
 
 class Dialogue(Conversation):
@@ -36,8 +39,11 @@ class Dialogue(Conversation):
         refused: str = r"(?i)^(-|ERR|[45]\d\d[ -]|\S+ (NO|BAD)\b)",
         tls: bool = False,
         wrap: int = 0,
+        pause_s: float = 0.02,
+        kept: list[str] | None = None,
     ) -> None:
         self.stream = Stream(address, port, tls=tls)
+        self.address, self.kept, self.pause_s = address, kept, pause_s
         self.greeting, self.first, self.each = greeting, first or [], each
         self.refused, self.wrap = re.compile(refused), wrap
 
@@ -73,6 +79,20 @@ class Dialogue(Conversation):
                 break
         return f"expected {expected!r}, heard {heard[-3:]}"
 
+    def end(self, number: int) -> list[str]:
+        """What was sent is kept, each once."""
+        if self.kept is None:
+            return []
+        web, path, pattern = self.kept
+        deadline = time.monotonic() + KEPT_S
+        while True:
+            found = sorted(map(int, re.findall(pattern, written(self.address, int(web), path))))
+            if found == list(range(1, number + 1)):
+                return []
+            if time.monotonic() > deadline:
+                return [f"of {number} {len(found)} are kept, {len(set(found))} of them different ones"]
+            time.sleep(0.5)
+
     def close(self) -> None:
         """Close the connection."""
         self.stream.close()
@@ -97,6 +117,7 @@ class Web(Conversation):
         headers: dict[str, str] | None = None,
         tls: bool = False,
         wrap: int = 0,
+        tunnel: str = "",
         before: list[list[str]] | None = None,
     ) -> None:
         self.path, self.expected, self.lines, self.method, self.body = path, expected, lines, method, body
@@ -110,6 +131,9 @@ class Web(Conversation):
             )
         else:
             self.connection = http.client.HTTPConnection(address, port, timeout=120)
+        if tunnel:
+            host, _, inner = tunnel.partition(":")
+            self.connection.set_tunnel(host, int(inner))
 
     def begin(self) -> None:
         """Connect."""
@@ -170,6 +194,8 @@ KINDS: dict[str, Any] = {
     "stomp": queues.Stomp,
     "gearman": queues.Gearman,
     "dns": names.Names,
+    "dns by datagrams": names.NamesByDatagrams,
+    "stun": names.Stun,
     "ntp": names.Time,
     "snmp": names.Snmp,
     "ssh": sessions.Shell,

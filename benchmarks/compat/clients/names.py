@@ -12,6 +12,22 @@ TRIES = 60
 """Datagrams may be lost: a question without an answer is asked again each second."""
 
 
+def question(number: int, chosen: int, zone: str) -> bytes:
+    """A query of DNS (RFC 1035) for the text of one name."""
+    labels = [f"n{chosen}", *zone.split(".")]
+    name = b"".join(bytes([len(label)]) + label.encode() for label in labels) + b"\0"
+    return struct.pack(">6H", number % 65536, 0x100, 1, 0, 0, 0) + name + struct.pack(">2H", 16, 1)
+
+
+def unlike(query: bytes, chosen: int, answer: bytes) -> str | None:
+    """What is wrong with an answer, or None."""
+    text = str(chosen).encode()
+    expected = struct.pack(">HB", len(text) + 1, len(text)) + text
+    if answer[:2] != query[:2] or answer[3] & 15 or expected not in answer:
+        return f"expected {chosen}, got {answer!r}"
+    return None
+
+
 class Names(Conversation):
     """DNS over one TCP connection (RFC 7766): the text of the name nX is X."""
 
@@ -21,18 +37,10 @@ class Names(Conversation):
 
     def turn(self, number: int) -> str | None:
         """Ask for one text."""
-        chosen = number % self.wrap
-        labels = [f"n{chosen}", *self.zone.split(".")]
-        name = b"".join(bytes([len(label)]) + label.encode() for label in labels) + b"\0"
-        query = struct.pack(">6H", number % 65536, 0x100, 1, 0, 0, 0) + name + struct.pack(">2H", 16, 1)
+        query = question(number, number % self.wrap, self.zone)
         self.stream.send(struct.pack(">H", len(query)) + query)
         (size,) = struct.unpack(">H", self.stream.read(2))
-        answer = self.stream.read(size)
-        text = str(chosen).encode()
-        expected = struct.pack(">HB", len(text) + 1, len(text)) + text
-        if answer[:2] != query[:2] or answer[3] & 15 or expected not in answer:
-            return f"expected {chosen}, got {answer!r}"
-        return None
+        return unlike(query, number % self.wrap, self.stream.read(size))
 
     def close(self) -> None:
         """Close the connection."""
@@ -60,6 +68,34 @@ class Datagrams(Conversation):
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
+
+
+class NamesByDatagrams(Datagrams):
+    """DNS by UDP: the text of the name nX is X."""
+
+    def __init__(self, address: str, port: int, zone: str, wrap: int) -> None:
+        super().__init__(address, port)
+        self.zone, self.wrap = zone, wrap
+
+    def turn(self, number: int) -> str | None:
+        """Ask for one text."""
+        query = question(number, number % self.wrap, self.zone)
+        answer = self.asked(query)
+        while answer[:2] != query[:2]:
+            answer = self.socket.recv(4096)  # the answer to a question that was repeated
+        return unlike(query, number % self.wrap, answer)
+
+
+class Stun(Datagrams):
+    """STUN (RFC 8489): a binding request, whose answer has its transaction id."""
+
+    def turn(self, number: int) -> str | None:
+        """Ask for the own address."""
+        mark = number.to_bytes(12, "big")
+        answer = self.asked(struct.pack(">HHI", 1, 0, 0x2112A442) + mark)
+        while answer[8:20] != mark:
+            answer = self.socket.recv(4096)
+        return None if answer[:2] == b"\1\1" else f"not a success: {answer!r}"
 
 
 class Time(Datagrams):

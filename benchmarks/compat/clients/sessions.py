@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import subprocess
 import time
 
-from talk import Conversation, Stream
+from talk import Conversation, Stream, written
 
 END_S = 140
 
@@ -123,16 +122,3 @@ class Cron(Conversation):
         minutes = [int(each) for each in self.known]
         expected = list(range(minutes[0], minutes[0] + len(minutes)))
         return [] if minutes == expected else [f"expected {expected}, got {minutes}"]
-
-
-def written(address: str, port: int, path: str) -> str:
-    """A file that a web server in the container shows."""
-    connection = http.client.HTTPConnection(address, port, timeout=60)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.read().decode(errors="replace") if response.status == 200 else ""
-    except http.client.HTTPException as lost:
-        raise OSError(repr(lost)) from lost
-    finally:
-        connection.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import socket
 import ssl
 
@@ -9,8 +11,19 @@ TIMEOUT_S = 120
 
 
 def filled(text: str, number: int, wrap: int = 0) -> str:
-    """A text with the turn's number in place of `{n}`, and that number modulo `wrap` in place of `{x}`."""
-    return text.replace("{n}", str(number)).replace("{x}", str(number % wrap if wrap else number))
+    """A text with the turn's number in it.
+
+    It stands in place of `{n}`, with ten digits in place of `{p}`, modulo `wrap` for `{x}`, in Base64 for `{b}`.
+    """
+    forms = {
+        "{n}": str(number),
+        "{p}": f"{number:010d}",
+        "{x}": str(number % wrap if wrap else number),
+        "{b}": base64.b64encode(str(number).encode()).decode(),
+    }
+    for name, form in forms.items():
+        text = text.replace(name, form)
+    return text
 
 
 class Conversation:
@@ -76,3 +89,15 @@ class Stream:
         """Close it."""
         self.answers.close()
         self.socket.close()
+
+def written(address: str, port: int, path: str) -> str:
+    """A file that a web server in the container shows."""
+    connection = http.client.HTTPConnection(address, port, timeout=60)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.read().decode(errors="replace") if response.status == 200 else ""
+    except http.client.HTTPException as lost:
+        raise OSError(repr(lost)) from lost
+    finally:
+        connection.close()
