@@ -130,7 +130,9 @@ def compat(
     names: Annotated[list[str] | None, typer.Argument(help="Programs of the table. Default: all.")] = None,
     docker: Annotated[
         list[str] | None,
-        typer.Option("--docker", help="Docker's version: 26, 28 or 26:28. May be given again. Default: 26, 28."),
+        typer.Option(
+            "--docker", help="Docker's version: 26, 28 or 26:28. May be given again. Default: 26, 28."
+        ),
     ] = None,
     strategy: Annotated[
         list[str] | None,

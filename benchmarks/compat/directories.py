@@ -59,7 +59,7 @@ DIRECTORIES = (
         "unbound",
         "{ printf 'server:\\n interface: 0.0.0.0\\n access-control: 0.0.0.0/0 allow\\n"
         ' local-zone: "compat.test." static\\n\'; '
-        "seq 0 999 | sed \"s/.*/ local-data: 'n&.compat.test. TXT \\\"&\\\"'/\"; } >/etc/unbound/unbound.conf.d/compat.conf; "
+        'seq 0 999 | sed "s/.*/ local-data: \'n&.compat.test. TXT \\"&\\"\'/"; } >/etc/unbound/unbound.conf.d/compat.conf; '
         "/usr/libexec/unbound-helper root_trust_anchor_update; exec unbound -d -p",
         53,
         DNS,
@@ -138,7 +138,7 @@ DIRECTORIES = (
         "Python with events",
         "names",
         "python3-twisted",
-        'mkdir -p /srv/web; seq -f %015.0f 0 9999 >/srv/web/numbers; exec twistd3 -n --pidfile= web '
+        "mkdir -p /srv/web; seq -f %015.0f 0 9999 >/srv/web/numbers; exec twistd3 -n --pidfile= web "
         "--listen=tcp:8080 --path /srv/web",
         8080,
         {"talk": "web", "path": "/numbers", "lines": 10000},

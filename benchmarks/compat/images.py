@@ -2,10 +2,38 @@
 
 IMAGES: dict[str, tuple[str, ...]] = {
     "servers": (
-        *("apache2", "beanstalkd", "chrony", "collectd-core", "cron", "dictd", "gearman-job-server", "gunicorn"),
-        *("haproxy", "icecast2", "inspircd", "lighttpd", "memcached", "monit", "mosquitto", "nginx", "ngircd"),
+        *(
+            "apache2",
+            "beanstalkd",
+            "chrony",
+            "collectd-core",
+            "cron",
+            "dictd",
+            "gearman-job-server",
+            "gunicorn",
+        ),
+        *(
+            "haproxy",
+            "icecast2",
+            "inspircd",
+            "lighttpd",
+            "memcached",
+            "monit",
+            "mosquitto",
+            "nginx",
+            "ngircd",
+        ),
         *("openssh-client", "openssh-server", "pgbouncer", "privoxy", "redis-server", "rsync", "rsyslog"),
-        *("snmp", "snmpd", "squid", "stunnel4", "tinyproxy", "uwsgi", "uwsgi-plugin-python3", "valkey-server"),
+        *(
+            "snmp",
+            "snmpd",
+            "squid",
+            "stunnel4",
+            "tinyproxy",
+            "uwsgi",
+            "uwsgi-plugin-python3",
+            "valkey-server",
+        ),
         *("varnish", "vsftpd"),
     ),
     "names": (
@@ -13,4 +41,9 @@ IMAGES: dict[str, tuple[str, ...]] = {
         *("pdns-backend-bind", "pdns-server", "postfix", "prosody", "python3-twisted", "slapd", "unbound"),
     ),
     "mail": ("exim4-daemon-light", "hitch", "proftpd-core", "syslog-ng-core", "znc"),
+    "sql": ("mariadb-client", "mariadb-server", "pgbouncer", "postgresql", "postgresql-client"),
+    "go": (
+        *("caddy", "etcd-client", "etcd-server", "nats-server", "prometheus", "prometheus-alertmanager"),
+        "prometheus-node-exporter",
+    ),
 }

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.compat import row as rows
 from benchmarks.compat.programs import PROGRAMS
-from benchmarks.compat.row import FAILED, MOVED, REFUSED, Row
+from benchmarks.compat.row import MOVED, REFUSED, Row
+from benchmarks.measure.origin import code
 from benchmarks.testbed import Testbed
 from sealift.errors import UnusableInput
 from sealift.files import read_bounded
@@ -94,8 +95,8 @@ def run(
 
 
 def settled(row: Row | None) -> bool:
-    """Whether a row need not be tried again: it was tried with this code, and the program came up."""
-    return row is not None and row.outcome != rows.UNTRIED and row.code == rows.code() and "+" not in row.code
+    """Whether a row need not be tried again: it was as it must be with this code, which is committed."""
+    return row is not None and not wrong(row) and row.code == code() and not row.code.endswith("+")
 
 
 def sentence(row: Row) -> str:
@@ -107,15 +108,14 @@ def sentence(row: Row) -> str:
 
 
 def wrong(row: Row) -> str:
-    """What is wrong with a row, or nothing: it did not go where it must, or `check` was wrong."""
+    """What is wrong with a row, or nothing: it did not go and is not known not to, or `check` was wrong."""
     known = PROGRAMS[row.program].limit if row.program in PROGRAMS else ""
     if row.outcome == MOVED:
-        return "`check` said no, and it went" if not row.check_is_right else ""
-    if row.outcome == REFUSED:
-        return "" if known else f"it was refused, and is not known not to go: {row.reason}"
-    if row.outcome == FAILED and row.check == "yes":
-        return f"`check` said yes, and it failed: {row.reason}"
-    return f"{row.outcome}: {row.reason}"
+        return "" if row.check_is_right else f"`check` said no, and it went: {row.reason}"
+    if row.outcome == REFUSED and known:
+        return ""
+    said = {"yes": "`check` said yes: ", "no": "`check` said no: "}.get(row.check, "")
+    return f"{row.outcome}; {said}{row.reason}"
 
 
 @contextmanager

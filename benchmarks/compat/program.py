@@ -35,8 +35,8 @@ with db: db.execute('CREATE TABLE counter (n)'), db.execute('INSERT INTO counter
 class Program:
     """One row of the table, but for strategy and Docker.
 
-    `start` is a shell script that ends in `exec`: what the package's unit or its documentation starts, in the foreground,
-    with the settings that a client from another host needs.
+    `start` is a shell script that ends in `exec`: what the package's unit or its documentation starts, in the
+    foreground, with the settings that a client from another host needs.
     """
 
     name: str

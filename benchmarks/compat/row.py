@@ -129,9 +129,11 @@ def _try(trial: _Trial, address: str, testbed: Testbed) -> str:
         for host in DOCKER_HOSTS:
             tag = stock.provide(testbed[host], image, packages, say=testbed.say)
         _start(program, tag, address, testbed)
-        found["version"] = testbed[SOURCE].run(
-            ["docker", "exec", CONTAINER, "dpkg-query", "-W", "-f", "${Version}", program.package]
-        ).stdout
+        found["version"] = (
+            testbed[SOURCE]
+            .run(["docker", "exec", CONTAINER, "dpkg-query", "-W", "-f", "${Version}", program.package])
+            .stdout
+        )
         client = _client(program, address, testbed)
         with client:
             return _moves(trial, client, testbed)
@@ -189,8 +191,10 @@ def _moves(trial: _Trial, client: Script, testbed: Testbed) -> str:
 
 def _options(testbed: Testbed, destination: str, trial: _Trial) -> Options:
     # All that the inventory says; where it says nothing, nothing has to be asked for by name.
-    evidence = None if testbed.inventory.host(destination).vm else "none"
-    return Options(strategy=Strategy(trial.strategy), evidence=evidence)
+    return Options(
+        strategy=Strategy(trial.strategy),
+        evidence=None if testbed.inventory.host(destination).vm else "none",
+    )
 
 
 def _printed(testbed: Testbed) -> str:

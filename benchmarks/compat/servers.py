@@ -22,7 +22,7 @@ APACHE = (
 LIGHTTPD = (
     NUMBERED
     + "numbers /var/www/html/numbers; "
-    + "echo 'server.max-keep-alive-requests = 1000000' >/etc/lighttpd/conf-enabled/99-compat.conf; "
+    + "echo 'server.max-keep-alive-requests = 32767' >/etc/lighttpd/conf-enabled/99-compat.conf; "
 )
 HAPROXY = """
 mkdir -p /run/haproxy

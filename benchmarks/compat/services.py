@@ -134,7 +134,8 @@ SERVICES = (
         "servers",
         "inspircd",
         "sed -i 's/127.0.0.1/*/; s/commandrate=\"[0-9]*\"//' /etc/inspircd/inspircd.conf; mkdir -p /run/inspircd; "
-        "chown irc: /run/inspircd; " + as_user("irc", "inspircd --nofork --config=/etc/inspircd/inspircd.conf"),
+        "chown irc: /run/inspircd; "
+        + as_user("irc", "inspircd --nofork --config=/etc/inspircd/inspircd.conf"),
         6667,
         {
             "talk": "dialogue",
@@ -162,6 +163,7 @@ SERVICES = (
         "exim4-daemon-light",
         MAILBOX + "sed -i \"s/^dc_local_interfaces=.*/dc_local_interfaces='0.0.0.0'/; "
         "s/^dc_other_hostnames=.*/dc_other_hostnames='localhost'/\" /etc/exim4/update-exim4.conf.conf; "
+        "sed -i '1i smtp_accept_queue_per_connection = 0' /etc/exim4/exim4.conf.template; "
         "update-exim4.conf; mkdir -p /run/exim4; chown Debian-exim: /run/exim4; exec exim4 -bdf -q30m",
         25,
         SMTP,

@@ -1,6 +1,7 @@
 """Container images of Debian's packages as they are: maintainer scripts are run, and only documentation is left out.
 
-Several programs share one image, since most of an image is the same. Each image is cached by the hash of its description.
+Several programs share one image, since most of an image is the same. Each image is cached by the hash of its
+description.
 """
 
 from __future__ import annotations
@@ -47,9 +48,7 @@ def build(name: str, packages: tuple[str, ...], *, say: Callable[[str], None]) -
     say(f"building the image of stock programs {name!r}, once")
     archive.parent.mkdir(parents=True, exist_ok=True)
     building = archive.with_suffix(f".{os.getpid()}.tar")
-    options = [
-        f"--aptopt={option}" for option in ('APT::Install-Recommends "false"', *forwarded_options())
-    ]
+    options = [f"--aptopt={option}" for option in ('APT::Install-Recommends "false"', *forwarded_options())]
     options += [f"--dpkgopt=path-exclude=/usr/share/{each}/*" for each in LEFT_OUT]
     try:
         run(

@@ -1,7 +1,7 @@
 """What a client says to a program in one turn, and what it must hear. `watch.py` has the loop.
 
-A turn has a number, which counts from one. A conversation sends it, and the program must give it back in the right place:
-stored and read again, counted, or computed. So a lost, repeated or exchanged message is noticed in its turn.
+A turn has a number, which counts from one. A conversation sends it, and the program must give it back in the right
+place: stored and read again, counted, or computed. So a lost, repeated or exchanged message is noticed in its turn.
 """
 
 from __future__ import annotations
@@ -118,11 +118,13 @@ class Web(Conversation):
         tls: bool = False,
         wrap: int = 0,
         tunnel: str = "",
+        pause_s: float = 0.02,
         before: list[list[str]] | None = None,
     ) -> None:
         self.path, self.expected, self.lines, self.method, self.body = path, expected, lines, method, body
         self.headers, self.wrap, self.before = headers or {}, wrap or lines, before or []
         self.count: int | None = None
+        self.pause_s = pause_s
         if tls:
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -145,7 +147,7 @@ class Web(Conversation):
     def turn(self, number: int) -> str | None:
         """Make the requests of a turn."""
         for method, path, body in self.before:
-            status, _, text = self._request(method, path, body, {}, number)
+            status, _, text = self._request(method, path, body, self.headers, number)
             if status >= 300:
                 return f"{method} {path}: {status} {text[:100]!r}"
         headers = dict(self.headers)

@@ -25,7 +25,9 @@ class PostgreSQL(Conversation):
 
     def turn(self, number: int) -> str | None:
         """Write a row and count, in one transaction."""
-        rows = self.query(f"INSERT INTO log VALUES ({number}); UPDATE counter SET n = n + 1 RETURNING n")
+        rows = self.query(
+            f"INSERT INTO log VALUES ({number}); UPDATE counter SET n = n + 1 RETURNING n"  # noqa: S608 - a number of ours
+        )
         return None if rows == [str(number)] else f"expected {number}, got {rows}"
 
     def end(self, number: int) -> list[str]:
@@ -87,7 +89,7 @@ class MySQL(Conversation):
 
     def turn(self, number: int) -> str | None:
         """Write a row and read it back."""
-        self.query(f"INSERT INTO compat.log (v) VALUES ({number})")
+        self.query(f"INSERT INTO compat.log (v) VALUES ({number})")  # noqa: S608 - a number of ours
         rows = self.query("SELECT CONCAT(n, ' ', v) FROM compat.log ORDER BY n DESC LIMIT 1")
         return None if rows == [f"{number} {number}"] else f"expected {number}, got {rows}"
 

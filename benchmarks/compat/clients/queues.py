@@ -55,7 +55,8 @@ class Stomp(Conversation):
     def begin(self) -> None:
         """Connect and subscribe."""
         self._send(
-            "CONNECT", f"accept-version:1.2\nhost:/\nlogin:{self.user}\npasscode:{self.password}\nheart-beat:0,0"
+            "CONNECT",
+            f"accept-version:1.2\nhost:/\nlogin:{self.user}\npasscode:{self.password}\nheart-beat:0,0",
         )
         if not self._frame().startswith(b"CONNECTED"):
             raise OSError("the broker refuses the connection")

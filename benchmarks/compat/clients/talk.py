@@ -90,6 +90,7 @@ class Stream:
         self.answers.close()
         self.socket.close()
 
+
 def written(address: str, port: int, path: str) -> str:
     """A file that a web server in the container shows."""
     connection = http.client.HTTPConnection(address, port, timeout=60)
