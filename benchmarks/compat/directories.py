@@ -59,7 +59,8 @@ DIRECTORIES = (
         "unbound",
         "{ printf 'server:\\n interface: 0.0.0.0\\n access-control: 0.0.0.0/0 allow\\n"
         ' local-zone: "compat.test." static\\n\'; '
-        'seq 0 999 | sed "s/.*/ local-data: \'n&.compat.test. TXT \\"&\\"\'/"; } >/etc/unbound/unbound.conf.d/compat.conf; '
+        'seq 0 999 | sed "s/.*/ local-data: \'n&.compat.test. TXT \\"&\\"\'/"; } '
+        ">/etc/unbound/unbound.conf.d/compat.conf; "
         "/usr/libexec/unbound-helper root_trust_anchor_update; exec unbound -d -p",
         53,
         DNS,

@@ -46,4 +46,7 @@ IMAGES: dict[str, tuple[str, ...]] = {
         *("caddy", "etcd-client", "etcd-server", "nats-server", "prometheus", "prometheus-alertmanager"),
         "prometheus-node-exporter",
     ),
+    "jvm": ("activemq", "tomcat10", "zookeeper"),
+    "beam": ("ejabberd", "rabbitmq-server", "yaws"),
+    "script": ("gunicorn", "nginx", "nodejs", "php-cli", "php-fpm", "puma"),
 }

@@ -25,8 +25,8 @@ measures the longest time without one. Meanwhile the container moves there, back
 `sealift check` is asked for its verdict.
 
 The figures were measured in the `netns` lab: both hosts share one kernel and two processors, which other work used,
-too. They show the order of size, and not what a network costs. `auto` is stop-and-copy there, since that kernel does not
-track dirty pages; for the same reason there is no pre-copy.
+too. They show the order of size, and not what a network costs. `auto` is stop-and-copy there, since that kernel does
+not track dirty pages; for the same reason there is no pre-copy.
 """
 
 

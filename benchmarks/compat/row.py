@@ -112,14 +112,19 @@ def run(program: Program, strategy: str, docker: str, testbed: Testbed) -> Row:
     network = testbed.inventory.network.workloads
     # Not an address that was there lately, since hosts remember for a minute at which port an address was.
     address = str(network[network.num_addresses // 2 + secrets.randbelow(network.num_addresses // 2 - 2)])
+    _remove(testbed)  # of a run that was killed
     testbed.assign(address, SOURCE)
     try:
         outcome = _try(trial, address, testbed)
     finally:
-        for host in DOCKER_HOSTS:
-            testbed[host].run(["docker", "rm", "--force", "--volumes", CONTAINER], check=False, timeout_s=120)
+        _remove(testbed)
         testbed.release(address)
     return trial.row(outcome, time.monotonic() - began)
+
+
+def _remove(testbed: Testbed) -> None:
+    for host in DOCKER_HOSTS:
+        testbed[host].run(["docker", "rm", "--force", "--volumes", CONTAINER], check=False, timeout_s=120)
 
 
 def _try(trial: _Trial, address: str, testbed: Testbed) -> str:

@@ -114,7 +114,7 @@ SERVERS = (
         "proxy",
         "servers",
         "squid",
-        f"{BACKEND}echo 'http_access allow all' >/etc/squid/conf.d/compat.conf; "
+        f"{BACKEND}sed -i '1i http_access allow all' /etc/squid/squid.conf; "
         "squid --foreground -z; exec squid --foreground -sYC",
         3128,
         numbered("http://127.0.0.1/numbers"),

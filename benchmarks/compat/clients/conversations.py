@@ -191,6 +191,7 @@ KINDS: dict[str, Any] = {
     "web": Web,
     "postgresql": databases.PostgreSQL,
     "mysql": databases.MySQL,
+    "zookeeper": databases.ZooKeeper,
     "ldap": databases.Directory,
     "mqtt": queues.Mqtt,
     "stomp": queues.Stomp,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 
 from talk import Conversation, Stream
 
@@ -208,6 +209,62 @@ class Directory(Conversation):
         size = head[1]
         if size >= 128:
             size = int.from_bytes(self.stream.read(size - 128), "big")
+        return self.stream.read(size)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.stream.close()
+
+
+class ZooKeeper(Conversation):
+    """ZooKeeper's protocol (its `zookeeper.jute`): a node's data is replaced in each turn, and read back.
+
+    A node's version counts the replacements.
+    """
+
+    CREATE, GET, SET = 1, 4, 5
+
+    def __init__(self, address: str, port: int) -> None:
+        self.stream = Stream(address, port)
+        self.request = 0
+        self.path = b""
+
+    def begin(self) -> None:
+        """Open a session and make the node."""
+        self._send(struct.pack(">iqiq", 0, 0, 60000, 0) + self._text(bytes(16)))
+        self._packet()
+        path = f"/compat{time.time_ns()}".encode()
+        self.path = self._text(path)
+        everybody = struct.pack(">ii", 1, 31) + self._text(b"world") + self._text(b"anyone")
+        self._ask(self.CREATE, self.path + self._text(b"0") + everybody + struct.pack(">i", 0))
+
+    def turn(self, number: int) -> str | None:
+        """Replace and read."""
+        value = self._text(str(number).encode())
+        self._ask(self.SET, self.path + value + struct.pack(">i", number - 1))
+        answer = self._ask(self.GET, self.path + b"\0")
+        (version,) = struct.unpack_from(">i", answer, len(value) + 32)
+        if not answer.startswith(value) or version != number:
+            return f"expected {number}, got {answer!r}"
+        return None
+
+    def _ask(self, kind: int, body: bytes) -> bytes:
+        self.request += 1
+        self._send(struct.pack(">ii", self.request, kind) + body)
+        answer = self._packet()
+        number, _, status = struct.unpack_from(">iqi", answer)
+        if number != self.request or status:
+            raise OSError(f"request {self.request}: answer to {number}, status {status}")
+        return answer[16:]
+
+    def _text(self, data: bytes) -> bytes:
+        return struct.pack(">i", len(data)) + data
+
+    def _send(self, body: bytes) -> None:
+        self.stream.send(struct.pack(">i", len(body)) + body)
+
+    def _packet(self) -> bytes:
+        (size,) = struct.unpack(">i", self.stream.read(4))
         return self.stream.read(size)
 
     def close(self) -> None:
