@@ -5,16 +5,22 @@ from __future__ import annotations
 from benchmarks.compat.program import NUMBERED, Program, as_user, numbered
 
 POSTGRESQL = (
-    "c=/etc/postgresql/17/main; echo 'host all all all trust' >>$c/pg_hba.conf; "
+    "c=/etc/postgresql/17/main; sed -i '1i host all all all trust' $c/pg_hba.conf; "
     "mkdir -p /run/postgresql; chown postgres: /run/postgresql; "
 )
 POSTGRES = (
     "/usr/lib/postgresql/17/bin/postgres -D /var/lib/postgresql/17/main -c config_file=$c/postgresql.conf"
 )
-PGBOUNCER = r"""
-printf '[databases]\n* = host=127.0.0.1 port=5432\n[pgbouncer]\nlisten_addr = *\nlisten_port = 6432\n'\
-'auth_type = any\nadmin_users = postgres\npool_mode = transaction\n[databases]\n'\
-'postgres = host=127.0.0.1 port=5432 user=postgres dbname=postgres\n' >/etc/pgbouncer/pgbouncer.ini
+PGBOUNCER = """
+cat >/etc/pgbouncer/pgbouncer.ini <<'END'
+[databases]
+postgres = host=127.0.0.1 port=5432 user=postgres dbname=postgres
+[pgbouncer]
+listen_addr = *
+listen_port = 6432
+auth_type = any
+pool_mode = transaction
+END
 """
 MARIADB = (
     "echo \"CREATE USER IF NOT EXISTS compat@'%'; GRANT ALL ON *.* TO compat@'%';\" >/etc/mysql/compat.sql; "
@@ -48,7 +54,10 @@ DATA = (
         "database",
         "sql",
         "mariadb-server",
-        MARIADB + as_user("mysql", "mariadbd --bind-address=0.0.0.0 --init-file=/etc/mysql/compat.sql"),
+        MARIADB
+        + as_user(
+            "mysql", "mariadbd --bind-address=0.0.0.0 --skip-name-resolve --init-file=/etc/mysql/compat.sql"
+        ),
         3306,
         {"talk": "mysql", "user": "compat"},
     ),

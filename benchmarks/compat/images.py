@@ -1,6 +1,7 @@
 """The images: which packages share one. A host of a lab has one of them at a time, in its memory."""
 
 IMAGES: dict[str, tuple[str, ...]] = {
+    "small": ("beanstalkd",),
     "servers": (
         *(
             "apache2",

@@ -142,8 +142,8 @@ def _try(trial: _Trial, address: str, testbed: Testbed) -> str:
         client = _client(program, address, testbed)
         with client:
             return _moves(trial, client, testbed)
-    except SealiftError as broken:
-        found["reason"] = f"{broken}; it printed: {_printed(testbed)}"
+    except (SealiftError, TimeoutError) as broken:
+        found["reason"] = f"{broken!r}; it printed: {_printed(testbed)}"
         return UNTRIED
 
 

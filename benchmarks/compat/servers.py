@@ -135,6 +135,7 @@ SERVERS = (
         "servers",
         "tinyproxy",
         f"{BACKEND}echo 'Allow 0.0.0.0/0' >>/etc/tinyproxy/tinyproxy.conf; "
+        "mkdir -p /run/tinyproxy; chown tinyproxy: /run/tinyproxy; "
         "sed -i 's/^ConnectPort.*//' /etc/tinyproxy/tinyproxy.conf; exec tinyproxy -d",
         8888,
         numbered(tunnel="127.0.0.1:80"),
@@ -164,7 +165,7 @@ SERVERS = (
     Program(
         "beanstalkd",
         "broker",
-        "servers",
+        "small",
         "beanstalkd",
         as_user("beanstalkd", "beanstalkd -l 0.0.0.0 -p 11300"),
         11300,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BUILD_TIMEOUT_S = 1800
 IMPORT_TIMEOUT_S = 600
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-LEFT_OUT = ("doc", "man", "info", "locale", "lintian")
+LEFT_OUT = ("doc", "info", "locale", "lintian")
 ALWAYS = ("ca-certificates", "iproute2", "procps", "python3")
 """What every image has: certificates, and what start scripts use."""
 

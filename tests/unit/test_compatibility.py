@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import socket
 import sys
 import threading
@@ -16,7 +17,6 @@ import pytest
 from benchmarks.compat import matrix, page
 from benchmarks.compat import row as rows
 from benchmarks.compat.images import IMAGES
-from benchmarks.compat.program import Program
 from benchmarks.compat.programs import PROGRAMS
 from benchmarks.compat.row import Row
 from sealift.errors import UnusableInput
@@ -24,6 +24,8 @@ from sealift.model import Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from benchmarks.compat.program import Program
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results/compat.json"
@@ -79,7 +81,18 @@ def test_the_table_has_forty_programs_of_all_kinds() -> None:
     assert len(PROGRAMS) >= 40
     kinds = " ".join(program.kind.lower() for program in PROGRAMS.values())
     for kind in (
-        *("database", "cache", "broker", "web server", "java", "go", "node", "php", "erlang", "python with workers"),
+        *(
+            "database",
+            "cache",
+            "broker",
+            "web server",
+            "java",
+            "go",
+            "node",
+            "php",
+            "erlang",
+            "python with workers",
+        ),
         *("mail", "dns", "directory", "monitoring", "sessions", "jobs"),
     ):
         assert kind in kinds, kind
@@ -147,7 +160,7 @@ def test_a_name_that_is_no_program_is_answered_with_those_that_are() -> None:
 def test_programs_that_share_an_image_come_one_after_the_other() -> None:
     images = [program.image for program in matrix.chosen([])]
     assert len(images) == len(PROGRAMS)
-    assert sum(one != other for one, other in zip(images, images[1:], strict=False)) == len(set(images)) - 1
+    assert sum(one != other for one, other in itertools.pairwise(images)) == len(set(images)) - 1
 
 
 def test_rows_are_read_back_as_they_were_written(tmp_path: Path) -> None:
@@ -207,7 +220,9 @@ def test_predictions_are_held_against_each_move() -> None:
 
 
 def test_the_page_shows_what_is_in_the_rows() -> None:
-    failed = replace(MOVED, strategy="post-copy", outcome=rows.FAILED, reason="a|b", frozen_ms=(), predicted_ms=())
+    failed = replace(
+        MOVED, strategy="post-copy", outcome=rows.FAILED, reason="a|b", frozen_ms=(), predicted_ms=()
+    )
     text = page.markdown([MOVED, failed])
     assert "| 26 | auto | 1 | 1 | 1 |" in text
     assert "| 26 | post-copy | 1 | 0 | 0 |" in text

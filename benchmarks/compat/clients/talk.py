@@ -7,7 +7,9 @@ import http.client
 import socket
 import ssl
 
+BEGIN_S = 10
 TIMEOUT_S = 120
+"""Seconds until a program that does not answer counts as lost: before its first answer, and then."""
 
 
 def filled(text: str, number: int, wrap: int = 0) -> str:
@@ -32,8 +34,15 @@ class Conversation:
     pause_s = 0.02
     """Seconds between two turns."""
 
+    stream: Stream | None = None
+
     def begin(self) -> None:
         """Greet."""
+
+    def begun(self) -> None:
+        """The program serves: from now on it may be away for a while."""
+        if self.stream is not None:
+            self.stream.socket.settimeout(TIMEOUT_S)
 
     def turn(self, number: int) -> str | None:
         """Ask once. OSError if the connection is lost."""
@@ -53,7 +62,7 @@ class Stream:
     def __init__(self, address: str, port: int, *, tls: bool = False) -> None:
         self.socket: socket.socket = socket.create_connection((address, port), timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.settimeout(TIMEOUT_S)
+        self.socket.settimeout(BEGIN_S)
         if tls:
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -15,7 +15,7 @@ import time
 import conversations
 from responses import Responses
 
-PATIENCE_S = 55
+PATIENCE_S = 45
 PAUSE_S = 0.02
 RETRY_S = 0.3
 WORST = 3
@@ -32,6 +32,7 @@ def opened(settings: dict[str, object]) -> conversations.Conversation:
             talk.begin()
             fault = talk.turn(1)
             if fault is None:
+                talk.begun()
                 return talk
             problem = fault
         except (OSError, ValueError) as failed:
