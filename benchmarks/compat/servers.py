@@ -204,7 +204,7 @@ SERVERS = (
         "servers",
         "uwsgi",
         f"{COUNTED}exec uwsgi --plugin python3 --master --processes 4 --http11-socket 0.0.0.0:8000 "
-        "--http-keepalive --chdir /srv/app --wsgi-file app.py",
+        "--chdir /srv/app --wsgi-file app.py",
         8000,
         {"talk": "web", "path": "/turn/{n}", "expected": "^(?P<count>[0-9]+) /turn/{n}$"},
     ),

@@ -29,15 +29,28 @@ SMTP = {
 }
 MAILBOX = USER + "python3 -m http.server 8000 --directory /var/mail >/dev/null 2>&1 & "
 
+SSHD = USER + "passwd -d compat; mkdir -p /run/sshd; exec /usr/sbin/sshd -D -e -o PermitEmptyPasswords=yes"
+
 SERVICES = (
     Program(
         "sshd",
         "sessions",
         "servers",
         "openssh-server",
-        USER + "passwd -d compat; mkdir -p /run/sshd; exec /usr/sbin/sshd -D -e -o PermitEmptyPasswords=yes",
+        SSHD,
         22,
-        {"talk": "ssh", "user": "compat"},
+        {"talk": "ssh", "user": "compat", "terminal": False},
+    ),
+    Program(
+        "sshd-terminal",
+        "sessions",
+        "servers",
+        "openssh-server",
+        SSHD,
+        22,
+        {"talk": "ssh", "user": "compat", "terminal": True},
+        limit="A shell at a terminal has /dev/tty open, and `check` does not know whose terminal that is. Log in "
+        "without a terminal (`ssh -T`), or end the session before the migration.",
     ),
     Program(
         "cron",

@@ -12,12 +12,12 @@ END_S = 140
 
 
 class Shell(Conversation):
-    """A login by SSH, at a terminal: the shell counts, and says the turn's number."""
+    """A login by SSH, at a terminal or without one: the shell counts, and says the turn's number."""
 
-    def __init__(self, address: str, port: int, user: str) -> None:
+    def __init__(self, address: str, port: int, user: str, terminal: bool) -> None:
         self.process = subprocess.Popen(
             [
-                *("ssh", "-tt", "-p", str(port), "-o", "StrictHostKeyChecking=no"),
+                *("ssh", "-tt" if terminal else "-T", "-p", str(port), "-o", "StrictHostKeyChecking=no"),
                 *("-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"),
                 f"{user}@{address}",
             ],
@@ -28,7 +28,7 @@ class Shell(Conversation):
 
     def begin(self) -> None:
         """Begin to count."""
-        self._say("stty -echo; PS1=; PS2=; n=0; echo begun")
+        self._say("stty -echo 2>/dev/null; PS1=; PS2=; n=0; echo begun")
         for _ in range(50):
             if self._line().startswith("begun"):
                 return
