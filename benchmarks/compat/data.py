@@ -23,7 +23,8 @@ pool_mode = transaction
 END
 """
 MARIADB = (
-    "echo \"CREATE USER IF NOT EXISTS compat@'%'; GRANT ALL ON *.* TO compat@'%';\" >/etc/mysql/compat.sql; "
+    "echo \"CREATE USER IF NOT EXISTS compat@'%';\" >/etc/mysql/compat.sql; "
+    "echo \"GRANT ALL ON *.* TO compat@'%';\" >>/etc/mysql/compat.sql; "
     "mkdir -p /run/mysqld; chown mysql: /run/mysqld; "
 )
 
@@ -77,7 +78,7 @@ DATA = (
         "Go, broker",
         "go",
         "nats-server",
-        as_user("nats", "nats-server -c /etc/nats-server.conf"),
+        as_user("nats", "nats-server -c /etc/nats-server.conf --addr 0.0.0.0"),
         4222,
         {
             "talk": "dialogue",
@@ -103,7 +104,7 @@ DATA = (
             "before": [["POST", "/v3/kv/put", '{"key":"bg==","value":"{b}"}']],
             "path": "/v3/kv/range",
             "body": '{"key":"bg=="}',
-            "expected": '"version":"(?P<count>[0-9]+)","value":"{b}"',
+            "expected": '"version":"(?P<count>[0-9]+)", *"value":"{b}"',
         },
     ),
     Program(

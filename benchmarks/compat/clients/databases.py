@@ -73,7 +73,7 @@ class MySQL(Conversation):
 
     def begin(self) -> None:
         """Log in and make the tables."""
-        self._packet()  # the server's greeting
+        self._check(self._packet())  # the server's greeting
         body = struct.pack("<IIB23x", self.CAPABILITIES, 1 << 24, 45) + self.user.encode() + b"\0\0"
         self._send(body + b"mysql_native_password\0", 1)
         answer = self._packet()
