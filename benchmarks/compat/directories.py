@@ -71,7 +71,7 @@ DIRECTORIES = (
         "names",
         "dnsmasq",
         "seq 0 999 | sed 's/.*/txt-record=n&.compat.test,\"&\"/' >/etc/dnsmasq.d/compat.conf; "
-        "exec dnsmasq -k --no-resolv --user=dnsmasq",
+        "exec dnsmasq -k --conf-dir=/etc/dnsmasq.d --no-resolv --user=dnsmasq",
         53,
         {**DNS, "talk": "dns by datagrams"},
     ),
