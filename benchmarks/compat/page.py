@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.compat.matrix import wrong
 from benchmarks.compat.programs import PROGRAMS
-from benchmarks.compat.row import MOVED, Row
+from benchmarks.compat.row import MOVED, UNTRIED, Row
 from sealift.plain_text import in_markdown
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def _summary(rows: Sequence[Row]) -> str:
         "| Docker | strategy | programs | moved | `check` right |",
         "|---|---|---|---|---|",
     ]
+    rows = [row for row in rows if row.outcome != UNTRIED]
     pairs = sorted({(row.docker, row.strategy) for row in rows})
     for docker, strategy in pairs:
         chosen = [row for row in rows if (row.docker, row.strategy) == (docker, strategy)]

@@ -67,8 +67,9 @@ SERVICES = (
         "logs",
         "servers",
         "rsyslog",
-        WEB + r"printf 'module(load=\"imtcp\")\ninput(type=\"imtcp\" port=\"514\")\n*.* /srv/web/log\n' "
-        ">/etc/rsyslog.d/compat.conf; sed -i '/imklog/d' /etc/rsyslog.conf; exec rsyslogd -n -iNONE",
+        WEB + "cat >/etc/rsyslog.d/compat.conf <<'END'\n"
+        'module(load="imtcp")\ninput(type="imtcp" port="514")\n*.* /srv/web/log\n'
+        "END\nsed -i '/imklog/d' /etc/rsyslog.conf; exec rsyslogd -n -iNONE",
         514,
         {"talk": "journal", "web": 8000, "path": "/log"},
     ),
