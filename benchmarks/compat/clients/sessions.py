@@ -30,7 +30,8 @@ class Shell(Conversation):
         """Begin to count."""
         self._say("stty -echo 2>/dev/null; PS1=; PS2=; n=0; echo begun")
         for _ in range(50):
-            if self._line().startswith("begun"):
+            line = self._line()  # a prompt may stand before it
+            if line.endswith("begun") and "echo" not in line:
                 return
         raise OSError("the shell does not begin")
 
