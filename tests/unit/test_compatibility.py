@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 import socket
 import sys
 import threading
@@ -19,7 +20,7 @@ from benchmarks.compat import row as rows
 from benchmarks.compat.images import IMAGES
 from benchmarks.compat.programs import PROGRAMS
 from benchmarks.compat.row import Row
-from sealift.errors import UnusableInput
+from sealift.errors import Refused, UnusableInput
 from sealift.model import Strategy
 
 if TYPE_CHECKING:
@@ -228,6 +229,24 @@ def test_the_page_shows_what_is_in_the_rows() -> None:
     assert "| 26 | post-copy | 1 | 0 | 0 |" in text
     assert "| auto | 3 | 1.00 |" in text
     assert r"a\|b" in text
+
+
+def test_the_nightly_flow_writes_a_dated_file_and_fails_with_a_row_that_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.flows import compat as flows
+
+    outcomes = [rows.MOVED, rows.FAILED]
+    monkeypatch.setattr(matrix, "run", lambda *_: iter([replace(MOVED, outcome=outcomes.pop(0))]))
+    shown = []
+    monkeypatch.setattr(flows, "create_markdown_artifact", lambda **artifact: shown.append(artifact))
+    monkeypatch.setattr(flows, "admit_without_inventory", lambda: None)
+    made = flows.compat.fn(tmp_path / "compat.json", ["redis"], ["26"], dated=True)
+    assert re.fullmatch(r"compat-\d{4}-\d\d-\d\d\.json", made.name)
+    assert matrix.stored(made)["redis@auto@26"].outcome == rows.MOVED
+    with pytest.raises(Refused, match="redis@auto@26: failed"):
+        flows.compat.fn(tmp_path / "compat.json", ["redis"], ["26"])
+    assert [artifact["key"] for artifact in shown] == ["compat", "compat"]
 
 
 def test_the_committed_page_is_made_from_the_committed_rows() -> None:
