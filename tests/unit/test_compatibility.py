@@ -249,6 +249,16 @@ def test_the_nightly_flow_writes_a_dated_file_and_fails_with_a_row_that_is_wrong
     assert [artifact["key"] for artifact in shown] == ["compat", "compat"]
 
 
+@pytest.mark.parametrize("strategy", ["auto", "post-copy"])
+def test_forty_programs_moved_by_each_strategy_and_check_was_right(strategy: str) -> None:
+    tried = [row for row in matrix.stored(RESULTS).values() if row.strategy == strategy]
+    moved = {
+        row.program for row in tried if row.docker == "26" and row.outcome == rows.MOVED and row.moves == 3
+    }
+    assert len(moved) >= 40, sorted(moved)
+    assert not [row.key for row in tried if row.outcome != rows.UNTRIED and matrix.wrong(row)]
+
+
 def test_the_committed_page_is_made_from_the_committed_rows() -> None:
     found = matrix.stored(RESULTS)
     assert found
