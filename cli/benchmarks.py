@@ -126,6 +126,47 @@ def faults(
 
 
 @app.command()
+def compat(
+    names: Annotated[list[str] | None, typer.Argument(help="Programs of the table. Default: all.")] = None,
+    docker: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--docker", help="Docker's version: 26, 28 or 26:28. May be given again. Default: 26, 28."
+        ),
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option("--strategy", help="Only this one of a program's strategies. May be given again."),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="File of rows. Those tried with this code are not tried again."),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Write the table of all rows as this Markdown page.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Move stock programs there, back and there, each with its client. Exit status 1 if a row is not as it must be."""
+    from benchmarks.compat import matrix
+    from benchmarks.compat import page as pages
+
+    programs = matrix.chosen(names or [])
+    found = matrix.stored(results) if results is not None else {}
+    tried = matrix.keep(
+        programs, docker or matrix.DOCKERS, strategies=strategy or [], found=found, results=results, say=say
+    )
+    if page is not None:
+        page.write_text(pages.markdown(list(found.values())))
+    if as_json:
+        sys.stdout.write(printable(matrix.text(tried)))
+    else:
+        _print_matrix(*pages.table(tried))
+    if any(matrix.wrong(row) for row in tried):
+        raise SystemExit(1)
+
+
+@app.command()
 def report(
     paths: Paths = None,
     output: Annotated[Path, typer.Option("--output", help="The page to write.")] = Path("report.html"),

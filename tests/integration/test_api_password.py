@@ -145,7 +145,7 @@ def test_the_scheduler_plans_the_runs_of_every_schedule(served: Served) -> None:
     deadline = time.monotonic() + PLANNED_S
     while True:
         runs = [run for run in served.ask("/flow_runs/filter") if run["auto_scheduled"]]
-        if {deployed[run["deployment_id"]] for run in runs} == {"nightly", "weekly-peers"}:
+        if {deployed[run["deployment_id"]] for run in runs} == {"nightly", "nightly-compat", "weekly-peers"}:
             return
         assert time.monotonic() < deadline, served.log[-3000:]
         time.sleep(1)

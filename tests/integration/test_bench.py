@@ -286,6 +286,7 @@ def test_schedules_are_deployed_and_a_worker_runs_one_to_its_end(
         }
         assert crons == {
             "nightly": ("0 2 * * *", True),
+            "nightly-compat": ("0 22 * * *", True),
             "weekly-peers": ("0 4 * * 0", True),
             "recover": ("*/10 * * * *", False),
         }
