@@ -28,12 +28,15 @@ demo: setup
 # pass then. Each run has a lab of its own kind up, and a machine holds one at a time.
 AGAIN := --last-failed --last-failed-no-failures none
 SAMPLE := $(if $(WHOLE),,-m "not whole")
+ALONE := -m "alone$(if $(WHOLE),, and not whole)"
+NOT_ALONE := -m "not alone$(if $(WHOLE),, and not whole)"
 # What is run between two versions of Docker as well.
 BOTH := tests/integration/test_docker_versions.py
 # Two processes, each with whole files: in integration each has a lab and a network of its own.
-TWO := -n 2 --dist loadfile
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 test: setup judges tree images check
-	@$(BIN)/python -m pytest $(SAMPLE) $(TWO) tests/integration || $(BIN)/python -m pytest $(SAMPLE) $(AGAIN) tests/integration
+	@$(BIN)/python -m pytest $(NOT_ALONE) $(TWO) tests/integration || $(BIN)/python -m pytest $(NOT_ALONE) $(AGAIN) tests/integration
+	@$(BIN)/python -m pytest $(ALONE) tests/integration || $(BIN)/python -m pytest $(ALONE) $(AGAIN) tests/integration
 	@SEALIFT_DOCKER=26:28 $(BIN)/python -m pytest $(SAMPLE) $(BOTH) || SEALIFT_DOCKER=26:28 $(BIN)/python -m pytest $(SAMPLE) $(AGAIN) $(BOTH)
 	@$(BIN)/python -m pytest $(SAMPLE) tests/system || $(BIN)/python -m pytest $(SAMPLE) $(AGAIN) tests/system
 

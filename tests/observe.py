@@ -246,9 +246,13 @@ def network(pid: int) -> dict[str, str]:
         "qdiscs": ["tc", "qdisc"],
         "filter": ["nft", "list", "ruleset"],
     }
-    return {
+    said = {
         name: subprocess.run([*enter, *words], capture_output=True, text=True, check=False).stdout
         for name, words in asked.items()
+    }
+    # The kernel numbers interfaces as they come, on each host.
+    return {
+        name: re.sub(r'"(ifindex|link_index|link_netnsid)":\d+,', "", text) for name, text in said.items()
     }
 
 

@@ -175,6 +175,11 @@ def _size(path: Path) -> int:
 
 
 def _held_bytes(pipe: int) -> int:
+    # What was just written to a terminal is on its way to the master for a moment, where FIONREAD does not see it. To
+    # answer poll(2) the kernel carries it there first (n_tty_poll).
+    asked = select.poll()
+    asked.register(pipe, select.POLLIN)
+    asked.poll(0)
     count = array.array("i", [0])
     fcntl.ioctl(pipe, termios.FIONREAD, count)
     return count[0]

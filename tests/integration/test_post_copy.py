@@ -80,6 +80,7 @@ def discard(hosts: Hosts, container: str) -> None:
         broom.call(Discard("none", container))
 
 
+@pytest.mark.alone  # it sees how the kernel's limits for pipes are set, which all labs of a machine share
 def test_memory_that_follows_is_the_memory_that_was(hosts: Hosts) -> None:
     address = hosts.redis("redis", memory_mb=100)
     before, states = digest(hosts, "source"), {host: hosts.state(host) for host in DOCKER_HOSTS}
