@@ -37,7 +37,7 @@ TWO := -n 2 --dist loadfile --no-loadscope-reorder
 test: setup judges tree images check
 	@$(BIN)/python -m pytest $(NOT_ALONE) $(TWO) tests/integration || $(BIN)/python -m pytest $(NOT_ALONE) $(AGAIN) tests/integration
 	@$(BIN)/python -m pytest $(ALONE) tests/integration || $(BIN)/python -m pytest $(ALONE) $(AGAIN) tests/integration
-	@SEALIFT_DOCKER=26:28 $(BIN)/python -m pytest $(SAMPLE) $(BOTH) || SEALIFT_DOCKER=26:28 $(BIN)/python -m pytest $(SAMPLE) $(AGAIN) $(BOTH)
+	@SEALIFT_DOCKER=26:28 $(BIN)/python -m pytest $(SAMPLE) -n 2 $(BOTH) || SEALIFT_DOCKER=26:28 $(BIN)/python -m pytest $(SAMPLE) $(AGAIN) $(BOTH)
 	@$(BIN)/python -m pytest $(SAMPLE) tests/system || $(BIN)/python -m pytest $(SAMPLE) $(AGAIN) tests/system
 
 check: $(VENV)/installed

@@ -68,7 +68,11 @@ print(json.dumps({"before": before, "after": after, "wrong": wrong}))
 
 @pytest.mark.parametrize(
     ("strategy", "pause_s", "many"),
-    [(Strategy.AUTO, 0.0, 8), (Strategy.POST_COPY, 0.0, 8), (Strategy.AUTO, 0.3, 3)],
+    [
+        (Strategy.AUTO, 0.0, 8),
+        pytest.param(Strategy.POST_COPY, 0.0, 8, marks=pytest.mark.whole),
+        pytest.param(Strategy.AUTO, 0.3, 3, marks=pytest.mark.whole),
+    ],
     ids=["default", "post-copy", "a slow program"],
 )
 def test_every_client_is_served(hosts: Hosts, strategy: Strategy, pause_s: float, many: int) -> None:

@@ -130,7 +130,9 @@ def compare(hosts: Hosts, strategy: Strategy) -> None:
     assert len(before["processes"]) > 5, "little is compared"
 
 
-@pytest.mark.parametrize("strategy", [Strategy.AUTO, Strategy.POST_COPY])
+@pytest.mark.parametrize(
+    "strategy", [Strategy.AUTO, pytest.param(Strategy.POST_COPY, marks=pytest.mark.whole)]
+)
 def test_processes_of_all_kinds_look_the_same(hosts: Hosts, strategy: Strategy) -> None:
     hosts.python("box", MORE, options=["--init"])
     hosts.sh("source", "until docker logs box | grep -q up; do sleep 0.1; done; sleep 1")

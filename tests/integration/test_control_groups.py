@@ -17,7 +17,11 @@ pytestmark = [pytest.mark.root, pytest.mark.netns]
 
 @pytest.mark.parametrize(
     ("strategy", "namespace"),
-    [(Strategy.AUTO, "host"), (Strategy.POST_COPY, "host"), (Strategy.AUTO, "private")],
+    [
+        (Strategy.AUTO, "host"),
+        pytest.param(Strategy.POST_COPY, "host", marks=pytest.mark.whole),
+        (Strategy.AUTO, "private"),
+    ],
 )
 def test_limits_are_seen_as_they_were(hosts: Hosts, strategy: Strategy, namespace: str) -> None:
     options = ["--memory", "256m", "--pids-limit", "100", "--cpus", "0.5", "--cgroupns", namespace]

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.netns]
 
 THERE, BACK = ("source", "destination"), ("destination", "source")
-BOTH = pytest.mark.parametrize("strategy", [Strategy.AUTO, Strategy.POST_COPY])
+BOTH = pytest.mark.parametrize(
+    "strategy", [Strategy.AUTO, pytest.param(Strategy.POST_COPY, marks=pytest.mark.whole)]
+)
 
 CLIENT = r"""
 import fcntl, json, os, pty, select, struct, sys, termios, time
