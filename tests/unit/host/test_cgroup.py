@@ -77,10 +77,16 @@ def test_nothing_is_frozen_while_a_process_is_starting_another(
         listed = "".join(f"{pid}\n" for pid in tree(first.pid))
         (group / "cgroup.procs").write_text(listed)
         (group / "tasks").write_text(listed)
-        with pytest.raises(AgentError, match="is starting another"):
-            cgroup.freeze(group)
-        assert (group / "freezer.state").read_text() == "THAWED"
-        opened = os.open(pipe, os.O_RDWR)
+        until = time.monotonic() + 30
+        while not cgroup._is_starting_another(group):  # its child is there before it waits for it
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        try:
+            with pytest.raises(AgentError, match="is starting another"):
+                cgroup.freeze(group)
+            assert (group / "freezer.state").read_text() == "THAWED"
+        finally:
+            opened = os.open(pipe, os.O_RDWR)  # without it the processes would never end
         cgroup.freeze(group)
         assert (group / "freezer.state").read_text() == "FROZEN"
         os.close(opened)
