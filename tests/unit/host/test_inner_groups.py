@@ -59,7 +59,6 @@ def test_no_list_is_nothing_to_do(tmp_path: Path) -> None:
         (f"/docker/{ID}/init.scope", f"/docker/{ID}/other", set()),
         (f"/docker/{ID}", f"/docker/{ID}.stopped", set()),
         (f"/docker/{ID}", f"/docker/{ID}-made", {f"/docker/{ID}-made"}),
-        (f"/docker/{ID}", "/", {"/"}),
         (f"/system.slice/docker-{ID}.scope/a", f"/system.slice/docker-{ID}.scope", set()),
         (
             f"/system.slice/docker-{ID}.scope",
@@ -72,3 +71,9 @@ def test_only_groups_outside_of_the_container_s_own_are_told(
     first: str, process: str, outside: set[str]
 ) -> None:
     assert processes._groups({"pids": first}, {"pids": process}) == outside
+
+
+def test_one_that_is_ending_is_in_no_group() -> None:
+    own = {"pids": f"/docker/{ID}", "memory": f"/docker/{ID}"}
+    assert processes._groups(own, {"pids": "/", "memory": "/"}) == set()
+    assert processes._groups(own, {"pids": "/", "memory": f"/docker/{ID}"}) == {"/"}
