@@ -161,10 +161,10 @@ def _states(status: dict[str, str]) -> Iterator[str]:
 def _groups(container: dict[str, str], process: dict[str, str]) -> set[str]:
     """Groups that a process is in outside of the container's own. `container` has those of its first process.
 
-    One that is ending is in no group any more: the kernel shows it in the root of every hierarchy.
+    One that is ending is in no group of version 1 any more: the kernel shows it in the root of every hierarchy.
     """
     outside: set[str] = set()
-    if set(process.values()) == {"/"}:
+    if {path for hierarchy, path in process.items() if hierarchy} == {"/"}:
         return outside
     for hierarchy, path in process.items():
         own = cgroup.own(container.get(hierarchy, ""))

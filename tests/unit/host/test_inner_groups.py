@@ -76,4 +76,5 @@ def test_only_groups_outside_of_the_container_s_own_are_told(
 def test_one_that_is_ending_is_in_no_group() -> None:
     own = {"pids": f"/docker/{ID}", "memory": f"/docker/{ID}"}
     assert processes._groups(own, {"pids": "/", "memory": "/"}) == set()
+    assert processes._groups(own, {"pids": "/", "memory": "/", "": f"/docker/{ID}"}) == set()
     assert processes._groups(own, {"pids": "/", "memory": f"/docker/{ID}"}) == {"/"}
