@@ -88,9 +88,9 @@ def put_back(images: Path, first_process: Callable[[], int], container: str) -> 
             place = own[one.hierarchy] / one.path
             place.mkdir(exist_ok=True)
             _prepare(place)
-            for number in one.processes:
+            for pid in filter(None, map(pids.get, one.processes)):
                 with contextlib.suppress(ProcessLookupError):  # it runs, and may have ended
-                    cgroup.put(pids[number], place)
+                    cgroup.put(pid, place)
         for one in listed:  # when none is in a group that hands controllers down
             _set(own[one.hierarchy] / one.path, one.settings)
     except (OSError, LookupError) as failure:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sealift_agent import inner_groups, processes
+from sealift_agent import cgroup, inner_groups, proc, processes
 from sealift_agent.messages import Misunderstood
 
 if TYPE_CHECKING:
@@ -49,6 +50,23 @@ def test_no_list_is_nothing_to_do(tmp_path: Path) -> None:
     inner_groups.write(tmp_path, [])
     assert not list(tmp_path.iterdir())
     inner_groups.put_back(tmp_path, never, ID)
+
+
+def test_a_process_that_has_ended_by_then_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = tmp_path / "memory/docker" / ID
+    group.mkdir(parents=True)
+    (group / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
+    monkeypatch.setattr(cgroup, "paths", lambda _: {"memory": f"/docker/{ID}"})
+    put: list[tuple[int, str]] = []
+    monkeypatch.setattr(cgroup, "put", lambda pid, place: put.append((pid, place.name)))
+    here = proc.number_inside(os.getpid())
+    listed = [["memory", "made", {}, [here, here + 1_000_000]]]
+    (tmp_path / inner_groups.FILE).write_text(json.dumps({"groups": listed}))
+    inner_groups.put_back(tmp_path, os.getpid, ID)
+    assert put == [(os.getpid(), "made")]
 
 
 @pytest.mark.parametrize(
