@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Union
 
 from .images import HEAD_BYTES, LENGTH_BYTES, spans
 from .protobuf import fields, places, written
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 Entry = dict[int, Union[int, bytes]]
 
-FILES, DESCRIPTORS = "files.img", "fdinfo-*.img"
+FILES, DESCRIPTORS, TERMINALS = "files.img", "fdinfo-*.img", "tty-info.img"
 TYPE, ID, REGULAR = 1, 2, 3  # images/fdinfo.proto, file_entry
 PIPE, TERMINAL = 18, 19
 OF_REGULAR, OF_PIPE, OF_TERMINAL = 1, 2, 11  # images/fdinfo.proto, fd_types
 DESCRIBED, DESCRIBED_TYPE = 1, 3  # images/fdinfo.proto, fdinfo_entry
+INFO, NAMED_BY = 2, 6  # images/tty.proto, tty_file_entry
 FLAGS, OWNER = 3, 4  # the same in images/tty.proto and images/pipe.proto
 UNSEEKABLE = (1 << 64) - 1
 """Numbers of CRIU's messages."""
@@ -50,6 +52,27 @@ def named(opened: Entry, number: int, name: str, mount: int) -> bytes:
     regular: Entry = {1: number, 2: opened[FLAGS], 3: UNSEEKABLE, 5: opened[OWNER]}
     regular |= {6: name.encode(), 7: mount << 1}
     return body({TYPE: OF_REGULAR, ID: number, REGULAR: body(regular)})
+
+
+def with_name(entry: Entry, number: int, name: str, mount: int) -> list[bytes]:
+    """The entry of a terminal that CRIU finds by its name: before it that of the name, with this `number`."""
+    terminal = part(entry, TERMINAL)
+    tied = body({**terminal, NAMED_BY: number})
+    return [named(terminal, number, name, mount), body({**entry, TERMINAL: tied})]
+
+
+def rewritten(files: bytes, change: Callable[[Entry, Iterator[int]], list[bytes] | None]) -> bytes:
+    """An image with files again. `change` gives what an entry becomes, or None if it stays as it is.
+
+    It takes numbers for further entries from the iterator.
+    """
+    known = list(entries(files))
+    fresh = count(max((integer(entry, ID) for _, entry in known), default=0) + 1)
+    changed: list[bytes] = []
+    for raw, entry in known:
+        became = change(entry, fresh)
+        changed += [raw] if became is None else became
+    return image(files, changed)
 
 
 def body(entry: Entry) -> bytes:

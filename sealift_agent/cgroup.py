@@ -198,11 +198,11 @@ def of_bundle(path: str) -> list[Path]:
         for place in reversed([group, *group.parents]):
             if place == ROOT or ROOT in place.parents:
                 place.mkdir(exist_ok=True)
-                _fill(place)
+                fill(place)
     return groups
 
 
-def _fill(place: Path) -> None:
+def fill(place: Path) -> None:
     """On version 1 a new group takes no process without processors and memory."""
     for setting in ("cpuset.cpus", "cpuset.mems"):
         if is_first_version() and (place / setting).exists() and not (place / setting).read_text().strip():

@@ -61,9 +61,9 @@ class Inner(NamedTuple):
     processes: list[int]
 
 
-def read(first: int, container: str) -> list[Inner]:
+def read(first: int) -> list[Inner]:
     """The groups inside a container's own, outer ones before inner. `first` is its first process on this host."""
-    return [one for group in _own(first, container) for one in _inside(group)]
+    return [one for group in _own(first) for one in _inside(group)]
 
 
 def write(images: Path, inner: list[Inner]) -> None:
@@ -72,7 +72,7 @@ def write(images: Path, inner: list[Inner]) -> None:
         (images / FILE).write_text(json.dumps({"groups": inner}))
 
 
-def put_back(images: Path, first_process: Callable[[], int], container: str) -> None:
+def put_back(images: Path, first_process: Callable[[], int]) -> None:
     """Make the groups of the list again, and put the restored processes into them.
 
     AgentError if one can't be made as it was, or if the list can't be understood.
@@ -81,13 +81,13 @@ def put_back(images: Path, first_process: Callable[[], int], container: str) -> 
         listed = _parsed((images / FILE).read_bytes())
     except FileNotFoundError:
         return
-    own = {_hierarchy(group): group for group in _own(first_process(), container)}
+    own = {_hierarchy(group): group for group in _own(first_process())}
     pids = {proc.number_inside(pid): pid for group in own.values() for pid in cgroup.pids(group)}
     try:
         for one in listed:
             place = own[one.hierarchy] / one.path
             place.mkdir(exist_ok=True)
-            _prepare(place)
+            cgroup.fill(place)
             for pid in filter(None, map(pids.get, one.processes)):
                 with contextlib.suppress(ProcessLookupError):  # it runs, and may have ended
                     cgroup.put(pid, place)
@@ -100,14 +100,11 @@ def put_back(images: Path, first_process: Callable[[], int], container: str) -> 
         ) from failure
 
 
-def _own(first: int, container: str) -> Iterator[Path]:
-    """The container's own groups. A process of it may be in a group further inside."""
-    names = {container, f"docker-{container}.scope"}
+def _own(first: int) -> Iterator[Path]:
+    """The container's own groups."""
     for controllers, path in cgroup.paths(first).items():
-        place = PurePosixPath(path)
-        top = next((each for each in (place, *place.parents) if each.name in names), None)
-        if top is not None:
-            yield from _places(controllers, str(top).lstrip("/"))
+        if (own := cgroup.own(path)) is not None:
+            yield from _places(controllers, own.lstrip("/"))
 
 
 def _places(controllers: str, path: str) -> Iterator[Path]:
@@ -147,13 +144,6 @@ def _text(path: Path) -> str:
         return path.read_text().strip()
     except OSError:  # not of this version or this kernel, or only to be written
         return ""
-
-
-def _prepare(place: Path) -> None:
-    """On version 1 a new group takes no process without processors and memory."""
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        if cgroup.is_first_version() and (place / name).exists() and not _text(place / name):
-            (place / name).write_text(_text(place.parent / name))
 
 
 def _set(place: Path, settings: dict[str, str]) -> None:

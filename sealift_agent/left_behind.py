@@ -20,17 +20,15 @@ from .protobuf import fields, written
 from .terminals import PLACE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from .terminals import Terminal
 
 NOWHERE = "/dev/null"
 PIPE_ID = 2  # images/pipe.proto, pipe_entry
-INFO, NAMED_BY = 2, 6  # images/tty.proto, tty_file_entry
 INFO_ID, KIND, SESSION, GROUP, DEVICE, SETTINGS, PTY, FILE_SYSTEM = 1, 2, 6, 7, 8, (9, 10, 11), 12, 13
 OF_PAIR, EXTERNAL = 1, 5  # images/tty.proto, tty_info_entry and TtyType
-TERMINALS = "tty-info.img"
 """Numbers of CRIU's messages."""
 
 NAME = re.compile(r"pipe:\[(\d+)\]")
@@ -58,7 +56,7 @@ def hang_up(images: Path, first: int, terminals: Collection[Terminal]) -> None:
     if not terminals:
         return
     known = {(one.rdev, one.device): one.number for one in terminals}
-    infos, files = images / TERMINALS, images / by_name.FILES
+    infos, files = images / by_name.TERMINALS, images / by_name.FILES
     changed, numbers = hung_up(infos.read_bytes(), known)
     infos.write_bytes(changed)
     files.write_bytes(with_names(files.read_bytes(), numbers, proc.mount_of(first, PLACE)))
@@ -85,20 +83,12 @@ def hung_up(infos: bytes, known: Mapping[tuple[int, int], int]) -> tuple[bytes, 
 
 def with_names(files: bytes, numbers: Mapping[int, int], mount: int) -> bytes:
     """An image of files in which CRIU finds the names of these terminals."""
-    known = list(by_name.entries(files))
-    fresh = max((by_name.integer(entry, by_name.ID) for _, entry in known), default=0)
-    changed = []
-    for raw, entry in known:
-        terminal = by_name.part(entry, by_name.TERMINAL)
-        number = numbers.get(by_name.integer(terminal, INFO))
-        if number is None:
-            changed.append(raw)
-            continue
-        fresh += 1
-        changed.append(by_name.named(terminal, fresh, f"{PLACE}/{number}", mount))
-        tied = by_name.body({**terminal, NAMED_BY: fresh})
-        changed.append(by_name.body({**entry, by_name.TERMINAL: tied}))
-    return by_name.image(files, changed)
+
+    def named(entry: by_name.Entry, fresh: Iterator[int]) -> list[bytes] | None:
+        number = numbers.get(by_name.integer(by_name.part(entry, by_name.TERMINAL), by_name.INFO))
+        return None if number is None else by_name.with_name(entry, next(fresh), f"{PLACE}/{number}", mount)
+
+    return by_name.rewritten(files, named)
 
 
 def lead_nowhere(images: Path, first: int, pipes: Collection[str]) -> None:
@@ -106,17 +96,17 @@ def lead_nowhere(images: Path, first: int, pipes: Collection[str]) -> None:
     numbers = {int(found[1]) & 0xFFFFFFFF for pipe in pipes if (found := NAME.fullmatch(pipe))}
     if not numbers:
         return
-    files = images / by_name.FILES
-    before = files.read_bytes()
-    changed, plain = [], set()
+    plain: set[int] = set()
     mount = proc.mount_of(first, NOWHERE)
-    for raw, entry in by_name.entries(before):
+
+    def nowhere(entry: by_name.Entry, _: Iterator[int]) -> list[bytes] | None:
         pipe = by_name.part(entry, by_name.PIPE)
-        if pipe and by_name.integer(pipe, PIPE_ID) in numbers:
-            number = by_name.integer(entry, by_name.ID)
-            plain.add(number)
-            changed.append(by_name.named(pipe, number, NOWHERE, mount))
-        else:
-            changed.append(raw)
-    files.write_bytes(by_name.image(before, changed))
+        if not pipe or by_name.integer(pipe, PIPE_ID) not in numbers:
+            return None
+        number = by_name.integer(entry, by_name.ID)
+        plain.add(number)
+        return [by_name.named(pipe, number, NOWHERE, mount)]
+
+    files = images / by_name.FILES
+    files.write_bytes(by_name.rewritten(files.read_bytes(), nowhere))
     by_name.change_descriptors(images, plain)

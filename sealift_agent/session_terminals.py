@@ -27,8 +27,6 @@ DEVICE = os.makedev(5, 0)
 OUTERMOST = 1
 """The session of the container's first process."""
 
-TERMINALS = "tty-info.img"
-INFO, NAMED_BY = 2, 6  # images/tty.proto, tty_file_entry
 INFO_ID, INFO_TYPE, INFO_SESSION, INFO_DEVICE = 1, 2, 6, 8  # images/tty.proto, tty_info_entry
 EXTERNAL, OF_SESSION = 5, 4  # images/tty.proto, TtyType
 """Numbers of CRIU's messages."""
@@ -53,11 +51,11 @@ def settings(first: int) -> str:
 def mend(images: Path, first: int) -> None:
     """Put the images right after such a dump."""
     try:
-        infos = bytearray((images / TERMINALS).read_bytes())
+        infos = bytearray((images / by_name.TERMINALS).read_bytes())
     except FileNotFoundError:
         return
     if sessions := dict(_change_types(infos)):
-        (images / TERMINALS).write_bytes(infos)
+        (images / by_name.TERMINALS).write_bytes(infos)
         files = images / by_name.FILES
         mended = mend_files(files.read_bytes(), sessions, proc.mount_of(first, NAME))
         files.write_bytes(mended.files)
@@ -75,21 +73,17 @@ def _change_types(infos: bytearray) -> Iterator[tuple[int, int]]:
 
 def mend_files(files: bytes, sessions: Mapping[int, int], mount: int) -> Mended:
     """`sessions` has the session of each terminal to be mended, by the terminal's number."""
-    known = list(by_name.entries(files))
-    fresh = max((by_name.integer(entry, by_name.ID) for _, entry in known), default=0)
-    changed, plain = [], set()
-    for raw, entry in known:
+    plain: set[int] = set()
+
+    def mended(entry: by_name.Entry, fresh: Iterator[int]) -> list[bytes] | None:
         terminal = by_name.part(entry, by_name.TERMINAL)
-        session = sessions.get(by_name.integer(terminal, INFO))
-        number = by_name.integer(entry, by_name.ID)
+        session = sessions.get(by_name.integer(terminal, by_name.INFO))
         if session is None:
-            changed.append(raw)
-        elif session == OUTERMOST:
-            plain.add(number)
-            changed.append(by_name.named(terminal, number, NAME, mount))
-        else:
-            fresh += 1
-            changed.append(by_name.named(terminal, fresh, NAME, mount))
-            tied = by_name.body({**terminal, NAMED_BY: fresh})
-            changed.append(by_name.body({**entry, by_name.TERMINAL: tied}))
-    return Mended(by_name.image(files, changed), plain)
+            return None
+        if session != OUTERMOST:
+            return by_name.with_name(entry, next(fresh), NAME, mount)
+        number = by_name.integer(entry, by_name.ID)
+        plain.add(number)
+        return [by_name.named(terminal, number, NAME, mount)]
+
+    return Mended(by_name.rewritten(files, mended), plain)

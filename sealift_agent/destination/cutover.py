@@ -265,7 +265,7 @@ class Armed:
         self._sockets = sockets.Restored(images)
         statistics = self._restore.run()
         self._sockets.put_back(self._restore.first_process)
-        inner_groups.put_back(images, self._restore.first_process, self._restore.container)
+        inner_groups.put_back(images, self._restore.first_process)
         task_settings.put_back(images, self._restore.first_process)
         took_ns = time.monotonic_ns() - started_ns
         live.link.send(phase="restored", facts={"restore_ns": took_ns, **statistics})

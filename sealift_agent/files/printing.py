@@ -196,8 +196,5 @@ def _is_busy(program: int | None) -> bool:
     """Whether one of its threads runs, or waits for a processor or a disk. It may then have lines in its memory."""
     if not program:
         return False
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{program}/task").iterdir():
-            if proc.stat(f"{program}/task/{thread.name}")[1][:1] in (["R"], ["D"]):
-                return True
-    return False
+    states = (proc.stat(f"{program}/task/{thread}")[1][:1] for thread in proc.threads(program))
+    return any(state in (["R"], ["D"]) for state in states)

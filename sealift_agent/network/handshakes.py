@@ -28,7 +28,7 @@ CLOSED_HERE = 1 << 4 | 1 << 9 | 1 << 11  # FIN_WAIT1, LAST_ACK, CLOSING
 """States of a socket, as bits (linux/tcp.h, net/tcp_states.h)."""
 
 RECEIVE_BYTES = 1 << 15
-HEADER, REQUESTED, LISTED = struct.Struct("=IHHII"), struct.Struct("=BBBBI48x"), struct.Struct("=BBBB")
+HEADER, REQUESTED = struct.Struct("=IHHII"), struct.Struct("=BBBBI48x")
 PORT_AT, COUNTS_AT = 4, 56
 """Of `inet_diag_msg`: the port, big-endian; `idiag_rqueue`, which for a listener is the length of its queue,
 `idiag_wqueue`, the bytes that nobody has confirmed; the user; the inode, which is 0 if no program has it open."""

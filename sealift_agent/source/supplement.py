@@ -30,7 +30,7 @@ class Supplement:
         container = self._container
         self._sockets.write(images, container.processes, container.address)
         self._settings.write(images, container.processes)
-        inner_groups.write(images, inner_groups.read(container.first, container.id))
+        inner_groups.write(images, inner_groups.read(container.first))
 
     def amend(self, images: Path) -> None:
         """Change the images, in place."""

@@ -263,7 +263,6 @@ class PlayedSource:
 
 
 class PlayedRestore(Played):
-    container = "c"
     is_lazy = False
 
     def print(self, lines: bytes) -> None:

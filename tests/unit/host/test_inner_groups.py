@@ -43,13 +43,13 @@ def never() -> int:
 def test_a_wrong_list_is_refused(tmp_path: Path, groups: Any) -> None:
     (tmp_path / inner_groups.FILE).write_text(json.dumps({"groups": groups}))
     with pytest.raises(Misunderstood):
-        inner_groups.put_back(tmp_path, never, ID)
+        inner_groups.put_back(tmp_path, never)
 
 
 def test_no_list_is_nothing_to_do(tmp_path: Path) -> None:
     inner_groups.write(tmp_path, [])
     assert not list(tmp_path.iterdir())
-    inner_groups.put_back(tmp_path, never, ID)
+    inner_groups.put_back(tmp_path, never)
 
 
 def test_a_process_that_has_ended_by_then_is_left_out(
@@ -65,7 +65,7 @@ def test_a_process_that_has_ended_by_then_is_left_out(
     here = proc.number_inside(os.getpid())
     listed = [["memory", "made", {}, [here, here + 1_000_000]]]
     (tmp_path / inner_groups.FILE).write_text(json.dumps({"groups": listed}))
-    inner_groups.put_back(tmp_path, os.getpid, ID)
+    inner_groups.put_back(tmp_path, os.getpid)
     assert put == [(os.getpid(), "made")]
 
 

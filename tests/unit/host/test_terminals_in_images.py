@@ -81,7 +81,7 @@ def test_one_of_a_session_inside_stays_a_terminal_with_a_name(images: Path) -> N
     session_terminals.mend(images, 1)
     name, tied, _ = read((images / "files.img").read_bytes())
     assert name == named(b"/dev/tty", 10, 2)
-    assert by_name.integer(by_name.part(tied, by_name.TERMINAL), session_terminals.NAMED_BY) == 10
+    assert by_name.integer(by_name.part(tied, by_name.TERMINAL), by_name.NAMED_BY) == 10
 
 
 def test_images_without_such_terminals_stay_as_they_are(images: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_sessions_terminal_is_hung_up(images: Path) -> None:
     assert own[9] == b"t"
     name, tied, other = read((images / "files.img").read_bytes())
     assert name == named(b"/dev/pts/300", 5, 2)
-    assert by_name.integer(by_name.part(tied, by_name.TERMINAL), left_behind.NAMED_BY) == 5
+    assert by_name.integer(by_name.part(tied, by_name.TERMINAL), by_name.NAMED_BY) == 5
     assert other == dict(fields(terminal(4, 0)))
 
 
