@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,  # plain help: with its frames, what draws them is 40 % of the time that --help takes
+    rich_markup_mode=None,  # plain help: what draws frames is not even imported
     pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,  # they may hold keys
     help="Live migration of running Docker containers into attested, encrypted virtual machines.",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +14,6 @@ from sealift_agent import interrupted, proc
 from sealift_agent.images import messages
 from sealift_agent.interrupted import INTERRUPTED, Call, Interrupted
 from sealift_agent.protobuf import fields, written
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NANOSLEEP, POLL, READ, CONTINUED = 35, 7, 0, 219
 IP, SP = 0x7F12_3456_7002, 0x7FFF_0000_1000
@@ -93,3 +91,10 @@ def test_a_waiting_thread_is_noted() -> None:
         sleeper.kill()
     assert set(calls._noted.values()) <= set(interrupted.WITH_REST)
     assert proc.threads(sleeper.pid) == []
+
+
+def test_the_library_in_criu_has_the_same_list() -> None:
+    source = (Path(interrupted.__file__).parent / "interposed.c").read_text()
+    begin = source.index("static int waits(long number)")
+    listed = source[begin : source.index("return 1;", begin)]
+    assert {int(number) for number in re.findall(r"case (\d+):", listed)} == set(interrupted.CALLS)
