@@ -84,6 +84,7 @@ def faults(
     as_json: JsonOption = False,
 ) -> None:
     """Break everything that can break at every moment of a migration. Exit status 1 if anything did not hold."""
+    from benchmarks import kept
     from benchmarks.faults import faults as catalogue
     from benchmarks.faults import labs, matrix
     from benchmarks.faults.orchestrator import Orchestrator
@@ -103,7 +104,7 @@ def faults(
         for verdict in matrix.told(found, len(left), say):
             verdicts[verdict.cell] = verdict
             if results is not None:
-                matrix.store((known | verdicts).values(), results)
+                kept.store((known | verdicts).values(), results)
 
     alone = bool(left) and jobs == 1
     if alone:
@@ -118,7 +119,7 @@ def faults(
         if alone:
             lab.down()
         if as_json:
-            sys.stdout.write(printable(matrix.text(verdicts.values())))
+            sys.stdout.write(printable(kept.text(verdicts.values())))
         else:
             _print_matrix(*matrix.table(list(verdicts.values())))
     if not all(verdict.ok for verdict in verdicts.values()):
@@ -148,6 +149,7 @@ def compat(
     as_json: JsonOption = False,
 ) -> None:
     """Move stock programs there, back and there, each with its client. Exit status 1 if a row is not as it must be."""
+    from benchmarks import kept
     from benchmarks.compat import matrix
     from benchmarks.compat import page as pages
 
@@ -159,7 +161,7 @@ def compat(
     if page is not None:
         page.write_text(pages.markdown(list(found.values())))
     if as_json:
-        sys.stdout.write(printable(matrix.text(tried)))
+        sys.stdout.write(printable(kept.text(tried)))
     else:
         _print_matrix(*pages.table(tried))
     if any(matrix.wrong(row) for row in tried):

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import kept
 from benchmarks.compat import row as rows
 from benchmarks.compat.programs import PROGRAMS
 from benchmarks.compat.row import MOVED, REFUSED, Row
 from benchmarks.measure.origin import code
 from benchmarks.testbed import Testbed
 from sealift.errors import UnusableInput
-from sealift.files import read_bounded
 from sealift.inventory import lab_inventory, load
 from sealift.lab import lab
 from sealift.lab.plan import dockers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from benchmarks.compat.program import Program
     from sealift.inventory import Inventory
 
-STORED_LIMIT = 64 << 20
 DOCKERS = ("26", "28")
 """Pairs of Dockers that are tried unless others are asked for."""
 
@@ -63,7 +59,7 @@ def keep(
         for row in run(programs, docker, found, say, strategies):
             found[row.key] = row
             if results is not None:
-                store(found.values(), results)
+                kept.store(found.values(), results)
     names = {program.name for program in programs}
     return [row for row in found.values() if row.program in names and row.docker in dockers]
 
@@ -137,30 +133,9 @@ def _lab(docker: str, say: Callable[[str], None]) -> Iterator[Inventory]:
         lab.down()
 
 
-def store(found: Iterable[Row], path: Path) -> None:
-    """Write a JSON file of rows, completely or not at all, even if this process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    making = path.with_name(f".{path.name}.{os.getpid()}")
-    making.write_text(text(found))
-    making.rename(path)
-
-
-def text(found: Iterable[Row]) -> str:
-    """Rows as JSON: a list of objects, by the fields of `Row`."""
-    return json.dumps([asdict(row) for row in found], indent=1) + "\n"
-
-
 def stored(path: Path) -> dict[str, Row]:
     """The rows of such a file by their keys. None if there is no file. UnusableInput for another kind of file."""
-    if not path.exists():
-        return {}
-    try:
-        found = [from_fields(fields) for fields in json.loads(read_bounded(path, STORED_LIMIT))]
-    except (ValueError, TypeError, KeyError, RecursionError) as strange:
-        raise UnusableInput(
-            f"{path} is not a file of rows",
-            remedy="Name a file that `sealift bench compat --results` has written, or a new one",
-        ) from strange
+    found = kept.stored(path, from_fields, "rows", "sealift bench compat")
     return {row.key: row for row in found}
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import kept
 from benchmarks.faults import cell as trial
 from benchmarks.faults.cell import Verdict
 from benchmarks.faults.moments import NAMES, moment
-from sealift.errors import UnusableInput
-from sealift.files import read_bounded
 from sealift.lab import lab
 
 if TYPE_CHECKING:
@@ -56,37 +52,13 @@ def holds(verdict: Verdict | None, code: str) -> bool:
     return verdict is not None and verdict.ok and verdict.code == code and not code.endswith("+")
 
 
-def store(verdicts: Iterable[Verdict], path: Path) -> None:
-    """Write a JSON file of verdicts, completely or not at all, even if this process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    making = path.with_name(f".{path.name}.{os.getpid()}")
-    making.write_text(text(verdicts))
-    making.rename(path)
-
-
-def text(verdicts: Iterable[Verdict]) -> str:
-    """Verdicts as JSON: a list of objects, by the fields of `Verdict`."""
-    return json.dumps([asdict(verdict) for verdict in verdicts], indent=1) + "\n"
-
-
-STORED_LIMIT = 64 << 20
-
-
 def stored(path: Path) -> dict[str, Verdict]:
     """The verdicts of such a file by the cells' names. None if there is no file.
 
     UnusableInput for another kind of file.
     """
-    if not path.exists():
-        return {}
-    try:
-        verdicts = [from_fields(fields) for fields in json.loads(read_bounded(path, STORED_LIMIT))]
-    except (ValueError, TypeError, KeyError, RecursionError) as strange:
-        raise UnusableInput(
-            f"{path} is not a file of verdicts",
-            remedy="Name a file that `sealift bench faults --results` has written, or a new one",
-        ) from strange
-    return {verdict.cell: verdict for verdict in verdicts}
+    found = kept.stored(path, from_fields, "verdicts", "sealift bench faults")
+    return {verdict.cell: verdict for verdict in found}
 
 
 def from_fields(fields: dict[str, Any]) -> Verdict:

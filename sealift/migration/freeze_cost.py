@@ -16,8 +16,10 @@ BASE_MS = 120.0
 """One process with a few descriptors: a post-copy of a Redis in the netns lab on 2 cores."""
 
 PROCESS_MS, THREAD_MS, SOCKET_MS, DESCRIPTOR_MS, MAPPING_MS = 14.0, 1.0, 0.15, 0.02, 0.035
-"""Each one more. Measured in such a lab, at revision d333b88: 500 processes 7 s, 2,000 threads 2 s, 60,000 mappings 2.1 s.
-Those of sockets and descriptors are estimates."""
+"""Each one more. Measured in such a lab, at d333b88: 500 processes 7 s, 2,000 threads 2 s, 60,000 mappings 2.1 s.
+
+Those of sockets and descriptors are estimates.
+"""
 
 BYTES_S = 200e6
 """Of what CRIU copies in the freeze: 500 MB each in a tmpfs and in /dev/shm took 5.1 s, 900 MB without a name 4.2 s."""

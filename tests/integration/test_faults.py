@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks import kept
 from benchmarks.faults import cell as trial
 from benchmarks.faults import labs, matrix
 from benchmarks.faults.faults import FAULTS, SAMPLE, cells
@@ -125,10 +126,10 @@ def test_cells_are_tried_in_several_labs_at_once() -> None:
 def test_verdicts_are_kept_in_a_file_that_goes_on_where_it_was(tmp_path: Path) -> None:
     held = trial.Verdict("disk@sync", (), "source", ("{'outcome': 'committed'}",), 1.0)
     broken = trial.Verdict("disk@sent", ("the client: NOT INTACT",), None, (), 1.0)
-    kept = tmp_path / "new" / "faults.json"
-    assert matrix.stored(kept) == {}
-    matrix.store([held, broken], kept)
-    assert matrix.stored(kept) == {held.cell: held, broken.cell: broken}
-    kept.write_text('[{"cell": "disk@sync"}]')
+    path = tmp_path / "new" / "faults.json"
+    assert matrix.stored(path) == {}
+    kept.store([held, broken], path)
+    assert matrix.stored(path) == {held.cell: held, broken.cell: broken}
+    path.write_text('[{"cell": "disk@sync"}]')
     with pytest.raises(UnusableInput, match="is not a file of verdicts"):
-        matrix.stored(kept)
+        matrix.stored(path)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks import kept
 from benchmarks.compat import matrix, page
 from benchmarks.compat import row as rows
 from benchmarks.compat.images import IMAGES
@@ -167,7 +168,7 @@ def test_programs_that_share_an_image_come_one_after_the_other() -> None:
 def test_rows_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     assert matrix.stored(path) == {}
-    matrix.store([MOVED], path)
+    kept.store([MOVED], path)
     assert matrix.stored(path) == {"redis@auto@26": MOVED}
     path.write_text('[{"program": 1}]')
     with pytest.raises(UnusableInput, match="not a file of rows"):
