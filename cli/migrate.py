@@ -35,6 +35,8 @@ class MigrateCommand(WithOptions):
         "throttle",
         "compress",
         "streams",
+        "bind",
+        "binds_as_they_are",
         "retries",
         "evidence",
     )
@@ -43,7 +45,7 @@ class MigrateCommand(WithOptions):
 class CheckCommand(WithOptions):
     """It takes those that a check depends on."""
 
-    names = ("bandwidth", "evidence")
+    names = ("bandwidth", "bind", "binds_as_they_are", "evidence")
 
 
 def migrate(

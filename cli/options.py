@@ -67,7 +67,9 @@ def read_options(**given: Any) -> Options:
     try:
         return Options.model_validate(given)
     except ValidationError as invalid:
-        found = "; ".join(f"{flag(where)}: {what}" for where, what in faults(Options, invalid))
+        found = "; ".join(
+            f"{flag(where.partition('.')[0])}: {what}" for where, what in faults(Options, invalid)
+        )
         raise UnusableInput(
             found, remedy="`sealift migrate --help` shows what each option takes"
         ) from invalid
@@ -113,8 +115,10 @@ def _alternatives(
 
 def _parameter(name: str, field: dict[str, Any], kinds: dict[str, dict[str, Any]]) -> inspect.Parameter:
     bounds: dict[str, Any] = {}
-    if "boolean" in kinds:
-        kind: Any = bool
+    if "array" in kinds:  # the option may be given again; the model reads each
+        kind: Any = list[str]
+    elif "boolean" in kinds:
+        kind = bool
     elif "string" in kinds:  # the model reads words, and amounts such as 100M
         kind = str
     else:

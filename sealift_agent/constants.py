@@ -12,6 +12,9 @@ RESERVED, SHARED_CODE = "reserved", "shared code"
 """Kinds of mappings that a CRIU without our library (`interposed`) does not restore, or does not dump: one that is
 larger than the host's memory and can't be written, and a first executable one that is shared."""
 
+SINGLE = "file-"
+"""How the name of a tree begins that is a single file (bind-mounted), and no directory."""
+
 PAGE_BYTES = 4096
 """Of memory, as CRIU's images count it."""
 

@@ -21,8 +21,9 @@ from . import (
     volume_marks,
     writable_layer,
 )
+from .files import kinds
 from .memory import dirty
-from .network import firewall, link
+from .network import firewall, link, own
 from .orders import Orders
 from .protocol import ContainerFacts, HostFacts, LinkSample, Role, Surveyed
 from .wire import AgentError, Controller
@@ -58,11 +59,13 @@ def host() -> HostFacts:
 
 def container(container: str) -> ContainerFacts:
     """What the processes of a running container hold that matters for a dump, and how large they are."""
-    init = docker_api.call("GET", f"/containers/{container}/json")["State"]["Pid"]
+    described = docker_api.call("GET", f"/containers/{container}/json")
+    init = described["State"]["Pid"]
     pids = cgroup.pids(cgroup.of_process(init))
     return ContainerFacts(
         uses=processes.examine(pids, init, criu.descriptors(container)),
         limits_unreadable=limits.unreadable(pids) and not interposed.obtainable(),
+        network=own.added(init, described),
     )
 
 
@@ -75,11 +78,6 @@ def survey(container: str, tracked: bool, endpoint: protocol.Endpoint | None) ->
         return Surveyed(found, rate.result() if rate is not None else LinkSample())
     except AgentError as failed:
         return Surveyed(found, LinkSample(problem=str(failed)))
-
-
-def exists(paths: list[str]) -> list[bool]:
-    """Which of these are directories on this host."""
-    return [Path(path).is_dir() for path in paths]
 
 
 def tree_bytes(paths: list[str]) -> int:
@@ -151,7 +149,7 @@ def main(controller: Controller) -> None:
     orders.on(protocol.Survey, lambda order: survey(order.container, order.tracked, order.endpoint))
     orders.on(protocol.ReceiveRate, lambda order: link.receive(order.address))
     orders.on(protocol.FindLayer, lambda order: writable_layer.find(order.container))
-    orders.on(protocol.Exist, lambda order: exists(order.paths))
+    orders.on(protocol.DescribePaths, lambda order: kinds.describe(order.paths))
     orders.on(protocol.DescribeVolumes, lambda order: volume_marks.describe(order.names))
     orders.on(protocol.CountLayers, lambda order: layers.present(order.layers))
     orders.on(protocol.LayerBytes, lambda order: layers.sizes(order.layers))

@@ -482,6 +482,46 @@ long sendto(int socket, const void *data, size_t size, int flags, const void *to
 	return real(socket, packet, size, flags, to, to_size);
 }
 
+/* Addresses of one link (IPv6) */
+
+#define AF_INET6 10
+enum { LINK_LOCAL = 0xfe, LINK_LOCAL_NEXT = 0x80, ADDRESS = 8, SCOPE = 24, ADDRESS_SIZE = 28 }; /* of sockaddr_in6 */
+struct interface { unsigned number; char *name; };
+struct interface *if_nameindex(void);
+void if_freenameindex(struct interface *interfaces);
+
+/*
+ * CRIU binds a connection of such an address without the number of its interface (`libsoccr_set_addr` has none), which
+ * the kernel demands. It is the interface that has the address. `connect` then goes by the same.
+ */
+int bind(int socket, const void *address, unsigned size)
+{
+	static int (*real)(int, const void *, unsigned);
+	unsigned char changed[ADDRESS_SIZE];
+	const unsigned char *asked = address;
+	struct interface *interfaces, *one;
+	unsigned at;
+	int result;
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "bind");
+	result = real(socket, address, size);
+	if (result == 0 || size != ADDRESS_SIZE || *(const unsigned short *)address != AF_INET6)
+		return result;
+	if (asked[ADDRESS] != LINK_LOCAL || (asked[ADDRESS + 1] & 0xc0) != LINK_LOCAL_NEXT)
+		return result;
+	for (at = 0; at < SCOPE; at++)
+		changed[at] = asked[at];
+	interfaces = if_nameindex();
+	for (one = interfaces; one && one->number && result != 0; one++) {
+		*(unsigned *)(changed + SCOPE) = one->number;
+		result = real(socket, changed, size);
+	}
+	if (interfaces)
+		if_freenameindex(interfaces);
+	return result;
+}
+
 /* Where CRIU has a process make its first system calls */
 
 #define PEEKTEXT 1

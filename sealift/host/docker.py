@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 API_VERSION = "1.43"
 """The API of Docker 24. A fixed version saves the request that asks for it, and later daemons support it, too."""
 
+CREATE_API_VERSION = "1.45"
+"""The API of Docker 26, if the daemon has it: Docker's release notes of the API."""
+
 RUNTIME = "sealift"
 """The OCI runtime that is registered on every destination. It is runc, but restores containers that have images."""
 
@@ -109,9 +112,13 @@ class Client(docker.APIClient):
     def create(self, described: dict[str, Any], name: str) -> str:
         """Create a container from a description in the API's format. Returns its id.
 
-        With docker-py the description would be made from arguments, and they don't cover all of its fields.
+        With docker-py the description would be made from arguments, and they don't cover all of its fields. A part of a
+        volume, and a hardware address, need a newer API than the other requests.
         """
-        answer = self._post_json(self._url("/containers/create"), described, params={"name": name})  # type: ignore[attr-defined]  # as below
+        spoken = str(self.version(api_version=False)["ApiVersion"])
+        version = min(spoken, CREATE_API_VERSION, key=_numbers)
+        address = f"{self.base_url}/v{version}/containers/create"
+        answer = self._post_json(address, described, params={"name": name})  # type: ignore[attr-defined]  # as below
         return str(self._result(answer, json=True)["Id"])
 
     def _raise_for_status(self, response: requests.Response) -> None:
@@ -127,6 +134,10 @@ class Client(docker.APIClient):
             return super()._result(response, json, binary)  # type: ignore[misc]  # as above
         except (RecursionError, ValueError) as nonsense:
             raise CommandFailed(f"Docker's answer is invalid ({type(nonsense).__name__})") from nonsense
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 def client(connection: Connection) -> Client:

@@ -21,7 +21,7 @@ from sealift.migration.checks.finding import Answer, Finding, Resource
 from sealift.migration.checks.inspection import Endpoints
 from sealift.migration.parties import Side
 from sealift.migration.preflight import examine
-from sealift.migration.request import check_evidence, check_hosts
+from sealift.migration.request import binds, check_evidence, check_hosts
 from sealift.migration.survey import survey
 from sealift.model import Strategy
 
@@ -99,6 +99,7 @@ def _endpoints(inventory: Inventory, request: Request) -> Iterator[tuple[Endpoin
                 request.destination,
                 gateway,
                 request.options.strategy is Strategy.POST_COPY,
+                binds(inventory, request),
             ),
             evidence,
         )

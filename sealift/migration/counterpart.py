@@ -10,54 +10,70 @@ from sealift.host.docker import RUNTIME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from sealift.migration.binds import Binds
 
 
 @dataclass(frozen=True)
 class Counterpart:
-    """`body` is the request that creates it, `volumes` the names of its volumes, `binds` pairs of host directories."""
+    """`body` is the request that creates it, `volumes` the names of its volumes, `binds` pairs of host paths."""
 
     body: dict[str, Any]
     volumes: tuple[str, ...]
     binds: tuple[tuple[str, str], ...]
 
 
-def counterpart(
-    container: Mapping[str, Any], binds: Mapping[str, tuple[Path, Path]], network: str
-) -> Counterpart:
-    """Describe the counterpart of a container, given `docker inspect` of it.
-
-    `binds` maps an inventory's name for a directory to its paths on the source and on the destination.
-    """
+def counterpart(container: Mapping[str, Any], binds: Binds, network: str) -> Counterpart:
+    """Describe the counterpart of a container, given `docker inspect` of it."""
     body = copy.deepcopy(dict(container["Config"]))
     host = copy.deepcopy(dict(container["HostConfig"]))
-    volumes, bound, mounts = [], [], []
+    parts = parts_of_volumes(container)
+    volumes, bound, mounts, whole = [], [], [], []
     for mount in container["Mounts"]:
         if mount["Type"] == "volume":
             volumes.append(mount["Name"])
-            mounts.append(_bind(mount["Name"], mount))
+            if mount["Destination"] in parts:
+                whole.append(_part(mount, parts[mount["Destination"]]))
+            else:
+                mounts.append(_bind(mount["Name"], mount))
         elif mount["Type"] == "bind":
-            there = bind_target(mount["Source"], binds)
+            there = binds.target(mount["Source"])
             if there is not None:  # the preflight has refused the others
                 bound.append((mount["Source"], there))
                 mounts.append(_bind(there, mount))
     host["Binds"] = mounts
-    host["Mounts"] = [mount for mount in host.get("Mounts") or [] if mount["Type"] == "tmpfs"]
+    host["Mounts"] = [mount for mount in host.get("Mounts") or [] if mount["Type"] == "tmpfs"] + whole
     host["Runtime"] = RUNTIME
     # The source's policy is set when the copy has won. Otherwise Docker would restart a copy that ends, from its files.
     host["RestartPolicy"] = {"Name": "no", "MaximumRetryCount": 0}
     host["AutoRemove"] = bool(host.get("AutoRemove"))
     body["HostConfig"] = host
     body["NetworkingConfig"] = {"EndpointsConfig": {network: _endpoint(container, network)}}
-    return Counterpart(body, tuple(volumes), tuple(bound))
+    return Counterpart(body, tuple(dict.fromkeys(volumes)), tuple(dict.fromkeys(bound)))
 
 
-def bind_target(source: str, binds: Mapping[str, tuple[Path, Path]]) -> str | None:
-    """The destination's directory for a bind-mounted directory of the source; None if it has no counterpart."""
-    for here, there in binds.values():
-        if source == str(here):
-            return str(there)
-    return None
+def parts_of_volumes(container: Mapping[str, Any]) -> dict[str, str]:
+    """Where only a part of a volume is mounted (`volume-subpath`): the part's path in it, by the mount point.
+
+    Docker says it only in what the container was created from.
+    """
+    found = {}
+    for mount in container["HostConfig"].get("Mounts") or []:
+        options = mount.get("VolumeOptions") or {}
+        if mount["Type"] == "volume" and options.get("Subpath"):
+            found[mount["Target"]] = options["Subpath"]
+    return found
+
+
+def _part(mount: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """A mount of a part of a volume, which `Binds` can't say."""
+    return {
+        "Type": "volume",
+        "Source": mount["Name"],
+        "Target": mount["Destination"],
+        "ReadOnly": not mount["RW"],
+        "VolumeOptions": {"NoCopy": True, "Subpath": part},
+    }
 
 
 def _bind(origin: str, mount: Mapping[str, Any]) -> str:
@@ -77,4 +93,5 @@ def _endpoint(container: Mapping[str, Any], network: str) -> dict[str, Any]:
         "IPAMConfig": {"IPv4Address": endpoint["IPAddress"]},
         "Aliases": [alias for alias in endpoint.get("Aliases") or [] if alias != short],
         "DriverOpts": endpoint.get("DriverOpts"),
+        "MacAddress": endpoint.get("MacAddress"),
     }

@@ -12,6 +12,7 @@ from sealift.migration.checks import container, hosts, processes
 from sealift.migration.checks.finding import Answer, Finding, Resource
 from sealift.migration.checks.inspection import Endpoints, Inspection
 from sealift.migration.choice import choose
+from sealift.migration.request import binds
 from sealift.migration.results import Plan
 from sealift.migration.survey import survey
 from sealift.model import Step, Strategy
@@ -38,6 +39,7 @@ def preflight(request: Request, inventory: Inventory, parties: Parties) -> Plan:
         request.destination,
         parties.gateway,
         request.options.strategy is Strategy.POST_COPY,
+        binds(inventory, request),
     )
     inspection = examine(endpoints)
     refuse(request.container, inspection.findings)
@@ -87,6 +89,7 @@ def examine(endpoints: Endpoints) -> Inspection:
     found = [
         *container.network(endpoints, inspection),
         *container.configuration(endpoints, inspection),
+        *container.namespace(endpoints.source.name, facts.network),
         *processes.judge(endpoints.source.name, facts.uses, inspection.here, inspection.there),
         *hosts.source(endpoints.source, inspection.here, limits_unreadable=facts.limits_unreadable),
         *hosts.security(endpoints.source.name, endpoints.source.docker.info(), described),

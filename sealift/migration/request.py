@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sealift.errors import Refused, UnusableInput
+from sealift.migration.binds import Binds, pair
 from sealift.model import Step, Strategy
 
 if TYPE_CHECKING:
@@ -38,6 +39,16 @@ ByteCount = Annotated[
         byte_count, json_schema_input_type=Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=BYTES)]
     ),
 ]
+
+
+def bind_pair(value: Any) -> Any:
+    """The text of a pair of paths, checked. ValueError for another text."""
+    if isinstance(value, str):
+        pair(value)
+    return value
+
+
+BindPair = Annotated[str, BeforeValidator(bind_pair)]
 
 
 class Options(BaseModel):
@@ -88,6 +99,15 @@ class Options(BaseModel):
         description="Connections that pages go over. Default: several where the round trip is long and they carry "
         "more than one. Post-copy's pages go over one.",
     )
+    bind: tuple[BindPair, ...] = Field(
+        default=(),
+        description="Where a bind mount lies there: HOST_PATH=DESTINATION_PATH, for all beneath it. What lies there is "
+        "replaced.",
+    )
+    binds_as_they_are: bool = Field(
+        default=False,
+        description="Bind mounts that have no such pair get the same path there, if nothing lies there yet.",
+    )
 
 
 DEFAULTS = Options()
@@ -106,6 +126,14 @@ class Request:
     source: str
     destination: str
     options: Options = DEFAULTS
+
+
+def binds(inventory: Inventory, request: Request) -> Binds:
+    """Where the container's bind mounts lie at the destination, by the inventory and the options."""
+    options = request.options
+    return Binds.of(
+        inventory, request.source, request.destination, options.bind, as_they_are=options.binds_as_they_are
+    )
 
 
 def check_evidence(inventory: Inventory, request: Request) -> None:

@@ -12,11 +12,14 @@ from docker.utils import parse_repository_tag
 from sealift.errors import CommandFailed
 from sealift.migration.counterpart import Counterpart, counterpart
 from sealift.migration.endings import Made
+from sealift.migration.request import binds
 from sealift.migration.results import Log
 from sealift.model import Step
+from sealift_agent.constants import SINGLE
 from sealift_agent.protocol import (
     Accept,
     Adopt,
+    DescribePaths,
     FindLayer,
     KeepVolumes,
     LivePass,
@@ -92,10 +95,8 @@ class Sync:
     def create_copy(self) -> Counterpart:
         """Create the container's counterpart and its volumes at the destination, not started."""
         container, api, journal = self._plan.container, self._destination.side.docker, self._journal
-        here = self._inventory.host(self._request.source).binds
-        there = self._inventory.host(self._request.destination).binds
-        binds = {name: (here[name], target) for name, target in there.items() if name in here}
-        plan = counterpart(container, binds, self._inventory.network.docker_network)
+        places = binds(self._inventory, self._request)
+        plan = counterpart(container, places, self._inventory.network.docker_network)
         plan.body["Image"] = self._name_image()
         missing = [volume for volume in plan.volumes if not _is_there(api, volume)]
         made = Made(container["Name"].lstrip("/"), container["Image"], missing)
@@ -209,8 +210,11 @@ class Sync:
         for number, volume in enumerate(plan.volumes):
             sources[f"volume-{number}"] = here.inspect_volume(volume)["Mountpoint"]
             targets[f"volume-{number}"] = there.inspect_volume(volume)["Mountpoint"]
-        for number, (source, target) in enumerate(plan.binds):
-            sources[f"bind-{number}"], targets[f"bind-{number}"] = source, target
+        paths = [source for source, _ in plan.binds]
+        found = self._source.side.facts.call(DescribePaths(paths))
+        for number, ((source, target), seen) in enumerate(zip(plan.binds, found, strict=True)):
+            tree = f"{SINGLE if seen.kind == 'file' else 'bind-'}{number}"
+            sources[tree], targets[tree] = source, target
         return sources, targets
 
 

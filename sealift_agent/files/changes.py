@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import libc
+from ..constants import SINGLE
 from ..wire import AgentError
 from . import beneath
+from .enclosure import INSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,6 +76,10 @@ class Changes:
             self._tops = {tree: self._open.enter_context(beneath.tree(root)) for tree, root in trees.items()}
             for tree, top in self._tops.items():
                 self._watch_below(tree, top, top)
+                if tree.startswith(
+                    SINGLE
+                ):  # its changes are reported at its directory on the host, or at itself
+                    self._watch(tree, INSIDE, top, 0)
             for tree, view in views.items():
                 with beneath.tree(view) as shown:
                     self._watch_below(tree, self._tops[tree], shown)
@@ -99,11 +105,11 @@ class Changes:
                 if gone.errno not in beneath.RACES:
                     raise NotTold(f"a directory can't be watched: {gone.strerror}") from gone
 
-    def _watch(self, tree: str, name: str, shown: int) -> None:
-        handle = beneath.opened(shown, name.rstrip("/"), os.O_PATH | os.O_DIRECTORY)
+    def _watch(self, tree: str, name: str, shown: int, only: int = ONLY_DIRECTORIES) -> None:
+        handle = beneath.opened(shown, name.rstrip("/"), os.O_PATH | (os.O_DIRECTORY if only else 0))
         try:
             path = b"/proc/self/fd/%d" % handle
-            number = libc.call("inotify_add_watch", self._handle, path, ASKED | ONLY_DIRECTORIES)
+            number = libc.call("inotify_add_watch", self._handle, path, ASKED | only)
         except OSError as refused:
             raise NotTold(f"a directory can't be watched: {refused.strerror}") from refused
         finally:

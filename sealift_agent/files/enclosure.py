@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from .. import libc, proc
+from ..constants import SINGLE
 from ..wire import AgentError
 
 if TYPE_CHECKING:
@@ -40,16 +41,29 @@ ATTRIBUTES = struct.Struct("=QQQQ")
 """The structure of mount_setattr(2), linux/mount.h: set, clear, propagation, user namespace."""
 
 
-class Enclosure:
-    """`roots` has the place of each tree for the thread. For other processes these directories are empty."""
+INSIDE = "file"
+"""The name of a single file in the directory that is its tree."""
 
-    def __init__(self, directory: Path, trees: Mapping[str, str]) -> None:
+
+class Enclosure:
+    """`roots` has the place of each tree for the thread. For other processes these directories are empty.
+
+    The tree of a single file is a directory with this file alone, as `INSIDE`. Only with `writable` files can be
+    changed there.
+    """
+
+    def __init__(self, directory: Path, trees: Mapping[str, str], *, writable: bool = False) -> None:
         self.roots = {name: directory / "trees" / name for name in trees}
-        for place in self.roots.values():
-            place.mkdir(parents=True)
+        places = {}
+        for name, root in self.roots.items():
+            root.mkdir(parents=True)
+            places[name] = root
+            if name.startswith(SINGLE):
+                places[name] = root / INSIDE
+                places[name].touch()
         self._thread = ThreadPoolExecutor(1, "enclosure")
         try:
-            self.run(_enter, trees, self.roots)
+            self.run(_enter, trees, places, 0 if writable else READ_ONLY)
         except OSError as refused:
             self.close()
             raise AgentError(
@@ -66,16 +80,16 @@ class Enclosure:
         self._thread.shutdown()
 
 
-def _enter(trees: Mapping[str, str], roots: Mapping[str, Path]) -> None:
+def _enter(trees: Mapping[str, str], places: Mapping[str, Path], more: int) -> None:
     libc.call("unshare", CLONE_NEWNS)
     libc.call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
-    attributes = ATTRIBUTES.pack(READ_ONLY | NO_SETUID | NO_DEVICES | NO_LINKS, 0, 0, 0)
+    attributes = ATTRIBUTES.pack(NO_SETUID | NO_DEVICES | NO_LINKS | more, 0, 0, 0)
     for name, tree in trees.items():
-        place = os.fsencode(roots[name])
+        place = os.fsencode(places[name])
         libc.call("mount", os.fsencode(tree), place, None, MS_BIND | MS_REC, None)
         path = ctypes.c_char_p(place)
         libc.system_call(MOUNT_SETATTR, HERE, path, RECURSIVE, attributes, len(attributes))
-    ours = tuple(f"{root}/" for root in roots.values())
+    ours = tuple(f"{place}/" for place in places.values())
     for mount in proc.mounts("thread-self"):
         if _is_a_containers(mount) and not f"{mount.point}/".startswith(ours):
             with contextlib.suppress(OSError):  # it was below another mount, which was unmounted with it

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import proc
+from ..constants import SINGLE
 from . import beneath
 from .changes import NotTold
+from .enclosure import INSIDE
 from .paths import containing, host_paths, mounts
 
 if TYPE_CHECKING:
@@ -113,7 +115,10 @@ def open_and_changed(
 
 def _sort_in(found: dict[str, set[str]], path: str, trees: Mapping[str, Path]) -> None:
     for tree, root in trees.items():
-        if path.startswith(f"{root}/"):
+        if tree.startswith(SINGLE):
+            if path == str(root):
+                found.setdefault(tree, set()).add(INSIDE)
+        elif path.startswith(f"{root}/"):
             found.setdefault(tree, set()).add(os.path.relpath(path, root))
 
 

@@ -7,6 +7,7 @@ this migration. Each tree (writable layer, volume, bind mount, log) is one of it
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -19,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..constants import SINGLE
 from ..criu import DIES_WITH_US, POLL_S, STANDSTILL_S, Progress
 from ..wire import AgentError, listen
 from . import beneath
@@ -70,7 +72,10 @@ STOP_S, LIVE_STANDSTILL_S = 5, 60
 
 
 class Daemon:
-    """The receiving end. `modules` maps a module's name to the directory or file that it fills."""
+    """The receiving end. `modules` maps a module's name to the directory or file that it fills.
+
+    What is missing is made. A single file is written in its place, since a container may have it mounted.
+    """
 
     def __init__(self, directory: Path, address: str, password: str, modules: Mapping[str, str]) -> None:
         with listen(address) as probe:
@@ -90,9 +95,17 @@ class Daemon:
         lines += [f"secrets file = {secrets}", f"lock file = {directory}/rsyncd.lock"]
         # Links have names of our own. A host's path may have characters that mean something else in the settings.
         (places := directory / "modules").mkdir()
+        single = {name: path for name, path in modules.items() if name.startswith(SINGLE)}
+        for place in map(Path, single.values()):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+        self._enclosure = Enclosure(directory, single, writable=True) if single else None
         for name, path in modules.items():
-            Path(path).mkdir(parents=True, exist_ok=True)
-            (places / name).symlink_to(path)
+            if name not in single:
+                Path(path).mkdir(parents=True, exist_ok=True)
+            (places / name).symlink_to(
+                self._enclosure.roots[name] if self._enclosure and name in single else path
+            )
             lines += [f"[{name}]", f"path = {places / name}"]
         config = directory / "rsyncd.conf"
         config.write_text("\n".join(lines) + "\n")
@@ -105,7 +118,10 @@ class Daemon:
             f"--address={address}",
         ]
         command += [f"--port={self.port}", f"--log-file={directory}/rsyncd.log"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        start = functools.partial(
+            subprocess.Popen[bytes], command, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        self.process = self._enclosure.run(start) if self._enclosure else start()
         self._wait_until_it_listens()
 
     def _wait_until_it_listens(self) -> None:
@@ -130,6 +146,8 @@ class Daemon:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        if self._enclosure is not None:
+            self._enclosure.close()
 
 
 def _listens(pid: int, port: int) -> bool:
@@ -175,7 +193,8 @@ class Sender:
         self.live_options = [f"--bwlimit={max(1, bandwidth // 1024)}"] if bandwidth else []
         self.target = f"rsync://sealift@{address}:{port}"
         self.environment = {**os.environ, "RSYNC_PASSWORD": password, "LC_ALL": "C"}
-        self.trees = {name: Path(path) for name, path in trees.items()}
+        # A tree may be named by a link. The kernel shows the real names of open and mapped files.
+        self.trees = {name: Path(os.path.realpath(path)) for name, path in trees.items()}
         self.suspects: dict[str, set[str]] = {}
         self._enclosure = Enclosure(directory, trees)
         self._roots = self._enclosure.roots
@@ -320,8 +339,10 @@ class Sender:
             # Rsync takes a line that begins with `#` or `;` as a comment, with --from0, too.
             listed.write(b"\0".join(b"./" + os.fsencode(each) for each in names))
             listed.seek(0)
+            # Nothing can be renamed to a mount point.
+            in_place = ["--inplace"] if name.startswith(SINGLE) else []
             return subprocess.Popen(
-                ["rsync", *OPTIONS, *more, origin, f"{self.target}/{name}/{to}"],
+                ["rsync", *OPTIONS, *in_place, *more, origin, f"{self.target}/{name}/{to}"],
                 stdin=listed,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

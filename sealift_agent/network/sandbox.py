@@ -16,7 +16,7 @@ import os
 import socket
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..wire import AgentError
 from . import inside
@@ -28,6 +28,7 @@ DEFAULT_EXEC_ROOT = "/run/docker"
 
 ARP_IGNORE = Path("/proc/sys/net/ipv4/conf/all/arp_ignore")
 NO_ANSWER = "8"
+CONF6 = Path("/proc/sys/net/ipv6/conf")
 """Documentation/networking/ip-sysctl.rst."""
 
 CLOSED = "sealift-closed"
@@ -41,22 +42,32 @@ class Sandbox:
     """A network namespace that exists while this object is open or a process is in it."""
 
     def __init__(self, sysctls: dict[str, str]) -> None:
+        self._sysctls = sysctls
         try:
-            self.descriptor, self._arp_ignore = inside.run_in_new(lambda: _closed(sysctls))
+            self.descriptor, self._before = inside.run_in_new(lambda: _closed(sysctls))
         except OSError as failure:
             raise AgentError(f"no network namespace could be made: {failure}", "restore") from failure
         self.path = f"/proc/{os.getpid()}/fd/{self.descriptor}"
 
     def open(self) -> None:
-        """Its kernel answers again. Its bridge port has to be detached by now."""
+        """Its kernel answers again. Its bridge port has to be detached by now.
+
+        The container's settings are made once more: Docker has made some of its own (it switches IPv6 off on an
+        interface that has none), and runc makes the container's after them.
+        """
         try:
             inside.run(self.path, self._open)
         except OSError as failure:
             raise AgentError(f"the network namespace stays closed: {failure}", "restore") from failure
 
     def _open(self) -> None:
-        ARP_IGNORE.write_text(self._arp_ignore)
-        _nft(f"delete table ip {CLOSED}")
+        _set(self._sysctls, complete=True)
+        ARP_IGNORE.write_text(self._before.arp_ignore)
+        _nft(f"delete table inet {CLOSED}")
+        if self._before.accept_dad is not None:
+            for interface in CONF6.iterdir():
+                if interface.name != "all":
+                    (interface / "accept_dad").write_text(self._before.accept_dad)
 
     def close(self) -> None:
         """Close the namespace's descriptor."""
@@ -65,17 +76,40 @@ class Sandbox:
             self.descriptor = -1
 
 
-def _closed(sysctls: dict[str, str]) -> str:
-    """Set the namespace of the calling thread up, so that it answers nobody. Returns its setting of ARP before."""
-    for name, value in sysctls.items():
-        (Path("/proc/sys") / name.replace(".", "/")).write_text(value)
-    arp_ignore = ARP_IGNORE.read_text()
+class _Before(NamedTuple):
+    """Settings of a namespace before it was closed. `accept_dad` is None if the kernel has no IPv6."""
+
+    arp_ignore: str
+    accept_dad: str | None
+
+
+def _closed(sysctls: dict[str, str]) -> _Before:
+    """Set the namespace of the calling thread up, so that it answers nobody. Returns its settings before.
+
+    An address of IPv6 can be bound only once the kernel has asked for a second whether somebody else has it. Here it is
+    the container's own, which still runs at the source, so nothing is asked.
+    """
+    _set(sysctls, complete=False)
+    accept_dad = None
+    if CONF6.exists():
+        asks = CONF6 / "default/accept_dad"
+        accept_dad = asks.read_text()
+        asks.write_text("0")
+    before = _Before(ARP_IGNORE.read_text(), accept_dad)
     ARP_IGNORE.write_text(NO_ANSWER)
     _nft(
-        f"add table ip {CLOSED}\n"
-        f"add chain ip {CLOSED} arriving {{ type filter hook prerouting priority raw; policy drop; }}"
+        f"add table inet {CLOSED}\n"
+        f"add chain inet {CLOSED} arriving {{ type filter hook prerouting priority raw; policy drop; }}"
     )
-    return arp_ignore
+    return before
+
+
+def _set(sysctls: dict[str, str], *, complete: bool) -> None:
+    """Make these settings; unless it is `complete`, not those of interfaces that are not there yet."""
+    for name, value in sysctls.items():
+        place = Path("/proc/sys") / name.replace(".", "/")
+        if complete or place.exists():
+            place.write_text(value)
 
 
 def make(spec: dict[str, Any]) -> Sandbox:

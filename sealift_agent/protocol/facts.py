@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from .order import Order, belongs_to
-from .parts import ContainerFacts, Endpoint, HostFacts, Surveyed, VolumeFound
+from .parts import ContainerFacts, Endpoint, HostFacts, PathFound, Surveyed, VolumeFound
 from .words import Role
 
 
@@ -50,10 +50,10 @@ class ReceiveRate(Order[Endpoint]):
     address: str
 
 
-@belongs_to(Role.FACTS, "exists", list[bool])
+@belongs_to(Role.FACTS, "paths", list[PathFound])
 @dataclass(frozen=True)
-class Exist(Order[list[bool]]):
-    """Which of these are directories on the host."""
+class DescribePaths(Order[list[PathFound]]):
+    """What lies at each of these paths on the host. A link as the last part is followed."""
 
     paths: list[str]
 

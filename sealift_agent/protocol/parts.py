@@ -116,6 +116,18 @@ class VolumeFound:
 
 
 @dataclass(frozen=True)
+class PathFound:
+    """What lies at a path. `kind`: directory, file, socket, device, pipe, kernel (as /proc and /sys), missing.
+
+    `empty`: whether a directory or a file has nothing in it. `digest`: SHA-256 of a file up to 1 MiB, hexadecimal.
+    """
+
+    kind: str
+    empty: bool = False
+    digest: Optional[str] = None
+
+
+@dataclass(frozen=True)
 class HostFacts:
     """What a host is and has. `criu_problem`: what `criu check` says if it fails; `criu` is null without CRIU.
 
@@ -183,10 +195,14 @@ class Uses:
 
 @dataclass(frozen=True)
 class ContainerFacts:
-    """What a container's processes hold. `limits_unreadable`: CRIU can't read their resource limits there."""
+    """What a container's processes hold. `limits_unreadable`: CRIU can't read their resource limits there.
+
+    `network`: what its network namespace has that Docker has not put there.
+    """
 
     uses: Uses
     limits_unreadable: bool
+    network: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import docker
 
 from sealift.errors import Refused
 from sealift.migration.checks.finding import Findings, Resource
-from sealift.migration.counterpart import bind_target
+from sealift.migration.counterpart import parts_of_volumes
 from sealift.model import Step
-from sealift_agent.protocol import DescribeVolumes, Exist, ShowRecord, VolumeFound
+from sealift_agent.protocol import DescribePaths, DescribeVolumes, PathFound, ShowRecord, VolumeFound
 
 if TYPE_CHECKING:
     from sealift.migration.checks.finding import Finding
@@ -26,6 +26,16 @@ DOCKERS_OWN = {
     "/usr/sbin/docker-init",
 }
 """Files that Docker binds into each container, also at the destination."""
+
+WORDS = {
+    "directory": "a directory",
+    "file": "a file",
+    "socket": "a socket, at which a program of the host answers",
+    "device": "a device",
+    "pipe": "a named pipe",
+    "kernel": "a file of the kernel",
+}
+"""The kinds of `PathFound`."""
 
 MADE_ANEW = {"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs"}
 """File systems without a device, which CRIU mounts again. The content of a tmpfs is in the images."""
@@ -145,6 +155,19 @@ def configuration(endpoints: Endpoints, inspection: Inspection) -> list[Finding]
     return findings.found
 
 
+def namespace(host: str, added: list[str]) -> list[Finding]:
+    """What somebody has set in the container's network namespace, which does not move with it."""
+    findings = Findings(host)
+    if added:
+        findings.no(
+            Resource.NETWORK_NAMESPACE,
+            f"set in the container's network namespace since its start: {', '.join(added)}",
+            "It would be missing at the destination: take it back there, and set it again after the migration",
+        )
+    findings.yes(Resource.NETWORK_NAMESPACE, "as Docker has made it")
+    return findings.found
+
+
 def taken(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
     """Whether name and address are free at the destination."""
     if endpoints.destination is None:
@@ -180,22 +203,15 @@ def taken(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
 def mounts(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
     """Bind mounts with their counterparts, and volumes that must not be in use at the destination."""
     mounted = inspection.container["Mounts"]
-    here = endpoints.inventory.host(endpoints.source.name).binds
-    there = endpoints.inventory.host(endpoints.destination_name).binds
-    pairs = {name: (here[name], there[name]) for name in here if name in there}
-    findings, targets = Findings(endpoints.source.name), []
+    findings = Findings(endpoints.source.name)
+    bound = _bound(findings, endpoints, mounted)
     for mount in mounted:
-        if mount["Type"] != "bind":
-            continue
-        target = bind_target(mount["Source"], pairs)
-        if target is None:
+        if mount["Type"] not in {"bind", "volume", "tmpfs"}:
             findings.no(
                 Resource.MOUNTS,
-                f"the bind mount {mount['Source']} has no counterpart at {endpoints.destination_name}",
-                "Give it one name under `binds` of both hosts in the inventory, or use a volume",
+                f"a mount of the kind {mount['Type']!r} at {mount['Destination']}",
+                "It is not made at the destination: put the files into a volume, and start the container with that",
             )
-        else:
-            targets.append(target)
     inside = {
         point: kind
         for point, kind in inspection.uses.mounts.items()
@@ -207,12 +223,56 @@ def mounts(endpoints: Endpoints, inspection: Inspection) -> list[Finding]:
             f"mounted inside the container: {', '.join(f'{point} ({kind})' for point, kind in inside.items())}",
             "CRIU can't restore such a mount: change the program so that it does not need it, or mount it as a volume",
         )
-    volumes = [mount["Name"] for mount in mounted if mount["Type"] == "volume"]
+    volumes = list(dict.fromkeys(mount["Name"] for mount in mounted if mount["Type"] == "volume"))
     kept = endpoints.source.facts.call(DescribeVolumes(volumes))
     for name in volumes:
         _plain(findings, name, kept[name])
-    findings.yes(Resource.MOUNTS, f"{len(volumes)} volumes, {len(targets)} bind mounts with counterparts")
-    return [*findings.found, *_mounts_there(endpoints, targets, kept)]
+    parts = len(parts_of_volumes(inspection.container))
+    of_parts = f" ({parts} of a part)" if parts else ""
+    findings.yes(
+        Resource.MOUNTS, f"{len(volumes)} volumes{of_parts}, {len(bound)} bind mounts with counterparts"
+    )
+    return [*findings.found, *_mounts_there(endpoints, bound, kept)]
+
+
+def _bound(
+    findings: Findings, endpoints: Endpoints, mounted: list[dict[str, Any]]
+) -> dict[str, tuple[str, PathFound]]:
+    """The bind mounts that can move: each path of the source, with its path there and what lies at the source."""
+    sources = list(dict.fromkeys(mount["Source"] for mount in mounted if mount["Type"] == "bind"))
+    bound = {}
+    described = endpoints.source.facts.call(DescribePaths(sources))
+    for source, found in zip(sources, described, strict=True):
+        target = endpoints.binds.target(source)
+        if source == "/" or found.kind not in {"directory", "file", "missing"}:
+            kind = "the host's root" if source == "/" else WORDS[found.kind]
+            findings.no(
+                Resource.MOUNTS,
+                f"the bind mount {source} is {kind}",
+                "It belongs to this host and can't move: start the container without it",
+            )
+        elif found.kind == "missing":
+            findings.no(
+                Resource.MOUNTS,
+                f"what was bind-mounted from {source} is not there any more",
+                "The container still has it, but no name leads to its files: start the container again",
+            )
+        elif target is None:
+            findings.no(
+                Resource.MOUNTS,
+                f"the bind mount {source} has no counterpart at {endpoints.destination_name}",
+                f"Name one: `--bind {source}=PATH`, or `--binds-as-they-are`, or one name under `binds` of both hosts "
+                "in the inventory",
+            )
+        elif target == "/":
+            findings.no(
+                Resource.MOUNTS,
+                f"the bind mount {source} would replace the root of {endpoints.destination_name}",
+                "Name another directory",
+            )
+        else:
+            bound[source] = (target, found)
+    return bound
 
 
 def _plain(findings: Findings, name: str, volume: VolumeFound | None) -> None:
@@ -228,15 +288,16 @@ def _plain(findings: Findings, name: str, volume: VolumeFound | None) -> None:
 
 
 def _mounts_there(
-    endpoints: Endpoints, targets: list[str], volumes: dict[str, VolumeFound | None]
+    endpoints: Endpoints,
+    bound: dict[str, tuple[str, PathFound]],
+    volumes: dict[str, VolumeFound | None],
 ) -> list[Finding]:
     if endpoints.destination is None:
         return []
     findings, api = Findings(endpoints.destination.name), endpoints.destination.docker
-    present = endpoints.destination.facts.call(Exist(targets))
-    for target, is_there in zip(targets, present, strict=True):
-        if not is_there:
-            findings.no(Resource.MOUNTS, f"the directory {target} for a bind mount is missing", "Create it")
+    present = endpoints.destination.facts.call(DescribePaths([target for target, _ in bound.values()]))
+    for (source, (target, moved)), found in zip(bound.items(), present, strict=True):
+        _place_there(findings, target, moved, found, named=endpoints.binds.is_named(source))
     for name in volumes:
         for user in api.containers(all=True, filters={"volume": name}):
             findings.no(
@@ -259,6 +320,31 @@ def _mounts_there(
                 "another name",
             )
     return findings.found
+
+
+def _place_there(findings: Findings, target: str, here: PathFound, there: PathFound, *, named: bool) -> None:
+    """Whether what is bind-mounted can lie at this path of the destination."""
+    if there.kind == "missing":
+        if named:
+            create = f"`mkdir -p {target}`" if here.kind == "directory" else f"`touch {target}`"
+            findings.no(
+                Resource.MOUNTS,
+                f"the {here.kind} {target} for a bind mount is missing",
+                f"Create it: {create}",
+            )
+        return
+    if there.kind != here.kind:
+        findings.no(
+            Resource.MOUNTS,
+            f"at {target} lies {WORDS[there.kind]}, and the bind mount is {WORDS[here.kind]}",
+            "Name another path: `--bind`",
+        )
+    elif not named and not there.empty and (here.digest is None or here.digest != there.digest):
+        findings.no(
+            Resource.MOUNTS,
+            f"the {here.kind} {target} is there already, with other content",
+            f"`--bind {target}={target}` replaces it; another path after the `=` leaves it as it is",
+        )
 
 
 def warnings(container: dict[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ class Resource(StrEnum):
     NAME = "name"
     ADDRESS = "address"
     NAMESPACES = "namespaces"
+    NETWORK_NAMESPACE = "network namespace"
     MOUNTS = "mounts"
     PROCESSES = "processes"
     FILES = "open files"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sealift.migration.binds import NO_BINDS, Binds
+
 if TYPE_CHECKING:
     from sealift.host.agents import Caller
     from sealift.inventory import Inventory
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 class Endpoints:
     """A container's name, the hosts and the gateway. `destination` is None if it could not be examined.
 
-    `post_copy`: whether this strategy was asked for. Its pages never lie in images at the destination.
+    `post_copy`: whether this strategy was asked for. Its pages never lie in images at the destination. `binds`: where
+    bind mounts go.
     """
 
     inventory: Inventory
@@ -27,6 +30,7 @@ class Endpoints:
     destination_name: str
     gateway: Caller
     post_copy: bool = False
+    binds: Binds = NO_BINDS
 
 
 @dataclass

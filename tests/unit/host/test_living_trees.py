@@ -12,8 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+import rsync_at_hand
 
-from sealift.paths import cache_dir
 from sealift_agent.criu import tree
 from sealift_agent.files import rsync
 from sealift_agent.files.rsync import LAYER, Daemon, Sender, View
@@ -23,30 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-LABS = sorted((cache_dir() / "trees").glob("*/usr/bin/rsync"))
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="rsync's daemon needs root"),
-    pytest.mark.skipif(
-        not (shutil.which("rsync") or LABS), reason="there is no rsync, and no lab's tree with one"
-    ),
-]
+pytestmark = rsync_at_hand.NEEDED
 BIG = 4 << 20
-THE_LABS = """#!/bin/sh
-exec "$0.root/lib64/ld-linux-x86-64.so.2" --library-path "$0.root/usr/lib/x86_64-linux-gnu" "$0.root/usr/bin/rsync" "$@"
-"""
 
 
 @pytest.fixture(autouse=True)
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An rsync of this machine, or the one that a lab's hosts have."""
-    if shutil.which("rsync") is None:
-        programs = tmp_path / "programs"
-        programs.mkdir()
-        (programs / "rsync").write_text(THE_LABS)
-        (programs / "rsync").chmod(0o755)
-        (programs / "rsync.root").symlink_to(LABS[0].parents[2])
-        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    rsync_at_hand.provide(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_the_command_line_keeps_to_a_numbers_bounds(name: str, tmp_path: Path) -
 
 
 def test_a_check_has_those_that_it_depends_on() -> None:
-    assert command_line("check").keys() == {"bandwidth", "evidence"}
+    assert command_line("check").keys() == {"bandwidth", "bind", "binds_as_they_are", "evidence"}
 
 
 def test_the_command_lines_defaults_are_the_models() -> None:
@@ -161,7 +161,9 @@ def test_the_users_page_has_a_row_for_each_with_its_bounds_and_default() -> None
     assert listed == {flag(name) for name in MODEL} | {"--retries"}
     for name, field in {**MODEL, "retries": {**RETRIES, "default": 0}}.items():
         _, meaning, default = rows[flag(name)]
-        if field["default"] is not None and field["default"] is not False:
+        if field["default"] == []:
+            assert default == "none"
+        elif field["default"] is not None and field["default"] is not False:
             assert default.strip("`") == str(field["default"])
         least, most = bounds(field)
         if most is not None:
