@@ -1,4 +1,4 @@
-"""A container's network namespace: addresses of one link go on, and what somebody has set there is not lost in silence."""
+"""A container's network namespace: addresses of one link go on, and what somebody has set there is not lost unsaid."""
 
 from __future__ import annotations
 

@@ -18,9 +18,12 @@ from sealift_agent.wire import AgentError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SPEC: dict[str, Any] = {
-    "linux": {"namespaces": [{"type": "network"}], "sysctl": {"net.ipv4.ip_default_ttl": "77"}}
+SETTINGS = {
+    "net.ipv4.ip_default_ttl": "77",
+    "net.ipv4.conf.two.log_martians": "1",  # of an interface that Docker makes
+    "net.ipv6.conf.all.disable_ipv6": "0",
 }
+SPEC: dict[str, Any] = {"linux": {"namespaces": [{"type": "network"}], "sysctl": SETTINGS}}
 ASK = "import socket; s = socket.socket(); s.settimeout(0.5); s.connect(('192.0.2.2', 7))"
 
 
@@ -81,14 +84,65 @@ def test_who_knows_its_hardware_address_is_not_answered_either(made: sandbox.San
     assert answer(neighbour) == "TimeoutError"
 
 
-def test_nothing_of_it_is_left_once_it_is_open(made: sandbox.Sandbox) -> None:
+def test_nothing_of_it_is_left_once_it_is_open(made: sandbox.Sandbox, neighbour: str) -> None:
+    assert neighbour
     made.open()
     assert inside(made.path, "nft", "list", "tables").stdout == ""
     assert inside(made.path, "cat", "/proc/sys/net/ipv4/conf/all/arp_ignore").stdout == "0\n"
 
 
-def test_it_has_the_container_s_settings(made: sandbox.Sandbox) -> None:
-    assert inside(made.path, "cat", "/proc/sys/net/ipv4/ip_default_ttl").stdout == "77\n"
+def setting(made: sandbox.Sandbox, name: str) -> str:
+    return inside(made.path, "cat", f"/proc/sys/net/{name}").stdout.strip()
+
+
+def test_it_has_the_container_s_settings_before_docker_fills_it_and_after(
+    made: sandbox.Sandbox, neighbour: str
+) -> None:
+    assert setting(made, "ipv4/ip_default_ttl") == "77"
+    # As Docker does on an interface that has no address of IPv6.
+    assert inside(made.path, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/two/disable_ipv6").returncode == 0
+    made.open()
+    assert neighbour
+    assert setting(made, "ipv4/conf/two/log_martians") == "1"
+    assert setting(made, "ipv6/conf/two/disable_ipv6") == "0"
+
+
+def test_an_address_of_ipv6_can_be_bound_at_once_and_later_ones_are_asked_for_as_usual(
+    made: sandbox.Sandbox, neighbour: str
+) -> None:
+    assert neighbour
+    assert inside(made.path, "ip", "address", "add", "2001:db8::2/64", "dev", "two").returncode == 0
+    assert "tentative" not in inside(made.path, "ip", "-6", "address", "show", "dev", "two").stdout
+    made.open()
+    for interface in ("two", "default"):
+        assert setting(made, f"ipv6/conf/{interface}/accept_dad") == "1"
+    assert inside(made.path, "ip", "address", "add", "2001:db8::3/64", "dev", "two").returncode == 0
+    assert "tentative" in inside(made.path, "ip", "-6", "address", "show", "dev", "two").stdout
+
+
+def test_nothing_answers_over_ipv6_either_until_it_is_opened(made: sandbox.Sandbox, neighbour: str) -> None:
+    assert inside(neighbour, "ip", "address", "add", "2001:db8::1/64", "dev", "one", "nodad").returncode == 0
+    assert inside(made.path, "ip", "address", "add", "2001:db8::2/64", "dev", "two").returncode == 0
+    shown = inside(made.path, "ip", "-brief", "link", "show", "two").stdout.split()
+    words = [
+        "ip",
+        "neighbour",
+        "replace",
+        "2001:db8::2",
+        "lladdr",
+        shown[2],
+        "dev",
+        "one",
+        "nud",
+        "permanent",
+    ]
+    assert inside(neighbour, *words).returncode == 0
+    ask = ASK.replace("socket.socket()", "socket.socket(socket.AF_INET6)").replace("192.0.2.2", "2001:db8::2")
+    found = inside(neighbour, sys.executable, "-c", ask).stderr.splitlines()[-1].split(":")[0]
+    assert found == "TimeoutError"
+    made.open()
+    found = inside(neighbour, sys.executable, "-c", ask).stderr.splitlines()[-1].split(":")[0]
+    assert found == "ConnectionRefusedError"
 
 
 def test_a_bundle_that_shares_a_network_is_refused() -> None:
