@@ -263,7 +263,7 @@ class Armed:
             rounds.leave_out(images)
             self._restore.begin_memory(self._pages.take(PAGES_S) if self._pages is not None else None)
         self._sockets = sockets.Restored(images)
-        statistics = self._restore.run()
+        statistics = self._restore.run(sum(1 for _ in images.glob("mm-*.img")))
         self._sockets.put_back(self._restore.first_process)
         inner_groups.put_back(images, self._restore.first_process)
         task_settings.put_back(images, self._restore.first_process)

@@ -57,9 +57,9 @@ class Restore:
         if self._start.pager is not None:
             self._start.pager.begin(source)
 
-    def run(self) -> dict[str, int]:
-        """Restore. Returns CRIU's statistics."""
-        self._start.restore(self._wrapper)
+    def run(self, processes: int) -> dict[str, int]:
+        """Restore that many processes. Returns CRIU's statistics."""
+        self._start.restore(self._wrapper, processes)
         self._lock.open()
         return restore_stats(self._start.work)
 

@@ -72,7 +72,7 @@ HAND_OVER_S = 15
 STEPS = {"received": "transfer", "restored": "restore", "committed": "network switch"}
 """The phases of the destination in their order, each with the step that fails if it is not reached."""
 
-METADATA_EXCEPT = {".log", ".pid"}
+METADATA_EXCEPT = {".log", ".pid", ".places"}
 
 
 def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
