@@ -35,7 +35,7 @@ from ..memory.transfer import purpose
 from ..network import bridge_port, sandbox
 from ..network.lock import Lock, Unlocking
 from ..points import Point
-from ..protocol import Committed, Finished, Outcome
+from ..protocol import Committed, Finished, Outcome, Waited
 from ..routes import ROLLED_BACK
 from ..wire import AgentError, Alive
 from .afterwards import PORT
@@ -307,7 +307,9 @@ class Armed:
         volume_marks.arrive(self._live.order.migration)
         state = self._restore.finish()
         self._policy.put_back()
-        return Finished(state["Status"], state["Pid"], state.get("Health", {}).get("Status"))
+        waited = self._restore.waited
+        health = state.get("Health", {}).get("Status")
+        return Finished(state["Status"], state["Pid"], health, Waited(**waited) if waited else None)
 
     def end(self, *, called_off: bool) -> None:
         """Wait for the end of the cutover. If the copy is kept, wait until it has its volumes and all memory.

@@ -115,6 +115,11 @@ class Restore:
             )
         return state
 
+    @property
+    def waited(self) -> dict[str, int] | None:
+        """How long processes have waited for their memory, once it is complete. None if it was from the beginning."""
+        return None if self._start.pager is None else self._start.pager.waited
+
     def stay(self) -> None:
         """Wait until its images are no longer needed (memory complete or lost) and Docker's start has ended."""
         with contextlib.suppress(AgentError):  # `finish` reports it

@@ -103,6 +103,7 @@ from .parts import (
     Unfinished,
     Uses,
     VolumeFound,
+    Waited,
 )
 from .source import (
     ArmSource,
@@ -251,5 +252,6 @@ __all__ = [
     "Unfinished",
     "Uses",
     "VolumeFound",
+    "Waited",
     "Word",
 ]
