@@ -264,8 +264,7 @@ class Armed:
         listed = [{"name": path.name, "size": size} for path, size in last.images.items()]
         with link.together():
             link.send(images=listed, links=last.links, files=last.files)
-            for path, size in last.images.items():
-                link.send_file(path, size)
+            link.send_files(last.images.items())
         self._controller.event(ImagesSent(sum(last.images.values())))
 
     def _hear(self) -> dict[str, Any]:
