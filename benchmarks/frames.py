@@ -72,6 +72,11 @@ COLUMNS: dict[str, Column] = {
     "rate_after": Column(REAL, "Answers a second after the move."),
     "frozen_ms": Column(REAL, "No process of the container ran, by the source's clock."),
     "cut_ms": Column(REAL, "No packet of the container passed, by the source's clock."),
+    "stall_ms": Column(
+        REAL, "Of the process that waited most for its memory after the freeze: all its waits."
+    ),
+    "longest_wait_ms": Column(REAL, "The longest wait of a process for one page after the freeze."),
+    "complete_ms": Column(REAL, "From the restore's end until the last page of memory was there."),
     "total_ms": Column(REAL, "From the first step to the last."),
     "preflight_ms": Column(REAL, "Step: hosts and container looked at."),
     "attest_ms": Column(REAL, "Step: evidence fetched and verified."),

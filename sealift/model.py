@@ -153,6 +153,17 @@ class Report(_Record):
     restore_ms: float = Field(description="runc and CRIU at the destination, by its own clock.")
     criu_dump_ms: float = Field(default=0.0, description="CRIU's own count: frozen for the final dump.")
     criu_restore_ms: float = Field(default=0.0, description="CRIU's own count: forking and restoring.")
+    stall_ms: float | None = Field(
+        default=None,
+        description="How long the process that waited most for its memory after the freeze waited, in all; null "
+        "where memory was complete before it ran.",
+    )
+    longest_wait_ms: float | None = Field(
+        default=None, description="The longest wait of a process for one page after the freeze."
+    )
+    complete_ms: float | None = Field(
+        default=None, description="From the end of the restore until the last page was there."
+    )
     total_ms: float
     estimate: Estimate | None = Field(
         default=None, description="What the preflight sampled, and what it predicted of each strategy."

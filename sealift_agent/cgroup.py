@@ -38,6 +38,7 @@ STARTING = {"kernel_clone", "wait_for_vfork_done", "_do_fork"}
 """Where in the kernel a thread waits that has called vfork(2) (kernel/fork.c, by versions)."""
 
 START_S = 0.002
+ASK_AGAIN_S = 0.003
 
 STOPPED = "do_signal_stop"
 """Where in the kernel a stopped process waits (proc(5), wchan). Its state does not tell any more once it is frozen."""
@@ -101,8 +102,18 @@ def _is_starting_another(group: Path) -> bool:
 
 
 def _freeze(group: Path, deadline: float) -> None:
+    """Ask again and again: version 1 signals each thread once, when it is asked.
+
+    One that is on its way into the wait of vfork(2) then sleeps without noticing the signal, and its child, which alone
+    could wake it, is frozen (kernel 6.18: freezer_read does not look at who is not frozen yet, wait_for_vfork_done
+    sleeps killable). Asked again, the kernel freezes it in its sleep.
+    """
     _write(group, frozen=True)
+    asked = time.monotonic()
     while not is_frozen(group):
+        if time.monotonic() - asked > ASK_AGAIN_S:
+            _write(group, frozen=True)
+            asked = time.monotonic()
         if time.monotonic() > deadline:
             thaw(group)
             raise AgentError(

@@ -208,9 +208,21 @@ def checkpoint(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=env,
+        env={**(env or os.environ), **_asked(images, options)},
         pass_fds=pass_fds,
     )
+
+
+ASKED = "asked.places"
+"""The file, beside the images of a dump, that lists what CRIU has asked the page server for: see `interposed.c`."""
+
+
+def _asked(images: Path, options: Sequence[str]) -> dict[str, str]:
+    """Where the library in CRIU finds what the round before has asked for, and notes what this one asks for."""
+    before = ""
+    if "--parent-path" in options:
+        before = str(images / options[options.index("--parent-path") + 1] / ASKED)
+    return {"SEALIFT_ASKED": str(images / ASKED), "SEALIFT_ASKED_BEFORE": before}
 
 
 def _root_with(container_id: str, freezer: Path) -> Path:

@@ -15,6 +15,8 @@ ptrace  A process whose first executable mapping is shared makes CRIU's system c
         (PHP maps its compiled code so, below the program). One that waits in a system call goes on with it after
         a round or a rolled back dump: see `interrupted`.
         When all connections are made again, their lock is opened: see `network.lock`.
+send,   What CRIU asks the page server for each process is answered at once, where the answer is known.
+recv    With many processes CRIU logs warnings and errors only: see `trigger`.
 ======= ==================================================================================================
 
 A seccomp filter cannot do this: a filtered CRIU may not suspend the filters of other processes.

@@ -18,7 +18,7 @@ from . import admission, codec
 from .messages import LINE_LIMIT, WAITING, AgentError, Misunderstood, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from .protocol import Event
@@ -32,6 +32,9 @@ SILENCE_S = 30
 """A controller that lives sends something at least every `agents.BEAT_S` seconds."""
 
 WATCH_S = 0.5
+SMALL_BYTES, WAITING_BYTES = 1 << 16, 1 << 20
+"""Files up to this size are sent together, up to so many bytes at a time."""
+
 ALIVE_S, SILENT_S = 2, 10
 """In the freeze an agent that is at work says so that often, and after that time is taken for one that hangs."""
 
@@ -128,12 +131,26 @@ class Link:
             ):  # it may be lost by now, which who waits for an answer finds out
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
-    def send_file(self, path: Path, size: int) -> None:
-        """Send the first `size` bytes of a file."""
-        with path.open("rb") as data:
-            sent = self.socket.sendfile(data, 0, size) if size else 0  # sendfile refuses to send nothing
-        if sent != size:
-            raise AgentError(f"{path} shrank while it was sent")
+    def send_files(self, files: Iterable[tuple[Path, int]]) -> None:
+        """Send the first bytes of each of these files, as many as are given. Small ones go together.
+
+        An image is small, and a container with hundreds of processes has thousands: system calls would be most of it.
+        """
+        waiting = bytearray()
+        for path, size in files:
+            with path.open("rb", buffering=0) as data:
+                if size <= SMALL_BYTES:
+                    piece = data.read(size)
+                    sent = len(piece)
+                    waiting += piece
+                if size > SMALL_BYTES or len(waiting) > WAITING_BYTES:
+                    self.socket.sendall(waiting)
+                    waiting.clear()
+                if size > SMALL_BYTES:
+                    sent = self.socket.sendfile(data, 0, size)
+            if sent != size:
+                raise AgentError(f"{path} shrank while it was sent")
+        self.socket.sendall(waiting)
 
     def receive_file(self, path: Path, size: int, timeout: float | None = None) -> None:
         """Write the next `size` bytes to a file. AgentError if nothing comes for `timeout` seconds."""

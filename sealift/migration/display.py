@@ -90,6 +90,7 @@ def print_report(report: Report, client: Any = None) -> None:
         ),
         f"frozen     {report.frozen_ms:.1f} ms; traffic cut {report.cut_ms:.1f} ms; all in all "
         f"{report.total_ms / 1000:.1f} s",
+        *_stalled(report),
         *_predicted(report),
         f"sent       memory {megabytes(report.memory_bytes)}{packed}, files {megabytes(report.file_bytes)}, image "
         f"{megabytes(report.image_bytes)}, metadata {megabytes(report.metadata_bytes)}",
@@ -105,6 +106,16 @@ def print_report(report: Report, client: Any = None) -> None:
     if client is not None:
         lines.append(f"client     {client.summary()}")
     console.print("\n".join(map(printable, lines)), markup=False)
+
+
+def _stalled(report: Report) -> list[str]:
+    """What processes waited for memory that followed."""
+    if report.stall_ms is None:
+        return []
+    return [
+        f"then       a process waited {report.stall_ms:.1f} ms for its memory, {report.longest_wait_ms:.1f} ms of "
+        f"it for one page; all of it was there after {(report.complete_ms or 0) / 1000:.1f} s"
+    ]
 
 
 def _predicted(report: Report) -> list[str]:

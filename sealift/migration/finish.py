@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from sealift.migration.heard import Heard
     from sealift.migration.results import Finished, Moved, Ready
     from sealift.migration.session import Session
+    from sealift_agent.protocol import Waited
 
 
-def finish(session: Session, ready: Ready) -> tuple[str, int]:
-    """Finish after the commit. Returns Docker's status of the destination's container, and the bytes that were fetched.
+def finish(session: Session, ready: Ready) -> tuple[str, int, Waited | None]:
+    """Finish after the commit. Returns Docker's status of the container, the bytes that were fetched, and the waits.
 
     A post-copy's source is removed last, since only it has the whole memory until all is fetched.
     """
@@ -41,7 +42,7 @@ def finish(session: Session, ready: Ready) -> tuple[str, int]:
             step=Step.FINISH,
             remedy="It ran when it was restored; `docker logs` there may tell why it ended",
         )
-    return state.health or state.status, fetched_bytes
+    return state.health or state.status, fetched_bytes, state.waited
 
 
 def check_routes(session: Session, address: str) -> tuple[str, ...]:
@@ -82,6 +83,7 @@ def report(session: Session, ready: Ready, moved: Moved, finished: Finished) -> 
         criu_restore_ms=sum(heard.restored.statistics.get(each, 0) for each in ("forking_us", "restore_us"))
         / 1000,
         total_ms=(time.monotonic_ns() - session.started_ns) / 1e6,
+        **_stall(finished),
         estimate=plan.estimate,
         since_estimate_ms=(time.monotonic_ns() - plan.estimated_ns) / 1e6,
         memory_bytes=sum(r.sent_bytes for r in memory.rounds) + frozen_page_bytes + finished.fetched_bytes,
@@ -97,6 +99,18 @@ def report(session: Session, ready: Ready, moved: Moved, finished: Finished) -> 
     )
     _learn(session, made, plan.cost_ms, frozen_page_bytes, finished.fetched_bytes)
     return made
+
+
+def _stall(finished: Finished) -> dict[str, float]:
+    """The report's fields of what was waited for after the resume. None of them if memory was complete."""
+    waited = finished.waited
+    if waited is None:
+        return {}
+    return {
+        "stall_ms": waited.most_ns / 1e6,
+        "longest_wait_ms": waited.longest_ns / 1e6,
+        "complete_ms": waited.complete_ns / 1e6,
+    }
 
 
 def _cut_off(heard: Heard) -> list[str]:

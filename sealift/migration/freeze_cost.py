@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 BASE_MS = 120.0
 """One process with a few descriptors: a post-copy of a Redis in the netns lab on 2 cores."""
 
-PROCESS_MS, THREAD_MS, SOCKET_MS, DESCRIPTOR_MS, MAPPING_MS = 14.0, 1.0, 0.15, 0.02, 0.035
-"""Each one more. Measured in such a lab, at d333b88: 500 processes 7 s, 2,000 threads 2 s, 60,000 mappings 2.1 s.
+PROCESS_MS, THREAD_MS, SOCKET_MS, DESCRIPTOR_MS, MAPPING_MS = 11.0, 1.0, 0.15, 0.02, 0.035
+"""Each one more. Measured in such a lab, at d333b88: 2,000 threads 2 s, 60,000 mappings 2.1 s. Processes: 100 of
+`sleep` took 1.34 s on 2026-12-01, the median of six, with other labs at work; 0.2 s of it are no process's.
 
 Those of sockets and descriptors are estimates.
 """

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sealift.inventory import Inventory
     from sealift.migration.heard import Heard
     from sealift.model import Choice, Estimate, Round, StepRecord
+    from sealift_agent.protocol import Waited
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,12 @@ class Moved:
 
 @dataclass(frozen=True)
 class Finished:
-    """The source's copy is removed. `fetched_bytes` of memory followed after the commit."""
+    """The source's copy is removed. `fetched_bytes` of memory followed after the commit.
+
+    `waited`: how long processes have waited for it. None if all of it was there before they ran.
+    """
 
     step: StepRecord
     fetched_bytes: int
     warnings: tuple[str, ...] = ()
+    waited: Waited | None = None

@@ -208,9 +208,9 @@ def pre_dump(session: Session, plan: Plan) -> PreDumped:
 def finish(session: Session, ready: Ready) -> Finished:
     """After the commit, check the destination's container, and remove the source's copy."""
     with _timed(session, Step.FINISH) as timed:
-        timed.note, fetched_bytes = ending.finish(session, ready)
+        timed.note, fetched_bytes, waited = ending.finish(session, ready)
         warnings = ending.check_routes(session, ready.plan.address)
-    return Finished(timed.record(), fetched_bytes, warnings)
+    return Finished(timed.record(), fetched_bytes, warnings, waited)
 
 
 TRIED_AGAIN: tuple[Callable[..., object], ...] = (attest, provision_keys, preflight)

@@ -35,7 +35,7 @@ from ..memory.transfer import purpose
 from ..network import bridge_port, sandbox
 from ..network.lock import Lock, Unlocking
 from ..points import Point
-from ..protocol import Committed, Finished, Outcome
+from ..protocol import Committed, Finished, Outcome, Waited
 from ..routes import ROLLED_BACK
 from ..wire import AgentError, Alive
 from .afterwards import PORT
@@ -263,7 +263,7 @@ class Armed:
             rounds.leave_out(images)
             self._restore.begin_memory(self._pages.take(PAGES_S) if self._pages is not None else None)
         self._sockets = sockets.Restored(images)
-        statistics = self._restore.run()
+        statistics = self._restore.run(sum(1 for _ in images.glob("mm-*.img")))
         self._sockets.put_back(self._restore.first_process)
         inner_groups.put_back(images, self._restore.first_process)
         task_settings.put_back(images, self._restore.first_process)
@@ -307,7 +307,9 @@ class Armed:
         volume_marks.arrive(self._live.order.migration)
         state = self._restore.finish()
         self._policy.put_back()
-        return Finished(state["Status"], state["Pid"], state.get("Health", {}).get("Status"))
+        waited = self._restore.waited
+        health = state.get("Health", {}).get("Status")
+        return Finished(state["Status"], state["Pid"], health, Waited(**waited) if waited else None)
 
     def end(self, *, called_off: bool) -> None:
         """Wait for the end of the cutover. If the copy is kept, wait until it has its volumes and all memory.

@@ -57,9 +57,9 @@ class Restore:
         if self._start.pager is not None:
             self._start.pager.begin(source)
 
-    def run(self) -> dict[str, int]:
-        """Restore. Returns CRIU's statistics."""
-        self._start.restore(self._wrapper)
+    def run(self, processes: int) -> dict[str, int]:
+        """Restore that many processes. Returns CRIU's statistics."""
+        self._start.restore(self._wrapper, processes)
         self._lock.open()
         return restore_stats(self._start.work)
 
@@ -114,6 +114,11 @@ class Restore:
                 f"Docker reports the restored container as failed: {self._start.failure}", "finish"
             )
         return state
+
+    @property
+    def waited(self) -> dict[str, int] | None:
+        """How long processes have waited for their memory, once it is complete. None if it was from the beginning."""
+        return None if self._start.pager is None else self._start.pager.waited
 
     def stay(self) -> None:
         """Wait until its images are no longer needed (memory complete or lost) and Docker's start has ended."""

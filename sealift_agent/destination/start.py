@@ -148,8 +148,8 @@ class Start:
                 raise AgentError(self.complaint() or f"runc has put nothing into {self._group}", "restore")
             time.sleep(0.001)
 
-    def restore(self, wrapper: int) -> None:
-        """Let CRIU begin, and wait until all processes run.
+    def restore(self, wrapper: int, processes: int) -> None:
+        """Let CRIU begin, and wait until all of them run. `processes` is how many there are.
 
         AgentError, also if it makes no progress, since clients wait.
         """
@@ -162,6 +162,7 @@ class Start:
 
         if self._stand_in is not None:
             self._stand_in.end()
+        self.trigger.spare_log(processes)
         self.trigger.say("go")
         points.passed(Point.RESTORING)
         self.trigger.wait("restored", complaint, RESTORE_TIMEOUT_S)

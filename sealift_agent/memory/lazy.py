@@ -32,12 +32,14 @@ message, which says that all is restored."""
 class LazyPagesDaemon:
     """The pager of one restore. It outlives this process, since no other process could bring the pages.
 
-    `directory` is the migration's, `images` has the last dump, `work` is the directory of CRIU's restore.
+    `directory` is the migration's, `images` has the last dump, `work` is the directory of CRIU's restore. `waited` is
+    how long processes have waited for pages, once all are in: see `waits`.
     """
 
     def __init__(self, directory: Path, images: Path, work: Path) -> None:
         self._guarded: list[int] = []
         self._watch: threading.Thread | None = None
+        self.waited: dict[str, int] | None = None
         self._log = directory / "pager.log"
         self._post, theirs = socket.socketpair()
         with self._log.open("wb") as log, theirs:
@@ -122,7 +124,10 @@ class LazyPagesDaemon:
         def wait_for_its_end() -> None:
             assert self._process.stdout  # noqa: S101 - stdout is a pipe
             for line in self._process.stdout:
-                self._hold(json.loads(line)["forked"])
+                said = json.loads(line)
+                if "forked" in said:
+                    self._hold(said["forked"])
+                self.waited = said.get("waited", self.waited)
             if self._process.wait() != 0:
                 on_failure()
             self._close_guarded()

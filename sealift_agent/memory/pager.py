@@ -37,6 +37,7 @@ from .missing import Missing
 from .rounds import Rounds
 from .supply import Local, Pages, Remote
 from .userfault import FAULT, FORK, REMAP, REMOVE, UNMAP, Changing, Ended, Userfault
+from .waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -134,14 +135,19 @@ class Pager:
         self._held: dict[Block, list[Pages]] = {}
         self._memories: list[Memory] = []
         self._selector = selectors.DefaultSelector()
-        self._restored = self._brings_all = False
+        self._waits = Waits()
+        self._brings_all = False
+
+    @property
+    def _restored(self) -> bool:
+        return self._waits.resumed
 
     def serve(self) -> None:
         """Return when all memory is in and the commit is done. AgentError if the restore or the source is lost.
 
         Until then the agent holds the userfaultfds, too, so that a process which touches a missing page waits. The
         controller is told when all is `restored`, with the number of memories. For each child that is `forked` later it
-        is told the descriptor of its memory.
+        is told the descriptor of its memory, and in the end how long processes have `waited`.
         """
         self._selector.register(self._handover, selectors.EVENT_READ, self._open_handover)
         self._selector.register(self._commit, selectors.EVENT_READ, self._bring_all)
@@ -156,6 +162,7 @@ class Pager:
         self._supply.end()
         while self._memories:
             self._drop(self._memories[0])
+        self._controller.tell(waited=self._waits.told())
 
     def _open_handover(self) -> None:
         """The restore has connected, or hands something over."""
@@ -186,11 +193,12 @@ class Pager:
         self._memories.remove(memory)
         self._selector.unregister(memory.faults)
         memory.missing.clear()
+        self._waits.settle(memory, memory.missing)
         memory.faults.close()
 
     def _all_restored(self) -> None:
         """Put in what came before the processes had their mappings."""
-        self._restored = True
+        self._waits.resume()
         held, self._held = self._held, {}
         for pages in chain.from_iterable(held.values()):
             self._put(pages)
@@ -261,6 +269,7 @@ class Pager:
                 self._drop(memory)
                 return
             else:
+                self._waits.settle(memory, memory.missing)
                 return
 
     def _hear(self, memory: Memory) -> None:
@@ -268,6 +277,7 @@ class Pager:
         for what, first, second, third in memory.faults.told() if memory in self._memories else ():
             if what == FAULT:
                 self._faults.append((memory, second & ~(PAGE_BYTES - 1)))
+                self._waits.begin(memory, second & ~(PAGE_BYTES - 1))
             elif what == FORK:
                 child = Userfault(first & 0xFFFFFFFF)
                 self._controller.tell(forked=child.fileno())  # the agent holds it, too
@@ -307,6 +317,7 @@ class Pager:
             return False
         except Ended:
             self._drop(memory)
+        self._waits.end(memory, address)
         return True
 
 

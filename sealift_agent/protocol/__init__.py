@@ -104,6 +104,7 @@ from .parts import (
     Unfinished,
     Uses,
     VolumeFound,
+    Waited,
 )
 from .source import (
     ArmSource,
@@ -253,5 +254,6 @@ __all__ = [
     "Unfinished",
     "Uses",
     "VolumeFound",
+    "Waited",
     "Word",
 ]

@@ -97,12 +97,27 @@ class Removed:
 
 
 @dataclass(frozen=True)
+class Waited:
+    """How long restored processes have waited for pages that followed, in nanoseconds since all were restored.
+
+    `most_ns`: the process that has waited most, all its waits together. `longest_ns`: the longest wait for one page.
+    `faults`: how many waits. `complete_ns`: until the last page was there.
+    """
+
+    most_ns: int
+    longest_ns: int
+    faults: int
+    complete_ns: int
+
+
+@dataclass(frozen=True)
 class Finished:
-    """What Docker says of the container at the destination."""
+    """What Docker says of the container at the destination. `waited`: null where memory was complete before it ran."""
 
     status: str
     pid: int
     health: Optional[str]
+    waited: Optional[Waited] = None
 
 
 @dataclass(frozen=True)

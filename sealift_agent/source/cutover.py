@@ -72,7 +72,7 @@ HAND_OVER_S = 15
 STEPS = {"received": "transfer", "restored": "restore", "committed": "network switch"}
 """The phases of the destination in their order, each with the step that fails if it is not reached."""
 
-METADATA_EXCEPT = {".log", ".pid"}
+METADATA_EXCEPT = {".log", ".pid", ".places"}
 
 
 def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
@@ -264,8 +264,7 @@ class Armed:
         listed = [{"name": path.name, "size": size} for path, size in last.images.items()]
         with link.together():
             link.send(images=listed, links=last.links, files=last.files)
-            for path, size in last.images.items():
-                link.send_file(path, size)
+            link.send_files(last.images.items())
         self._controller.event(ImagesSent(sum(last.images.values())))
 
     def _hear(self) -> dict[str, Any]:

@@ -95,6 +95,7 @@ class Dump:
 
     def begin(self) -> None:
         """Let CRIU dump. The container is frozen."""
+        self._trigger.spare_log(len(cgroup.pids(self._group)))
         self._trigger.say("go")
 
     def pushed(self) -> contextlib.AbstractContextManager[object]:

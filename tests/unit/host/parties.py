@@ -268,8 +268,8 @@ class PlayedRestore(Played):
     def print(self, lines: bytes) -> None:
         self.note(f"print {len(lines)}")
 
-    def run(self) -> dict[str, int]:
-        self.note("restore")
+    def run(self, processes: int) -> dict[str, int]:
+        self.note("restore" if processes == 0 else f"restore {processes}")
         return {}
 
     def first_process(self) -> int:

@@ -222,6 +222,9 @@ def test_every_page_is_there_in_any_order_and_small_mappings_come_first(paged: C
     made.calm()
     assert made.is_over()
     assert len(source.asked) == asked, "nothing was missing any more"
+    waited = made.said[-1]["waited"]
+    assert waited["faults"] > 1
+    assert 0 < waited["longest_ns"] < waited["most_ns"] <= waited["complete_ns"]
 
 
 def test_large_mappings_follow_once_the_container_has_found_its_feet(paged: Callable[..., Paged]) -> None:

@@ -71,16 +71,26 @@ def test_files_that_are_sent_together_arrive_one_by_one(tmp_path: Path) -> None:
     here, there = map(Link, _pair())
     for name, content in (("one", b"1" * 10), ("none", b""), ("two", b"2" * 100_000)):
         (tmp_path / name).write_bytes(content)
-    names = ["one", "none", "two"]
+    (tmp_path / "three").write_bytes(b"3" * 7)
+    names = ["one", "none", "two", "three"]
     with here.together():
         here.send(files=names)
-        for name in names:
-            here.send_file(tmp_path / name, (tmp_path / name).stat().st_size)
+        here.send_files((tmp_path / name, (tmp_path / name).stat().st_size) for name in names)
     assert there.receive(5) == {"files": names}
     for name in names:
         size = (tmp_path / name).stat().st_size
         there.receive_file(tmp_path / f"{name}.received", size)
         assert (tmp_path / f"{name}.received").read_bytes() == (tmp_path / name).read_bytes()
+    here.close()
+    there.close()
+
+
+def test_a_file_that_shrinks_while_it_is_sent_is_said(tmp_path: Path) -> None:
+    here, there = map(Link, _pair())
+    for size in (10, 100_000):
+        (tmp_path / "one").write_bytes(b"1" * (size - 1))
+        with pytest.raises(AgentError, match="shrank while it was sent"):
+            here.send_files([(tmp_path / "one", size)])
     here.close()
     there.close()
 

@@ -67,6 +67,21 @@ def test_the_timeline_is_a_png_of_the_promised_size(report: Report) -> None:
     assert (int.from_bytes(picture[16:20]), int.from_bytes(picture[20:24])) == (1000, 500)
 
 
+def test_what_was_waited_for_after_the_freeze_is_printed(
+    report: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_report(report)
+    assert "a process waited" not in capsys.readouterr().out
+    print_report(
+        report.model_copy(update={"stall_ms": 312.5, "longest_wait_ms": 40.0, "complete_ms": 2400.0})
+    )
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "then a process waited 312.5 ms for its memory, 40.0 ms of it for one page; "
+        "all of it was there after 2.4 s" in said
+    )
+
+
 def test_the_printed_report_says_everything(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
     print_report(report)
     shown = capsys.readouterr().out
