@@ -4,6 +4,7 @@ It stands between CRIU and the C library (`interposed.c`):
 
 ======= ==================================================================================================
 prlimit Where the kernel refuses the limits of another process, they are read from /proc: see `limits`.
+open_by In a dump, the handle of a watched file that can't be opened seems to be: see `watched_paths`.
 clone3  The restored container's first process gets the process id in `SEALIFT_ROOT_PID`, if that is set:
         see `destination.stand_in`.
 mount,  The first file system for terminals that CRIU makes is the one in `SEALIFT_TERMINAL`, if that is set, and so is
@@ -40,10 +41,17 @@ PLACE = Path("/run/sealift")
 COMPILERS = ("tcc", "cc")
 SOURCE = "interposed.c"
 MACHINES = {
-    "x86_64": {"PRLIMIT64": 302, "POINTER": 16, "RESULT": 10, "CALL": 15},
-    "aarch64": {"PRLIMIT64": 261, "POINTER": 32},
+    "x86_64": {
+        "PRLIMIT64": 302,
+        "OPEN_BY_HANDLE": 304,
+        "MEMFD": 319,
+        "POINTER": 16,
+        "RESULT": 10,
+        "CALL": 15,
+    },
+    "aarch64": {"PRLIMIT64": 261, "OPEN_BY_HANDLE": 265, "MEMFD": 279, "POINTER": 32},
 }
-"""The number of the system call; which word of a process's registers is the address of its next instruction, what a
+"""The numbers of system calls; which word of a process's registers is the address of its next instruction, what a
 system call has returned, and its number."""
 
 
@@ -61,8 +69,10 @@ def library(step: str) -> Path:
 
 
 def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of a CRIU, with the library where it can be had. AgentError if it can't be made."""
-    return {**base, "LD_PRELOAD": str(library("final dump"))} if obtainable() else dict(base)
+    """The environment of a CRIU that dumps, with the library where it can be had. AgentError if it can't be made."""
+    if not obtainable():
+        return dict(base)
+    return {**base, "LD_PRELOAD": str(library("final dump")), "SEALIFT_DUMPS": "yes"}
 
 
 def _source() -> bytes:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .. import libc, proc
 from ..wire import AgentError
+from . import silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,6 +58,10 @@ class Enclosure:
                 "sync",
             ) from refused
 
+    def cover(self) -> bool:
+        """Have the files read without events from now on (`silent`). Returns whether the kernel can."""
+        return self.run(_cover, self.roots)
+
     def run(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call a function in the thread. It runs one at a time."""
         return self._thread.submit(function, *arguments).result()
@@ -75,11 +80,26 @@ def _enter(trees: Mapping[str, str], roots: Mapping[str, Path]) -> None:
         libc.call("mount", os.fsencode(tree), place, None, MS_BIND | MS_REC, None)
         path = ctypes.c_char_p(place)
         libc.system_call(MOUNT_SETATTR, HERE, path, RECURSIVE, attributes, len(attributes))
-    ours = tuple(f"{root}/" for root in roots.values())
     for mount in proc.mounts("thread-self"):
-        if _is_a_containers(mount) and not f"{mount.point}/".startswith(ours):
+        if _is_a_containers(mount) and not _is_in(mount, roots):
             with contextlib.suppress(OSError):  # it was below another mount, which was unmounted with it
                 libc.call("umount2", os.fsencode(mount.point), MNT_DETACH)
+
+
+def _cover(roots: Mapping[str, Path]) -> bool:
+    covered = True
+    for mount in proc.mounts("thread-self"):
+        if _is_in(mount, roots):
+            handle = os.open(mount.point, silent.PATH_ONLY)
+            try:
+                covered = silent.cover(handle) and covered
+            finally:
+                os.close(handle)
+    return covered
+
+
+def _is_in(mount: proc.Mount, roots: Mapping[str, Path]) -> bool:
+    return any(f"{mount.point}/".startswith(f"{root}/") for root in roots.values())
 
 
 def _is_a_containers(mount: proc.Mount) -> bool:
