@@ -4,7 +4,8 @@ It stands between CRIU and the C library (`interposed.c`):
 
 ======= ==================================================================================================
 prlimit Where the kernel refuses the limits of another process, they are read from /proc: see `limits`.
-open_by In a dump, the handle of a watched file that can't be opened seems to be: see `watched_paths`.
+open_by In a dump, the handle of each watched file seems to be opened: see `watched_paths`.
+open    In a dump, who watches a file is not told that CRIU opens it: see `files.silent`, `Lent`.
 clone3  The restored container's first process gets the process id in `SEALIFT_ROOT_PID`, if that is set:
         see `destination.stand_in`.
 mount,  The first file system for terminals that CRIU makes is the one in `SEALIFT_TERMINAL`, if that is set, and so is
@@ -32,6 +33,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .files import silent
 from .wire import AgentError
 
 if TYPE_CHECKING:
@@ -72,7 +74,8 @@ def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of a CRIU that dumps, with the library where it can be had. AgentError if it can't be made."""
     if not obtainable():
         return dict(base)
-    return {**base, "LD_PRELOAD": str(library("final dump")), "SEALIFT_DUMPS": "yes"}
+    ours = {"LD_PRELOAD": str(library("final dump")), "SEALIFT_DUMPS": "yes", "SEALIFT_SILENT": silent.slot()}
+    return {**base, **ours}
 
 
 def _source() -> bytes:

@@ -77,14 +77,15 @@ def is_end(found: socket.socket, which: Kind | None = None) -> bool:
 def _bytes(one: Held) -> int:
     ours = pidfd.borrow(one.pid, one.number)
     try:
-        return _size(ours)
+        return size(ours)
     finally:
         os.close(ours)
 
 
-def _size(descriptor: int) -> int:
-    size: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0]
-    return size
+def size(descriptor: int) -> int:
+    """The bytes that can be read at once."""
+    found: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0]
+    return found
 
 
 def lasting(pids: Iterable[int], patience_s: float) -> dict[Held, str]:

@@ -1,8 +1,9 @@
-"""CRIU's images get the path of each watched file, where it has written none: see `files.watches`.
+"""CRIU's images get the path of each watched file: see `files.watches`.
 
 CRIU (4.2, criu/fsnotify.c) restores a watch by its path if the image has one, else by the file's handle, which is of no
-use on another host. In a dump it refuses a watch whose handle can't be opened. So the library that is loaded into it
-lets it believe that it was opened (`interposed`).
+use on another host. In a dump it refuses a watch whose handle can't be opened, and of a file in a volume it takes the
+path below the volume for the path in the container. So the library that is loaded into it gives it a name that
+leads nowhere (`interposed.c`), and here the images get the right one.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Fields = list[tuple[int, Union[int, bytes]]]
 
 
 def put(images: Path, paths: Paths) -> None:
-    """Change the images in place. AgentError for a file that has no path in them, and none in `paths`."""
+    """Change the images in place. AgentError for a file that has no path."""
     files = images / by_name.FILES
     files.write_bytes(with_paths(files.read_bytes(), paths))
 
@@ -72,11 +73,8 @@ def _mark(mark: bytes, paths: Paths) -> bytes:
 
 
 def _handle(field: int, value: int | bytes, handle: int, watched: Watched, paths: Paths) -> int | bytes:
-    """A field again. If it is the handle, it has a path."""
+    """A field again. If it is the handle, it has the path, which begins at the container's root."""
     if field != handle or not isinstance(value, bytes):
-        return value
-    known = list(fields(value))
-    if any(number == PATH for number, _ in known):
         return value
     found = paths.get(watched)
     if found is None:
@@ -85,9 +83,11 @@ def _handle(field: int, value: int | bytes, handle: int, watched: Watched, paths
             "that watch, or start it again",
             "final dump",
         )
-    # In place of the number of a mount: the path is one from the container's root.
     return _body(
-        [*((number, part) for number, part in known if number != MOUNT), (PATH, os.fsencode(found.path))]
+        [
+            *((number, part) for number, part in fields(value) if number not in {PATH, MOUNT}),
+            (PATH, os.fsencode(found.path)),
+        ]
     )
 
 

@@ -18,14 +18,14 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import libc
+from .. import libc, proc
 from ..apart import apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLOSE_ON_EXEC, CONTENT, REPORT_THREAD = 0x1, 0x4, 0x100
-ADD, MOUNT = 0x1, 0x10
+ADD, REMOVE, MOUNT, FILE_SYSTEM = 0x1, 0x2, 0x10, 0x100
 OPENING, DIRECTORIES = 0x10000, 0x40000000
 ALLOW, DENY = 1, 2
 """linux/fanotify.h: FAN_*."""
@@ -42,24 +42,33 @@ PATH_ONLY = 0o10000000
 """fcntl.h, O_PATH: of such an opening nobody is told anyway."""
 
 READ_BYTES = 1 << 12
+ANNOUNCED = "silent open\n"
+"""How a CRIU calls itself while it opens a file so (`interposed.c`). It finds the file at `Listener.slot`."""
 
 
 class Listener:
-    """Takes what threads of this process open by mounts that are covered. All others may open there."""
+    """Takes what threads of this process, and a CRIU that dumps, open by mounts that are covered. Others open there.
+
+    `slot` is the number of a descriptor, at which CRIU finds what it was refused last.
+    """
 
     def __init__(self) -> None:
         """OSError where the kernel has no such events."""
         self._group = libc.call("fanotify_init", CLOSE_ON_EXEC | CONTENT | REPORT_THREAD, OPENED)
         self._taken: dict[int, int] = {}
+        self.slot = os.open(os.devnull, os.O_RDONLY)
         threading.Thread(target=self._serve, daemon=True, name="silent").start()
 
-    def cover(self, mount: int) -> None:
-        """From now on listen to what is opened by the mount that this descriptor is in."""
+    def cover(self, mount: int, how: int = ADD | MOUNT) -> None:
+        """From now on listen to what is opened by the mount that this descriptor is in; with `REMOVE` no more.
+
+        With `FILE_SYSTEM` in the place of `MOUNT`, by any mount of its file system.
+        """
         place = ctypes.c_char_p(b"/proc/self/fd/%d" % mount)
         libc.call(
             "fanotify_mark",
             self._group,
-            ctypes.c_uint(ADD | MOUNT),
+            ctypes.c_uint(how),
             ctypes.c_uint64(OPENING | DIRECTORIES),
             HERE,
             place,
@@ -82,13 +91,15 @@ class Listener:
 
     def _answer(self, opened: int, thread: int) -> None:
         ours = Path(f"/proc/self/task/{thread}").exists()
+        refused = ours or proc.read(thread, "comm") == ANNOUNCED
         if ours:
             if (forgotten := self._taken.pop(thread, None)) is not None:
                 os.close(forgotten)
-            self._taken[thread] = opened
-        os.write(self._group, ANSWER.pack(opened, DENY if ours else ALLOW))
-        if not ours:
-            os.close(opened)
+            self._taken[thread] = os.dup(opened)
+        elif refused:
+            os.dup2(opened, self.slot, inheritable=False)
+        os.write(self._group, ANSWER.pack(opened, DENY if refused else ALLOW))
+        os.close(opened)
 
 
 _listeners: list[Listener] = []
@@ -115,6 +126,47 @@ def cover(mount: int) -> bool:
 def taken() -> int | None:
     """What this thread was just refused, because its mount is covered: the file, opened to be read. Else None."""
     return _listeners[0].taken() if _listeners else None
+
+
+def slot() -> str:
+    """For a CRIU that dumps: this process, and where it has what CRIU was refused. Empty if the kernel can't."""
+    try:
+        return f"{os.getpid()} {_listener().slot}"
+    except OSError:
+        return ""
+
+
+class Lent:
+    """Lets a CRIU open a frozen container's files without events, from `begin` to `end`: by the container's own mounts.
+
+    The container waits if it opens a file meanwhile, until this process answers. So it has to be frozen.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._covered: list[tuple[int, int]] = []
+
+    def begin(self) -> None:
+        """Cover the mounts of the process. What can't be covered is opened with events.
+
+        CRIU mounts the container's own file systems in memory once more. Of a file system that this host has mounted,
+        too, only the container's mounts are covered: this process would wait for itself if it opened files there.
+        """
+        hosts = {mount.device for mount in proc.mounts("self")}
+        for mount in proc.mounts(self._pid):
+            what = FILE_SYSTEM if mount.kind == "tmpfs" and mount.device not in hosts else MOUNT
+            with contextlib.suppress(OSError):
+                top = os.open(f"/proc/{self._pid}/root{mount.point}", PATH_ONLY | os.O_CLOEXEC)
+                self._covered.append((top, what))
+                _listener().cover(top, ADD | what)
+
+    def end(self) -> None:
+        """Cover them no more. Repeated, it does nothing."""
+        while self._covered:
+            top, what = self._covered.pop()
+            with contextlib.suppress(OSError):
+                _listener().cover(top, REMOVE | what)
+            os.close(top)
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ class Supplement:
     def write(self, images: Path) -> None:
         """In the freeze. AgentError for what would be lost."""
         container = self._container
-        self._sockets.write(images, container.processes, container.address)
+        self._sockets.write(images, container.processes, container.address, events_seen=container.watches)
         self._settings.write(images, container.processes)
         inner_groups.write(images, inner_groups.read(container.first))
         self._find_watched()
