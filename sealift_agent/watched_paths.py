@@ -36,7 +36,8 @@ Fields = list[tuple[int, Union[int, bytes]]]
 def put(images: Path, paths: Paths) -> None:
     """Change the images in place. AgentError for a file that has no path."""
     files = images / by_name.FILES
-    files.write_bytes(with_paths(files.read_bytes(), paths))
+    if files.exists():  # otherwise the processes have nothing open
+        files.write_bytes(with_paths(files.read_bytes(), paths))
 
 
 def with_paths(files: bytes, paths: Paths) -> bytes:

@@ -97,15 +97,8 @@ class Daemon:
             lines += [f"[{name}]", f"path = {places / name}"]
         config = directory / "rsyncd.conf"
         config.write_text("\n".join(lines) + "\n")
-        command = [
-            *DIES_WITH_US,
-            "rsync",
-            "--daemon",
-            "--no-detach",
-            f"--config={config}",
-            f"--address={address}",
-        ]
-        command += [f"--port={self.port}", f"--log-file={directory}/rsyncd.log"]
+        command = [*DIES_WITH_US, "rsync", "--daemon", "--no-detach", f"--config={config}"]
+        command += [f"--address={address}", f"--port={self.port}", f"--log-file={directory}/rsyncd.log"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         self._wait_until_it_listens()
 
