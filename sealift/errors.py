@@ -17,9 +17,14 @@ Subclasses differ by what the caller can do about them, not by where they come f
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sealift.plain_text import one_line, printable
+
+
+NUMBER = re.compile(r"\[Errno \d+\] ")
+"""Python puts it before what the kernel says, which says the same."""
 
 
 class SealiftError(Exception):
@@ -33,7 +38,7 @@ class SealiftError(Exception):
     def __init__(
         self, message: str, *, remedy: str | None = None, host: str | None = None, step: str | None = None
     ) -> None:
-        self.message = one_line(message)
+        self.message = NUMBER.sub("", one_line(message))
         self.remedy = one_line(remedy) if remedy else None
         self.host = one_line(host) if host else None
         self.step = one_line(step) if step else None

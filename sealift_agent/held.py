@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
+NOTIFIERS = {"anon_inode:inotify", "anon_inode:[fanotify]"}
+"""What events about watched files are read from."""
+
+
 class Held(NamedTuple):
     """The descriptor `number` of the process `pid`, and what /proc says that it is open on: `socket:[7]`."""
 
@@ -34,3 +38,8 @@ def descriptors(pids: Iterable[int]) -> Iterator[Held]:
 def sockets(found: Iterable[Held]) -> dict[str, Held]:
     """One descriptor for each socket of these, by the socket's own name."""
     return {one.target: one for one in reversed(list(found)) if one.target.startswith("socket:[")}
+
+
+def notifiers(found: Iterable[Held]) -> list[Held]:
+    """Those by which files are watched."""
+    return [one for one in found if one.target in NOTIFIERS]

@@ -4,6 +4,8 @@ It stands between CRIU and the C library (`interposed.c`):
 
 ======= ==================================================================================================
 prlimit Where the kernel refuses the limits of another process, they are read from /proc: see `limits`.
+open_by In a dump, the handle of each watched file seems to be opened: see `watched_paths`.
+open    In a dump, who watches a file is not told that CRIU opens it: see `files.silent`, `Lent`.
 clone3  The restored container's first process gets the process id in `SEALIFT_ROOT_PID`, if that is set:
         see `destination.stand_in`.
 mount,  The first file system for terminals that CRIU makes is the one in `SEALIFT_TERMINAL`, if that is set, and so is
@@ -33,6 +35,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .files import silent
 from .wire import AgentError
 
 if TYPE_CHECKING:
@@ -42,10 +45,17 @@ PLACE = Path("/run/sealift")
 COMPILERS = ("tcc", "cc")
 SOURCE = "interposed.c"
 MACHINES = {
-    "x86_64": {"PRLIMIT64": 302, "POINTER": 16, "RESULT": 10, "CALL": 15},
-    "aarch64": {"PRLIMIT64": 261, "POINTER": 32},
+    "x86_64": {
+        "PRLIMIT64": 302,
+        "OPEN_BY_HANDLE": 304,
+        "MEMFD": 319,
+        "POINTER": 16,
+        "RESULT": 10,
+        "CALL": 15,
+    },
+    "aarch64": {"PRLIMIT64": 261, "OPEN_BY_HANDLE": 265, "MEMFD": 279, "POINTER": 32},
 }
-"""The number of the system call; which word of a process's registers is the address of its next instruction, what a
+"""The numbers of system calls; which word of a process's registers is the address of its next instruction, what a
 system call has returned, and its number."""
 
 
@@ -63,8 +73,11 @@ def library(step: str) -> Path:
 
 
 def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of a CRIU, with the library where it can be had. AgentError if it can't be made."""
-    return {**base, "LD_PRELOAD": str(library("final dump"))} if obtainable() else dict(base)
+    """The environment of a CRIU that dumps, with the library where it can be had. AgentError if it can't be made."""
+    if not obtainable():
+        return dict(base)
+    ours = {"LD_PRELOAD": str(library("final dump")), "SEALIFT_DUMPS": "yes", "SEALIFT_SILENT": silent.slot()}
+    return {**base, **ours}
 
 
 def _source() -> bytes:

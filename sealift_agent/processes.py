@@ -59,6 +59,8 @@ def examine(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
     for one, word in unread.lasting(alive, UNREAD_S).items():
         waits.setdefault(one.pid, set()).add(word)
 
+    watched = watches.find(init, alive)
+
     def descriptors(pid: int) -> Iterator[str]:
         yield from _descriptors(pid, terminals, mounts, outward)
         yield from waits.get(pid, ())
@@ -84,7 +86,9 @@ def examine(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
         huge_bytes=sum(_kilobytes(status, "HugetlbPages") for _, status in alive.values()),
         timers=sum(map(_timers, alive)),
         outside=sorted(_name(pid) for pid, is_in in inside.items() if not is_in),
-        unwatchable=sorted({f"{_name(pid)} ({what})" for pid in pids for what in watches.unresolvable(pid)}),
+        unwatchable=sorted(
+            {f"{_name(pid)} ({what})" for pid in pids for what in watches.missing(pid, watched)}
+        ),
         mounts=_file_systems(init),
         multicast=_multicast_groups(init),
         descriptors=held_by(descriptors),

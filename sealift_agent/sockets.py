@@ -49,13 +49,14 @@ class Source:
             ):  # closed, or has no options
                 self._known[one.target] = self._options(one.pid, found, options.kind(found))
 
-    def write(self, images: Path, pids: Sequence[int], address: str) -> None:
+    def write(self, images: Path, pids: Sequence[int], address: str, *, events_seen: bool = False) -> None:
         """In the freeze: write what the destination needs among the images. `address` is the container's own.
 
-        AgentError for what would be lost.
+        AgentError for what would be lost. `events_seen`: it is known that no event waited when the dump began, which
+        itself may make some (`link_remap.N` is a name that is made and removed).
         """
         found = list(held.descriptors(pids))
-        waits = unread.events(found)
+        waits = {} if events_seen else unread.events(found)
         carried = self._read(held.sockets(found), address, waits)
         if waits:
             raise AgentError(unread.why(waits), "final dump")

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .network.options import Kind
 
 EVENTS, END = "events unread", "end of a connection unread"
-NOTIFIERS = {"anon_inode:inotify", "anon_inode:[fanotify]"}
 SENTENCES = {
     EVENTS: "events of inotify or fanotify wait unread, which CRIU would lose",
     END: "a connection was reset or has failed and the program has not read that yet, which CRIU would forget",
@@ -49,9 +48,9 @@ def find(found: Iterable[Held]) -> dict[Held, str]:
 def events(found: Iterable[Held]) -> dict[Held, str]:
     """Which of these descriptors have events that wait."""
     waits = {}
-    for one in found:
+    for one in held.notifiers(found):
         with contextlib.suppress(OSError):
-            if one.target in NOTIFIERS and _bytes(one):
+            if _bytes(one):
                 waits[one] = EVENTS
     return waits
 
@@ -78,14 +77,15 @@ def is_end(found: socket.socket, which: Kind | None = None) -> bool:
 def _bytes(one: Held) -> int:
     ours = pidfd.borrow(one.pid, one.number)
     try:
-        return _size(ours)
+        return size(ours)
     finally:
         os.close(ours)
 
 
-def _size(descriptor: int) -> int:
-    size: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0]
-    return size
+def size(descriptor: int) -> int:
+    """The bytes that can be read at once."""
+    found: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0]
+    return found
 
 
 def lasting(pids: Iterable[int], patience_s: float) -> dict[Held, str]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from . import docker_api, durable
+from .files import beneath, silent
 from .files.walk import stamps
 from .protocol import VolumeFound
 from .wire import AgentError
@@ -56,12 +57,13 @@ def _describe(described: dict[str, Any]) -> VolumeFound:
 def _content(place: Path, mark: Mapping[str, Any]) -> str:
     """What is in a volume, as far as its mark can tell: a state that still holds, `EMPTY` or `OTHER`."""
     try:
-        if not any(place.iterdir()):
-            return EMPTY
-        if mark.get("state") == LEFT and any(
-            seen.ctime_ns > mark["since_ns"] for seen in stamps(place).values()
-        ):
-            return OTHER
+        with silent.tree(str(place)) as top:
+            if beneath.is_empty(top):
+                return EMPTY
+            if mark.get("state") == LEFT and any(
+                seen.ctime_ns > mark["since_ns"] for seen in stamps(Path(f"/proc/self/fd/{top}")).values()
+            ):
+                return OTHER
     except OSError:  # a driver's, which is mounted only while it is used
         return OTHER
     return str(mark.get("state", OTHER))

@@ -47,6 +47,12 @@ CAUSES = (
         "it has too little free memory, or a limit of the container is too low",
         "`free -m` and `dmesg` there show which. Free memory or raise the limit, then migrate again",
     ),
+    # criu/page-xfer.c: the page server at the destination has ended
+    _cause(
+        r"page-xfer: Can't (write|send).*(Broken pipe|Connection reset)",
+        "the destination took no more pages, most likely because a file system there is full",
+        "`df -h /run/sealift/dumps` at the destination shows it: free space or memory there, then migrate again",
+    ),
     # criu/sk-inet.c
     _cause(
         r"Can't bind inet socket.*(Address already in use|Cannot assign requested address)",

@@ -20,6 +20,7 @@ from .. import (
     messages,
     points,
     restart,
+    restored_watches,
     sockets,
     task_settings,
     volume_marks,
@@ -98,7 +99,10 @@ def arm(live: Live, copy: Copy, order: ArmDestination, controller: Controller) -
         printer = Printer(container, terminal=has_terminal(read(paused.bundle)))
         _closes_early(printer, live, copy)
     paused, port = _connect(start, paused, order, live)
-    lock = Unlocking(Lock(str(work / "network"), shut=True), work)
+    made = paused.wrapper  # by now it is the ancestor of all that CRIU will make
+    lock = Unlocking(
+        Lock(str(work / "network"), shut=True), work, lambda: restored_watches.empty(criu.tree(made))
+    )
     held.callback(lock.close)
     start.prepare(live.images)
     flushed.wait()

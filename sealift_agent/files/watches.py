@@ -1,9 +1,11 @@
-"""What a process watches (inotify, fanotify), and where CRIU finds it again.
+"""What the processes of a container watch (inotify, fanotify), and by which path it is found again.
 
-Of a watched file the kernel shows only device, inode and, if the file system makes one, a handle. CRIU opens the handle
-at a mount of that device. Otherwise it looks for the inode in a few directories and in those of its setting
-`irmap-scan-path`. If it does not find a file, the dump ends ("Can't dump that handle"). On overlayfs, where a
-container's own files are, there are no such handles.
+Of a watched file the kernel shows only device, inode and a handle (proc(5), fdinfo). CRIU opens the handle at a mount
+of that device. On overlayfs, where a container's own files are, handles can't be opened. There CRIU (4.2, criu/irmap.c)
+looks for the inode in a few directories by the number that stat(2) gives, which may be another one than the kernel's
+own: that of the layer from which a file was copied. So here the paths are found, and put into CRIU's images.
+
+Nobody who watches the files is told of this (`silent`).
 """
 
 from __future__ import annotations
@@ -11,147 +13,186 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import posixpath
 import re
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from .. import libc, proc
-from . import beneath
+from .. import held, libc, proc
+from . import beneath, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-HINTS = (
-    "etc",
-    "var/spool",
-    "var/log",
-    "usr/share/dbus-1/system-services",
-    "var/lib/polkit-1/localauthority",
-    "usr/share/polkit-1/actions",
-    "lib/udev",
-)
-"""Directories in which CRIU looks for an inode (criu/irmap.c), and it also checks the root itself."""
-
-SEARCHED_AT_MOST = 50_000
 SCANNED_AT_MOST = 500_000
+WATCHED_AT_ONCE = 1000
+DELETE_SELF = 0x400
 MARK = re.compile(
-    r"^(inotify wd:\d+|fanotify) ino:(?P<ino>[0-9a-f]+) sdev:(?P<device>[0-9a-f]+).*?"
-    r"fhandle-bytes:(?P<size>[0-9a-f]+) fhandle-type:(?P<type>[0-9a-f]+) f_handle:(?P<handle>[0-9a-f]+)",
+    r"^(?P<kind>inotify wd:[0-9a-f]+|fanotify) ino:(?P<inode>[0-9a-f]+) sdev:(?P<device>[0-9a-f]+)"
+    r"(?:.*?fhandle-bytes:(?P<size>[0-9a-f]+) fhandle-type:(?P<type>[0-9a-f]+) f_handle:(?P<handle>[0-9a-f]+))?",
     re.MULTILINE,
 )
 
 
-def unresolvable(pid: int) -> list[str]:
-    """What the process watches and CRIU does not find, as "inotify on inode N"."""
-    hidden = _hidden(pid)
-    found = _scan(pid, set(hidden))
-    return [
-        f"{kind} on inode {inode}" for (device, inode), kind in hidden.items() if (device, inode) not in found
-    ]
+class Watched(NamedTuple):
+    """A watched file, by the kernel's own numbers. The device has 12 bits of major and 20 of minor number."""
+
+    device: int
+    inode: int
 
 
-def settings(pids: Sequence[int]) -> str:
-    """The lines of CRIU's configuration that let it find what these processes watch."""
-    paths = {path for pid in pids for path in _scan(pid, set(_hidden(pid))).values()}
-    return "".join(f"irmap-scan-path {path}\n" for path in sorted(paths))
+class Found(NamedTuple):
+    """Where the container finds it, and what stat(2) says there: device and inode, which may be other numbers."""
+
+    path: str
+    seen: tuple[int, int]
 
 
-def _hidden(pid: int) -> dict[tuple[int, int], str]:
-    """What the process watches and CRIU does not find by itself: device and inode to the kind of watch."""
-    found = {}
-    for mark in _marks(pid):
-        device, inode = int(mark["device"], 16), int(mark["ino"], 16)
-        if not (_opens(pid, mark, device) or _lies_in_a_hint(pid, device, inode)):
-            found[_device(device), inode] = mark[1].split()[0]
+Paths = dict[Watched, Found]
+
+
+class _Mark(NamedTuple):
+    kind: str
+    watched: Watched
+    handle: bytes
+    """In the form of name_to_handle_at(2)."""
+
+
+def find(first: int, pids: Iterable[int], known: Paths | None = None) -> Paths:
+    """Where the container, whose first process is `first`, finds what these processes watch. See `missing`.
+
+    What is `known` is not looked for unless it is there no more. ProcessLookupError if the container has ended.
+    """
+    marks = {mark.watched: mark for pid in pids for mark in _marks(pid)}
+    found = {
+        watched: place
+        for watched, place in (known or {}).items()
+        if watched in marks and _seen(first, place.path) == place.seen
+    }
+    _resolve(first, {watched: mark for watched, mark in marks.items() if watched not in found}, found)
     return found
 
 
-def _scan(pid: int, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], str]:
-    """Look for files by device and inode in the file systems of those devices. Returns their paths in the process."""
-    root = f"/proc/{pid}/root/"
-    devices = {device for device, _ in wanted}
-    found: dict[tuple[int, int], str] = {}
-    places, left = [""] if wanted else [], SCANNED_AT_MOST
-    with contextlib.suppress(OSError), beneath.tree(root) as top:
-        while places and left > 0 and len(found) < len(wanted):
-            place = places.pop()
-            with contextlib.suppress(OSError), beneath.directory(top, place.lstrip("/")) as handle:
-                for entry in os.scandir(handle):
-                    left -= 1
-                    path = f"{place}/{entry.name}"
-                    with contextlib.suppress(OSError):
-                        seen = entry.stat(follow_symlinks=False)
-                        # CRIU splits its configuration into words and lines.
-                        if (seen.st_dev, seen.st_ino) in wanted and not re.search(r"[\s\"'#]", path):
-                            found[seen.st_dev, seen.st_ino] = path
-                        if entry.is_dir(follow_symlinks=False) and seen.st_dev in devices:
-                            places.append(path)
-    return found
+def missing(pid: int, found: Paths) -> list[str]:
+    """What the process watches and has no path, as "inotify on inode N"."""
+    return [f"{mark.kind} on inode {mark.watched.inode}" for mark in _marks(pid) if mark.watched not in found]
 
 
-def _device(number: int) -> int:
-    """A device in the form of stat(2), from the kernel's own number: 12 bits of major, 20 of minor."""
-    return os.makedev(number >> 20, number & 0xFFFFF)
+def _marks(pid: int) -> Iterator[_Mark]:
+    for one in held.notifiers(held.descriptors([pid])):
+        for found in MARK.finditer(proc.read(pid, f"fdinfo/{one.number}")):
+            given = b""
+            if found["handle"]:
+                size = int(found["size"], 16)
+                given = size.to_bytes(4, "little") + int(found["type"], 16).to_bytes(4, "little")
+                given += bytes.fromhex(found["handle"])[:size]
+            watched = Watched(int(found["device"], 16), int(found["inode"], 16))
+            yield _Mark(found["kind"].partition(" ")[0], watched, given)
 
 
-def _marks(pid: int) -> Iterator[re.Match[str]]:
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(f"/proc/{pid}/fd"):
+def _resolve(first: int, marks: dict[Watched, _Mark], found: Paths) -> None:
+    mounts = proc.mounts(first) if marks else []
+    for search in (_by_handle, _by_number, _by_watching):
+        for mount in mounts:
+            major, _, minor = mount.device.partition(":")
+            device = int(major) << 20 | int(minor)
+            wanted = [
+                mark for watched, mark in marks.items() if watched.device == device and watched not in found
+            ]
+            if not wanted:
+                continue
+            with contextlib.suppress(OSError), silent.view(first, mount.point) as top:
+                for watched, name in search(top, wanted):
+                    path = posixpath.join(mount.point, name).rstrip("/") or "/"
+                    there = beneath.lstat(top, name) if name else os.fstat(top)
+                    # Something else may be mounted above it. A link would be followed at the restore.
+                    if _seen(first, path) == (there.st_dev, there.st_ino) and not stat.S_ISLNK(there.st_mode):
+                        found[watched] = Found(path, (there.st_dev, there.st_ino))
+
+
+def _seen(first: int, path: str) -> tuple[int, int] | None:
+    """Device and inode of what the container has at a path, as stat(2) says."""
+    with contextlib.suppress(OSError), beneath.tree(f"/proc/{first}/root/") as root:
+        seen = beneath.lstat(root, path.lstrip("/"))
+        return seen.st_dev, seen.st_ino
+    return None
+
+
+def _by_handle(top: int, wanted: Sequence[_Mark]) -> Iterator[tuple[Watched, str]]:
+    """Open the handles. The path of what is opened is one in the copy of the mount."""
+    with beneath.directory(top, "") as mount:
+        for mark in wanted:
             with contextlib.suppress(OSError):
-                if Path(entry.path).readlink().name in {"anon_inode:inotify", "anon_inode:[fanotify]"}:
-                    yield from MARK.finditer(proc.read(pid, f"fdinfo/{entry.name}"))
+                buffer = ctypes.create_string_buffer(mark.handle)
+                opened = (
+                    libc.call("open_by_handle_at", mount, buffer, silent.PATH_ONLY) if mark.handle else -1
+                )
+                if opened >= 0:
+                    try:
+                        name = str(Path(f"/proc/self/fd/{opened}").readlink()).lstrip("/")
+                        if os.path.samestat(os.fstat(opened), beneath.lstat(top, name)):
+                            yield mark.watched, name
+                    finally:
+                        os.close(opened)
 
 
-def _opens(pid: int, mark: re.Match[str], device: int) -> bool:
-    """Whether the handle leads to a file with a name, at some mount of the device."""
-    handle = bytes.fromhex(mark["handle"])
-    size = int(mark["size"], 16)
-    given = size.to_bytes(4, "little") + int(mark["type"], 16).to_bytes(4, "little") + handle[:size]
-    for point in _mount_points(pid, device):
-        try:
-            with beneath.tree(f"/proc/{pid}/root/") as top:
-                mount = beneath.opened(top, point.strip("/"), os.O_RDONLY | os.O_NONBLOCK)
-        except OSError:
-            continue
-        try:
-            opened = libc.call("open_by_handle_at", mount, ctypes.create_string_buffer(given), os.O_PATH)
-        except OSError:
-            continue
-        finally:
-            os.close(mount)
-        named = not str(Path(f"/proc/self/fd/{opened}").readlink()).endswith(" (deleted)")
-        os.close(opened)
-        return named
-    return False
+def _by_number(top: int, wanted: Sequence[_Mark]) -> Iterator[tuple[Watched, str]]:
+    """Look for the numbers, as stat(2) gives them."""
+    numbers = {mark.watched.inode: mark.watched for mark in wanted}
+    for name, number in _names(top):
+        if (watched := numbers.pop(number, None)) is not None:
+            yield watched, name
+        if not numbers:
+            return
 
 
-def _mount_points(pid: int, device: int) -> list[str]:
-    """Where a device is mounted. Here the kernel writes 12 bits of major and 20 bits of minor number."""
-    wanted = f"{device >> 20}:{device & 0xFFFFF}"
-    with contextlib.suppress(OSError):
-        return [mount.point for mount in proc.mounts(pid) if mount.device == wanted]
-    return []
+def _by_watching(top: int, wanted: Sequence[_Mark]) -> Iterator[tuple[Watched, str]]:
+    """Watch each file, and read what the kernel shows of these watches. Nobody else is told of a watch."""
+    missing = {mark.watched for mark in wanted}
+    names = [name for name, _ in _names(top)]
+    for begin in range(0, len(names), WATCHED_AT_ONCE):
+        for watched, name in _watch(top, names[begin : begin + WATCHED_AT_ONCE]).items():
+            if watched in missing:
+                missing.discard(watched)
+                yield watched, name
+        if not missing:
+            return
 
 
-def _lies_in_a_hint(pid: int, device: int, inode: int) -> bool:
-    wanted = (_device(device), inode)
-    places, left = [*HINTS], SEARCHED_AT_MOST
-    with contextlib.suppress(OSError), beneath.tree(f"/proc/{pid}/root/") as top:
-        if _identity(os.fstat(top)) == wanted:
-            return True
-        while places and left:
+def _watch(top: int, names: Sequence[str]) -> dict[Watched, str]:
+    handle = libc.call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
+    numbers = {}
+    try:
+        for name in names:
+            with contextlib.suppress(OSError):  # it is gone, or there are too many watches
+                seen = beneath.opened(top, name, silent.PATH_ONLY | os.O_NOFOLLOW) if name else os.dup(top)
+                try:
+                    place = b"/proc/self/fd/%d" % seen
+                    numbers[libc.call("inotify_add_watch", handle, place, DELETE_SELF)] = name
+                finally:
+                    os.close(seen)
+        found = {}
+        for mark in MARK.finditer(proc.read("self", f"fdinfo/{handle}")):
+            number = int(mark["kind"].partition(":")[2], 16)
+            found[Watched(int(mark["device"], 16), int(mark["inode"], 16))] = numbers[number]
+        return found
+    finally:
+        os.close(handle)
+
+
+def _names(top: int) -> Iterator[tuple[str, int]]:
+    """All names in a copy of a mount, with the numbers of their inodes, up to `SCANNED_AT_MOST`."""
+    own = os.fstat(top)
+    yield "", own.st_ino
+    if not stat.S_ISDIR(own.st_mode):
+        return
+    left = SCANNED_AT_MOST
+    for place, _, entries in beneath.walk(top):
+        for entry in entries:
             left -= 1
-            place = places.pop()
             with contextlib.suppress(OSError):
-                seen = beneath.lstat(top, place)
-                if _identity(seen) == wanted:
-                    return True
-                if stat.S_ISDIR(seen.st_mode):
-                    with beneath.directory(top, place) as handle:
-                        places += [f"{place}/{entry.name}" for entry in os.scandir(handle)]
-    return False
-
-
-def _identity(seen: os.stat_result) -> tuple[int, int]:
-    return seen.st_dev, seen.st_ino
+                # The number that a directory shows of an entry may be another one on overlayfs.
+                yield place + entry.name, entry.stat(follow_symlinks=False).st_ino
+        if left < 0:
+            return

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from .. import libc
+from ..apart import apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ def run(namespace: str, work: Callable[[], Made]) -> Made:
             os.close(handle)
         return work()
 
-    return _apart(entered)
+    return apart(entered)
 
 
 def run_in_new(work: Callable[[], Made]) -> tuple[int, Made]:
@@ -43,22 +44,4 @@ def run_in_new(work: Callable[[], Made]) -> tuple[int, Made]:
             os.close(descriptor)
             raise
 
-    return _apart(entered)
-
-
-def _apart(work: Callable[[], Made]) -> Made:
-    made: list[Made] = []
-    failures: list[Exception] = []
-
-    def do() -> None:
-        try:
-            made.append(work())
-        except Exception as failure:  # noqa: BLE001 - it is raised again, in the thread that waits
-            failures.append(failure)
-
-    thread = threading.Thread(target=do)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return made[0]
+    return apart(entered)

@@ -25,6 +25,7 @@ from ..wire import AgentError
 from . import inside
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TABLE, CHAIN = "sealift-lock", "leaving"
@@ -143,9 +144,9 @@ class Unlocking:
     refused until then is sent when the sockets try again, up to three seconds later.
     """
 
-    def __init__(self, lock: Lock, directory: Path) -> None:
-        """`directory` is that of the restore."""
-        self._lock, self._is_open = lock, False
+    def __init__(self, lock: Lock, directory: Path, before: Callable[[], None] | None = None) -> None:
+        """`directory` is that of the restore. `before` is called first: all processes are made, and none runs."""
+        self._lock, self._is_open, self._before = lock, False, before
         self._failure: AgentError | None = None
         self._mutex = threading.Lock()
         for name in (ASKS, ANSWERS):
@@ -159,6 +160,8 @@ class Unlocking:
     def _wait(self) -> None:
         ready, _, _ = select.select([self._asks, self._over], [], [])
         if self._asks in ready:
+            if self._before is not None:
+                self._before()
             with contextlib.suppress(AgentError):  # `open` raises it
                 self.open()
             os.write(self._answers, b"\n")

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import cgroup, criu, docker_api, processes
+from .. import cgroup, criu, docker_api, held, processes, unread
+from ..files import silent
 from ..left_behind import Left
 from ..network import bridge_port, repair
 from ..network.lock import Lock
@@ -17,6 +18,7 @@ from .afterwards import remove
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from ..held import Held
     from ..network.bridge_port import BridgePort
 
 
@@ -41,11 +43,14 @@ class Container:
         self.first, self.group, self.freezer = first, group, freezer
         self._port, self._lock = port, lock
         self.left = Left()
+        self._lent: silent.Lent | None = None
         self._frozen_at: int | None = None
 
     def look_for_sessions(self, dockers: Collection[str]) -> None:
         """Before the freeze: find what leads to a `docker exec` session. `dockers` are the pipes of Docker's own."""
         self.left = processes.left_behind(self.processes, self.first, dockers)
+        if held.notifiers(held.descriptors(self.processes)):
+            self._lent = silent.Lent(self.first)
 
     @classmethod
     def find(cls, container: str, address: str, bridge: str, directory: Path) -> Container:
@@ -79,9 +84,20 @@ class Container:
         stopped = cgroup.stopped(self.group) if self.freezer is not None else []
         cgroup.freeze(self.group)
         self._frozen_at = time.monotonic_ns()
+        if self._lent is not None:
+            self._lent.begin()
         self._lock.shut()
         self._port.detach()
         return stopped
+
+    @property
+    def watches(self) -> bool:
+        """Whether its programs watched any files when sessions were looked for."""
+        return self._lent is not None
+
+    def unread_events(self) -> dict[Held, str]:
+        """What waits of inotify and fanotify, if its programs watch files. CRIU's dump may add events of its own."""
+        return unread.events(held.descriptors(self.processes)) if self.watches else {}
 
     def set_aside(self, stopped: Sequence[int]) -> None:
         """Take these processes out of the freezer, since CRIU could not trace them in it: see `cgroup.set_aside`."""
@@ -98,16 +114,23 @@ class Container:
         if self._frozen_at is None:
             return None
         repair.end(self.processes)
+        self._see_all()
         cgroup.thaw(self.group)
         frozen_at, self._frozen_at = self._frozen_at, None
         criu.forget_checkpoint(self.id)
         return time.monotonic_ns() - frozen_at
 
+    def _see_all(self) -> None:
+        if self._lent is not None:
+            self._lent.end()
+
     def close(self) -> None:
         """Leave nothing in its network namespace."""
+        self._see_all()
         self._lock.close()
 
     def remove(self) -> None:
         """End this copy without letting it run, and remove it. The other copy has won."""
+        self._see_all()
         remove(self.id)
         self._frozen_at = None

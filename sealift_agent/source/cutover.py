@@ -21,7 +21,7 @@ from .. import (
     session_terminals,
     volume_marks,
 )
-from ..files import links, watches
+from ..files import links
 from ..files.log import TAIL
 from ..files.printing import Drained
 from ..images import dump_stats
@@ -92,7 +92,7 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
     trigger = Trigger(live.directory / "armed", "final dump")
     held.callback(trigger.close)
     # The destination has a network namespace ready, so the images need none.
-    settings = watches.settings(container.processes) + session_terminals.settings(container.first)
+    settings = session_terminals.settings(container.first)
     settings += container.left.settings + f"external net[{container.network}]:{criu.NETWORK}\n"
     outgoing = live.outgoing(order.pages_port, live.images.name, plain=order.post_copy)
     held.callback(outgoing.close)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import brake, cgroup, criu, docker_api, dumps, interposed, messages, restart
-from ..files import watches
 from ..files.log import PIECE_BYTES, Log
 from ..files.rsync import Sender, View
 from ..images import dump_stats
@@ -158,7 +157,7 @@ class Live:
         self.interrupted.note(pids)
         whole = hugepages.split(pids)
         settings = self.directory / "pre-dump.conf"
-        settings.write_bytes(os.fsencode(watches.settings(pids) + outgoing.settings))
+        settings.write_bytes(os.fsencode(outgoing.settings))
         env = {**interposed.environment(), criu.SETTINGS: str(settings)}
         options = ["--pre-dump", *INHERITED, *self.on_top]
         dump = criu.checkpoint(

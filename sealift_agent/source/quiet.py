@@ -71,19 +71,21 @@ class Quiet:
     def freeze(self) -> list[int]:
         """Have the gateway hold packets, freeze the container and detach it: `Container.freeze` has the result.
 
-        A client that is not behind the gateway, such as another container of this host, may connect in between. Then
-        the container goes on, and it is waited for again. AgentError if there is no moment in time; it runs then.
+        A client that is not behind the gateway, such as another container of this host, may connect in between, and a
+        watched file may change. Then the container goes on, and it is waited for again. AgentError if there is no
+        moment in time; it runs then.
         """
         until = time.monotonic() + PATIENCE_S
         while True:
             self._gateway.demand("hold")
             stopped = self._container.freeze()
-            if not self._handshakes.unaccepted():
+            connections, events = self._handshakes.unaccepted(), self._container.unread_events()
+            if not connections and not events:
                 return stopped
             self._container.go_on()
             self._gateway.demand("pass")
             if time.monotonic() > until:
-                raise AgentError(self._why(), "final dump")
+                raise AgentError(unread.why(events) if events else self._why(), "final dump")
             self.wait()
 
     def _let_closed_end(self, patience_s: float) -> None:

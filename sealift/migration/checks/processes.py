@@ -149,8 +149,8 @@ def _files(
     if unwatchable:
         findings.no(
             Resource.FILES,
-            f"watched where CRIU can't find it again: {', '.join(unwatchable)}",
-            "Let the program watch a volume, or a directory below /etc or /var/log",
+            f"watched, and without a path in the container any more: {', '.join(unwatchable)}",
+            "It can't be watched again: let the program end that watch, or start it again",
         )
     unknown = {kind: who for kind, who in _of(descriptors, "anon_inode:").items() if kind not in ANONYMOUS}
     unknown.pop("[io_uring]", None)
@@ -332,6 +332,15 @@ def _address_space(findings: Findings, uses: Uses, here: HostFacts, there: HostF
             Resource.MEMORY,
             f"more addresses are reserved than the host has memory, and {without}: {_holders(reserved)}",
             "Install tcc there, or have the program reserve less (MariaDB: `--innodb-buffer-pool-size-max`)",
+        )
+    watching = sorted(
+        {*uses.descriptors.get("anon_inode:inotify", []), *uses.descriptors.get("anon_inode:[fanotify]", [])}
+    )
+    if watching and not here.interposable:
+        findings.no(
+            Resource.FILES,
+            f"files are watched (inotify, fanotify), and {without}: {_holders(watching)}",
+            "Install tcc there: of a container's own files CRIU finds none again by itself",
         )
     if shared and not here.interposable:
         findings.no(

@@ -141,12 +141,18 @@ class PlayedContainer(Played):
     id, address, first, group = "c", "10.77.0.9", 1, Path("/nowhere")
     processes: tuple[int, ...] = ()
     left = Left()
+    watches = False
     once_frozen: Callable[[], object] = lambda: None
+    events: list[dict[object, str]] = field(default_factory=list)
 
     def freeze(self) -> list[int]:
         self.note("freeze")
         self.once_frozen()
         return []
+
+    def unread_events(self) -> dict[object, str]:
+        """Of watched files, what a program has not read."""
+        return self.events.pop(0) if self.events else {}
 
     def set_aside(self, stopped: list[int]) -> None:
         assert stopped == []

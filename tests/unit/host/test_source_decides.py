@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from parties import Deciders, PlayedSource, Record, impostor
 
-from sealift_agent import volume_marks
+from sealift_agent import unread, volume_marks
+from sealift_agent.held import Held
 from sealift_agent.protocol import Outcome
 from sealift_agent.source import cutover, quiet
 from sealift_agent.wire import AgentError
@@ -103,6 +104,28 @@ def test_what_a_dump_would_lose_unread_is_said_and_nothing_is_frozen_or_held(
         os.close(watch)
     assert "freeze" not in source.done
     assert source.controller.messages[-1]["outcome"] == "rolled back"
+
+
+def test_an_event_that_comes_with_the_freeze_is_waited_for_and_the_container_runs_meanwhile(
+    tmp_path: Path, deciders: Deciders
+) -> None:
+    source = PlayedSource(tmp_path, deciders.start(Record(outcome="committed")).port)
+    event = Held(7, 3, "anon_inode:inotify")
+    source.container.events = [{event: unread.EVENTS}, {event: unread.EVENTS}, {}]
+    source.destination_says(*ARRIVED)
+    assert source.armed.go() is Outcome.COMMITTED
+    assert source.done[:6] == ["freeze", "go on", "freeze", "go on", "freeze", "dump"]
+
+
+def test_events_at_each_freeze_are_named_in_the_end(
+    tmp_path: Path, deciders: Deciders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quiet, "PATIENCE_S", 0.0)
+    source = PlayedSource(tmp_path, deciders.start(Record()).port)
+    source.container.events = [{Held(7, 3, "anon_inode:inotify"): unread.EVENTS}] * 9
+    with pytest.raises(AgentError, match="events of inotify or fanotify wait unread"):
+        source.armed.go()
+    assert source.runs
 
 
 def test_one_of_a_group_that_fails_early_has_all_of_it_called_off(tmp_path: Path, deciders: Deciders) -> None:

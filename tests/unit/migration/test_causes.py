@@ -16,6 +16,7 @@ SAID = {
     "server: EOF: unavailable": "containerd",
     "Docker does not answer on /run/docker.sock: [Errno 111] Connection refused": "systemctl status docker",
     "Can't write image: No space left on device": "df -h",
+    "(criu/page-xfer.c:191): page-xfer: Can't write pages to socket: Broken pipe": "df -h /run/sealift/dumps",
     "Can't mmap 0x7f0000000000: Cannot allocate memory": "free -m",
     "inet: Can't bind inet socket (id 12): Address already in use": "ss -tulpn",
     "File srv/data/log has bad size 17 (expect 19)": "sealift check",
