@@ -75,6 +75,11 @@ EMULATED_COMMAND_LINE = (
 )
 
 
+def security_words(tree: Path) -> str:
+    """What a tree's VM has on its command line besides: AppArmor, if the tree has its tools (`recipe.KERNELS`)."""
+    return "lsm=apparmor" if (tree / "usr/sbin/apparmor_parser").exists() else ""
+
+
 def kernel_command_line(machine: VirtualMachine) -> str:
     """The kernel's command line, which a measured boot measures."""
     if machine.measured is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-VERSION = 6
+VERSION = 7
 """An agent says its own first of all. It changes whenever a field, an order or a meaning does."""
 
 Json = dict[str, Any]
