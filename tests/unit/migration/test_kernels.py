@@ -22,7 +22,8 @@ from sealift_agent.constants import DROPPABLE
         ("6.12.1", "6.18.1", Answer.UNKNOWN),
         ("6.18.1", "6.12.1", Answer.UNKNOWN),
         ("5.15.0", "5.15.0", Answer.UNKNOWN),
-        ("7.9.1", "7.9.1", Answer.UNKNOWN),
+        ("7.2.12", "7.2.12", Answer.UNKNOWN),
+        ("6.12.117", "7.2.12", Answer.UNKNOWN),
     ],
 )
 def test_only_what_was_tried_is_a_yes(here: str, there: str, expected: Answer) -> None:
