@@ -33,12 +33,25 @@ def lab_up(
             "Default: $SEALIFT_DOCKER, or 26.",
         ),
     ] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(
+            help="The VMs': cloud (the default), generic, 6.1 or testing, or two, as 6.1:generic. All but cloud have "
+            "AppArmor on.",
+        ),
+    ] = None,
 ) -> None:
     """Bring a lab up and write its inventory."""
     from sealift.lab import lab
     from sealift.lab.plan import kind_of
 
-    lab.up(kind_of(kind), say=say, evidence=read_options(evidence=evidence).evidence, docker=docker)
+    lab.up(
+        kind_of(kind),
+        say=say,
+        evidence=read_options(evidence=evidence).evidence,
+        docker=docker,
+        kernel=kernel,
+    )
 
 
 @app.command("down")

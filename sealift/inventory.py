@@ -129,6 +129,10 @@ class LabFacts(_Table):
         default_factory=dict,
         description="Major version of Docker on each host, where it is not the usual one.",
     )
+    kernel: dict[str, str] = Field(
+        default_factory=dict,
+        description="Kernel of each VM, where it is not the usual one.",
+    )
 
 
 class Inventory(_Table):

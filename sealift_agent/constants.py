@@ -8,7 +8,7 @@ INTERFACE = "sealift-wg"
 BRIDGE = "sealift-wl"
 """The Docker bridge of the workloads; a name of our own, so that rules can name it before it exists."""
 
-RESERVED, SHARED_CODE = "reserved", "shared code"
+RESERVED, SHARED_CODE, DROPPABLE = "reserved", "shared code", "droppable"
 """Kinds of mappings that a CRIU without our library (`interposed`) does not restore, or does not dump: one that is
 larger than the host's memory and can't be written, and a first executable one that is shared."""
 

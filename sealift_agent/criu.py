@@ -147,20 +147,29 @@ def clear_restore(container_id: str) -> None:
         for place in set(CRIU_ROOT.findall(log)):
             with contextlib.suppress(OSError):
                 Path(place).rmdir()
-    for state in Path("/run/docker").glob(f"runtime-*/moby/{container_id}"):
+    for state in _states(container_id):
+        namespace = state.parent.name
         for words in (
             ["runc", "--root", str(state.parent), "delete", "--force", container_id],
-            ["ctr", "--namespace", "moby", "tasks", "delete", "--force", container_id],
-            ["ctr", "--namespace", "moby", "containers", "delete", container_id],
+            ["ctr", "--namespace", namespace, "tasks", "delete", "--force", container_id],
+            ["ctr", "--namespace", namespace, "containers", "delete", container_id],
             ["umount", "--lazy", str(state / "criu-root")],
         ):
             subprocess.run(words, check=False, capture_output=True)
         shutil.rmtree(state, ignore_errors=True)
 
 
+def _states(container_id: str) -> Iterator[Path]:
+    """Where runc keeps the state of one of Docker's containers: runtime-NAME/NAMESPACE/ID.
+
+    The namespace is Docker's in containerd: `moby`, or `moby-UID.GID` with `userns-remap` (moby, cmd/dockerd).
+    """
+    return Path("/run/docker").glob(f"runtime-*/*/{container_id}")
+
+
 def runtime_root(container_id: str) -> Path:
     """The directory in which Docker's runtime keeps this container's state, for `runc --root`."""
-    for state in Path("/run/docker").glob(f"runtime-*/moby/{container_id}"):
+    for state in _states(container_id):
         return state.parent
     raise AgentError(f"Docker's runtime has no container {container_id[:12]}, so it does not run")
 

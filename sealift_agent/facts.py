@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import (
     cgroup,
+    confinement,
     criu,
     docker_api,
     interposed,
@@ -44,7 +45,8 @@ def host() -> HostFacts:
         memory_available_bytes=int(memory["MemAvailable"]) * 1024,
         disk_free_bytes=shutil.disk_usage(docker if docker.exists() else "/").free,
         cgroup=2 if (cgroup.ROOT / "cgroup.controllers").exists() else 1,
-        apparmor=_first_letter("/sys/module/apparmor/parameters/enabled") == "Y",
+        profiles=confinement.profiles(),
+        selinux=confinement.selinux(),
         huge_free_bytes=_huge_free_bytes(),
         criu=_criu_version(),
         criu_problem=_criu_check(),
@@ -54,6 +56,7 @@ def host() -> HostFacts:
         guarded=firewall.is_loaded(),
         wrapper=all(os.access(f"/usr/libexec/sealift/{name}", os.X_OK) for name in WRAPPERS),
         interposable=interposed.obtainable(),
+        droppable=processes.can_be_dropped(),
     )
 
 
@@ -118,13 +121,6 @@ def _told_of(path: str, *command: str) -> bytes:
     except OSError:
         return b""
     return said
-
-
-def _first_letter(path: str) -> str:
-    try:
-        return Path(path).read_text()[:1]
-    except OSError:
-        return ""
 
 
 def _huge_free_bytes() -> int:

@@ -7,6 +7,7 @@ A kind is a word for what CRIU tells apart: `anon_inode:[eventpoll]`, `socket:AF
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import re
 import select
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import cgroup, held, pidfd, proc, unread
-from .constants import PAGE_BYTES, RESERVED, SHARED_CODE
+from .constants import DROPPABLE, PAGE_BYTES, RESERVED, SHARED_CODE
 from .files import pipe_ends, unlinked, watches
 from .files.opened import is_lost, other_names
 from .left_behind import Left
@@ -33,6 +34,9 @@ NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children",
 ALL_HOSTS = socket.inet_aton("224.0.0.1")
 UDP_CORK, TCP_ULP = 1, 31
 O_PATH = 0o10000000
+MAP_DROPPABLE = 0x08
+DROPPED = re.compile(r"^VmFlags:.* dp\b", re.MULTILINE)
+"""How /proc/PID/smaps marks such memory (Linux, fs/proc/task_mmu.c)."""
 UNREAD_S = 0.3
 """How long something may wait to be read before it counts."""
 
@@ -60,6 +64,7 @@ def examine(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
         waits.setdefault(one.pid, set()).add(word)
 
     watched = watches.find(init, alive)
+    droppable = can_be_dropped()
 
     def descriptors(pid: int) -> Iterator[str]:
         yield from _descriptors(pid, terminals, mounts, outward)
@@ -92,7 +97,7 @@ def examine(pids: list[int], init: int, dockers: Collection[str] = ()) -> Uses:
         mounts=_file_systems(init),
         multicast=_multicast_groups(init),
         descriptors=held_by(descriptors),
-        mappings=held_by(_mappings),
+        mappings=held_by(lambda pid: _mappings(pid, droppable)),
         namespaces=held_by(
             lambda pid: (kind for kind, its in _namespaces(pid).items() if own.get(kind) != its)
         ),
@@ -178,11 +183,13 @@ def _groups(container: dict[str, str], process: dict[str, str]) -> set[str]:
 
 
 def _profile(pid: int) -> list[str]:
-    """The AppArmor profile, if there is one. Without a security module the file can't be read."""
-    for name in ("attr/apparmor/current", "attr/current"):
-        with contextlib.suppress(OSError):
-            found = proc.read(pid, name).strip("\0\n ")
-            return [found] if found and found != "unconfined" else []
+    """The AppArmor profile, if there is one. Without AppArmor the file can't be read.
+
+    Not attr/current: where there are two security modules, it is the other's.
+    """
+    with contextlib.suppress(OSError):
+        found = proc.read(pid, "attr/apparmor/current").strip("\0\n ")
+        return [found] if found and found != "unconfined" else []
     return []
 
 
@@ -194,8 +201,22 @@ def _namespaces(pid: int) -> dict[str, str]:
     return found
 
 
-def _mappings(pid: int) -> Iterator[str]:
-    """Mapped things that are neither plain memory nor plain files, and what only our library brings through CRIU."""
+def can_be_dropped() -> bool:
+    """Whether this kernel has memory that it may drop when it needs it: Linux 6.11 (mmap(2), MAP_DROPPABLE)."""
+    try:
+        mmap.mmap(-1, PAGE_BYTES, flags=MAP_DROPPABLE).close()
+    except OSError:
+        return False
+    return True
+
+
+def _mappings(pid: int, droppable: bool) -> Iterator[str]:
+    """Mapped things that are neither plain memory nor plain files, and what only our library brings through CRIU.
+
+    `droppable`: whether this kernel has such memory, which it shows in a table that takes longer to read.
+    """
+    if droppable and DROPPED.search(proc.read(pid, "smaps")):
+        yield DROPPABLE
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * PAGE_BYTES
     first = True
     with contextlib.suppress(OSError):

@@ -118,7 +118,8 @@ class Shim:
         event = written(1, self._container.encode()) + written(2, process)
         message = written(1, b"containerd.events.TaskStart") + written(2, event)
         address = next((path for path in SOCKETS if path.exists()), SOCKETS[0])
-        words = ["publish", "--namespace", "moby", "--topic", "/tasks/start"]
+        namespace = self._bundle.parent.name  # …/io.containerd.runtime.v2.task/NAMESPACE/ID
+        words = ["publish", "--namespace", namespace, "--topic", "/tasks/start"]
         command = ["containerd", "--address", str(address), *words]
         try:
             done = subprocess.run(command, input=message, capture_output=True, timeout=TIMEOUT_S, check=False)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from sealift.errors import Refused
     from sealift.host.ssh import Connection
     from sealift.inventory import Inventory
-    from sealift.lab.plan import Kind
+    from sealift.lab.plan import Asked, Kind
     from sealift.model import Report
 
 FIRST_ADDRESS = IPv4Address("10.77.1.1")
@@ -117,12 +117,14 @@ class Hosts:
         redis.start(self["source"], name, address, self.network, memory_mb, say=print)
         return address
 
-    def python(self, name: str, program: str, *arguments: str, options: Sequence[str] = ()) -> None:
-        """A container on the source that runs a program in Python."""
-        tag = images.provide(self["source"], images.PYTHON, say=print)
-        network = ["--network", self.network, "--ip", self.address()]
+    def python(
+        self, name: str, program: str, *arguments: str, options: Sequence[str] = (), host: str = "source"
+    ) -> None:
+        """A container that runs a program in Python."""
+        tag = images.provide(self[host], images.PYTHON, say=print)
+        network = ["--network", self.network, "--ip", self.address(host)]
         words = ["python3", "-c", program, *arguments]
-        self.docker("source", "run", "-d", "--name", name, *network, *options, tag, *words)
+        self.docker(host, "run", "-d", "--name", name, *network, *options, tag, *words)
 
     def migrate(self, container: str, source: str = "source", destination: str = "destination") -> Report:
         """Migrate by the flow, in this process."""
@@ -155,12 +157,18 @@ class Hosts:
         """Migrate without Prefect. Hooks: see `benchmarks.engine`; `options`: fields of `Options`."""
         return migrate(self.inventory, self.request(container, source, destination, **options), hooks)
 
-    def refuse(self, container: str, inventory: Inventory | None = None) -> Refused:
+    def refuse(
+        self,
+        container: str,
+        inventory: Inventory | None = None,
+        source: str = "source",
+        destination: str = "destination",
+    ) -> Refused:
         """Run the preflight alone; the refusal that it must end in."""
         from sealift.errors import SealiftError
 
-        options = Options(evidence=self.evidence("destination", inventory))
-        request = Request(container, "source", "destination", options)
+        options = Options(evidence=self.evidence(destination, inventory))
+        request = Request(container, source, destination, options)
 
         def look() -> None:
             with Session.open(inventory or self.inventory, request) as session:
@@ -202,14 +210,14 @@ def own_run_directory() -> Iterator[None]:
 
 
 @contextmanager
-def raised(kind: Kind) -> Iterator[Inventory]:
+def raised(kind: Kind, evidence: Asked | None = None, kernel: str | None = None) -> Iterator[Inventory]:
     """A lab for the length of a block. It is taken down at the end, whatever happens."""
     if os.geteuid() != 0:
         pytest.skip("a lab needs root")
     if shutil.which("mmdebstrap") is None:
         pytest.skip("a lab needs mmdebstrap")
     try:
-        inventory = lab.up(kind, say=print)
+        inventory = lab.up(kind, say=print, evidence=evidence, kernel=kernel)
     except PrerequisiteMissing as missing:
         pytest.skip(str(missing))
     try:

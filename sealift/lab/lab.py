@@ -15,10 +15,22 @@ from sealift.attestation.record import pinned
 from sealift.errors import PrerequisiteMissing, Refused, SealiftError, UnusableInput
 from sealift.host import prepare, ssh
 from sealift.host.agents import Agent
+from sealift.inventory import LabFacts
 from sealift.lab import namespaced, power, processors, teardown, wiring
-from sealift.lab.layout import DESTINATION, GATEWAY, HOSTS, PROVIDER, SOURCE, LabHost
-from sealift.lab.plan import POLICY, Asked, Kind, Lab, dockers_of, login_key, plan, recipe_of
-from sealift.machine.recipe import files_dir
+from sealift.lab.layout import GATEWAY, HOSTS, PROVIDER, LabHost
+from sealift.lab.plan import (
+    DOCKER,
+    POLICY,
+    Asked,
+    Kind,
+    Lab,
+    dockers_of,
+    kernels_of,
+    login_key,
+    plan,
+    recipe_of,
+)
+from sealift.machine.recipe import CLOUD, files_dir
 from sealift.machine.tree import build_tree
 from sealift.paths import run_dir
 
@@ -31,8 +43,8 @@ if TYPE_CHECKING:
 
 SSH_PATIENCE_S = 20
 VM_SSH_PATIENCE_S = 180
-DOCKER, DOCKER_VARIABLE = "26", "SEALIFT_DOCKER"
-"""The version that a lab has unless another is asked for, and the variable that asks for it."""
+DOCKER_VARIABLE = "SEALIFT_DOCKER"
+"""It says which versions of Docker a lab has unless they are asked for."""
 
 
 def lab_dir() -> Path:
@@ -41,13 +53,18 @@ def lab_dir() -> Path:
 
 
 def up(
-    kind: Kind, *, say: Callable[[str], None], evidence: Asked | None = None, docker: str | None = None
+    kind: Kind,
+    *,
+    say: Callable[[str], None],
+    evidence: Asked | None = None,
+    docker: str | None = None,
+    kernel: str | None = None,
 ) -> Inventory:
     """Bring a lab up and write its inventory. If a step fails, all parts of the lab are removed.
 
     With evidence (the default: SNP) the hosts that have evidence are attested. The returned inventory has the keys that
     they proved. `docker` is the version of Docker at both hosts, or at the source and the destination: `26:28`. Its
-    default is the value of SEALIFT_DOCKER, or 26.
+    default is the value of SEALIFT_DOCKER, or 26. `kernel` is the VMs' (`recipe.KERNELS`), or two in the same way.
     """
     _may_start()
     asked: Asked = evidence or "snp"
@@ -57,20 +74,23 @@ def up(
             remedy="Take `--evidence snp`, or `--kind vm`",
             step="lab up",
         )
-    dockers = dockers_of(docker or os.environ.get(DOCKER_VARIABLE) or DOCKER)
-    if kind == "vm" and len(set(map(dockers.get, (SOURCE.name, DESTINATION.name)))) > 1:
+    if kind == "netns" and kernel:
         raise UnusableInput(
-            "the VMs of a lab boot one image, with one version of Docker",
-            remedy="Take the same version for both, or `--kind netns`",
-            step="lab up",
+            "namespaced hosts run on this machine's kernel", remedy="Take `--kind vm`", step="lab up"
         )
+    facts = LabFacts(
+        kind=kind,
+        accelerator="none",
+        docker=dockers_of(docker or os.environ.get(DOCKER_VARIABLE) or DOCKER),
+        kernel=kernels_of(kernel or CLOUD),
+    )
     directory = lab_dir()
-    trees = {host: build_tree(recipe_of(dockers, host), say=say) for host in HOSTS}
+    trees = {host: build_tree(recipe_of(facts, host), say=say) for host in HOSTS}
     roots = processors.make_roots(say=say) if kind == "netns" and asked != "none" else None
     started = time.monotonic()
     try:
         directory.mkdir(parents=True, mode=0o700)
-        lab = plan(kind, directory, asked, dockers)
+        lab = plan(directory, asked, facts)
         if roots is not None:
             (directory / POLICY).write_text(processors.policy(roots))
         if kind == "vm":
@@ -137,8 +157,7 @@ def _may_start() -> None:
 def _start_vm(lab: Lab, directory: Path, trees: dict[LabHost, Path], say: Callable[[str], None]) -> Lab:
     from sealift.lab import virtual  # noqa: PLC0415 - a netns lab does not need it
 
-    tree = trees[DESTINATION]
-    lab, binds, files = virtual.prepare(lab, directory, tree, say=say)
+    lab, binds, files = virtual.prepare(lab, directory, trees, say=say)
     _start_namespaced(
         lab,
         directory,
@@ -148,7 +167,7 @@ def _start_vm(lab: Lab, directory: Path, trees: dict[LabHost, Path], say: Callab
         provider_binds=binds,
         provider_files=files,
     )
-    virtual.launch(lab, directory, tree, say=say)
+    virtual.launch(lab, directory, trees, say=say)
     return lab
 
 

@@ -21,11 +21,12 @@ from sealift.lab.layout import (
     VCPUS,
     LabHost,
 )
-from sealift.machine.recipe import RECIPE, RECIPES, Recipe
+from sealift.machine.recipe import CLOUD, KERNELS, RECIPE, RECIPES, Recipe, recipe
 from sealift.network import wireguard
 from sealift.provider.gate import authorized_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 Kind = Literal["vm", "netns"]
@@ -54,9 +55,11 @@ class Lab:
     login: SshKey
     provider_login: SshKey
 
-    def with_facts(self, facts: LabFacts) -> Lab:
-        """A copy of the lab with other facts in its inventory."""
-        return replace(self, inventory=self.inventory.model_copy(update={"lab": facts}))
+    def with_accelerator(self, accelerator: str) -> Lab:
+        """A copy of the lab whose inventory says what runs its VMs."""
+        facts = self.inventory.lab
+        changed = facts.model_copy(update={"accelerator": accelerator}) if facts else None
+        return replace(self, inventory=self.inventory.model_copy(update={"lab": changed}))
 
     def with_image(self, image: Path) -> Lab:
         """A copy of the lab. Its measured VMs boot the owner's image in the folder `image`."""
@@ -113,29 +116,46 @@ def kind_of(text: str) -> Kind:
     raise UnusableInput(f"there is no lab of the kind {text!r}", remedy="Take vm or netns")
 
 
+DOCKER = next(name for name, one in RECIPES.items() if one is RECIPE)
+"""The version of Docker that a host has unless another is asked for."""
+
+
 def dockers_of(text: str) -> dict[str, str]:
     """Docker's version on each host that does not have the usual one, from `26`, `28` or `26:28` (source, destination).
 
     UnusableInput for another version.
     """
+    return _unusual("Docker", text, tuple(RECIPES), DOCKER)
+
+
+def kernels_of(text: str) -> dict[str, str]:
+    """The kernel of each VM that does not have the usual one, from a name of `KERNELS`, or source:destination.
+
+    UnusableInput for another name.
+    """
+    return _unusual("the kernel", text, KERNELS, CLOUD)
+
+
+def _unusual(what: str, text: str, known: Sequence[str], usual: str) -> dict[str, str]:
     source, _, destination = text.partition(":")
     found = {SOURCE.name: source, DESTINATION.name: destination or source}
-    for version in found.values():
-        if version not in RECIPES:
+    for name in found.values():
+        if name not in known:
             raise UnusableInput(
-                f"there is no lab with Docker {version!r}",
-                remedy=f"Take {' or '.join(RECIPES)} for both hosts, or two with a colon between: source:destination",
+                f"there is no lab with {what} {name!r}",
+                remedy=f"Take {' or '.join(known)} for both hosts, or two with a colon between: source:destination",
             )
-    return {host: version for host, version in found.items() if RECIPES[version] is not RECIPE}
+    return {host: name for host, name in found.items() if name != usual}
 
 
-def recipe_of(dockers: dict[str, str], host: LabHost) -> Recipe:
-    """The packages of a host of a lab with these versions of Docker (`dockers_of`)."""
-    version = dockers.get(host.name)
-    return RECIPES[version] if version else RECIPE
+def recipe_of(facts: LabFacts | None, host: LabHost) -> Recipe:
+    """The packages of a host of such a lab."""
+    if facts is None:
+        return RECIPE
+    return recipe(facts.docker.get(host.name, DOCKER), facts.kernel.get(host.name, CLOUD))
 
 
-def plan(kind: Kind, directory: Path, evidence: Asked, docker: dict[str, str] | None = None) -> Lab:
+def plan(directory: Path, evidence: Asked, facts: LabFacts) -> Lab:
     """Make the keys of all hosts and the inventory that has them. Writes the login key.
 
     Hosts with evidence get none of these keys: they make their own and prove them, or get them as a launch secret.
@@ -147,6 +167,8 @@ def plan(kind: Kind, directory: Path, evidence: Asked, docker: dict[str, str] | 
     keys = {
         h.name: HostKeys(make_ssh_key(), make_wireguard_key() if h.tunnel_address else None) for h in HOSTS
     }
+
+    kind = facts.kind
 
     def entry(host: LabHost) -> Host:
         own = keys[host.name]
@@ -192,7 +214,7 @@ def plan(kind: Kind, directory: Path, evidence: Asked, docker: dict[str, str] | 
         client=hosts["client"],
         network=Network(mtu=TUNNEL_MTU),
         worker=Worker(without_evidence=(SOURCE.name, DESTINATION.name)),  # they have no real data
-        lab=LabFacts(kind=kind, accelerator="none", docker=docker or {}),
+        lab=facts,
         state=directory / "state",
     )
     return Lab(inventory, keys, login, provider_login)

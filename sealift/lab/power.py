@@ -80,7 +80,7 @@ def on(host: LabHost, directory: Path, inventory: Inventory) -> None:
     switch = namespaced.switch_of(mark)
     proves_itself = inventory.machine(host.name).vm is not None
     chip = processors.start(host.name, place, mark) if proves_itself else None
-    tree = build_tree(recipe_of(inventory.lab.docker if inventory.lab else {}, host), say=lambda _: None)
+    tree = build_tree(recipe_of(inventory.lab, host), say=lambda _: None)
     lower = f"{place / 'config'}:{files_dir()}:{tree}"
     started = enter(host, lower, directory, switch, proves_itself=proves_itself)
     wiring.connect(switch, host, started.pid, (), str(inventory.network.workloads))

@@ -18,7 +18,6 @@ import tomli_w
 import sealift
 from sealift.attestation.launch import start_snp
 from sealift.host import ssh
-from sealift.inventory import LabFacts
 from sealift.lab import processors
 from sealift.lab.layout import (
     DATA_DISK_MIB,
@@ -34,20 +33,21 @@ from sealift.lab.layout import (
     machines_dir,
 )
 from sealift.lab.namespaced import first_process
-from sealift.lab.plan import IMAGE, POLICY, login_key
+from sealift.lab.plan import IMAGE, POLICY, login_key, recipe_of
 from sealift.machine.accelerator import choose_accelerator
 from sealift.machine.boot import GuestConfiguration, GuestFile, NetworkInterface, write_configuration
 from sealift.machine.disk import build_disk, create_data_disk
 from sealift.machine.expected import expected_digests
 from sealift.machine.image import GuestEvidence, build_image
 from sealift.machine.initrd import build_initrd, kernel_of
-from sealift.machine.qemu import Accelerator, VirtualMachine, qemu_argv
+from sealift.machine.qemu import Accelerator, VirtualMachine, qemu_argv, security_words
 from sealift.machine.recipe import files_dir
+from sealift.machine.tree import build_tree
 from sealift.paths import cache_dir
 from sealift.process import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sealift.inventory import Inventory
     from sealift.lab.plan import Lab
@@ -67,26 +67,30 @@ SETTINGS = "/etc/sealift/provider.toml"
 OFF_TIMEOUT_S = 20
 
 
-def prepare(lab: Lab, directory: Path, tree: Path, *, say: Callable[[str], None]) -> tuple[Lab, Binds, Files]:
+def prepare(
+    lab: Lab, directory: Path, trees: Mapping[LabHost, Path], *, say: Callable[[str], None]
+) -> tuple[Lab, Binds, Files]:
     """Make the disks. Returns the lab with its accelerator, and the bind mounts and files of the provider."""
-    accelerator = choose_accelerator(tree, say=say)
-    lab = lab.with_facts(LabFacts(kind="vm", accelerator=accelerator.value))
+    accelerator = choose_accelerator(trees[PROVIDER], say=say)
+    lab = lab.with_accelerator(accelerator.value)
     machines = machines_dir(directory)
     shutil.rmtree(machines, ignore_errors=True)
     machines.mkdir(parents=True, mode=0o700)
-    binds: Binds = [
-        (kernel_of(tree), f"{PLAIN}/kernel"),
-        (build_initrd(tree), f"{PLAIN}/initrd"),
-        (build_disk(tree, files_dir(), say=say), f"{PLAIN}/root"),
-        (machines, str(MACHINES)),
-    ]
+    binds: Binds = [(machines, str(MACHINES))]
     files: Files = {}
     for host in VIRTUAL:
+        tree = trees[host]
         if lab.proves_itself(host):
             lab, more = _measured(lab, host, directory, tree, accelerator, say)
             binds += more
             files[SETTINGS] = (_provider_settings(host, accelerator).encode(), 0o644)
         else:
+            parts = {
+                "kernel": kernel_of(tree),
+                "initrd": build_initrd(tree),
+                "root": build_disk(tree, files_dir(), say=say),
+            }
+            binds += [(path, f"{PLAIN}/{host.name}/{name}") for name, path in parts.items()]
             place = machines / host.name
             place.mkdir(mode=0o700)
             create_data_disk(place / "data", DATA_DISK_MIB << 20)
@@ -141,31 +145,34 @@ def _provider_settings(host: LabHost, accelerator: Accelerator) -> str:
     return tomli_w.dumps(settings)
 
 
-def launch(lab: Lab, directory: Path, tree: Path, *, say: Callable[[str], None]) -> None:
+def launch(lab: Lab, directory: Path, trees: Mapping[LabHost, Path], *, say: Callable[[str], None]) -> None:
     """Start the VMs that are not the provider's. Attestation starts the provider's."""
     say(f"starting {', '.join(host.name for host in VIRTUAL)} under QEMU")
-    accelerator = choose_accelerator(tree, say=say)
+    accelerator = choose_accelerator(trees[PROVIDER], say=say)
     for host in VIRTUAL:
         if not lab.proves_itself(host):
-            _start(host, lab.inventory, directory, accelerator)
+            _start(host, lab.inventory, directory, accelerator, trees[host])
 
 
-def _start(host: LabHost, inventory: Inventory, directory: Path, accelerator: Accelerator) -> None:
+def _start(
+    host: LabHost, inventory: Inventory, directory: Path, accelerator: Accelerator, tree: Path
+) -> None:
     place = MACHINES / host.name
     machine = VirtualMachine(
         name=host.name,
         accelerator=accelerator,
         vcpus=VCPUS,
         memory_mib=MEMORY_MIB,
-        kernel=PLAIN / "kernel",
-        initrd=PLAIN / "initrd",
-        root_disk=PLAIN / "root",
+        kernel=PLAIN / host.name / "kernel",
+        initrd=PLAIN / host.name / "initrd",
+        root_disk=PLAIN / host.name / "root",
         data_disk=place / "data",
         configuration_disk=place / "configuration",
         tap=host.name,
         mac=host.mac,
         qmp_socket=place / "qmp",
         console_log=place / "console.log",
+        append=security_words(tree),
         mtu=MTU,
     )
     log = shlex.quote(str(place / "qemu.log"))
@@ -199,7 +206,7 @@ def on(host: LabHost, directory: Path, inventory: Inventory) -> None:
         return
     lab = inventory.lab
     accelerator = Accelerator(lab.accelerator) if lab and lab.accelerator else Accelerator.TCG
-    _start(host, inventory, directory, accelerator)
+    _start(host, inventory, directory, accelerator, build_tree(recipe_of(lab, host), say=lambda _: None))
 
 
 def namespaced() -> tuple[LabHost, ...]:

@@ -126,6 +126,9 @@ def _unpack_modules(layer: Path, tree: Path) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.with_suffix("").write_bytes(module_bytes(path))
             _hide(copy)
+        elif path.suffix == ".ko":  # Debian 12 compresses none
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(module_bytes(path))
         elif path.name.startswith(("modules.builtin", "modules.order")):
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)

@@ -25,7 +25,7 @@ from sealift.machine.disk import build_disk
 from sealift.machine.initrd import build_initrd
 from sealift.machine.loader import build_loader
 from sealift.machine.manifest import FILES, LIMIT, MANIFEST
-from sealift.machine.qemu import COMMAND_LINE, EMULATED_COMMAND_LINE
+from sealift.machine.qemu import COMMAND_LINE, EMULATED_COMMAND_LINE, security_words
 from sealift.machine.verity import read_beside
 from sealift.paths import cache_dir
 
@@ -75,7 +75,7 @@ def build_image(
     processors: the kernel then runs without mitigations of speculation. It takes well under a second if the cache has
     the tree's root disk. Making that disk needs root and half a minute.
     """
-    command_line = _command_line(owner_key, evidence, emulated=emulated)
+    command_line = _command_line(owner_key, evidence, security_words(tree), emulated=emulated)
     root = build_disk(tree, files, say=say)
     verity, root_digest = read_beside(root)
     parts = {
@@ -152,9 +152,14 @@ def checked_owner_key(line: str) -> tuple[str, str]:
     )
 
 
-def _command_line(owner_key: str, evidence: GuestEvidence, *, emulated: bool) -> str:
+def _command_line(owner_key: str, evidence: GuestEvidence, security: str, *, emulated: bool) -> str:
     kind, encoded = checked_owner_key(owner_key)
-    words = [COMMAND_LINE, *([EMULATED_COMMAND_LINE] if emulated else []), _SEALED]
+    words = [
+        COMMAND_LINE,
+        *([EMULATED_COMMAND_LINE] if emulated else []),
+        *([security] if security else []),
+        _SEALED,
+    ]
     return " ".join([*words, f"sealift.evidence={evidence}", f"sealift.owner={kind},{encoded}"])
 
 

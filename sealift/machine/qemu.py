@@ -71,8 +71,15 @@ COMMAND_LINE = (
 )
 EMULATED_COMMAND_LINE = (
     # An emulated processor does not speculate, and anybody who runs it can read its memory anyway.
-    "mitigations=off init_on_alloc=0 nokaslr"
+    "mitigations=off init_on_alloc=0 nokaslr "
+    # The kernel counts ticks of the timer in a short loop, and panics if none comes. A busy machine gives it none.
+    "no_timer_check"
 )
+
+
+def security_words(tree: Path) -> str:
+    """What a tree's VM has on its command line besides: AppArmor, if the tree has its tools (`recipe.KERNELS`)."""
+    return "lsm=apparmor" if (tree / "usr/sbin/apparmor_parser").exists() else ""
 
 
 def kernel_command_line(machine: VirtualMachine) -> str:

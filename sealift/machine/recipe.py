@@ -35,12 +35,14 @@ class Recipe:
     packages: tuple[str, ...]
     testing_packages: tuple[str, ...]
     left_out: tuple[str, ...]
+    older_packages: tuple[str, ...] = ()
     revision: int = 2
 
     @property
     def digest(self) -> str:
-        """Short hash of the recipe: the tree's name in the cache."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """Short hash of the recipe: the tree's name in the cache. An empty field is left out."""
+        parts = {name: value for name, value in asdict(self).items() if value != ()}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 RECIPE = Recipe(
@@ -109,6 +111,31 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 """By major version of Docker: Debian 13's, and Debian testing's."""
+
+CLOUD = "cloud"
+_CLOUD_KERNEL = "linux-image-cloud-amd64"
+_WITH_APPARMOR = {
+    "generic": {"packages": ("linux-image-amd64",)},
+    "6.1": {"older_packages": (_CLOUD_KERNEL,)},
+    "testing": {"testing_packages": (_CLOUD_KERNEL,)},
+}
+KERNELS = (CLOUD, *_WITH_APPARMOR)
+"""Kernels of a lab's VMs: Debian 13's for clouds, its generic one, Debian 12's (6.1), and Debian testing's.
+
+All but the first have AppArmor on, as Debian installs them; the first has no security module, because it boots faster.
+"""
+
+
+def recipe(docker: str, kernel: str = CLOUD) -> Recipe:
+    """The packages of a host with this version of Docker (`RECIPES`) and this kernel (`KERNELS`)."""
+    plain = RECIPES[docker]
+    if kernel == CLOUD:
+        return plain
+    others = tuple(package for package in plain.packages if package != _CLOUD_KERNEL)
+    # Kernels depend on a maker of initrds, and testing's would take another one.
+    plain = replace(plain, packages=(*others, "apparmor", "initramfs-tools"))
+    more = _WITH_APPARMOR[kernel]
+    return replace(plain, **{field: getattr(plain, field) + names for field, names in more.items()})
 
 
 def files_dir() -> Path:

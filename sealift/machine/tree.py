@@ -28,6 +28,9 @@ SPACE_NEEDED_BYTES = 2 << 30
 FIXED_TIME = "1700000000"
 """Seconds since 1970: the date that programs use when they write a date into the result."""
 
+OLDER = "bookworm"
+"""The suite of `Recipe.older_packages`."""
+
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 _TRACES = (
@@ -82,10 +85,17 @@ def _bootstrap(recipe: Recipe, building: Path, say: Callable[[str], None]) -> No
     mirror = debian_mirror()
     say(f"building the Debian tree from {mirror}, once; this takes about a minute")
     deb = f"deb [signed-by={KEYRING}] {mirror}"
-    (building / "sources").write_text(f"{deb} {recipe.suite} main\n{deb} testing main\n", encoding="utf-8")
-    # No package comes from testing unless it is requested by name.
+    others = ["testing", *([OLDER] if recipe.older_packages else [])]
+    (building / "sources").write_text(
+        "".join(f"{deb} {suite} main\n" for suite in (recipe.suite, *others)), encoding="utf-8"
+    )
+    # No package comes from these unless it is requested by name.
     (building / "preferences").write_text(
-        "Package: *\nPin: release a=testing\nPin-Priority: 100\n", encoding="utf-8"
+        "".join(
+            f"Package: *\nPin: release {'a' if suite == 'testing' else 'n'}={suite}\nPin-Priority: 100\n\n"
+            for suite in others
+        ),
+        encoding="utf-8",
     )
     run(
         [*contained(), *_mmdebstrap(recipe, building)],
@@ -116,6 +126,7 @@ def _mmdebstrap(recipe: Recipe, building: Path) -> list[str]:
         # Their dependencies are also in the suite above, but too old. So they are installed later, with this option.
         '--customize-hook=chroot "$1" apt-get -y --no-install-recommends -t testing install '
         + " ".join(recipe.testing_packages),
+        *_older(recipe),
         # A host of the lab installs nothing, and an image does not name its mirror.
         '--customize-hook=rm -rf "$1"/etc/apt/sources.list* "$1"/etc/apt/apt.conf.d/99mmdebstrap',
         # Each host gets its own files.
@@ -126,6 +137,13 @@ def _mmdebstrap(recipe: Recipe, building: Path) -> list[str]:
         str(building / "tree"),
         str(building / "sources"),
     ]
+
+
+def _older(recipe: Recipe) -> list[str]:
+    if not recipe.older_packages:
+        return []
+    names = " ".join(recipe.older_packages)
+    return [f'--customize-hook=chroot "$1" apt-get -y --no-install-recommends -t {OLDER} install {names}']
 
 
 def _trust_compiled(tree: Path) -> None:

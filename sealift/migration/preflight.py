@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sealift.errors import Refused
 from sealift.migration import freeze_cost
-from sealift.migration.checks import container, hosts, processes
+from sealift.migration.checks import container, hosts, processes, security
 from sealift.migration.checks.finding import Answer, Finding, Resource
 from sealift.migration.checks.inspection import Endpoints, Inspection
 from sealift.migration.choice import choose
@@ -86,13 +86,20 @@ def examine(endpoints: Endpoints) -> Inspection:
         guarded = pool.submit(endpoints.gateway.call, Guarded())
         facts = endpoints.source.facts.call(DescribeContainer(described["Id"]))
     inspection = Inspection(described, facts.uses, here.result(), there.result() if there else None)
+    docker_here = endpoints.source.docker.info()
     found = [
         *container.network(endpoints, inspection),
         *container.configuration(endpoints, inspection),
         *container.namespace(endpoints.source.name, facts.network),
         *processes.judge(endpoints.source.name, facts.uses, inspection.here, inspection.there),
         *hosts.source(endpoints.source, inspection.here, limits_unreadable=facts.limits_unreadable),
-        *hosts.security(endpoints.source.name, endpoints.source.docker.info(), described),
+        *security.of_docker(endpoints.source.name, docker_here, described),
+        *security.users(endpoints.source.name, docker_here, described),
+        *security.of_processes(
+            facts.uses,
+            (endpoints.source.name, inspection.here),
+            (endpoints.destination_name, inspection.there),
+        ),
         *container.taken(endpoints, inspection),
         *hosts.gateway(guarded.result()),
         *overlaps.result(),
@@ -102,7 +109,10 @@ def examine(endpoints: Endpoints) -> Inspection:
     if endpoints.destination is None:
         found += _not_looked_at(endpoints)
     elif inspection.there is not None:
-        found += hosts.destination(endpoints.destination, inspection.here, inspection.there, described)
+        name, docker_there = endpoints.destination.name, endpoints.destination.docker.info()
+        found += hosts.destination(name, docker_there, inspection.here, inspection.there, described)
+        found += security.of_docker(name, docker_there, described)
+        found += security.owners(name, docker_here, docker_there)
     order = list(Resource)
     inspection.findings = sorted(_without_contradictions(found), key=lambda one: order.index(one.resource))
     return inspection

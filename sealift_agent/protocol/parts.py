@@ -147,9 +147,11 @@ class HostFacts:
     """What a host is and has. `criu_problem`: what `criu check` says if it fails; `criu` is null without CRIU.
 
     `cgroup`: the version of its control groups. `huge_free_bytes`: free huge pages of all sizes, with what may be added
-    on demand. `dirty_tracking` and `lazy`: whether CRIU can have soft-dirty bits and userfaultfd. `guarded`: whether
-    the rules of the firewall are loaded. `wrapper`: whether Sealift's programs are installed. `interposable`: whether
-    the library that is loaded into CRIU is there or can be made.
+    on demand. `profiles`: AppArmor's that are loaded, each with a hash of its policy; null without AppArmor. `selinux`:
+    enforcing, permissive, or empty without SELinux. `dirty_tracking` and `lazy`: whether CRIU can have soft-dirty bits
+    and userfaultfd. `guarded`: whether the rules of the firewall are loaded. `wrapper`: whether Sealift's programs are
+    installed. `interposable`: whether the library that is loaded into CRIU is there or can be made. `droppable`:
+    whether processes can have memory that the kernel may drop.
     """
 
     kernel: str
@@ -158,7 +160,8 @@ class HostFacts:
     memory_available_bytes: int
     disk_free_bytes: int
     cgroup: int
-    apparmor: bool
+    profiles: Optional[dict[str, str]]
+    selinux: str
     huge_free_bytes: int
     criu: Optional[str]
     criu_problem: Optional[str]
@@ -168,6 +171,7 @@ class HostFacts:
     guarded: bool
     wrapper: bool
     interposable: bool
+    droppable: bool
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from sealift.migration.checks.finding import Finding
     from sealift.migration.checks.inspection import Endpoints, Inspection
 
-NAMESPACES = {"PidMode": "process", "IpcMode": "IPC", "UTSMode": "UTS", "UsernsMode": "user"}
+NAMESPACES = {"PidMode": "process", "IpcMode": "IPC", "UTSMode": "UTS"}
+"""Not the user namespace: `--userns=host` gives a container the same as all have without `userns-remap`."""
 
 DOCKERS_OWN = {
     "/etc/hosts",
@@ -51,6 +52,12 @@ def describe(endpoints: Endpoints) -> dict[str, Any]:
             raise _refusal(
                 endpoints.destination_name, f"the container {name!r} is there already", "Nothing to do"
             )
+        if rootless := _rootless(endpoints):
+            raise _refusal(
+                endpoints.source.name,
+                f"there is no container {name!r} in root's Docker, and that at {rootless} runs without root",
+                "CRIU needs root: run the container under a Docker that root has started",
+            )
         raise _refusal(
             endpoints.source.name, f"there is no container {name!r}", "`docker ps` there lists them"
         )
@@ -66,6 +73,12 @@ def describe(endpoints: Endpoints) -> dict[str, Any]:
             endpoints.source.name, f"the container {name!r} is paused", "`docker unpause` it first"
         )
     return container
+
+
+def _rootless(endpoints: Endpoints) -> str:
+    """The sockets of Dockers that users have started, which only they are asked for (dockerd-rootless.sh)."""
+    listed = endpoints.source.connection.run(["sh", "-c", "ls /run/user/*/docker.sock"], check=False)
+    return ", ".join(listed.stdout.split())
 
 
 def _refusal(host: str, what: str, remedy: str) -> Refused:

@@ -36,6 +36,7 @@ class Resource(StrEnum):
     TIMERS = "timers"
     SECCOMP = "seccomp"
     APPARMOR = "AppArmor"
+    SELINUX = "SELinux"
 
 
 class Answer(StrEnum):

@@ -28,6 +28,14 @@ CRIU_LEAST = (4, 2)
 KERNEL_LEAST = (5, 14)
 """For mounts without symbolic links (mount_setattr(2), MOUNT_ATTR_NOSYMFOLLOW), from which files are sent."""
 
+TRIED = (((6, 1), (6, 12)),)
+"""Pairs of kernels between which containers were moved in both directions (tests/system/test_vm_kernels.py).
+
+What a container uses and only newer ones have is compared by itself (`processes._droppable`)."""
+
+ALONE = ((6, 12), (6, 18))
+"""The oldest and the newest kernel that both hosts had alike."""
+
 FILLS_LATE = (27,)
 """From this version on Docker fills a container's network after the runtime's `create` (`destination.stand_in`)."""
 
@@ -67,9 +75,11 @@ def source(side: Side, facts: HostFacts, *, limits_unreadable: bool) -> list[Fin
     return findings.found
 
 
-def destination(side: Side, here: HostFacts, there: HostFacts, container: dict[str, Any]) -> list[Finding]:
-    """What the destination must be and have for a container, given the source's facts."""
-    findings, docker_there = Findings(side.name), side.docker.info()
+def destination(
+    name: str, docker_there: dict[str, Any], here: HostFacts, there: HostFacts, container: dict[str, Any]
+) -> list[Finding]:
+    """What the destination must be and have for a container, given Docker's description and both hosts' facts."""
+    findings = Findings(name)
     if here.machine != there.machine:
         findings.no(Resource.CPU, f"it is {there.machine}, the source {here.machine}", "Take another")
     if lacking := sorted(set(here.cpu_flags) - set(there.cpu_flags) - HARMLESS):
@@ -99,7 +109,7 @@ def destination(side: Side, here: HostFacts, there: HostFacts, container: dict[s
         )
     _stores(findings, docker_there, container)
     findings.yes(Resource.DOCKER, f"{version}, with the runtime {RUNTIME!r}")
-    return [*findings.found, *security(side.name, docker_there, container)]
+    return findings.found
 
 
 def _stores(findings: Findings, there: dict[str, Any], container: dict[str, Any]) -> None:
@@ -113,35 +123,6 @@ def _stores(findings: Findings, there: dict[str, Any], container: dict[str, Any]
             f"its Docker keeps images in {names[theirs]}, the source's in {names[ours]}: an image has another id there",
             'Set "features": {"containerd-snapshotter": …} in /etc/docker/daemon.json to the same value on both hosts',
         )
-
-
-def security(host: str, info: dict[str, Any], container: dict[str, Any]) -> list[Finding]:
-    """What a host's Docker does to all containers and CRIU does not restore.
-
-    `info` is Docker's description of itself, with `SecurityOptions`; `container` that of the container.
-    """
-    findings = Findings(host)
-    own = container["HostConfig"]
-    names = {option.partition(",")[0].removeprefix("name=") for option in info.get("SecurityOptions") or []}
-    if "rootless" in names:
-        findings.no(
-            Resource.DOCKER,
-            "Docker runs without root, and CRIU needs root",
-            "Run the container under a Docker that root has started",
-        )
-    if "userns" in names and own.get("UsernsMode") != "host":
-        findings.no(
-            Resource.NAMESPACES,
-            "Docker gives all containers a user namespace (userns-remap), and other owners to their files",
-            "Start the container with `--userns=host`, or take `userns-remap` out of /etc/docker/daemon.json",
-        )
-    if "selinux" in names and "label=disable" not in (own.get("SecurityOpt") or []):
-        findings.no(
-            Resource.DOCKER,
-            "Docker labels processes and files for SELinux, which has not been tried with Sealift",
-            "Start the container with `--security-opt label=disable`",
-        )
-    return findings.found
 
 
 def overlaps(endpoints: Endpoints) -> list[Finding]:
@@ -249,11 +230,14 @@ def _tools(findings: Findings, facts: HostFacts) -> None:
 
 
 def _kernel(findings: Findings, here: HostFacts, there: HostFacts) -> None:
-    if _release(there.kernel) < _release(here.kernel):
+    ours, theirs = _release(here.kernel), _release(there.kernel)
+    alike = ours == theirs and ALONE[0] <= ours <= ALONE[1]
+    if not alike and (min(ours, theirs), max(ours, theirs)) not in TRIED:
+        tried = ", ".join(" and ".join(f"{major}.{minor}" for major, minor in pair) for pair in TRIED)
         findings.unknown(
             Resource.KERNEL,
-            f"its kernel is {there.kernel}, older than the source's {here.kernel}",
-            "CRIU can't restore there what the processes use of the newer kernel: take a kernel at least as new",
+            f"its kernel is {there.kernel}, the source's {here.kernel}, and no move between these was tried",
+            f"Tried were {tried}, in both directions. If CRIU can't restore there, the migration is rolled back",
         )
     if there.cgroup != here.cgroup:
         findings.unknown(
@@ -261,7 +245,7 @@ def _kernel(findings: Findings, here: HostFacts, there: HostFacts) -> None:
             f"it has control groups of version {there.cgroup}, the source of version {here.cgroup}",
             "That has not been tried: start both with the same",
         )
-    findings.yes(Resource.KERNEL, f"{there.kernel}, at least the source's")
+    findings.yes(Resource.KERNEL, f"{there.kernel}, and {here.kernel} at the source")
 
 
 def _release(kernel: str) -> tuple[int, ...]:

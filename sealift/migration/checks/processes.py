@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from sealift.migration.checks.finding import Findings, Resource
-from sealift_agent.constants import RESERVED, SHARED_CODE
+from sealift_agent.constants import DROPPABLE, RESERVED, SHARED_CODE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,10 +57,10 @@ def judge(host: str, uses: Uses, here: HostFacts, there: HostFacts | None) -> li
     _io_uring(findings, uses)
     _terminals(findings, uses.descriptors)
     _devices(findings, uses)
-    _memory(findings, uses, there)
     _address_space(findings, uses, here, there)
+    _droppable(findings, uses, there)
+    _memory(findings, uses, there)
     _timers(findings, uses)
-    _security(findings, uses, there)
     findings.yes(Resource.PROCESSES, f"{uses.processes} processes")
     return findings.found
 
@@ -350,26 +350,22 @@ def _address_space(findings: Findings, uses: Uses, here: HostFacts, there: HostF
         )
 
 
+def _droppable(findings: Findings, uses: Uses, there: HostFacts | None) -> None:
+    """The C library keeps random numbers in such memory, from glibc 2.41 on. Seen: CRIU's mmap(2) fails with EINVAL."""
+    if not (who := uses.mappings.get(DROPPABLE)):
+        return
+    said = f"memory is in use that the kernel may drop (MAP_DROPPABLE, as glibc uses it): {_holders(who)}"
+    if there is None:
+        findings.unknown(Resource.MEMORY, said, "The destination must have Linux 6.11 or later")
+    elif not there.droppable:
+        findings.no(
+            Resource.MEMORY,
+            f"{said}; and the destination's Linux {there.kernel} has no such memory",
+            "Take a destination with Linux 6.11 or later",
+        )
+
+
 def _timers(findings: Findings, uses: Uses) -> None:
     armed = "[timerfd]" in _of(uses.descriptors, "anon_inode:")
     parts = [f"{uses.timers} POSIX timers"] if uses.timers else []
     findings.yes(Resource.TIMERS, ", ".join([*parts, *(["timerfd"] if armed else [])]) or "none")
-
-
-def _security(findings: Findings, uses: Uses, there: HostFacts | None) -> None:
-    states, profiles = uses.states, uses.profiles
-    filtered = len(states.get("seccomp", []))
-    findings.yes(Resource.SECCOMP, f"filters on {filtered} processes" if filtered else "no filter")
-    if profiles and there is not None and not there.apparmor:
-        findings.no(
-            Resource.APPARMOR,
-            f"under the profile {_said(profiles)}, and the destination has no AppArmor",
-            "CRIU restores none without it: start the container with `--security-opt apparmor=unconfined`",
-        )
-    elif profiles:
-        findings.unknown(
-            Resource.APPARMOR,
-            f"under the profile {_said(profiles)}",
-            "The destination must have the same profile loaded; this was never tried",
-        )
-    findings.yes(Resource.APPARMOR, "no profile")

@@ -51,6 +51,16 @@ def test_a_module_that_is_not_there_is_named():
         load_order(DEPENDENCIES, ["no_such"])
 
 
+def test_what_is_built_in_is_left_out_and_some_may_be_missing(tree):
+    with pytest.raises(UnusableInput, match="ext4"):
+        initrd_bytes(tree, ("ext4",))
+    plain = initrd_bytes(tree, ("virtio_net",))
+    assert initrd_bytes(tree, ("virtio_net", "sha256_ssse3", "ip_tables")) == plain
+    builtin = tree / "usr/lib/modules/6.12-test/modules.builtin"
+    builtin.write_text("kernel/fs/ext4/ext4.ko\n")
+    assert initrd_bytes(tree, ("ext4", "virtio_net")) == plain
+
+
 def test_the_same_tree_gives_the_same_bytes(tree, tmp_path):
     first = initrd_bytes(tree, ("virtio_net",))
     again = shutil.copytree(tree, tmp_path / "copy")

@@ -59,6 +59,7 @@ def test_the_accelerator_decides_processor_and_mitigations():
     assert options(qemu_argv(real), "-cpu") == ["host"]
     assert options(qemu_argv(MACHINE), "-cpu") != ["host"]
     assert "mitigations=off" in kernel_command_line(MACHINE)
+    assert "no_timer_check" in kernel_command_line(MACHINE).split()
     assert "mitigations=off" not in kernel_command_line(real)
 
 

@@ -7,7 +7,16 @@ import pytest
 
 from sealift.errors import PrerequisiteMissing
 from sealift.machine import tree as tree_module
-from sealift.machine.recipe import RECIPE, files_digest, files_dir, lower_dirs, stage_files
+from sealift.machine.recipe import (
+    KERNELS,
+    RECIPE,
+    RECIPES,
+    files_digest,
+    files_dir,
+    lower_dirs,
+    recipe,
+    stage_files,
+)
 from sealift.machine.tree import build_tree, tree_path
 
 
@@ -30,6 +39,27 @@ def source(tmp_path):
 def test_the_digest_changes_with_the_packages_only():
     assert dataclasses.replace(RECIPE).digest == RECIPE.digest
     assert dataclasses.replace(RECIPE, packages=(*RECIPE.packages, "hello")).digest != RECIPE.digest
+
+
+def test_each_kernel_is_in_one_suite_and_no_two_trees_are_the_same():
+    made = {(docker, kernel): recipe(docker, kernel) for docker in RECIPES for kernel in KERNELS}
+    assert len({one.digest for one in made.values()}) == len(made)
+    for one in made.values():
+        named = (*one.packages, *one.testing_packages, *one.older_packages)
+        assert sum(name.startswith("linux-image") for name in named) == 1
+    assert recipe("26") == RECIPE
+
+
+def test_a_field_that_nobody_uses_does_not_rename_the_tree():
+    assert dataclasses.replace(RECIPE, older_packages=("hello",)).digest != RECIPE.digest
+    assert "older_packages" not in {name for name, value in dataclasses.asdict(RECIPE).items() if value != ()}
+
+
+def test_a_suite_is_only_asked_for_what_is_named(tmp_path):
+    for kernel in KERNELS:
+        words = tree_module._mmdebstrap(recipe("26", kernel), tmp_path)
+        hooks = [word for word in words if f"-t {tree_module.OLDER} install" in word]
+        assert len(hooks) == (kernel == "6.1")
 
 
 def test_our_files_do_not_rename_the_tree(source, tmp_path, cache):

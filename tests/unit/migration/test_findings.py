@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sealift.errors import Refused
-from sealift.migration.checks import hosts, processes
+from sealift.migration.checks import processes
 from sealift.migration.checks.finding import Answer, Finding, Findings, Resource
 from sealift.migration.preflight import _without_contradictions, refuse
 from sealift_agent.constants import RESERVED, SHARED_CODE
@@ -22,7 +22,8 @@ HERE = HostFacts(
     memory_available_bytes=1 << 30,
     disk_free_bytes=1 << 30,
     cgroup=1,
-    apparmor=False,
+    profiles=None,
+    selinux="",
     huge_free_bytes=0,
     criu="4.2",
     criu_problem=None,
@@ -32,6 +33,7 @@ HERE = HostFacts(
     guarded=True,
     wrapper=True,
     interposable=True,
+    droppable=False,
 )
 THERE = replace(HERE, huge_free_bytes=4 << 20)
 QUIET = Uses(
@@ -86,8 +88,6 @@ def test_every_resource_of_a_quiet_container_is_answered_with_yes() -> None:
         Resource.TERMINALS,
         Resource.GPUS,
         Resource.LOCKED,
-        Resource.SECCOMP,
-        Resource.APPARMOR,
         Resource.TIMERS,
         Resource.HUGE_PAGES,
     }
@@ -159,7 +159,6 @@ def test_descriptors_by_their_kind(kind: str, resource: Resource, expected: Answ
         ({"locked_bytes": 65536}, Resource.LOCKED, Answer.YES),
         ({"huge_bytes": 4 << 20}, Resource.HUGE_PAGES, Answer.YES),
         ({"huge_bytes": 6 << 20}, Resource.HUGE_PAGES, Answer.NO),
-        ({"profiles": {"docker-default (enforce)": WHO}}, Resource.APPARMOR, Answer.NO),
     ],
 )
 def test_the_rest_of_what_processes_have(facts: dict[str, Any], resource: Resource, expected: Answer) -> None:
@@ -189,29 +188,6 @@ def test_what_needs_the_library_in_criu(mapping: str, here: bool, there: bool, e
     assert all("tcc" in (finding.remedy or "") and "python3, pid 7" in finding.what for finding in against)
 
 
-PLAIN: dict[str, Any] = {"UsernsMode": "", "SecurityOpt": None}
-
-
-@pytest.mark.parametrize(
-    ("option", "own", "word"),
-    [
-        ("name=userns", PLAIN, "--userns=host"),
-        ("name=userns", {**PLAIN, "UsernsMode": "host"}, None),
-        ("name=rootless", PLAIN, "root has started"),
-        ("name=rootless", {**PLAIN, "UsernsMode": "host"}, "root has started"),
-        ("name=selinux", PLAIN, "label=disable"),
-        ("name=selinux", {**PLAIN, "SecurityOpt": ["label=disable"]}, None),
-        ("name=seccomp,profile=builtin", PLAIN, None),
-        ("name=apparmor", PLAIN, None),
-        ("name=cgroupns", PLAIN, None),
-    ],
-)
-def test_what_docker_does_to_all_containers(option: str, own: dict[str, Any], word: str | None) -> None:
-    found = hosts.security("source", {"SecurityOptions": [option]}, {"HostConfig": own})
-    assert [finding.answer for finding in found] == ([Answer.NO] if word else [])
-    assert all(word in finding.remedy for finding in found if word)
-
-
 def test_a_no_names_who_and_what_to_do() -> None:
     (against,) = [f for f in judged(mappings={"/secretmem": WHO}) if f.answer is Answer.NO]
     assert "python3, pid 7" in against.what
@@ -225,9 +201,9 @@ def test_what_ends_at_the_source_is_named_beforehand() -> None:
 
 
 def test_what_is_not_known_of_the_destination_is_no_yes() -> None:
-    found = processes.judge("source", uses(huge_bytes=2 << 20, profiles={"p": WHO}), HERE, None)
+    found = processes.judge("source", uses(huge_bytes=2 << 20), HERE, None)
     unknown = {finding.resource for finding in found if finding.answer is Answer.UNKNOWN}
-    assert unknown == {Resource.HUGE_PAGES, Resource.APPARMOR}
+    assert unknown == {Resource.HUGE_PAGES}
 
 
 def test_a_refusal_carries_every_no_and_a_doubt_refuses_nothing() -> None:
