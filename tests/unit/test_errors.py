@@ -39,5 +39,7 @@ def test_bad_input_exits_with_1_and_a_missing_prerequisite_with_2() -> None:
 
 
 def test_what_python_calls_an_error_is_left_out() -> None:
-    failed = errors.SealiftError(f"Docker does not answer: {ConnectionRefusedError(111, 'Connection refused')}")
+    failed = errors.SealiftError(
+        f"Docker does not answer: {ConnectionRefusedError(111, 'Connection refused')}"
+    )
     assert str(failed) == "Docker does not answer: Connection refused"
