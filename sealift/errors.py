@@ -22,7 +22,6 @@ from typing import Any
 
 from sealift.plain_text import one_line, printable
 
-
 NUMBER = re.compile(r"\[Errno \d+\] ")
 """Python puts it before what the kernel says, which says the same."""
 
