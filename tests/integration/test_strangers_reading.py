@@ -139,11 +139,6 @@ TROUBLES = {
         nothing,
         start=lambda hosts: hosts.python("box", IO_URING, options=["--security-opt", "seccomp=unconfined"]),
     ),
-    "Docker does not run at the destination": Trouble(
-        "Docker",
-        "systemctl (status|start) docker|[Ss]tart Docker",
-        script("destination", "mv /run/docker.sock /run/docker.away", "mv /run/docker.away /run/docker.sock"),
-    ),
     "a bind mount that the inventory does not know": Trouble(
         "bind mount",
         "inventory",
