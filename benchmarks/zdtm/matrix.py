@@ -12,7 +12,7 @@ from benchmarks.zdtm import image, runners, trials
 from benchmarks.zdtm.row import SEALIFTS, Outcome, Row, Way, from_fields, key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from benchmarks.zdtm.suite import Program
@@ -50,6 +50,7 @@ def keep(
     `together` is how many programs share a container at most. Returns the rows of these programs, old and new.
     """
     names = [program.name for program in programs]
+    alone = {program.name for program in programs if program.alone}
     with lab_with(docker, say) as inventory, Testbed.open(inventory, say=say) as testbed:
         packed = image.packed(suite)
         tags = [image.provide(testbed[host], packed, say=say) for host in DOCKER_HOSTS]
@@ -64,7 +65,7 @@ def keep(
                         return runners.runner(testbed, tags[0], chosen, way)
 
                     todo = _todo(names, chosen, way, docker, found)
-                    crowd, rest = _apart(todo, chosen, docker, found)
+                    crowd, rest = _apart(todo, alone, chosen, docker, found)
                     for some, size in ((crowd, together), (rest, 1)):
                         for name, verdict in trials.every(make, some, size):
                             row = Row(name, chosen, way, docker, verdict.outcome, verdict.reason, code())
@@ -89,15 +90,16 @@ def _todo(names: Sequence[str], privileges: str, way: Way, docker: str, found: d
 
 
 def _apart(
-    names: Sequence[str], privileges: str, docker: str, found: dict[str, Row]
+    names: Sequence[str], alone: Collection[str], privileges: str, docker: str, found: dict[str, Row]
 ) -> tuple[list[str], list[str]]:
-    """Those that may share a container, and those that have not moved in it in another way: these go one by one."""
-    alone = [
+    """Those that may share a container; and those that go one by one: always, or since they did not pass before."""
+    apart = [
         name
         for name in names
-        if any(
+        if name in alone
+        or any(
             (row := found.get(key(name, privileges, way, docker))) and row.outcome is not Outcome.PASSED
             for way in WAYS
         )
     ]
-    return [name for name in names if name not in alone], alone
+    return [name for name in names if name not in apart], apart

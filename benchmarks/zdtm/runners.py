@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from benchmarks.testbed import Testbed
 
 CONTAINER = "zdtm"
-STARTED_S = 60
-"""Programs that have not started by then are not waited for."""
+STARTED_S = 15
+"""Programs that have not started after so many seconds, and one more for each that shares the container, are not
+waited for."""
+
+READY_S = 120
 
 CAPABILITIES = (
     *(
@@ -47,7 +50,7 @@ FIRST = f"""
 cd /zdtm; chmod 777 static transition; ulimit -c 0
 for folder in static transition; do
     list=; for each; do case $each in "$folder"/*) list="$list ${{each#*/}}.pid" ;; esac; done
-    [ -z "$list" ] || timeout {STARTED_S} make --no-print-directory -k -j 4 -C "$folder" $list
+    [ -z "$list" ] || timeout -k 2 $(({STARTED_S} + $#)) make --no-print-directory -k -j 4 -C "$folder" $list
 done >make.log 2>&1
 touch ready; while :; do sleep 3600 & wait $!; done
 """
@@ -93,7 +96,7 @@ class Docker:
         network = ["--network", self._testbed.inventory.network.docker_network, "--ip", self._address]
         command = ["docker", "run", "--detach", "--name", CONTAINER, *network, *self._options, self._tag]
         self._testbed[SOURCE].run([*command, "/bin/sh", "-c", FIRST, "sh", *names], timeout_s=120)
-        self.execute(READY, STARTED_S * 2 + 30)
+        self.execute(READY, READY_S)
 
     def move(self) -> None:
         """See `Runner`."""
@@ -169,7 +172,7 @@ class Plain:
             self._testbed[host].put(f"{BUNDLES}/{CONTAINER}/config.json", json.dumps(configured).encode())
             self._runners[host].connect(CONTAINER, self._address)
         self._runners[SOURCE].launch(CONTAINER)
-        self.execute(READY, STARTED_S * 2 + 30)
+        self.execute(READY, READY_S)
 
     def _configured(self, spec: dict[str, Any], command: Sequence[str]) -> dict[str, Any]:
         configured = containers.configured(

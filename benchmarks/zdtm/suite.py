@@ -36,6 +36,15 @@ class Program:
         return set(str(self.description.get("flags", "")).split())
 
     @property
+    def alone(self) -> bool:
+        """Whether it changes mounts, network or the like of its container, and so can't share one.
+
+        The suite runs it in namespaces of its own only.
+        """
+        flavors = str(self.description.get("flavor", "h")).split()
+        return "h" not in flavors or "excl" in self.flags
+
+    @property
     def left_out(self) -> str:
         """Why it is not tried, or nothing."""
         if "noauto" in self.flags:

@@ -20,7 +20,7 @@ from .. import libc, proc
 from . import beneath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 HINTS = (
     "etc",
@@ -32,6 +32,9 @@ HINTS = (
     "lib/udev",
 )
 """Directories in which CRIU looks for an inode (criu/irmap.c), and it also checks the root itself."""
+
+UNSAID = re.compile(r"[\s\"'#]")
+"""What a name in CRIU's configuration can't have: CRIU splits it into words and lines."""
 
 SEARCHED_AT_MOST = 50_000
 SCANNED_AT_MOST = 500_000
@@ -74,6 +77,12 @@ def _scan(pid: int, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], str]:
     found: dict[tuple[int, int], str] = {}
     places, left = [""] if wanted else [], SCANNED_AT_MOST
     with contextlib.suppress(OSError), beneath.tree(root) as top:
+        for place in _mounted(pid, devices):
+            with contextlib.suppress(OSError):
+                seen = beneath.lstat(top, place.lstrip("/"))
+                if _identity(seen) in wanted and not UNSAID.search(place):
+                    found[_identity(seen)] = place
+                places.append(place)
         while places and left > 0 and len(found) < len(wanted):
             place = places.pop()
             with contextlib.suppress(OSError), beneath.directory(top, place.lstrip("/")) as handle:
@@ -82,12 +91,19 @@ def _scan(pid: int, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], str]:
                     path = f"{place}/{entry.name}"
                     with contextlib.suppress(OSError):
                         seen = entry.stat(follow_symlinks=False)
-                        # CRIU splits its configuration into words and lines.
-                        if (seen.st_dev, seen.st_ino) in wanted and not re.search(r"[\s\"'#]", path):
-                            found[seen.st_dev, seen.st_ino] = path
+                        if _identity(seen) in wanted and not UNSAID.search(path):
+                            found[_identity(seen)] = path
                         if entry.is_dir(follow_symlinks=False) and seen.st_dev in devices:
                             places.append(path)
     return found
+
+
+def _mounted(pid: int, devices: Collection[int]) -> list[str]:
+    """Where else than at the root these devices (of stat(2)) are mounted. Some have no handles (devpts, mqueue)."""
+    with contextlib.suppress(OSError):
+        numbers = {f"{os.major(device)}:{os.minor(device)}" for device in devices}
+        return [mount.point for mount in proc.mounts(pid) if mount.device in numbers and mount.point != "/"]
+    return []
 
 
 def _device(number: int) -> int:

@@ -27,7 +27,7 @@ DOCKERS_OWN = {
 }
 """Files that Docker binds into each container, also at the destination."""
 
-MADE_ANEW = {"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs"}
+MADE_ANEW = {"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs", "binfmt_misc"}
 """File systems without a device, which CRIU mounts again. The content of a tmpfs is in the images."""
 
 
