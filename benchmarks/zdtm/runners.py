@@ -47,14 +47,15 @@ PRIVILEGES: dict[str, tuple[str, ...]] = {"default": (), "privileged": CAPABILIT
 """The sets: which capabilities a container has besides Docker's defaults. With any, it has no seccomp filter."""
 
 FIRST = f"""
-cd /zdtm; chmod 777 static transition; ulimit -c 0
+cd /zdtm; chmod 777 static transition; ulimit -c 0; export ZDTM_DELTA=600
 for folder in static transition; do
     list=; for each; do case $each in "$folder"/*) list="$list ${{each#*/}}.pid" ;; esac; done
     [ -z "$list" ] || timeout -k 2 $(({STARTED_S} + $#)) make --no-print-directory -k -j 4 -C "$folder" $list
 done >make.log 2>&1
 touch ready; while :; do sleep 3600 & wait $!; done
 """
-"""The first process: starts the programs that it is called with, and reaps."""
+"""The first process: starts the programs that it is called with, and reaps. One of them fails if it waits for longer
+than ZDTM_DELTA, in seconds."""
 
 READY = ["sh", "-c", "until [ -e /zdtm/ready ]; do sleep 0.1; done; sleep 0.3"]
 
