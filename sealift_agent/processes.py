@@ -351,7 +351,9 @@ def _conditions(found: socket.socket, domain: int, kind: int, protocol: int) -> 
             yield "datagram corked"
         if kind == socket.SOCK_RAW and _readable(found):
             yield "packets unread"
-        if protocol == socket.IPPROTO_TCP and found.getsockopt(protocol, TCP_ULP, 16).strip(b"\0"):
+        if (kind, protocol) == (socket.SOCK_STREAM, socket.IPPROTO_TCP) and found.getsockopt(
+            protocol, TCP_ULP, 16
+        ).strip(b"\0"):
             yield "kernel TLS"
     if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and _readable(found):
         yield "connection not accepted"

@@ -136,6 +136,34 @@ one.sendto(b"a datagram", ("127.0.0.1", 9))
 listening.settimeout(5)
 say(kind=listening.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE), heard=b"a datagram" in listening.recv(1000))
 """
+RAW = r"""
+TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
+raw = {number: socket.socket(family, socket.SOCK_RAW, number)
+       for number, family in ((TCP, socket.AF_INET), (UDP, socket.AF_INET6), (255, socket.AF_INET))}
+raw[TCP].setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 8)
+wait()
+with socket.create_server(("127.0.0.1", 0)) as server:
+    socket.create_connection(server.getsockname())
+raw[TCP].settimeout(5)
+say(
+    heard=len(raw[TCP].recv(1000)) > 40,
+    tos=raw[TCP].getsockopt(socket.IPPROTO_IP, socket.IP_TOS),
+    protocols=[one.getsockopt(socket.SOL_SOCKET, 38) for one in raw.values()],
+)
+"""
+PASSED = r"""
+reader, writer = os.pipe()
+kept, sent = os.pipe()
+left, right = socket.socketpair()
+os.write(writer, b"in the pipe")
+socket.send_fds(left, [b"both"], [reader, sent])
+os.close(reader)
+os.close(sent)
+wait()
+_, (reader, sent), _, _ = socket.recv_fds(right, 4, 2)
+os.write(sent, b"back")
+say(read=os.read(reader, 100).decode(), back=os.read(kept, 100).decode(), written=os.write(writer, b"more"))
+"""
 WATCHED = r"""
 CREATE, UNREADY = 0x100, 0o4000
 watching = libc.inotify_init1(UNREADY)
@@ -164,6 +192,8 @@ KINDS = {
     "mapped": (MAPPED, MAY_OPEN_MAPPED, "told=before behind=behind second=second"),
     "console": (CONSOLE, (), "console=True name=/srv/console"),
     "packet": (PACKET, (), "kind=10 heard=True"),
+    "raw": (RAW, (), "heard=True tos=8 protocols=[6, 17, 255]"),
+    "passed": (PASSED, (), "read=in the pipe back=back written=4"),
     "watched": (WATCHED, (), "numbers=[1, 2] watches=6"),
 }
 
