@@ -109,7 +109,7 @@ def _queued(
     place: Place, found: socket.socket, which: Kind, address: str, waits: list[tuple[Place, list[Datagram]]]
 ) -> Iterator[Ends]:
     """Put to `waits` what waits in this socket's queue. Its ends, if it is one of UDP."""
-    if which[1:] == (socket.SOCK_DGRAM, socket.IPPROTO_UDP):
+    if which[2] == socket.IPPROTO_UDP:
         if waiting := datagrams.waiting(found, address):
             waits.append((place, waiting))
         yield Ends(place, *datagrams.ends(found))

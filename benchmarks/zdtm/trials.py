@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.zdtm.row import Outcome
 from benchmarks.zdtm.runners import FAILURES, Stuck
+from sealift.plain_text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -111,7 +112,7 @@ def _divided(make: Callable[[], Runner], names: Sequence[str]) -> Iterator[tuple
     except FAILURES as failed:
         time.sleep(0.5)
         if len(names) == 1:
-            yield names[0], Verdict(Outcome.BROKEN, " ".join(str(failed).split()))
+            yield names[0], Verdict(Outcome.BROKEN, one_line(str(failed)))
             return
         yield from _halved(make, names)
         return

@@ -33,6 +33,9 @@ HINTS = (
 )
 """Directories in which CRIU looks for an inode (criu/irmap.c), and it also checks the root itself."""
 
+GROUPS = ("cgroup", "cgroup2")
+"""Kinds of file systems (proc(5), mountinfo)."""
+
 UNSAID = re.compile(r"[\s\"'#]")
 """What a name in CRIU's configuration can't have: CRIU splits it into words and lines."""
 
@@ -49,8 +52,29 @@ def unresolvable(pid: int) -> list[str]:
     """What the process watches and CRIU does not find, as "inotify on inode N"."""
     hidden = _hidden(pid)
     found = _scan(pid, set(hidden))
-    return [
+    lost = [
         f"{kind} on inode {inode}" for (device, inode), kind in hidden.items() if (device, inode) not in found
+    ]
+    return lost + [f"{kind} on a control group that was made inside" for kind in _on_inner_groups(pid)]
+
+
+def _on_inner_groups(pid: int) -> list[str]:
+    """Kinds of watches on what is not yet there when CRIU restores (systemd has them): see `inner_groups`."""
+    marks = list(_marks(pid))
+    devices = {_device(int(mark["device"], 16)) for mark in marks}
+    made: set[tuple[int, int]] = set()
+    with contextlib.suppress(OSError):
+        points = [mount.point for mount in proc.mounts(pid) if mount.kind in GROUPS and devices]
+        for point in points:
+            with contextlib.suppress(OSError), beneath.tree(f"/proc/{pid}/root{point}") as top:
+                device = os.fstat(top).st_dev
+                if device in devices:
+                    inner = (entries for name, _, entries in beneath.walk(top) if name)
+                    made |= {(device, entry.inode()) for entries in inner for entry in entries}
+    return [
+        mark[1].split()[0]
+        for mark in marks
+        if (_device(int(mark["device"], 16)), int(mark["ino"], 16)) in made
     ]
 
 

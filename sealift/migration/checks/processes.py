@@ -150,7 +150,7 @@ def _files(
         findings.no(
             Resource.FILES,
             f"watched where CRIU can't find it again: {', '.join(unwatchable)}",
-            "Let the program watch a volume, or a directory below /etc or /var/log",
+            "Let the program watch a volume, or a directory below /etc or /var/log (systemd: run the service itself)",
         )
     unknown = {kind: who for kind, who in _of(descriptors, "anon_inode:").items() if kind not in ANONYMOUS}
     unknown.pop("[io_uring]", None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sealift_agent import proc
 from sealift_agent.files import watches
 
 if TYPE_CHECKING:
@@ -45,6 +46,21 @@ def test_criu_is_told_where_a_watched_directory_is(tmp_path: Path, watch: Callab
     watch(deep)
     assert watches.unresolvable(os.getpid()) == []
     assert watches.settings([os.getpid()]) == f"irmap-scan-path {deep}\n"
+
+
+@pytest.mark.root
+def test_a_watch_on_a_group_made_inside_is_not_resolved(
+    tmp_path: Path, watch: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "events").touch()
+    (tmp_path / "inner" / "events").touch()
+    mount = proc.Mount(1, "0:1", "/", str(tmp_path), "cgroup2", {})
+    monkeypatch.setattr(watches.proc, "mounts", lambda _: [mount])
+    watch(tmp_path / "events")
+    assert watches._on_inner_groups(os.getpid()) == []
+    watch(tmp_path / "inner" / "events")
+    assert watches._on_inner_groups(os.getpid()) == ["inotify"]
 
 
 @pytest.mark.usefixtures("without_handles")
