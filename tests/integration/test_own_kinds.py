@@ -245,3 +245,18 @@ def test_a_mount_of_binfmt_misc_moves(hosts: Hosts) -> None:
     )
     said = hosts.docker("destination", "logs", "box", check=False).splitlines()
     assert said[1:] == ["formats=['register', 'status']"]
+
+
+GROUP = r"""
+mount("cgroup2", "/srv/groups", "cgroup2")
+os.mkdir("/srv/groups/made")
+watching = libc.inotify_init1(0)
+assert libc.inotify_add_watch(watching, b"/srv/groups/made/cgroup.events", 2) > 0
+wait()
+"""
+
+
+def test_a_watch_on_a_group_that_was_made_inside_is_refused_by_name(hosts: Hosts) -> None:
+    hosts.python("box", TOOLS + GROUP + END, options=(*MAY_MOUNT, "--cgroupns", "private"))
+    hosts.sh("source", "until docker logs box 2>&1 | grep -qx up; do sleep 0.1; done")
+    assert "(inotify on a control group that was made inside)" in str(hosts.refuse("box"))
