@@ -169,6 +169,72 @@ def compat(
 
 
 @app.command()
+def zdtm(
+    names: Annotated[list[str] | None, typer.Argument(help="Programs of the suite. Default: all.")] = None,
+    docker: Annotated[str, typer.Option("--docker", help="Docker's version: 26, 28 or 26:28.")] = "26",
+    privileges: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="default or privileged. May be given again. Default: both."),
+    ] = None,
+    way: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--way", help="not moved, plain CRIU, auto or post-copy. May be given again. Default: all."
+        ),
+    ] = None,
+    together: Annotated[
+        int, typer.Option("--together", min=1, help="So many programs share a container at most.")
+    ] = 50,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="File of rows. Those tried with this code are not tried again."),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Write the table of all rows as this Markdown page.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Move programs of CRIU's own test suite by plain CRIU and by Sealift. $ZDTM names the built suite.
+
+    Exit status 1 if plain CRIU brings something that Sealift does not, or `check` says yes to what fails.
+    """
+    from benchmarks import kept
+    from benchmarks.zdtm import matrix, runners, suite
+    from benchmarks.zdtm import page as pages
+    from benchmarks.zdtm.row import Way, lines
+
+    built = suite.folder()
+    found = matrix.stored(results) if results is not None else {}
+    tried = matrix.keep(
+        built,
+        suite.chosen(built, names or []),
+        among(privileges, list(runners.PRIVILEGES), "set"),
+        docker,
+        found=found,
+        results=results,
+        say=say,
+        ways=[Way(each) for each in among(way, [str(each) for each in Way], "way")],
+        together=together,
+    )
+    if page is not None:
+        page.write_text(pages.markdown(found.values()))
+    if as_json:
+        sys.stdout.write(printable(kept.text(tried)))
+    else:
+        _print_matrix(*pages.table(tried))
+    if any(line.exception for line in lines(tried)):
+        raise SystemExit(1)
+
+
+def among(given: list[str] | None, known: list[str], what: str) -> list[str]:
+    """What was given, or all that is known. UnusableInput for another word."""
+    for each in given or []:
+        if each not in known:
+            raise UnusableInput(f"there is no {what} {each!r}", remedy=f"Take some of: {', '.join(known)}")
+    return given or known
+
+
+@app.command()
 def report(
     paths: Paths = None,
     output: Annotated[Path, typer.Option("--output", help="The page to write.")] = Path("report.html"),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import cgroup, held, pidfd, proc, unread
 from .constants import DROPPABLE, PAGE_BYTES, RESERVED, SHARED_CODE
-from .files import pipe_ends, unlinked, watches
+from .files import beneath, pipe_ends, unlinked, watches
 from .files.opened import is_lost, other_names
 from .left_behind import Left
 from .messages import printable
@@ -39,6 +39,12 @@ DROPPED = re.compile(r"^VmFlags:.* dp\b", re.MULTILINE)
 """How /proc/PID/smaps marks such memory (Linux, fs/proc/task_mmu.c)."""
 UNREAD_S = 0.3
 """How long something may wait to be read before it counts."""
+
+SHARED_ANONYMOUS = "/dev/zero (deleted)"
+"""Shared anonymous memory by the kernel's name. It is opened in /proc/PID/map_files; to CRIU it is a memfd."""
+
+DELETED = "//deleted"
+"""The end of a mount's root in mountinfo that has no name any more (fs/proc_namespace.c)."""
 
 MEMORY_MAJOR = 1
 """/dev/null, /dev/zero and their like are on every host."""
@@ -267,7 +273,7 @@ def _file(pid: int, path: Path, target: str, opened: os.stat_result, kind: str |
     What has lost its name and still counts one gets another. On overlayfs, where a file of an image is of this sort
     once it was removed, CRIU takes its content along if it can't have that.
     """
-    if target.startswith("/memfd:"):
+    if target.startswith("/memfd:") or target == SHARED_ANONYMOUS:
         return
     if kind is None:
         yield f"elsewhere:{target}"
@@ -291,13 +297,33 @@ def _open_files(pid: int) -> Iterator[tuple[Path, str]]:
 
 
 def _file_systems(pid: int) -> dict[str, str]:
-    """What is mounted where: mount point to type of file system, but for the root."""
+    """What is mounted where: mount point to type of file system, but for the root.
+
+    Further mounts of what is mounted already (`mount --bind`) are left out: CRIU mounts them from the first one. Of a
+    directory or file that was deleted there it makes an empty one for that, so a file's content would be lost.
+    """
     found = {}
+    seen: list[proc.Mount] = []
     with contextlib.suppress(OSError):
         for mount in proc.mounts(pid):
-            found[printable(mount.point)] = mount.kind
+            if mount.root.endswith(DELETED) and _has_content(pid, mount.point):
+                found[printable(mount.point)] = "a file with content that was deleted where it was"
+            elif not any(one.device == mount.device and _is_beneath(mount.root, one.root) for one in seen):
+                found[printable(mount.point)] = mount.kind
+            seen.append(mount)
     found.pop("/", None)
     return found
+
+
+def _has_content(pid: int, point: str) -> bool:
+    with contextlib.suppress(OSError), beneath.tree(f"/proc/{pid}/root/") as top:
+        seen = beneath.lstat(top, point.lstrip("/"))
+        return stat.S_ISREG(seen.st_mode) and seen.st_size > 0
+    return False
+
+
+def _is_beneath(path: str, above: str) -> bool:
+    return f"{path}/".startswith(f"{above.rstrip('/')}/")
 
 
 def _multicast_groups(pid: int) -> list[str]:
@@ -350,7 +376,9 @@ def _conditions(found: socket.socket, domain: int, kind: int, protocol: int) -> 
             yield "datagram corked"
         if kind == socket.SOCK_RAW and _readable(found):
             yield "packets unread"
-        if protocol == socket.IPPROTO_TCP and found.getsockopt(protocol, TCP_ULP, 16).strip(b"\0"):
+        if (kind, protocol) == (socket.SOCK_STREAM, socket.IPPROTO_TCP) and found.getsockopt(
+            protocol, TCP_ULP, 16
+        ).strip(b"\0"):
             yield "kernel TLS"
     if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and _readable(found):
         yield "connection not accepted"

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 CONSOLE, PLACE, FILE_SYSTEM = "/dev/console", "/dev/pts", "devpts"
 PTS_MAJORS, MAJORS = range(136, 144), (4, 5)
-SESSIONS, PTMX = os.makedev(5, 0), os.makedev(5, 2)
-"""/dev/tty and /dev/ptmx."""
+SESSIONS, SYSTEM, PTMX = os.makedev(5, 0), os.makedev(5, 1), os.makedev(5, 2)
+"""/dev/tty, the console of the host (a program can make it by mknod) and /dev/ptmx."""
 
 SESSION, TERMINAL = 3, 4
 """Which fields of /proc/PID/stat (proc(5)) they are, from the state on."""
@@ -85,6 +85,7 @@ class Terminals:
     def kind(self, pid: int, descriptor: int, target: str, opened: os.stat_result) -> str | None:
         """`console:` for the container's own, `pty:` for one made inside, `terminal:` for others, with its name.
 
+        `system:` for the host's console, which is there on every host and is opened anew by its name.
         `left:` for that of a `docker exec` session, `session:` for a /dev/tty that CRIU can't open again. None for what
         is no terminal.
         """
@@ -96,6 +97,8 @@ class Terminals:
             kind = "pty" if _is_hung_up(pid, descriptor) else self._slave(_terminal(opened))
         elif opened.st_rdev == PTMX:
             kind = "pty"
+        elif opened.st_rdev == SYSTEM:
+            kind = "system"
         elif opened.st_rdev == SESSIONS:
             kind = self._of_session(pid)
         return f"{kind}:{target}"

@@ -82,7 +82,7 @@ def run(
     if not todo:
         return
     began = time.monotonic()
-    with _lab(docker, say) as inventory, Testbed.open(inventory, say=say) as testbed:
+    with lab_with(docker, say) as inventory, Testbed.open(inventory, say=say) as testbed:
         for done, (program, strategy) in enumerate(todo, start=1):
             row = rows.run(program, strategy, docker, testbed)
             left_s = (time.monotonic() - began) / done * (len(todo) - done)
@@ -115,7 +115,7 @@ def wrong(row: Row) -> str:
 
 
 @contextmanager
-def _lab(docker: str, say: Callable[[str], None]) -> Iterator[Inventory]:
+def lab_with(docker: str, say: Callable[[str], None]) -> Iterator[Inventory]:
     """The lab that is up, if it has these Dockers, else one for the length of the block."""
     if lab_inventory().is_file():
         inventory = load(lab_inventory())

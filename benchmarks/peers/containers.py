@@ -116,6 +116,10 @@ class Runc:
         """Unpack, connect, start."""
         self.unpack(name, workload)
         self.connect(name, address)
+        self.launch(name)
+
+    def launch(self, name: str) -> None:
+        """Start what is unpacked and connected."""
         # What the processes hold open goes with them: no file of this host, so runc's complaints go to a log.
         script = (
             'runc --root "$1" --log "$2/runc.log" run --detach --bundle "$2" "$3" </dev/null >/dev/null 2>&1 || '
@@ -167,15 +171,30 @@ class Runc:
 def configuration(spec: dict[str, Any], name: str, workload: Workload) -> dict[str, Any]:
     """The sample configuration of runc, made into what Docker would run."""
     user = {"root": 0, "workload": 1000}[workload.image.user]
+    allowed = CAPABILITIES if user == 0 else []
+    return configured(spec, name, workload.command, user=user, allowed=allowed, bounding=CAPABILITIES)
+
+
+def configured(
+    spec: dict[str, Any],
+    name: str,
+    command: Sequence[str],
+    *,
+    user: int,
+    allowed: Sequence[str],
+    bounding: Sequence[str],
+) -> dict[str, Any]:
+    """The sample configuration of runc with a command, a user and capabilities."""
     spec["process"] |= {
         "terminal": False,
         "user": {"uid": user, "gid": user},
-        "args": list(workload.command),
+        "args": list(command),
         "env": [f"PATH={images.PATH}", "HOME=/"],
-        "capabilities": dict.fromkeys(
-            ("bounding", "effective", "permitted"), CAPABILITIES if user == 0 else []
-        )
-        | {"bounding": CAPABILITIES},
+        "capabilities": {
+            "bounding": list(bounding),
+            "effective": list(allowed),
+            "permitted": list(allowed),
+        },
         "rlimits": [],
     }
     spec["root"] = {"path": "rootfs", "readonly": False}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .. import dumps, logs
 from ..admission import Admission
-from ..files.rsync import Daemon
+from ..files.daemon import Daemon
 from ..memory.transfer import Incoming
 from ..protocol import Peer
 from ..wire import AgentError, Link

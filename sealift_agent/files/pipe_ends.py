@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
 READS, WRITES = "reads", "writes"
+ONE = (frozenset({READS}), frozenset({WRITES}))
 WAYS = {
     os.O_RDONLY: frozenset({READS}),
     os.O_WRONLY: frozenset({WRITES}),
@@ -34,16 +35,27 @@ class End(NamedTuple):
 
 
 def leading_out(pids: Iterable[int], dockers: Collection[str]) -> set[str]:
-    """The pipes of these processes whose other end is open, but in none of them. `dockers` are left out."""
+    """The pipes of these processes whose other end another process has open. `dockers` are left out.
+
+    An end that no process has may be on its way in a Unix socket of theirs (unix(7), SCM_RIGHTS): CRIU takes it along.
+    """
+    inside = set(pids)
     ends: dict[str, list[End]] = {}
-    for end in _ends(pids):
+    for end in _ends(inside):
         if end.pipe not in dockers:
             ends.setdefault(end.pipe, []).append(end)
-    return {pipe for pipe, its in ends.items() if len(_ways(its)) == 1 and any(map(_is_answered, its))}
+    alone = {
+        pipe: ways
+        for pipe, its in ends.items()
+        if (ways := _ways(its)) in ONE and any(map(_is_answered, its))
+    }
+    if not alone:  # as nearly always: then no other process is looked at
+        return set()
+    return {end.pipe for end in _ends(set(proc.pids()) - inside) if end.ways - alone.get(end.pipe, end.ways)}
 
 
-def _ways(ends: list[End]) -> set[str]:
-    return {way for end in ends for way in end.ways}
+def _ways(ends: list[End]) -> frozenset[str]:
+    return frozenset(way for end in ends for way in end.ways)
 
 
 def _ends(pids: Iterable[int]) -> Iterator[End]:

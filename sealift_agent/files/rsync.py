@@ -1,18 +1,11 @@
-"""Send the container's files from one host to the other, by rsync through the tunnel.
-
-The destination runs an rsync daemon during one migration. It listens at the tunnel address, with a password made for
-this migration. Each tree (writable layer, volume, bind mount, log) is one of its modules.
-"""
+"""Send the container's files from one host to the other, by rsync through the tunnel. `daemon` is the receiving end."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import itertools
 import os
 import re
 import select
-import signal
 import stat
 import subprocess
 import time
@@ -22,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import held
 from ..constants import SINGLE
-from ..criu import DIES_WITH_US, POLL_S, STANDSTILL_S, Progress
-from ..wire import AgentError, listen
+from ..criu import POLL_S, STANDSTILL_S, Progress
+from ..wire import AgentError
 from . import beneath, trapped
 from .changes import TICK_NS, Changes, NotTold, is_of_a_dump
 from .enclosure import Enclosure
@@ -68,103 +61,8 @@ SENT = re.compile(r"^Total bytes sent: (\d+)$", re.MULTILINE)
 SAID_BYTES = 500
 """Bytes of a complaint that are passed on, since names in it may have any length."""
 
-STOP_S, LIVE_STANDSTILL_S = 5, 60
+LIVE_STANDSTILL_S = 60
 """Seconds without progress after which a pass is ended while the container runs. In the freeze it is `STANDSTILL_S`."""
-
-
-class Daemon:
-    """The receiving end. `modules` maps a module's name to the directory or file that it fills.
-
-    What is missing is made. A single file is written in its place, since a container may have it mounted.
-    """
-
-    def __init__(self, directory: Path, address: str, password: str, modules: Mapping[str, str]) -> None:
-        with listen(address) as probe:
-            self.port = probe.getsockname()[1]
-        secrets = directory / "rsyncd.secrets"
-        secrets.touch(mode=0o600)
-        secrets.write_text(f"sealift:{password}\n")
-        lines = [
-            "use chroot = yes",
-            "reverse lookup = no",
-            "uid = 0",
-            "gid = 0",
-            "read only = no",
-            "list = no",
-            "auth users = sealift",
-        ]
-        lines += [f"secrets file = {secrets}", f"lock file = {directory}/rsyncd.lock"]
-        # Links have names of our own. A host's path may have characters that mean something else in the settings.
-        (places := directory / "modules").mkdir()
-        single = {name: path for name, path in modules.items() if name.startswith(SINGLE)}
-        for place in map(Path, single.values()):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.touch()
-        self._enclosure = Enclosure(directory, single, writable=True) if single else None
-        for name, path in modules.items():
-            if name not in single:
-                Path(path).mkdir(parents=True, exist_ok=True)
-            (places / name).symlink_to(
-                self._enclosure.roots[name] if self._enclosure and name in single else path
-            )
-            lines += [f"[{name}]", f"path = {places / name}"]
-        config = directory / "rsyncd.conf"
-        config.write_text("\n".join(lines) + "\n")
-        command = [
-            *DIES_WITH_US,
-            "rsync",
-            "--daemon",
-            "--no-detach",
-            f"--config={config}",
-            f"--address={address}",
-        ]
-        command += [f"--port={self.port}", f"--log-file={directory}/rsyncd.log"]
-        start = functools.partial(
-            subprocess.Popen[bytes], command, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        self.process = self._enclosure.run(start) if self._enclosure else start()
-        self._wait_until_it_listens()
-
-    def _wait_until_it_listens(self) -> None:
-        """Wait until it listens.
-
-        Another process may have taken the port, and rsync's client does not authenticate the server.
-        """
-        deadline = time.monotonic() + 20
-        while self.process.poll() is None and time.monotonic() < deadline:
-            if _listens(self.process.pid, self.port):
-                return
-            time.sleep(0.02)
-        self.stop()
-        raise AgentError("the rsync daemon did not start", "sync")
-
-    def stop(self) -> None:
-        """End it and its process for each connection. A silent connection would keep its process forever."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGTERM)
-        try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        if self._enclosure is not None:
-            self._enclosure.close()
-
-
-def _listens(pid: int, port: int) -> bool:
-    """Whether a process has a socket that listens at this port (proc(5), net/tcp: state 0A)."""
-    ours = set()
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):  # closed meanwhile
-                ours.add(str(entry.readlink()))
-    with Path("/proc/net/tcp").open() as table:
-        for line in itertools.islice(table, 1, None):
-            _, local, _, state, *rest = line.split()
-            at_port = state == "0A" and int(local.rpartition(":")[2], 16) == port
-            if at_port and f"socket:[{rest[5]}]" in ours:
-                return True
-    return False
 
 
 class View(NamedTuple):

@@ -25,6 +25,9 @@ from . import beneath, silent
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+GROUPS = ("cgroup", "cgroup2")
+"""Kinds of file systems (proc(5), mountinfo)."""
+
 SCANNED_AT_MOST = 500_000
 WATCHED_AT_ONCE = 1000
 DELETE_SELF = 0x400
@@ -75,8 +78,27 @@ def find(first: int, pids: Iterable[int], known: Paths | None = None) -> Paths:
 
 
 def missing(pid: int, found: Paths) -> list[str]:
-    """What the process watches and has no path, as "inotify on inode N"."""
-    return [f"{mark.kind} on inode {mark.watched.inode}" for mark in _marks(pid) if mark.watched not in found]
+    """What the process watches and has no path, as "inotify on inode N", or none yet when CRIU watches it again.
+
+    The latter are control groups that were made inside, as systemd's: see `inner_groups`.
+    """
+    said = []
+    for mark in _marks(pid):
+        place = found.get(mark.watched)
+        if place is None:
+            said.append(f"{mark.kind} on inode {mark.watched.inode}")
+        elif _is_of_inner_group(pid, place.path):
+            said.append(f"{mark.kind} on a control group that was made inside")
+    return said
+
+
+def _is_of_inner_group(pid: int, path: str) -> bool:
+    for mount in proc.mounts(pid):
+        if mount.kind in GROUPS and path.startswith(f"{mount.point}/"):
+            with contextlib.suppress(OSError), beneath.tree(f"/proc/{pid}/root/") as root:
+                is_group = stat.S_ISDIR(beneath.lstat(root, path.lstrip("/")).st_mode)
+                return is_group or posixpath.dirname(path) != mount.point
+    return False
 
 
 def _marks(pid: int) -> Iterator[_Mark]:

@@ -155,6 +155,8 @@ def _may_have(which: Kind, option: Option) -> bool:
     ):
         return False
     if option.level in {TCP, UDP, UDPLITE}:
+        if kind_of == socket.SOCK_RAW:  # of these protocols' packets, but none of their sockets
+            return False
         return family in INTERNET and (option.level == protocol or (option.level, protocol) == (UDP, UDPLITE))
     return {
         SOCKET: True,
@@ -166,7 +168,7 @@ def _may_have(which: Kind, option: Option) -> bool:
 
 def read(found: socket.socket, which: Kind, usual: dict[str, Value]) -> dict[str, Value]:
     """What is to be there again of a socket's options, by name; an interface by its own name."""
-    connected = which[2] == TCP and state(found) not in {CLOSED, LISTENING}
+    connected = which[1:] == (socket.SOCK_STREAM, TCP) and state(found) not in {CLOSED, LISTENING}
     kept: dict[str, Value] = {}
     ask = found.getsockopt
     for name, new in usual.items():

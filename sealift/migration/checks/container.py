@@ -38,7 +38,7 @@ WORDS = {
 }
 """The kinds of `PathFound`."""
 
-MADE_ANEW = {"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs"}
+MADE_ANEW = {"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs", "binfmt_misc"}
 """File systems without a device, which CRIU mounts again. The content of a tmpfs is in the images."""
 
 

@@ -36,7 +36,7 @@ SOCKETS = (
     r"AF_INET6?/SOCK_RAW/\d+",
     r"AF_UNIX/SOCK_(STREAM|DGRAM|SEQPACKET)/\d+",
     r"AF_NETLINK/\w+/\d+",
-    r"AF_PACKET/SOCK_(RAW|DGRAM)/\d+",
+    r"AF_PACKET/(SOCK_(RAW|DGRAM|PACKET)|10)/\d+",
 )
 GPU = re.compile(r"/dev/(nvidia|kfd|dri/)")
 UNLINKED_BYTES = 1 << 30
@@ -149,8 +149,8 @@ def _files(
     if unwatchable:
         findings.no(
             Resource.FILES,
-            f"watched, and without a path in the container any more: {', '.join(unwatchable)}",
-            "It can't be watched again: let the program end that watch, or start it again",
+            f"watched where it can't be watched again: {', '.join(unwatchable)}",
+            "Let the program end that watch, or start it again (systemd: run the service itself)",
         )
     unknown = {kind: who for kind, who in _of(descriptors, "anon_inode:").items() if kind not in ANONYMOUS}
     unknown.pop("[io_uring]", None)
@@ -272,8 +272,12 @@ def _terminals(findings: Findings, descriptors: Held) -> None:
             f"in a session that was begun inside on a terminal, and not its first process: {_holders(follow)}",
             "They keep what they have open, but can't open the terminal as /dev/tty any more",
         )
-    own, inside = _of(descriptors, "console:"), _of(descriptors, "pty:")
-    kinds = (["the container's own"] if own else []) + (["some with both ends inside"] if inside else [])
+    known = {
+        "console:": "the container's own",
+        "pty:": "some with both ends inside",
+        "system:": "the host's console",
+    }
+    kinds = [what for prefix, what in known.items() if _of(descriptors, prefix)]
     findings.yes(Resource.TERMINALS, ", ".join(kinds) or "none")
 
 

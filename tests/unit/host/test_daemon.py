@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sealift_agent import dumps
-from sealift_agent.files.rsync import _listens
+from sealift_agent.files.daemon import _listens
 
 if TYPE_CHECKING:
     from pathlib import Path

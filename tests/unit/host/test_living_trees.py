@@ -16,7 +16,8 @@ import rsync_at_hand
 
 from sealift_agent.criu import tree
 from sealift_agent.files import rsync
-from sealift_agent.files.rsync import LAYER, Daemon, Sender, View
+from sealift_agent.files.daemon import Daemon
+from sealift_agent.files.rsync import LAYER, Sender, View
 from sealift_agent.wire import LOOPBACK, AgentError
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import rsync_at_hand
 
 from sealift_agent.files import opened
 from sealift_agent.files.changes import TICK_NS
+from sealift_agent.files.daemon import Daemon
 from sealift_agent.files.enclosure import INSIDE
-from sealift_agent.files.rsync import LAYER, Daemon, Sender, View
+from sealift_agent.files.rsync import LAYER, Sender, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sealift_agent import by_name, libc, watched_paths
+from sealift_agent import by_name, libc, proc, watched_paths
 from sealift_agent.files import watches
 from sealift_agent.files.watches import Found, Watched
 from sealift_agent.protobuf import fields, written
@@ -52,11 +52,7 @@ def small_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """All that is searched is this folder, as if it were the only mount."""
     (tmp_path / "some" / "where").mkdir(parents=True)
     (tmp_path / "some" / "file").touch()
-    device = os.makedev(0, 0)
-    del device
     number = tmp_path.stat().st_dev
-    from sealift_agent import proc
-
     mount = proc.Mount(1, f"{os.major(number)}:{os.minor(number)}", "/", str(tmp_path), "tmpfs", {})
     monkeypatch.setattr(watches.proc, "mounts", lambda _: [mount])
     return tmp_path
@@ -158,3 +154,23 @@ def test_a_mark_of_fanotify_gets_it_too_and_one_on_a_mount_needs_none() -> None:
 def test_a_file_without_a_path_is_named() -> None:
     with pytest.raises(AgentError, match="inode 9, which has no path"):
         watched_paths.with_paths(an_image(13, inotify(9, 4)), {})
+
+
+@pytest.mark.root
+def test_a_group_made_inside_is_not_there_yet_when_it_is_watched_again(
+    tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inner").mkdir()
+    own, inner, group = tmp_path / "events", tmp_path / "inner" / "events", tmp_path / "inner"
+    for path in (own, inner):
+        path.touch()
+    mount = proc.Mount(1, "0:1", "/", str(tmp_path), "cgroup2", {})
+    monkeypatch.setattr(watches.proc, "mounts", lambda _: [mount])
+    for path in (own, inner, group):
+        watch.add(path)
+    marks = [mark.watched for mark in watches._marks(os.getpid())]
+    found = {
+        watched: Found(str(path), (0, 0)) for watched, path in zip(marks, (own, inner, group), strict=True)
+    }
+    said = watches.missing(os.getpid(), found)
+    assert said == ["inotify on a control group that was made inside"] * 2
