@@ -184,7 +184,7 @@ int prctl(int option, ...);
  */
 static int announce(int flags, char *name)
 {
-	if (!getenv("SEALIFT_DUMPS") || flags & (O_PATH | O_ACCMODE))
+	if (flags & (O_PATH | O_ACCMODE) || !getenv("SEALIFT_SILENT"))
 		return 0;
 	prctl(GET_NAME, name);
 	prctl(SET_NAME, "silent open");
@@ -551,7 +551,7 @@ static int is_to_log_little(void)
 	if (!directory)
 		return 0;
 	snprintf(path, sizeof(path), "%s/little-log", directory);
-	file = open(path, 0);
+	file = open64(path, 0, 0);
 	if (file >= 0)
 		close(file);
 	return file >= 0;
@@ -645,7 +645,7 @@ static void read_rounds(void)
 	if (!path || !getenv("SEALIFT_ASKED"))
 		return;
 	if (*path) {
-		file = open(path, 0);
+		file = open64(path, 0, 0);
 		if (file < 0)
 			return;
 		while (read(file, &one, sizeof(one)) == sizeof(one))
@@ -675,7 +675,7 @@ static int is_foreseen(void)
 static void write_round(void)
 {
 	char *path = getenv("SEALIFT_ASKED");
-	int file = path ? open(path, APPEND, 0600) : -1;
+	int file = path ? open64(path, APPEND, 0600) : -1;
 
 	if (file < 0)
 		return;

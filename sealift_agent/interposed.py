@@ -72,11 +72,16 @@ def library(step: str) -> Path:
     return path
 
 
-def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of a CRIU that dumps, with the library where it can be had. AgentError if it can't be made."""
+def environment(base: Mapping[str, str] = os.environ, *, silently: bool = False) -> dict[str, str]:
+    """The environment of a CRIU that dumps, with the library where it can be had. AgentError if it can't be made.
+
+    `silently`: whether the container's files are to be opened so that who watches them is not told (`files.silent`).
+    """
     if not obtainable():
         return dict(base)
-    ours = {"LD_PRELOAD": str(library("final dump")), "SEALIFT_DUMPS": "yes", "SEALIFT_SILENT": silent.slot()}
+    ours = {"LD_PRELOAD": str(library("final dump")), "SEALIFT_DUMPS": "yes"}
+    if silently:
+        ours["SEALIFT_SILENT"] = silent.slot()
     return {**base, **ours}
 
 

@@ -103,7 +103,7 @@ def arm(live: Live, order: ArmSource, controller: Controller) -> Armed:
         container.group,
         live.images,
         settings + outgoing.settings,
-        interposed.environment(),
+        interposed.environment(silently=container.watches),
         container.freezer,
         live.on_top + container.left.options,
     )

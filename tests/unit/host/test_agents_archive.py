@@ -22,8 +22,9 @@ AGENT = Path(sealift_agent.__file__).parent
 FLOOR = "3.9"
 """What RHEL 9 has. Ubuntu 22.04 has 3.10, Debian 12 has 3.11."""
 
-ORDER = b'{"number": 1, "order": "exists", "paths": ["/", "/nowhere"]}\n'
-ANSWER = b'{"hello": %d}\n{"number": 1, "result": [true, false]}\n' % VERSION
+ORDER = b'{"number": 1, "order": "paths", "paths": ["/", "/nowhere"]}\n'
+FOUND = (b'{"kind": "%s", "empty": false, "digest": null}' % kind for kind in (b"directory", b"missing"))
+ANSWER = b'{"hello": %d}\n{"number": 1, "result": [%s]}\n' % (VERSION, b", ".join(FOUND))
 SOURCES = {str(path.relative_to(AGENT)): path for path in sorted(AGENT.rglob("*.py"))}
 
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ANSWERS = {
-    "/v1.43/containers/create?name=new": (201, b'{"Id": "12ab"}'),
-    "/v1.43/containers/create?name=taken": (409, b'{"message": "it is taken"}'),
+    "/v1.44/containers/create?name=new": (201, b'{"Id": "12ab"}'),
+    "/v1.45/containers/create?name=new": (201, b'{"Id": "34cd"}'),
+    "/v1.45/containers/create?name=taken": (409, b'{"message": "it is taken"}'),
     "/v1.43/volumes/there": (200, b'{"Name": "there"}'),
     "/v1.43/volumes/deep": (200, b"[" * 100_000),
     "/v1.43/volumes/odd": (500, b'{"message": "no\\u001b[31m"}'),
@@ -32,10 +33,12 @@ class Daemon(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     peers: set[tuple[str, int]]
+    speaks = "1.51"
 
     def do_GET(self) -> None:
         self.peers.add(self.client_address)
-        status, body = ANSWERS[self.path]
+        said = (200, b'{"ApiVersion": "%s"}' % self.speaks.encode())
+        status, body = said if self.path == "/version" else ANSWERS[self.path]
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -97,6 +100,13 @@ def test_an_answer_without_an_end_is_given_up(client: docker.Client, monkeypatch
 
 
 def test_a_container_is_created_as_it_is_described(client: docker.Client) -> None:
-    assert client.create({"Image": "one"}, "new") == "12ab"
+    assert client.create({"Image": "one"}, "new") == "34cd"
     with pytest.raises(docker_py.errors.APIError, match="it is taken"):
         client.create({"Image": "one"}, "taken")
+
+
+def test_an_older_daemon_is_spoken_to_as_it_speaks(
+    client: docker.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Daemon, "speaks", "1.44")
+    assert client.create({"Image": "one"}, "new") == "12ab"

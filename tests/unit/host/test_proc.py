@@ -62,7 +62,8 @@ def test_a_process_is_looked_at_whatever_its_name(name: bytes, tmp_path: Path) -
         list(hugepages.ranges(pid))
         hugepages.split([pid])
         assert limits.unreadable([pid]) is False
-        assert watches.unresolvable(pid) == []
+        assert watches.find(pid, [pid]) == {}
+        assert watches.missing(pid, {}) == []
         assert criu.tree(pid) == [pid]
         assert not criu.Progress(tmp_path / "log", pid).stands_still()
         criu.kill_criu(tmp_path)  # looks at every process of this host
@@ -85,8 +86,8 @@ def test_a_process_that_has_ended_is_not_there_in_any_way() -> None:
         assert opened.written_through_mappings([pid], {}) == {}
         assert opened.open_and_changed([pid], {}, 0) == {}
         assert not opened.holds_lost(pid)
-        assert watches.unresolvable(pid) == []
-        assert watches.settings([pid]) == ""
+        assert watches.find(pid, [pid]) == {}
+        assert watches.missing(pid, {}) == []
         assert list(hugepages.ranges(pid)) == []
         assert hugepages.split([pid]) is None
         assert hugepages.gather([pid]) == 0
@@ -118,7 +119,7 @@ def test_processes_that_come_and_go_are_inside_or_not_looked_at(tmp_path: Path) 
                 found = processes.examine(criu.tree(top.pid), top.pid)
                 assert found.outside == []
                 opened.written_through_mappings(criu.tree(top.pid), {})
-                watches.settings(criu.tree(top.pid))
+                watches.find(top.pid, criu.tree(top.pid))
         finally:
             os.kill(top.pid, signal.SIGKILL)
 
