@@ -328,6 +328,7 @@ long syscall(long number, long a, long b, long c, long d, long e, long f)
 /* Reservations: address space without memory */
 
 #define PROT_WRITE 2
+#define MAP_SHARED 1
 #define MAP_PRIVATE 2
 #define MAP_ANONYMOUS 0x20
 #define MAP_NORESERVE 0x4000
@@ -603,6 +604,9 @@ static void log_little(unsigned char *at, unsigned char *end, int inside)
  * round before has asked for the same. So it is given at once, and what the server has said is read, and compared, before
  * anything else of it is read. What a dump asks for is written to the file SEALIFT_ASKED, for the next round. The file of
  * the round before is SEALIFT_ASKED_BEFORE; empty if there was none.
+ *
+ * CRIU dumps System V's shared memory in a process of its own, which asks over the same connection. So what was asked and
+ * foreseen is in memory that both have. It is made when CRIU reads its first message, which is runc's request.
  */
 #define TCP_NODELAY 1
 #define OPEN 4   /* criu/page-xfer.c, PS_IOV_OPEN2: the answer is one byte */
@@ -616,10 +620,21 @@ typedef long give(int socket, const void *data, size_t size, int flags);
 typedef long receive(int socket, void *buffer, size_t size, int flags);
 static int server = -1, question;
 static unsigned long place;
-static struct places before, now;
+static struct places before;
 static enum { UNREAD, KNOWN, UNKNOWN } rounds;
-static unsigned char foreseen[MOST_FORESEEN];
-static size_t foreseen_bytes;
+static struct {
+	unsigned long asked[MOST_FORESEEN];
+	size_t number;
+	unsigned char foreseen[MOST_FORESEEN];
+	size_t bytes;
+} *now;
+
+static int has_memory(void)
+{
+	if (!now)
+		now = mmap64(0, sizeof(*now), 3 /* read, write */, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	return now != (void *)-1L;
+}
 
 static void add(struct places *places, unsigned long one)
 {
@@ -669,7 +684,7 @@ static int is_foreseen(void)
 {
 	if (rounds == UNREAD)
 		read_rounds();
-	return question && rounds == KNOWN && foreseen_bytes + 4 <= MOST_FORESEEN;
+	return question && rounds == KNOWN && now->bytes + 4 <= MOST_FORESEEN && now->number < MOST_FORESEEN;
 }
 
 static void write_round(void)
@@ -679,8 +694,8 @@ static void write_round(void)
 
 	if (file < 0)
 		return;
-	write(file, now.all, now.number * sizeof(*now.all));
-	now.number = 0;
+	write(file, now->asked, now->number * sizeof(*now->asked));
+	now->number = 0;
 	close(file);
 }
 
@@ -691,12 +706,14 @@ long send(int socket, const void *data, size_t size, int flags)
 
 	if (!real)
 		real = (give *)dlsym(RTLD_NEXT, "send");
-	if (size == sizeof(*order) && (order->command == OPEN || order->command == PARENT)) {
+	if (has_memory() && size == sizeof(*order) && (order->command == OPEN || order->command == PARENT)) {
 		server = socket;
 		question = order->command;
 		place = order->place;
-		if (question == OPEN)
-			add(&now, place);
+		if (now->number == MOST_FORESEEN)
+			write_round();
+		if (question == OPEN && now->number < MOST_FORESEEN)
+			now->asked[now->number++] = place;
 	}
 	return real(socket, data, size, flags);
 }
@@ -708,17 +725,17 @@ static int is_as_foreseen(receive *real)
 	size_t at = 0;
 	long got, one;
 
-	while (at < foreseen_bytes) {
-		got = real(server, answers, foreseen_bytes - at < sizeof(answers) ? foreseen_bytes - at : sizeof(answers), 0);
+	while (at < now->bytes) {
+		got = real(server, answers, now->bytes - at < sizeof(answers) ? now->bytes - at : sizeof(answers), 0);
 		if (got <= 0)
 			return 0;
 		for (one = 0; one < got; one++)
-			if (answers[one] != foreseen[at++]) {
+			if (answers[one] != now->foreseen[at++]) {
 				*__errno_location() = EPROTO;
 				return 0;
 			}
 	}
-	foreseen_bytes = 0;
+	now->bytes = 0;
 	return 1;
 }
 
@@ -731,14 +748,14 @@ long recv(int socket, void *buffer, size_t size, int flags)
 
 	if (!real)
 		real = (receive *)dlsym(RTLD_NEXT, "recv");
-	if (socket == server) {
+	if (has_memory() && socket == server) {
 		if (is_foreseen() && size == (question == OPEN ? 1 : 4)) {
 			question = 0;
 			said[0] = was_asked(place);
 			for (at = 1; at < size; at++)
 				said[at] = 0;
 			for (at = 0; at < size; at++)
-				foreseen[foreseen_bytes++] = said[at];
+				now->foreseen[now->bytes++] = said[at];
 			return size;
 		}
 		question = 0;

@@ -64,6 +64,28 @@ print(json.dumps([answers, list(ours.recv(4))]))
     assert places(asked) == [257, 258], "what is only asked for has no pages"
 
 
+def test_what_a_process_of_criu_s_own_asks_is_answered_and_noted_too(library: Path, tmp_path: Path) -> None:
+    """Of System V's shared memory a child of CRIU asks, over the same connection."""
+    asked = tmp_path / "asked"
+    talk = """
+import os
+apart, runc = socket.socketpair()
+runc.send(b"request")
+apart.recv(7)  # before anything is asked
+first = ask(4, 257, 1)
+child = os.fork()
+if not child:
+    ask(4, 2, 1)
+    os._exit(0)
+os.waitpid(child, 0)
+server.sendall(bytes(2) + struct.pack("<i", 7))
+print(json.dumps([first, list(ours.recv(4))]))
+"""
+    found = json.loads(said(library, CLIENT + talk, SEALIFT_ASKED=str(asked), SEALIFT_ASKED_BEFORE=""))
+    assert found == [[0], [7, 0, 0, 0]]
+    assert places(asked) == [257, 2]
+
+
 def test_a_page_server_that_answers_otherwise_fails_the_dump(library: Path, tmp_path: Path) -> None:
     talk = """
 ask(4, 257, 1)
