@@ -22,7 +22,7 @@ from typing import Any
 
 from sealift.plain_text import one_line, printable
 
-NUMBER = re.compile(r"\[Errno \d+\] ")
+NUMBER = re.compile(r"\[Errno (?:\d+|None)\] ")
 """Python puts it before what the kernel says, which says the same."""
 
 

@@ -48,7 +48,12 @@ class Gateway:
 
     def ask(self, question: str) -> dict[str, Any]:
         """What it answers. An error in the answer is no answer to the question: see `messages.refusal`."""
-        return ask(self._link, self._decider.key, self._migration, question, self._answer_timeout_s)
+        try:
+            return ask(self._link, self._decider.key, self._migration, question, self._answer_timeout_s)
+        except Unproved:
+            raise
+        except (AgentError, OSError) as lost:
+            raise AgentError(f"the gateway's agent does not answer any more: {lost}") from lost
 
     def demand(self, question: str) -> dict[str, Any]:
         """Its answer to a question of the freeze. AgentError if it refuses."""

@@ -86,7 +86,8 @@ import ctypes, os, socket, time
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall(447, 0)
 os.mkdir("/tmp/a blank")
-watch = libc.inotify_init(); libc.inotify_add_watch(watch, b"/tmp/a blank", 0x100)
+os.symlink("a blank", "/tmp/link")
+watch = libc.inotify_init(); libc.inotify_add_watch(watch, b"/tmp/link", 0x02000002)  # the link itself
 multipath = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
 wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0); wire.bind(("eth0", 3))
 packets = os.pipe2(os.O_DIRECT)

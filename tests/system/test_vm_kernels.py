@@ -214,8 +214,9 @@ def check_own_profile(hosts: Hosts, strategy: Strategy) -> None:
         assert tried(hosts, there) == OWN
 
 
+@pytest.mark.whole
 def test_the_same_generic_kernel_with_apparmor_and_a_host_without() -> None:
-    """The sample of each run: one boot of two VMs, of which one has AppArmor."""
+    """One boot of two VMs, of which one has AppArmor."""
     with with_kernels("generic:cloud") as hosts:
         hosts.python("box", TRY, options=["--cap-add", "SYS_ADMIN"])
         assert tried(hosts, "source") == DOCKERS
