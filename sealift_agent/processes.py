@@ -37,6 +37,10 @@ O_PATH = 0o10000000
 MAP_DROPPABLE = 0x08
 DROPPED = re.compile(r"^VmFlags:.* dp\b", re.MULTILINE)
 """How /proc/PID/smaps marks such memory (Linux, fs/proc/task_mmu.c)."""
+SPECULATES = ("Speculation_Store_Bypass", "SpeculationIndirectBranch")
+SPECULATION = re.compile(r"(thread|conditional) (force )?(mitigated|disabled)")
+"""What a program may ask for by prctl(PR_SET_SPECULATION_CTRL), as /proc/PID/status says it (fs/proc/array.c)."""
+
 UNREAD_S = 0.3
 """How long something may wait to be read before it counts."""
 
@@ -171,6 +175,8 @@ def _states(status: dict[str, str]) -> Iterator[str]:
         yield "stopped"
     if status.get("Seccomp", "0") != "0":
         yield "seccomp"
+    if any(SPECULATION.fullmatch(status.get(name, "")) for name in SPECULATES):
+        yield "speculation"
 
 
 def _groups(container: dict[str, str], process: dict[str, str]) -> set[str]:

@@ -66,8 +66,11 @@ class Sandbox:
         _nft(f"delete table inet {CLOSED}")
         if self._before.accept_dad is not None:
             for interface in CONF6.iterdir():
-                if interface.name != "all":
-                    (interface / "accept_dad").write_text(self._before.accept_dad)
+                asks = interface / "accept_dad"
+                if (
+                    interface.name != "all" and asks.read_text().strip() == "0"
+                ):  # the loopback's is less, and its own
+                    asks.write_text(self._before.accept_dad)
 
     def close(self) -> None:
         """Close the namespace's descriptor."""

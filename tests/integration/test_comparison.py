@@ -37,6 +37,7 @@ MAY_DIFFER = {
     r".*/mounts/\d+/[24]/?\d*": "masked files are bind mounts of the host's /dev/null, whose options they show",
     r".*/areas(/\d+/3)?": "the kernel merges neighbouring maps of one file; shared memory is named memfd by CRIU",
     r".*/threads/\d+/status/VmLck": "not of a thread",
+    r".*/status/Speculation\w+": "only a process itself can ask for it; `check` says so (see LIMITATIONS)",
 }
 MORE = r"""
 import ctypes, os, resource, socket, subprocess, sys, time

@@ -99,6 +99,12 @@ def of_processes(
     source, destination = Findings(here[0]), Findings(there[0])
     filtered = len(uses.states.get("seccomp", []))
     source.yes(Resource.SECCOMP, f"filters on {filtered} processes" if filtered else "no filter")
+    if careful := uses.states.get("speculation"):
+        source.unknown(
+            Resource.PROCESSES,
+            f"they have asked the processor to speculate less (PR_SET_SPECULATION_CTRL): {', '.join(careful)}",
+            "CRIU does not restore that: afterwards they run as others do, until they ask again",
+        )
     _apparmor(destination, uses.profiles, here[1], there[1])
     _selinux(destination, here[1], there[1])
     return [*source.found, *destination.found]

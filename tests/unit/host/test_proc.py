@@ -128,3 +128,21 @@ def test_messages_show_what_cannot_be_shown_as_escapes() -> None:
     odd = os.fsdecode(b"/a\xff\x1b[31mb\xe2\x80\xae\xc3\xa9")
     assert printable(odd) == "/a\\xff\\x1b[31mb\\u202e\xe9"
     assert str(AgentError(f"two\nlines of {odd}")) == "two\nlines of /a\\xff\\x1b[31mb\\u202e\xe9"
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ("thread mitigated", True),
+        ("thread force mitigated", True),
+        ("thread vulnerable", False),
+        ("not vulnerable", False),
+        ("globally mitigated", False),
+        ("conditional force disabled", True),
+        ("conditional enabled", False),
+        ("always disabled", False),
+    ],
+)
+def test_only_what_a_program_has_asked_of_speculation_counts(said: str, asked: bool) -> None:
+    for name in processes.SPECULATES:
+        assert (list(processes._states({name: said})) == ["speculation"]) is asked

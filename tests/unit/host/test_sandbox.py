@@ -114,8 +114,8 @@ def test_an_address_of_ipv6_can_be_bound_at_once_and_later_ones_are_asked_for_as
     assert inside(made.path, "ip", "address", "add", "2001:db8::2/64", "dev", "two").returncode == 0
     assert "tentative" not in inside(made.path, "ip", "-6", "address", "show", "dev", "two").stdout
     made.open()
-    for interface in ("two", "default"):
-        assert setting(made, f"ipv6/conf/{interface}/accept_dad") == "1"
+    for interface, asks in (("two", "1"), ("default", "1"), ("lo", "-1")):
+        assert setting(made, f"ipv6/conf/{interface}/accept_dad") == asks
     assert inside(made.path, "ip", "address", "add", "2001:db8::3/64", "dev", "two").returncode == 0
     assert "tentative" in inside(made.path, "ip", "-6", "address", "show", "dev", "two").stdout
 

@@ -137,3 +137,11 @@ def test_what_is_not_known_of_the_destination_is_no_yes() -> None:
     )
     assert of(Resource.APPARMOR, found).answer is Answer.UNKNOWN
     assert of(Resource.SECCOMP, found).answer is Answer.YES
+
+
+def test_who_has_asked_the_processor_to_speculate_less_is_named() -> None:
+    uses = replace(QUIET, states={"speculation": WHO})
+    finding = of(Resource.PROCESSES, security.of_processes(uses, ("source", HERE), ("destination", HERE)))
+    assert finding.answer is Answer.UNKNOWN
+    assert WHO[0] in finding.what
+    assert finding.remedy
