@@ -40,7 +40,6 @@ DROPPED = re.compile(r"^VmFlags:.* dp\b", re.MULTILINE)
 SPECULATES = ("Speculation_Store_Bypass", "SpeculationIndirectBranch")
 SPECULATION = re.compile(r"(thread|conditional) (force )?(mitigated|disabled)")
 """What a program may ask for by prctl(PR_SET_SPECULATION_CTRL), as /proc/PID/status says it (fs/proc/array.c)."""
-
 UNREAD_S = 0.3
 """How long something may wait to be read before it counts."""
 

@@ -185,8 +185,8 @@ class Uses:
     file that can't be found again. `mounts`: mount point to type of file system. `multicast`: IPv4 groups. The other
     tables have a kind (`sealift_agent.processes`) and its holders: open `descriptors`; `mappings` that are no plain
     memory or file; `namespaces` of their own; control `groups` outside of the container's; `states` (traced, stopped,
-    seccomp, speculation); AppArmor `profiles`. `unlinked`: files that are open or mapped and have no name any more, each
-    with its holder, and the bytes that it has on disk or in memory.
+    seccomp, speculation); AppArmor `profiles`. `unlinked`: files that are open or mapped and have no name any more,
+    each with its holder, and the bytes that it has on disk or in memory.
     """
 
     processes: int
