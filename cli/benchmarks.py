@@ -194,7 +194,7 @@ def zdtm(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Move programs of CRIU's own test suite by plain CRIU and by Sealift. $ZDTM names the built suite.
+    """Move CRIU's own test programs, by plain CRIU and by Sealift. $ZDTM names the built suite.
 
     Exit status 1 if plain CRIU brings something that Sealift does not, or `check` says yes to what fails.
     """
