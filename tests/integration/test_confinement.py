@@ -64,10 +64,10 @@ def filters(hosts: Hosts, host: str) -> list[str]:
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
-        ("", "Seccomp: 2; .*mkdir 2; keyctl 1$"),
+        pytest.param("", "Seccomp: 2; .*mkdir 2; keyctl 1$", marks=pytest.mark.whole),
         ("seccomp=/root/own.json", f"Seccomp: 2; .*mkdir {FORBIDDEN}; keyctl 95$"),
-        ("seccomp=unconfined", "Seccomp: 0; .*mkdir 2; keyctl 95$"),
-        ("no-new-privileges", "NoNewPrivs: 1; Seccomp: 2; "),
+        pytest.param("seccomp=unconfined", "Seccomp: 0; .*mkdir 2; keyctl 95$", marks=pytest.mark.whole),
+        pytest.param("no-new-privileges", "NoNewPrivs: 1; Seccomp: 2; ", marks=pytest.mark.whole),
     ],
 )
 def test_what_is_forbidden_stays_forbidden(hosts: Hosts, option: str, expected: str) -> None:

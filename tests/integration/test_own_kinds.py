@@ -198,7 +198,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("strategy", [Strategy.AUTO, Strategy.POST_COPY])
+@pytest.mark.parametrize(
+    "strategy", [Strategy.AUTO, pytest.param(Strategy.POST_COPY, marks=pytest.mark.whole)]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_that_plain_criu_moves_moves(hosts: Hosts, kind: str, strategy: Strategy) -> None:
     program, options, expected = KINDS[kind]
