@@ -4,7 +4,7 @@
 
 Two labs are up, each in a network namespace of its own. Which one comes first changes with each pair, so what else the
 machine does is the same for both. RESULTS is a file of rows (benchmarks/results/dockers.json), to which rows are added.
-Needs root and the Redis image, which any other measurement has built.
+Needs root. The Redis image is built first, where it is missing.
 """
 
 from __future__ import annotations

@@ -34,6 +34,15 @@ Paths = Annotated[
 ]
 
 
+RowsOption = Annotated[
+    Path | None,
+    typer.Option("--results", help="File of rows. Those tried with this code are not tried again."),
+]
+PageOption = Annotated[
+    Path | None, typer.Option("--page", help="Write the table of all rows as this Markdown page.")
+]
+
+
 @app.command()
 def run(
     plan: Annotated[Path, typer.Argument(help="The TOML file of axes.")],
@@ -139,13 +148,8 @@ def compat(
         list[str] | None,
         typer.Option("--strategy", help="Only this one of a program's strategies. May be given again."),
     ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option("--results", help="File of rows. Those tried with this code are not tried again."),
-    ] = None,
-    page: Annotated[
-        Path | None, typer.Option("--page", help="Write the table of all rows as this Markdown page.")
-    ] = None,
+    results: RowsOption = None,
+    page: PageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Move stock programs there, back and there, each with its client. Exit status 1 if a row is not as it must be."""
@@ -185,13 +189,8 @@ def zdtm(
     together: Annotated[
         int, typer.Option("--together", min=1, help="So many programs share a container at most.")
     ] = 50,
-    results: Annotated[
-        Path | None,
-        typer.Option("--results", help="File of rows. Those tried with this code are not tried again."),
-    ] = None,
-    page: Annotated[
-        Path | None, typer.Option("--page", help="Write the table of all rows as this Markdown page.")
-    ] = None,
+    results: RowsOption = None,
+    page: PageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Move CRIU's own test programs, by plain CRIU and by Sealift. $ZDTM names the built suite.

@@ -10,7 +10,8 @@ BRIDGE = "sealift-wl"
 
 RESERVED, SHARED_CODE, DROPPABLE = "reserved", "shared code", "droppable"
 """Kinds of mappings that a CRIU without our library (`interposed`) does not restore, or does not dump: one that is
-larger than the host's memory and can't be written, and a first executable one that is shared."""
+larger than the host's memory and can't be written, and a first executable one that is shared. The third is memory that
+the kernel may drop (MAP_DROPPABLE), which no kernel before 6.11 has."""
 
 SINGLE = "file-"
 """How the name of a tree begins that is a single file (bind-mounted), and no directory."""

@@ -126,6 +126,15 @@ class Hosts:
         words = ["python3", "-c", program, *arguments]
         self.docker(host, "run", "-d", "--name", name, *network, *options, tag, *words)
 
+    def said_next(self, host: str, container: str = "box", within_s: float = 60) -> str:
+        """What a program prints next, without the number that each of its lines begins with."""
+        before = self.docker(host, "logs", "--tail", "1", container)
+        deadline = time.monotonic() + within_s
+        while (now := self.docker(host, "logs", "--tail", "1", container)) == before or not now:
+            assert time.monotonic() < deadline, "it does not go on"
+            time.sleep(0.1)
+        return now.partition(" ")[2]
+
     def migrate(self, container: str, source: str = "source", destination: str = "destination") -> Report:
         """Migrate by the flow, in this process."""
         from flows.migrate import migrate as flow

@@ -64,14 +64,11 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
 
 def _open(place: int, name: bytes, flags: int, whole: bytes) -> int:
     how = HOW.pack(flags | os.O_CLOEXEC, 0, NO_MAGIC_LINKS | NO_LINKS | BENEATH)
-    try:
-        return libc.system_call(
+    return silent.quietly(
+        lambda: libc.system_call(
             OPENAT2, place, ctypes.c_char_p(name), how, ctypes.c_size_t(HOW.size), about=whole
         )
-    except PermissionError:
-        if (taken := silent.taken()) is None:
-            raise
-        return taken
+    )
 
 
 @contextlib.contextmanager

@@ -65,11 +65,6 @@ def _describe(path: Path, kernels: set[str]) -> PathFound:
 def _digest(path: Path) -> str:
     """Of a file's content, read so that nobody is told who watches it."""
     with silent.tree(str(path)) as top:
-        try:
-            handle = os.open(f"/proc/self/fd/{top}", os.O_RDONLY | os.O_CLOEXEC)
-        except PermissionError:
-            if (taken := silent.taken()) is None:
-                raise
-            handle = taken
+        handle = silent.quietly(lambda: os.open(f"/proc/self/fd/{top}", os.O_RDONLY | os.O_CLOEXEC))
         with os.fdopen(handle, "rb") as file:
             return hashlib.sha256(file.read()).hexdigest()

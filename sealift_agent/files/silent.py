@@ -22,7 +22,7 @@ from .. import libc, proc
 from ..apart import apart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CLOSE_ON_EXEC, CONTENT, REPORT_THREAD = 0x1, 0x4, 0x100
 ADD, REMOVE, MOUNT, FILE_SYSTEM = 0x1, 0x2, 0x10, 0x100
@@ -126,6 +126,16 @@ def cover(mount: int) -> bool:
 def taken() -> int | None:
     """What this thread was just refused, because its mount is covered: the file, opened to be read. Else None."""
     return _listeners[0].taken() if _listeners else None
+
+
+def quietly(open_it: Callable[[], int]) -> int:
+    """What `open_it` opens; where its mount is covered, the file that was opened in its place. OSError as it raises."""
+    try:
+        return open_it()
+    except PermissionError:
+        if (opened := taken()) is None:
+            raise
+        return opened
 
 
 def slot() -> str:

@@ -152,11 +152,7 @@ def _answer(listener: int) -> None:
 def _open(place: str, path: bytes, flags: int) -> int:
     directory = os.open(place, silent.PATH_ONLY | os.O_DIRECTORY)
     try:
-        return os.open(path, flags | os.O_CLOEXEC, dir_fd=directory)
-    except PermissionError:
-        if (taken := silent.taken()) is None:
-            raise
-        return taken
+        return silent.quietly(lambda: os.open(path, flags | os.O_CLOEXEC, dir_fd=directory))
     finally:
         os.close(directory)
 

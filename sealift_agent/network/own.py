@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import proc
-from . import inside
+from . import inside, sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -135,10 +135,8 @@ def _leads_to_docker(rule: Mapping[str, Any]) -> bool:
 
 def _fresh(sysctls: Mapping[str, str]) -> dict[str, str]:
     """The settings of a new namespace with these."""
-    for name, value in sysctls.items():
-        place = SETTINGS.parent / name.replace(".", "/")
-        if name.startswith("net.") and place.exists():
-            place.write_text(value)
+    networks = {name: value for name, value in sysctls.items() if name.startswith("net.")}
+    sandbox.configure(networks, complete=False)
     return _settings()
 
 

@@ -16,10 +16,13 @@ import os
 import socket
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..wire import AgentError
 from . import inside
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HOOK = "libnetwork-setkey"
 EXEC_ROOT = "-exec-root="
@@ -61,7 +64,7 @@ class Sandbox:
             raise AgentError(f"the network namespace stays closed: {failure}", "restore") from failure
 
     def _open(self) -> None:
-        _set(self._sysctls, complete=True)
+        configure(self._sysctls, complete=True)
         ARP_IGNORE.write_text(self._before.arp_ignore)
         _nft(f"delete table inet {CLOSED}")
         if self._before.accept_dad is not None:
@@ -92,7 +95,7 @@ def _closed(sysctls: dict[str, str]) -> _Before:
     An address of IPv6 can be bound only once the kernel has asked for a second whether somebody else has it. Here it is
     the container's own, which still runs at the source, so nothing is asked.
     """
-    _set(sysctls, complete=False)
+    configure(sysctls, complete=False)
     accept_dad = None
     if CONF6.exists():
         asks = CONF6 / "default/accept_dad"
@@ -107,8 +110,11 @@ def _closed(sysctls: dict[str, str]) -> _Before:
     return before
 
 
-def _set(sysctls: dict[str, str], *, complete: bool) -> None:
-    """Make these settings; unless it is `complete`, not those of interfaces that are not there yet."""
+def configure(sysctls: Mapping[str, str], *, complete: bool) -> None:
+    """Make these settings in the namespace of the calling thread.
+
+    Unless it is `complete`, those of interfaces that are not there yet are left out.
+    """
     for name, value in sysctls.items():
         place = Path("/proc/sys") / name.replace(".", "/")
         if complete or place.exists():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -45,16 +44,6 @@ for n in itertools.count():
 """It says by which filters it runs, and how calls end: one that OWN_FILTER forbids, and one that Docker's forbids."""
 
 
-def tried(hosts: Hosts, host: str) -> str:
-    """What the program has found out since now."""
-    before = hosts.docker(host, "logs", "--tail", "1", "box")
-    deadline = time.monotonic() + 20
-    while (now := hosts.docker(host, "logs", "--tail", "1", "box")) == before or not now:
-        assert time.monotonic() < deadline, "it does not go on"
-        time.sleep(0.1)
-    return now.partition(" ")[2]
-
-
 def filters(hosts: Hosts, host: str) -> list[str]:
     """The lines on filters of both processes, as the kernel of the host shows them."""
     pids = hosts.docker(host, "top", "box", "-o", "pid").split()[1:]
@@ -73,13 +62,13 @@ def filters(hosts: Hosts, host: str) -> list[str]:
 def test_what_is_forbidden_stays_forbidden(hosts: Hosts, option: str, expected: str) -> None:
     hosts["source"].put("/root/own.json", json.dumps(OWN_FILTER).encode(), mode=0o600)
     hosts.python("box", TRY, options=["--security-opt", option] if option else [])
-    before, shown = tried(hosts, "source"), filters(hosts, "source")
+    before, shown = hosts.said_next("source", within_s=20), filters(hosts, "source")
     assert len(shown) == 2
     assert re.search(expected, before), before
     for _ in range(2):
         for here, there in (DOCKER_HOSTS, DOCKER_HOSTS[::-1]):
             hosts.engine("box", source=here, destination=there)
-            assert tried(hosts, there) == before
+            assert hosts.said_next(there, within_s=20) == before
             assert filters(hosts, there) == shown
 
 
@@ -136,10 +125,10 @@ def test_users_of_dockers_own_are_refused_and_the_remedy_moves(hosts: Hosts) -> 
         assert "--userns=host" in reason
         hosts.docker("source", "rm", "-f", "box")
         hosts.python("box", TRY, options=["--userns=host"])
-        before, theirs = tried(hosts, "source"), owner(hosts, "source")
+        before, theirs = hosts.said_next("source", within_s=20), owner(hosts, "source")
         for here, there in (DOCKER_HOSTS, DOCKER_HOSTS[::-1]):
             hosts.engine("box", source=here, destination=there)
-            assert tried(hosts, there) == before
+            assert hosts.said_next(there, within_s=20) == before
             assert owner(hosts, there) == theirs
 
 
@@ -158,8 +147,10 @@ def test_hosts_whose_files_have_different_owners_are_refused(hosts: Hosts) -> No
 
 def test_a_docker_without_root_is_named(hosts: Hosts) -> None:
     hosts.sh("source", "mkdir -p /run/user/1000 && touch /run/user/1000/docker.sock")
-    error = hosts.refuse("box")
-    hosts.sh("source", "rm -r /run/user/1000")
+    try:
+        error = hosts.refuse("box")
+    finally:
+        hosts.sh("source", "rm -r /run/user/1000")
     assert isinstance(error, Refused)
     assert "there is no container 'box' in root's Docker, and that at /run/user/1000/docker.sock" in str(
         error

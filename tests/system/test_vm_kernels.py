@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,16 +124,6 @@ def hosts(two_kernels: Hosts) -> Iterator[Hosts]:
     two_kernels.clean()
 
 
-def tried(hosts: Hosts, host: str) -> str:
-    """What the program has found out since now."""
-    before = hosts.docker(host, "logs", "--tail", "1", "box")
-    deadline = time.monotonic() + 60
-    while (now := hosts.docker(host, "logs", "--tail", "1", "box")) == before or not now:
-        assert time.monotonic() < deadline, "it does not go on"
-        time.sleep(0.2)
-    return now.partition(" ")[2]
-
-
 def test_a_client_of_redis_notices_nothing(hosts: Hosts) -> None:
     address = hosts.redis("redis", 4)
     with counting(hosts, address, PAUSE_S) as found:
@@ -166,21 +155,21 @@ def test_everything_that_criu_carries_comes_through_and_back(hosts: Hosts) -> No
 
 def test_dockers_own_profile_holds_on_both_hosts(hosts: Hosts) -> None:
     hosts.python("box", TRY, options=["--cap-add", "SYS_ADMIN"])
-    assert tried(hosts, "source") == DOCKERS
+    assert hosts.said_next("source") == DOCKERS
     for here, there in BOTH_WAYS:
         hosts.engine("box", source=here, destination=there)
-        assert tried(hosts, there) == DOCKERS
+        assert hosts.said_next(there) == DOCKERS
 
 
 def test_memory_that_an_older_kernel_does_not_have_is_refused_by_name(hosts: Hosts) -> None:
     if not hosts.sh("source", "uname -r").startswith("6.1."):
         pytest.skip("both kernels have it")
     hosts.python("box", TRY, host="destination")
-    tried(hosts, "destination")
+    hosts.said_next("destination")
     error = hosts.refuse("box", source="destination", destination="source")
     assert "MAP_DROPPABLE" in str(error)
     assert "Linux 6.11 or later" in str(error)
-    assert tried(hosts, "destination")
+    assert hosts.said_next("destination")
 
 
 @pytest.mark.parametrize("strategy", [Strategy.AUTO, Strategy.POST_COPY])
@@ -195,7 +184,7 @@ def check_own_profile(hosts: Hosts, strategy: Strategy) -> None:
         hosts[host].put("/root/profile", PROFILE.encode(), mode=0o600)
     hosts.sh("source", LOAD)
     hosts.python("box", TRY, options=["--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=sealift-own"])
-    assert tried(hosts, "source") == OWN
+    assert hosts.said_next("source") == OWN
     with untouched(hosts, "box"):
         error = hosts.refuse("box")
     assert isinstance(error, Refused)
@@ -211,7 +200,7 @@ def check_own_profile(hosts: Hosts, strategy: Strategy) -> None:
     )
     for here, there in BOTH_WAYS:
         hosts.engine("box", source=here, destination=there, strategy=strategy)
-        assert tried(hosts, there) == OWN
+        assert hosts.said_next(there) == OWN
 
 
 @pytest.mark.whole
@@ -219,7 +208,7 @@ def test_the_same_generic_kernel_with_apparmor_and_a_host_without() -> None:
     """One boot of two VMs, of which one has AppArmor."""
     with with_kernels("generic:cloud") as hosts:
         hosts.python("box", TRY, options=["--cap-add", "SYS_ADMIN"])
-        assert tried(hosts, "source") == DOCKERS
+        assert hosts.said_next("source") == DOCKERS
         with untouched(hosts, "box"):
             error = hosts.refuse("box")
         assert isinstance(error, Refused)
